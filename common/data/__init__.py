@@ -1,0 +1,1 @@
+"""Data sets: id lists, image labels, images and masks, transforms, loaders."""

@@ -1,0 +1,119 @@
+"""Training batches: the same global batches, crops and order for any number of workers, processes or restarts."""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from common.data.dataset import ImageSet
+from common.errors import UserError
+
+
+class TrainViews(Dataset):
+    """``(views, label, index)`` of an image; the image is decoded once and every transform sees it.
+
+    An item's random draws come from (seed, epoch, image), so a run that is resumed in mid-epoch, or spread over another
+    number of workers or processes, sees the same crops.
+    """
+
+    def __init__(self, images: ImageSet, transforms: Sequence[Callable], seed: int) -> None:
+        self.images, self.transforms, self.seed = images, transforms, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[list[torch.Tensor], torch.Tensor, int]:
+        epoch, index = key
+        image = self.images.load_image(index)
+        with draws_from(self.seed, epoch, index):
+            views = [transform(image) for transform in self.transforms]
+        return views, torch.from_numpy(self.images.labels[index]), index
+
+
+class EpochBatches(Sampler):
+    """Batch sampler over shuffled epochs, the incomplete last batch dropped; yields lists of (epoch, index).
+
+    A step's global batch is a run of ``global_batch`` images of the epoch's permutation. It is cut into ``accumulation``
+    micro-batches and each of these into one part for each process, in rank order.
+    """
+
+    def __init__(self, length: int, global_batch: int, seed: int, rank: int = 0, world: int = 1, accumulation: int = 1) -> None:
+        """See the class.
+
+        Raises:
+            UserError: the global batch does not divide into processes and micro-batches, or exceeds the data set.
+        """
+        if global_batch % (world * accumulation):
+            raise UserError(
+                f"train.batch_size={global_batch} is the global batch; it does not divide by {world} process(es) x "
+                f"{accumulation} accumulation step(s). Choose a multiple of {world * accumulation}."
+            )
+        if global_batch > length:
+            raise UserError(f"train.batch_size={global_batch}, but the training list has only {length} images")
+        self.length, self.global_batch, self.seed = length, global_batch, seed
+        self.rank, self.world, self.accumulation = rank, world, accumulation
+        self.epoch, self.first_step = 0, 0
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch."""
+        return self.length // self.global_batch
+
+    def start_at(self, epoch: int, step: int = 0) -> None:
+        """What the next iteration begins with."""
+        self.epoch, self.first_step = epoch, step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        size = self.global_batch // (self.world * self.accumulation)
+        for step in range(self.first_step, len(self)):
+            for micro in range(self.accumulation):
+                start = step * self.global_batch + (micro * self.world + self.rank) * size
+                yield [(self.epoch, int(index)) for index in order[start : start + size]]
+
+
+def seed_everything(*parts: int) -> None:
+    """Seeds Python, NumPy and torch (all devices) from integers."""
+    value = _seed(parts)
+    random.seed(value)
+    np.random.seed(value)  # noqa: NPY002 - timm draws from the global generator
+    torch.manual_seed(value)
+
+
+@contextlib.contextmanager
+def draws_from(*parts: int) -> Iterator[None]:
+    """Inside, the CPU generators are seeded from integers; afterwards they go on where they were."""
+    saved = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    value = _seed(parts)
+    random.seed(value)
+    np.random.seed(value)  # noqa: NPY002
+    torch.default_generator.manual_seed(value)
+    try:
+        yield
+    finally:
+        random.setstate(saved[0])
+        np.random.set_state(saved[1])  # noqa: NPY002
+        torch.set_rng_state(saved[2])
+
+
+def _seed(parts: Sequence[int]) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+class _WorkerSeed:
+    """Seeds a worker from (seed, epoch, rank, worker); one thread each, as the workers are the parallelism."""
+
+    def __init__(self, batches: EpochBatches) -> None:
+        self.batches = batches
+
+    def __call__(self, worker: int) -> None:
+        torch.set_num_threads(1)
+        seed_everything(self.batches.seed, self.batches.epoch, self.batches.rank, worker)
+
+
+def train_loader(dataset: TrainViews, batches: EpochBatches, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
+    """The loader of ``batches``; one iteration is (the rest of) the epoch set by `EpochBatches.start_at`."""
+    return DataLoader(
+        dataset, batch_sampler=batches, num_workers=num_workers, pin_memory=pin_memory, worker_init_fn=_WorkerSeed(batches),
+        generator=torch.Generator(),  # of its own: drawing worker seeds must not shift the model's random stream
+    )  # fmt: skip

@@ -1,0 +1,57 @@
+"""Image transforms: the training crops of DeiT (through timm) and the plain evaluation input."""
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from timm.data import auto_augment as timm_auto_augment
+from timm.data.auto_augment import RandAugment
+from torchvision import transforms
+
+MEAN = torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1)
+STD = torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1)
+
+
+def train_transform(size: int, scale: list[float], interpolation: str = "bicubic", auto_augment: str = "") -> transforms.Compose:
+    """Random resized crop, horizontal flip, optional RandAugment, ImageNet normalisation: float32 (3, size, size).
+
+    Args:
+        scale: Smallest and largest area of the crop, relative to the image. Above 1 is allowed: crops that do not fit are
+            drawn again, ten times at most, then the largest central crop is taken.
+        auto_augment: timm's description, such as ``rand-m9-mstd0.5-inc1``; empty for none.
+    """
+    # color_jitter=None: timm would otherwise add its default jitter when there is no RandAugment.
+    transform = create_transform(
+        size, is_training=True, scale=tuple(scale), ratio=(3 / 4, 4 / 3), interpolation=interpolation, color_jitter=None,
+        auto_augment=auto_augment or None, re_prob=0.0,
+    )  # fmt: skip
+    for step in transform.transforms:
+        if isinstance(step, RandAugment):
+            _repair_posterize(step)
+    return transform
+
+
+def _repair_posterize(augment: RandAugment) -> None:
+    """Magnitude 10 of "PosterizeIncreasing" keeps 0 bits: black in older Pillow, an exception in current Pillow."""
+    for op in augment.ops:
+        if op.aug_fn is timm_auto_augment.posterize:
+            op.aug_fn = posterize
+
+
+def posterize(image: Image.Image, bits_to_keep: int, **unused: object) -> Image.Image:
+    """timm's posterize, which keeps no bit at all (a black image) where asked to."""
+    if bits_to_keep < 1:
+        return Image.new(image.mode, image.size)
+    return timm_auto_augment.posterize(image, bits_to_keep)
+
+
+def eval_transform(image: Image.Image) -> torch.Tensor:
+    """The whole image, ImageNet-normalised: float32 (3, H, W)."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))  # H W 3
+    return pixels.permute(2, 0, 1).float().div_(255).sub_(MEAN).div_(STD)
+
+
+def denormalise(images: torch.Tensor) -> np.ndarray:
+    """uint8 (..., H, W, 3) pixels of normalised (..., 3, H, W) images."""
+    pixels = (images.cpu() * STD + MEAN).clamp(0, 1).mul(255).round().byte()
+    return pixels.movedim(-3, -1).numpy()

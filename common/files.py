@@ -1,0 +1,141 @@
+"""Files that are whole or not there: atomic writing, and reading pickles and weights without running their code."""
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent  # of the repository: configs/ and data/lists/ are found from here
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: str = "wb", durable: bool = True) -> Iterator[IO]:
+    """Opens a temporary file beside ``path`` and puts it in its place when the block ends without an exception.
+
+    Args:
+        durable: Also force the data onto the disk (fsync) before the rename. Switched off for the many small files of
+            a seed folder, which a lost one is simply made again.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; what stood at ``path`` is untouched.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, mode) as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # noqa: PTH101 - mkstemp makes private files; give what open() gives
+        os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic on every platform
+        temporary = None
+    except OSError as error:
+        raise UserError(f"could not write {path}: {error.strerror or error}. The previous file, if any, is intact.") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Writes ``content`` as indented JSON, atomically."""
+    with atomic_write(path, "w") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
+
+
+def save_torch(path: str | Path, content: Any) -> None:
+    """`torch.save`, atomically: a full disk or a kill leaves the previous file as it was."""
+    with atomic_write(path) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # the zip writer reports a failed write of its stream as RuntimeError
+            raise OSError(f"writing failed, is the disk full? ({str(error).splitlines()[0]})") from error
+
+
+def load_torch(path: str | Path) -> Any:
+    """Reads tensors and plain containers from a ``.pth`` or ``.safetensors`` file; code in it is never run.
+
+    Raises:
+        UserError: no such file, a damaged one, or one that needs code to be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no weights file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(str(path))
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and plain containers, and is not read: loading it could run any code. "
+            "If you trust its origin, load it once yourself and save only its state dict "
+            f"(torch.save(model.state_dict(), ...)). Detail: {_first_line(error)}"
+        ) from error
+    except Exception as error:  # the readers raise a dozen types for damaged files
+        raise UserError(f"{path} cannot be read as weights ({type(error).__name__}: {_first_line(error)}). "
+                        "Is it complete? Copy or download it again.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:300]
+
+
+# What NumPy's own pickles of arrays and scalars name, in NumPy 1 and 2 spellings.
+_ALLOWED = {
+    (module, name)
+    for core in ("numpy.core", "numpy._core")
+    for module, name in ((f"{core}.multiarray", "_reconstruct"), (f"{core}.multiarray", "scalar"), (f"{core}.numeric", "_frombuffer"))
+} | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Admits NumPy arrays and plain containers, nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED or (module == "numpy.dtypes" and name.endswith("DType")):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+
+def load_npy(path: str | Path) -> Any:
+    """Reads a ``.npy`` file: an array, or the pickled dictionary of arrays that the papers' tools write.
+
+    Raises:
+        UserError: no such file, a damaged one, or a pickle that names anything but NumPy arrays.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read_header(file)
+            if not dtype.hasobject:
+                file.seek(0)
+                return np.load(file, allow_pickle=False)
+            content = _ArrayUnpickler(io.BytesIO(file.read())).load()
+    except FileNotFoundError:
+        raise UserError(f"no file at {path}") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} is not read: its pickle holds more than arrays ({_first_line(error)}), and reading it "
+                        "could run any code.") from error
+    except Exception as error:  # truncated pickles raise EOFError, ValueError, AttributeError, IndexError, ...
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {_first_line(error)})") from error
+    is_scalar = isinstance(content, np.ndarray) and content.dtype == object and content.ndim == 0 and shape == ()
+    return content.item() if is_scalar else content

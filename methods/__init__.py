@@ -1,0 +1,1 @@
+"""One package per method; a method never imports another."""

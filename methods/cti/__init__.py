@@ -1,0 +1,1 @@
+"""CTI: Class Tokens Infusion (CVPR 2024)."""
