@@ -1,0 +1,60 @@
+"""What every method does with CAMs: their normalisation, and inference over flips and scales."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPSILON = 1e-5
+
+
+def max_norm(maps: Tensor) -> Tensor:
+    """Normalises each map over its pixels to [0, 1): relu(r - min r - e) / (max r - min r + e), r = relu(map), e = 1e-5.
+
+    Gradients flow through the minimum and the maximum, as in the references. Maps (..., h, w).
+    """
+    rectified = maps.relu()
+    low, high = rectified.amin((-2, -1), keepdim=True), rectified.amax((-2, -1), keepdim=True)
+    return (rectified - low - EPSILON).relu() / (high - low + EPSILON)
+
+
+@torch.inference_mode()
+def multi_view_cams(
+    cams_of: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = True,
+) -> list[Tensor]:
+    """CAMs of the labelled classes, summed over views and normalised.
+
+    Each view's maps are brought to the image's size (bilinear), flipped back and summed; the sum is normalised once. Image
+    and mirror image go through the network in one batch. Classes without a label are dropped before upsampling: a map's
+    value does not depend on the others.
+
+    Args:
+        cams_of: maps images (b, 3, H, W) to foreground CAMs (b, C, h, w).
+        images: a batch (B, 3, H, W) of one size.
+        labels: multi-hot (B, C).
+
+    Returns:
+        For each image float32 (n, H, W), its n labelled classes in ascending order.
+    """
+    size, batch = images.shape[-2:], len(images)
+    present = [row.nonzero().flatten() for row in labels]
+    total = [images.new_zeros((len(classes), *size)) for classes in present]
+    for scale in scales:
+        view = images if scale == 1.0 else F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+        maps = cams_of(torch.cat([view, view.flip(-1)]) if flip else view).float()
+        for index, classes in enumerate(present):
+            if len(classes) == 0:
+                continue
+            total[index] += _upsample(maps[index, classes], size)
+            if flip:
+                total[index] += _upsample(maps[batch + index, classes], size).flip(-1)
+    return [max_norm(maps) for maps in total]
+
+
+def _upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False)[0]

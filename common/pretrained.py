@@ -1,0 +1,120 @@
+"""Weights from files: finding ImageNet backbones, and loading checkpoints with a report and a refusal of poor matches."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError, preview
+from common.files import load_torch
+
+PRETRAINED_DIR = Path("pretrained")
+
+# File names under which the public ImageNet weights circulate, in the order they are looked for.
+OFFICIAL_FILES = {
+    "deit_tiny_patch16_224": ("deit_tiny_imagenet.pth", "deit_tiny_patch16_224-a1311bcf.pth", "deit_tiny_patch16_224.safetensors"),
+    "deit_small_patch16_224": ("deit_small_imagenet.pth", "deit_small_patch16_224-cd65a155.pth", "deit_small_patch16_224.safetensors"),
+    "deit_base_patch16_224": ("deit_base_imagenet.pth", "deit_base_patch16_224-b5f2ef4d.pth", "deit_base_patch16_224.safetensors"),
+}
+
+
+def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
+    """The ImageNet state dict of a backbone under timm's names, or None for random weights.
+
+    Args:
+        source: ``auto`` (a file in ``pretrained/``, else timm's hub), ``none``, or a file.
+
+    Raises:
+        UserError: nothing was found; the message says where it was looked for, and what to fetch.
+    """
+    if source == "none":
+        warnings.warn(
+            "model.pretrained=none: the backbone starts from RANDOM weights. Seeds will be far below the published ones; this is "
+            "meant for tests, demos and other data only.", stacklevel=2,
+        )  # fmt: skip
+        return None
+    if source != "auto":
+        return state_dict_in(Path(source))
+    candidates = [PRETRAINED_DIR / name for name in OFFICIAL_FILES[arch]]
+    for candidate in candidates:
+        if candidate.is_file():
+            return state_dict_in(candidate)
+    try:
+        import timm
+
+        return timm.create_model(f"{arch}.fb_in1k", pretrained=True).state_dict()
+    except Exception as error:  # the hub client raises a dozen types when there is no network
+        raise UserError(
+            f"no ImageNet weights for {arch}: looked for {', '.join(map(str, candidates))} (from {Path.cwd()}), then asked timm's hub, "
+            f"which failed ({type(error).__name__}). Without a network: fetch {OFFICIAL_FILES[arch][1]} from the public DeiT release on "
+            f"another machine and put it into {PRETRAINED_DIR}/. To train from random weights on purpose: model.pretrained=none"
+        ) from error
+
+
+def state_dict_in(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file: the file itself, or what is under one of the usual keys; ``module.`` prefixes are dropped.
+
+    Raises:
+        UserError: unreadable, unsafe, or no state dict in it.
+    """
+    content = load_torch(path)
+    if isinstance(content, Mapping):
+        for key in ("model", "state_dict", "model_state_dict"):
+            if isinstance(content.get(key), Mapping):
+                content = content[key]
+                break
+    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path} holds no state dict (a mapping of parameter names to tensors)")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+@dataclass
+class Coverage:
+    """How well a checkpoint fits a model."""
+
+    loaded: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    wrong_shape: list[str]
+
+    def __str__(self) -> str:
+        total = len(self.loaded) + len(self.missing) + len(self.wrong_shape)
+        parts = [f"{len(self.loaded)} of {total} tensors loaded"]
+        for title, names in (("missing", self.missing), ("of another shape", self.wrong_shape), ("left over", self.unexpected)):
+            if names:
+                parts.append(f"{len(names)} {title} ({preview(names, 3)})")
+        return "; ".join(parts)
+
+
+def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: str, strict: bool = True) -> Coverage:
+    """Copies a state dict into a model, by name and shape.
+
+    Args:
+        source: Where it comes from, for messages.
+        strict: Every tensor must be there, with its shape; otherwise at least half of them.
+
+    Raises:
+        UserError: the match is too poor; the model is left as it was.
+    """
+    own = model.state_dict()
+    coverage = Coverage(
+        loaded=[name for name in own if name in state and state[name].shape == own[name].shape],
+        missing=[name for name in own if name not in state],
+        unexpected=[name for name in state if name not in own],
+        wrong_shape=[
+            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+    )
+    poor = len(coverage.loaded) < (len(own) if strict else len(own) / 2)
+    if poor or (strict and coverage.unexpected):
+        hint = " Another number of classes? Set data.* to the data set it was trained on." if coverage.wrong_shape else ""
+        raise UserError(f"{source} does not fit this model: {coverage}.{hint}")
+    with torch.no_grad():
+        for name in coverage.loaded:
+            own[name].copy_(state[name])
+    return coverage

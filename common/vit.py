@@ -1,0 +1,173 @@
+"""DeiT/ViT backbone with timm's parameter names, any number of class tokens, and attention maps on request.
+
+Attention is computed by the fused kernel wherever no map is asked for. A method says for each block which maps it needs
+(`MapRequest`), and gets them averaged over the heads.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp, PatchEmbed
+from torch import Tensor, nn
+
+from common.config import option
+from common.errors import UserError
+
+# width, depth, heads of the public DeiT/ViT models (patch 16, image 224)
+ARCHITECTURES = {
+    "deit_tiny_patch16_224": (192, 12, 3),
+    "deit_small_patch16_224": (384, 12, 6),
+    "deit_base_patch16_224": (768, 12, 12),
+}
+
+
+@dataclass
+class ViTConfig:
+    """The backbone; a field left at 0 takes the architecture's own value."""
+
+    arch: str = option("deit_small_patch16_224", "Architecture; its ImageNet weights fit if no other field changes it.", choices=tuple(ARCHITECTURES))
+    pretrained: str = option(
+        "auto", "ImageNet weights: auto (pretrained/, else timm's hub), none (random, only for tests and demos), or a file.", flag="--finetune"
+    )
+    img_size: int = option(224, "Side of the training images in pixels; sets the grid of the position embedding.", flag=("--input-size", "--input_size"))
+    patch_size: int = option(16, "Side of a patch in pixels.")
+    embed_dim: int = option(0, "Width D.")
+    depth: int = option(0, "Number of blocks.")
+    num_heads: int = option(0, "Attention heads.")
+    drop_path: float = option(0.1, "Stochastic depth rate of the last block, growing linearly from 0.", flag=("--drop-path", "--drop_path"))
+
+    def dimensions(self) -> tuple[int, int, int]:
+        """Width, depth and heads.
+
+        Raises:
+            UserError: the width does not divide into the heads, or the image into patches.
+        """
+        width, depth, heads = ARCHITECTURES[self.arch]
+        width, depth, heads = self.embed_dim or width, self.depth or depth, self.num_heads or heads
+        if width % heads:
+            raise UserError(f"model.embed_dim={width} does not divide by model.num_heads={heads}")
+        if self.img_size % self.patch_size:
+            raise UserError(f"model.img_size={self.img_size} is no multiple of model.patch_size={self.patch_size}")
+        return width, depth, heads
+
+
+class MapRequest(NamedTuple):
+    """Which part of a block's attention is wanted as a map.
+
+    Attributes:
+        rows: only this many leading queries (the class tokens); None for all.
+        images: which part of the batch, as (start, stop); None for all.
+    """
+
+    rows: int | None = None
+    images: tuple[int, int] | None = None
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, parameters named ``qkv`` and ``proj`` as in timm."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.scale = num_heads, (dim // num_heads) ** -0.5
+        self.qkv = nn.Linear(dim, dim * 3)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, request: MapRequest | None = None) -> tuple[Tensor, Tensor | None]:
+        """Attends.
+
+        Args:
+            x: tokens (B, T, D).
+
+        Returns:
+            Tokens (B, T, D), and the softmax attention averaged over heads (images, rows, T) if requested.
+        """
+        batch, count, dim = x.shape
+        q, k, v = self.qkv(x).reshape(batch, count, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)  # B h T d
+        if request is None:
+            out, attention = F.scaled_dot_product_attention(q, k, v), None
+        else:
+            start, stop = request.images or (0, batch)
+            if request.rows is None:
+                out, attention = self._with_full_map(q, k, v, start, stop)
+            else:
+                out = F.scaled_dot_product_attention(q, k, v)
+                attention = self._softmax(q[start:stop, :, : request.rows], k[start:stop]).mean(1)
+        return self.proj(out.transpose(1, 2).reshape(batch, count, dim)), attention
+
+    def _softmax(self, q: Tensor, k: Tensor) -> Tensor:
+        return ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)  # B h rows T
+
+    def _with_full_map(self, q: Tensor, k: Tensor, v: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """The output from the explicit softmax for images ``start:stop``, from the fused kernel for the rest of the batch."""
+        attention = self._softmax(q[start:stop], k[start:stop])
+        parts = [attention.to(v.dtype) @ v[start:stop]]
+        if start > 0:
+            parts.insert(0, F.scaled_dot_product_attention(q[:start], k[:start], v[:start]))
+        if stop < len(q):
+            parts.append(F.scaled_dot_product_attention(q[stop:], k[stop:], v[stop:]))
+        return torch.cat(parts) if len(parts) > 1 else parts[0], attention.mean(1)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm1 x), then x + mlp(norm2 x), each with stochastic depth."""
+
+    def __init__(self, dim: int, num_heads: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, hidden_features=4 * dim)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor, request: MapRequest | None = None) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, T, D) to tokens, and the attention map if requested (see `Attention.forward`)."""
+        attended, attention = self.attn(self.norm1(x), request)
+        x = x + self.drop_path(attended)
+        return x + self.drop_path(self.mlp(self.norm2(x))), attention
+
+
+class ViTBackbone(nn.Module):
+    """Patch embedding and blocks; a method adds its tokens, position embeddings and heads.
+
+    Attributes:
+        grid: patches per side at the training size.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.embed_dim, self.depth, self.num_heads = config.dimensions()
+        self.patch_size, self.grid = config.patch_size, config.img_size // config.patch_size
+        self.patch_embed = PatchEmbed(None, config.patch_size, 3, self.embed_dim, flatten=False, strict_img_size=False)
+        rates = torch.linspace(0, config.drop_path, self.depth).tolist()
+        self.blocks = nn.ModuleList(Block(self.embed_dim, self.num_heads, rate) for rate in rates)
+        for block in self.blocks:
+            for module in block.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+                    nn.init.zeros_(module.bias)
+
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to a patch map (B, D, H // p, W // p); a remainder at the right and bottom is dropped.
+
+        Raises:
+            UserError: the image is smaller than a patch.
+        """
+        if min(images.shape[-2:]) < self.patch_size:
+            raise UserError(f"an image of {images.shape[-1]}x{images.shape[-2]} pixels is smaller than one patch ({self.patch_size})")
+        return self.patch_embed(images)
+
+
+def resize_position_grid(embedding: Tensor, height: int, width: int) -> Tensor:
+    """Position embeddings (1, g*g, D) of a square grid for another grid: (1, height*width, D), row-major.
+
+    Bicubic without antialiasing, as the references do it (timm's own resize antialiases and gives other numbers). The
+    grid itself is returned unchanged, which the resize would do as well.
+    """
+    side = round(embedding.shape[1] ** 0.5)
+    if (height, width) == (side, side):
+        return embedding
+    grid = embedding.reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
+    grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+    return grid.flatten(2).transpose(1, 2).to(embedding.dtype)

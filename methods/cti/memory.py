@@ -1,0 +1,59 @@
+"""CTI's class-token memory: for each class the most recent tokens seen with that label, over all images (paper section 3.3)."""
+
+import torch
+from torch import Tensor
+
+
+class TokenMemory:
+    """A first-in first-out store of ``size`` tokens for each class, as one tensor.
+
+    Attributes:
+        counts: tokens ever pushed for each class, int64 (C,); the store holds the last ``size`` of them.
+    """
+
+    def __init__(self, num_classes: int, size: int, dim: int, device: torch.device | str = "cpu") -> None:
+        self.num_classes, self.size = num_classes, size
+        # One spare row at the end takes what is not to be stored, so that a push needs no data-dependent shapes (and
+        # therefore no wait for the GPU).
+        self._rows = torch.zeros(num_classes * size + 1, dim, device=device)
+        self.counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def push(self, tokens: Tensor, labels: Tensor) -> None:
+        """Stores ``tokens[b, c]`` wherever ``labels[b, c]`` is 1, in the order of the batch.
+
+        Args:
+            tokens: (B, C, D).
+            labels: multi-hot (B, C).
+        """
+        present = labels > 0
+        rank = present.long().cumsum(0)  # B C, from 1 for the first image that has the class
+        pushed = rank[-1]
+        stored = present & (rank > pushed - self.size)  # more than the memory holds: only the last ones stay
+        slots = (self.counts + rank - 1) % self.size + torch.arange(self.num_classes, device=rank.device) * self.size
+        slots = torch.where(stored, slots, self.num_classes * self.size)
+        self._rows[slots.flatten()] = tokens.flatten(0, 1).to(self._rows.dtype)
+        self.counts += pushed
+
+    def lengths(self) -> Tensor:
+        """How many tokens each class holds, int64 (C,)."""
+        return self.counts.clamp(max=self.size)
+
+    def is_full(self) -> Tensor:
+        """Whether every class holds ``size`` tokens: a boolean scalar on the device."""
+        return (self.counts >= self.size).all()
+
+    def means(self) -> Tensor:
+        """G: the mean of the stored tokens of each class (C, D); zero for a class without any."""
+        rows = self._rows[:-1].view(self.num_classes, self.size, -1)
+        filled = torch.arange(self.size, device=rows.device) < self.lengths()[:, None]  # C size
+        return (rows * filled[..., None]).sum(1) / self.lengths().clamp(min=1)[:, None]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state for a checkpoint."""
+        return {"rows": self._rows[:-1].clone(), "counts": self.counts.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Puts back what `state_dict` returned."""
+        self._rows[:-1].copy_(state["rows"])
+        self.counts.copy_(state["counts"])

@@ -1,0 +1,256 @@
+"""CTI's network: a DeiT whose K = C + 1 class tokens (background first) come from one ImageNet class token.
+
+Symbols: B batch, C foreground classes, K = C + 1, D width, N = h*w patches, L blocks.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from common.pretrained import Coverage, load_checked
+from common.vit import MapRequest, ViTBackbone, ViTConfig, resize_position_grid
+
+
+@dataclass
+class Trace:
+    """What the blocks leave behind: tokens after chosen blocks, and running sums of attention over layers.
+
+    Attributes:
+        tokens: tokens (B, K+N, D) after the last block.
+        after: class tokens (B, K, D) or all tokens after the blocks asked for, by block.
+        class_to_patch: "mtatt", sum over layers of head-averaged attention, class rows, patch columns (images, K, N).
+        class_to_patch_late: "mtatt_as", the same over other layers.
+        patch_to_patch: "attn", the same, patch rows and columns (images, N, N).
+    """
+
+    tokens: Tensor
+    after: dict[int, Tensor] = field(default_factory=dict)
+    class_to_patch: Tensor | None = None
+    class_to_patch_late: Tensor | None = None
+    patch_to_patch: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Which attention sums a pass collects, each as the range of its blocks (empty: not collected).
+
+    Attributes:
+        images: the part of the batch they are collected for, as (start, stop); None for all.
+    """
+
+    class_to_patch: range = range(0)
+    class_to_patch_late: range = range(0)
+    patch_to_patch: range = range(0)
+    images: tuple[int, int] | None = None
+
+    def request(self, block: int, num_class_tokens: int) -> MapRequest | None:
+        """What block number ``block`` has to deliver for these sums."""
+        if block in self.patch_to_patch:
+            return MapRequest(None, self.images)
+        if block in self.class_to_patch or block in self.class_to_patch_late:
+            return MapRequest(num_class_tokens, self.images)
+        return None
+
+
+class CTI(ViTBackbone):
+    """The class-token-infusion network (paper section 3; parameter names of the released checkpoints)."""
+
+    def __init__(self, config: ViTConfig, num_classes: int) -> None:
+        """Random weights.
+
+        Args:
+            num_classes: C, without background.
+        """
+        super().__init__(config)
+        dim, self.num_classes, self.num_tokens = self.embed_dim, num_classes, num_classes + 1
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.bg_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed_cls = nn.Parameter(torch.zeros(1, self.num_tokens, dim))
+        self.pos_embed_pat = nn.Parameter(torch.zeros(1, self.grid**2, dim))
+        # Tokenizer and head keep PyTorch's default initialisation, as the reference's do.
+        self.tokenizer = nn.Sequential(nn.Linear(dim, 5 * dim), nn.ReLU(), nn.Linear(5 * dim, self.num_tokens * dim))
+        self.head = nn.Conv2d(dim, self.num_tokens, 3, padding=1)
+        # In the released checkpoints, but never used: kept so that files of both origins load strictly.
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.grid**2 + 1, dim), requires_grad=False)
+        self.norm = nn.LayerNorm(dim, eps=1e-6).requires_grad_(False)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self._spread_position_embedding(self.pos_embed)
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> Coverage:
+        """Starts from an ImageNet DeiT: equal names are copied, its position embedding is spread over all tokens."""
+        usable = {name: value for name, value in state.items() if not name.startswith(("head.", "head_dist."))}
+        coverage = load_checked(self, usable, "the ImageNet checkpoint", strict=False)
+        self._spread_position_embedding(self.pos_embed)
+        return coverage
+
+    @torch.no_grad()
+    def _spread_position_embedding(self, pos_embed: Tensor) -> None:
+        self.pos_embed_cls.copy_(pos_embed[:, :1].expand_as(self.pos_embed_cls))
+        self.pos_embed_pat.copy_(pos_embed[:, 1:])
+
+    def class_tokens(self) -> Tensor:
+        """T: the class tokens with their position embedding (K, D); they do not depend on the image."""
+        made = self.tokenizer(self.cls_token.flatten(1)).reshape(self.num_tokens, -1)
+        base = torch.cat([self.bg_token[0], self.cls_token[0].expand(self.num_classes, -1)])  # K D
+        return made + base + self.pos_embed_cls[0]
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens [T; P] (B, K+N, D) of images (B, 3, H, W), and the patch grid (h, w)."""
+        patches = self.embed_patches(images)  # B D h w
+        height, width = patches.shape[-2:]
+        patches = patches.flatten(2).transpose(1, 2) + resize_position_grid(self.pos_embed_pat, height, width)
+        tokens = self.class_tokens().to(patches.dtype).expand(len(images), -1, -1)
+        return torch.cat([tokens, patches], dim=1), (height, width)
+
+    def run_blocks(
+        self,
+        tokens: Tensor,
+        maps: Maps = Maps(),  # noqa: B008 - frozen
+        infusion: Tensor | None = None,
+        swap_idx: int = -1,
+        first: int = 0,
+        keep: Iterable[int] = (),
+    ) -> Trace:
+        """Runs blocks ``first`` to the last.
+
+        Args:
+            tokens: (B, K+N, D) entering block ``first``.
+            maps: attention sums to collect.
+            infusion: Z, tokens averaged into the class tokens before block ``swap_idx + 1``: (B, K, D), or (B, C, D) to
+                leave the background token alone; a batch may mix both kinds, see `infused`.
+            swap_idx: s.
+            keep: blocks whose output tokens are kept in ``after``.
+        """
+        trace, count = Trace(tokens), self.num_tokens
+        for index in range(first, self.depth):
+            if infusion is not None and index == swap_idx + 1:
+                tokens = infused(tokens, infusion, count)
+            tokens, attention = self.blocks[index](tokens, maps.request(index, count))
+            if index in keep:
+                trace.after[index] = tokens
+            if attention is not None:
+                _accumulate(trace, attention, index, maps, count)
+        trace.tokens = tokens
+        return trace
+
+    def read_heads(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Class logits, patch logits and CAMs of the final tokens.
+
+        Returns:
+            ``cls`` (B, C): mean of each foreground token. ``pcls`` (B, C): spatial mean of M. ``cams`` F = relu(M)
+            (B, K, h, w), background first.
+        """
+        cls = tokens[:, 1 : self.num_tokens].mean(-1)
+        patches = tokens[:, self.num_tokens :].transpose(1, 2).unflatten(2, grid)  # B D h w
+        scores = self.head(patches)  # M: B K h w
+        return cls, scores[:, 1:].mean((-2, -1)), scores.relu()
+
+    def forward(self, images: Tensor, infusion: Tensor | None = None, swap_idx: int | None = None, n_layers: int = 6) -> "Output":
+        """The whole network with all of its maps (the reference's forward; training and inference ask for less).
+
+        Args:
+            images: (B, 3, H, W), ImageNet-normalised.
+            infusion: Z (B, K, D) or (B, C, D), or None.
+            swap_idx: s; also selects the layers of ``attn`` (all, if None).
+            n_layers: how many last layers ``mtatt`` sums.
+        """
+        tokens, grid = self.embed(images)
+        first = 0 if swap_idx is None else swap_idx + 1
+        layers = range(first, self.depth)
+        maps = Maps(range(self.depth - n_layers, self.depth), layers, layers)
+        trace = self.run_blocks(tokens, maps, infusion, -1 if swap_idx is None else swap_idx, keep=range(self.depth))
+        return Output(*self.read_heads(trace.tokens, grid), trace)
+
+    def seed_maps(self, images: Tensor, kind: str = "rcams") -> Tensor:
+        """The maps that become seeds, (B, K, h, w), summed over all layers.
+
+        Args:
+            kind: ``rcams`` = attn @ (mtatt * F), the method's; ``fcams`` = mtatt * F; ``cams`` = F.
+        """
+        tokens, grid = self.embed(images)
+        layers, none = range(self.depth), range(0)
+        maps = Maps(none if kind == "cams" else layers, none, layers if kind == "rcams" else none)
+        trace = self.run_blocks(tokens, maps)
+        cams = self.read_heads(trace.tokens, grid)[2]
+        if kind == "cams":
+            return cams
+        fused = trace.class_to_patch * cams.flatten(2)  # B K N
+        if kind == "rcams":
+            fused = refine(trace.patch_to_patch, fused)
+        return fused.unflatten(2, grid)
+
+
+@dataclass
+class Output:
+    """Everything that the paper names; products of maps are only computed when read.
+
+    Attributes:
+        cls: class-token logits (B, C).
+        pcls: patch logits (B, C).
+        cams: F (B, K, h, w).
+        trace: attention sums and tokens.
+    """
+
+    cls: Tensor
+    pcls: Tensor
+    cams: Tensor
+    trace: Trace
+
+    @property
+    def mtatt(self) -> Tensor:
+        """Class-to-patch attention of the last layers (B, K, h, w)."""
+        return self.trace.class_to_patch.view_as(self.cams)
+
+    @property
+    def mtatt_as(self) -> Tensor:
+        """Class-to-patch attention of the layers after s (B, K, h, w)."""
+        return self.trace.class_to_patch_late.view_as(self.cams)
+
+    @property
+    def attn(self) -> Tensor:
+        """Patch-to-patch attention (B, N, N); a row is a query."""
+        return self.trace.patch_to_patch
+
+    @property
+    def fcams(self) -> Tensor:
+        """mtatt * F."""
+        return self.mtatt * self.cams
+
+    @property
+    def fcams_as(self) -> Tensor:
+        """mtatt_as * F."""
+        return self.mtatt_as * self.cams
+
+    @property
+    def rcams(self) -> Tensor:
+        """attn @ (mtatt * F)."""
+        return refine(self.attn, self.fcams.flatten(2)).view_as(self.cams)
+
+
+def infused(tokens: Tensor, infusion: Tensor, num_tokens: int) -> Tensor:
+    """Averages Z into the class tokens: (B, K, D), or (B, C, D) for the foreground ones only; tokens (B, K+N, D)."""
+    start = num_tokens - infusion.shape[1]
+    mixed = (tokens[:, start:num_tokens] + infusion.to(tokens.dtype)) / 2
+    return torch.cat([tokens[:, :start], mixed, tokens[:, num_tokens:]], dim=1)
+
+
+def refine(attention: Tensor, maps: Tensor) -> Tensor:
+    """Spreads maps (B, k, N) along patch affinity (B, N, N): out[b, k, i] = sum_j attention[b, i, j] maps[b, k, j]."""
+    return (attention @ maps.transpose(1, 2).to(attention.dtype)).transpose(1, 2)
+
+
+def _accumulate(trace: Trace, attention: Tensor, index: int, maps: Maps, count: int) -> None:
+    """Adds a layer's head-averaged attention (images, rows, K+N) to the sums that want it."""
+
+    def add(total: Tensor | None, part: Tensor) -> Tensor:
+        return part if total is None else total + part
+
+    if index in maps.class_to_patch:
+        trace.class_to_patch = add(trace.class_to_patch, attention[:, :count, count:])
+    if index in maps.class_to_patch_late:
+        trace.class_to_patch_late = add(trace.class_to_patch_late, attention[:, :count, count:])
+    if index in maps.patch_to_patch:
+        trace.patch_to_patch = add(trace.patch_to_patch, attention[:, count:, count:])
