@@ -1,6 +1,5 @@
 """Weights from files: finding ImageNet backbones, and loading checkpoints with a report and a refusal of poor matches."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,11 @@ from common.errors import UserError, preview
 from common.files import load_torch
 
 PRETRAINED_DIR = Path("pretrained")
+
+RANDOM_WEIGHTS = (
+    "WARNING: the backbone starts from RANDOM weights (model.pretrained=none). Seeds will be far below the published ones; "
+    "this is meant for tests, demos and experiments."
+)
 
 # File names under which the public ImageNet weights circulate, in the order they are looked for.
 OFFICIAL_FILES = {
@@ -31,10 +35,6 @@ def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
         UserError: nothing was found; the message says where it was looked for, and what to fetch.
     """
     if source == "none":
-        warnings.warn(
-            "model.pretrained=none: the backbone starts from RANDOM weights. Seeds will be far below the published ones; this is "
-            "meant for tests, demos and other data only.", stacklevel=2,
-        )  # fmt: skip
         return None
     if source != "auto":
         return state_dict_in(Path(source))

@@ -8,7 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
 from common.errors import UserError
+from common.files import atomic_write
 
 EXPERIMENT_DIR = Path("experiment")
 
@@ -74,23 +78,25 @@ class RunFolder:
 class RunLog:
     """Text to the terminal and ``log.txt``; numbers to ``metrics.jsonl`` and TensorBoard. Silent but on the main process."""
 
-    def __init__(self, folder: Path, active: bool = True, tensorboard: bool = True) -> None:
-        self.active, self._writer = active, None
+    def __init__(self, folder: Path, active: bool = True, resumed_at: int | None = None) -> None:
+        """Opens the files.
+
+        Args:
+            resumed_at: the step that a resumed run goes on from; what was logged after it is dropped, as it comes again.
+        """
+        self.active = active
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        if resumed_at is not None:
+            _drop_after(folder / "metrics.jsonl", resumed_at)
         self._text = (folder / "log.txt").open("a", encoding="utf-8")
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._curves = SummaryWriter(str(folder / "tensorboard"), purge_step=None if resumed_at is None else resumed_at + 1)
 
     def say(self, text: str) -> None:
         """A line for the reader, with the time of day in the file."""
         if self.active:
-            from tqdm import tqdm
-
             tqdm.write(text)
             self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
             self._text.flush()
@@ -101,9 +107,8 @@ class RunLog:
             return
         self._metrics.write(json.dumps({"step": step, **context, **values}) + "\n")
         self._metrics.flush()
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+        for name, value in values.items():
+            self._curves.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flushes and closes the files."""
@@ -111,5 +116,19 @@ class RunLog:
             self._text.close()
             os.fsync(self._metrics.fileno())
             self._metrics.close()
-            if self._writer is not None:
-                self._writer.close()
+            self._curves.close()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Leaves the lines of a metrics file up to a step; a last line that a kill cut short goes, too."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue
+    with atomic_write(path, "w") as file:
+        file.writelines(kept)

@@ -60,6 +60,12 @@ class Runtime:
         index = self.processes.local_rank % torch.cuda.device_count() if kind == "cuda" else None
         return torch.device(kind, index) if index is not None else torch.device(kind)
 
+    def describe(self) -> str:
+        """Device, processes and number format in words."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{self.device} ({torch.get_num_threads()} threads)"
+        compiled = ", compiled" if self.config.compile else ""
+        return f"{self.processes.world} x {name}, {self.precision}{compiled}"
+
     def autocast(self) -> contextlib.AbstractContextManager:
         """The block in which forward passes run: bf16 or fp16 where configured, else nothing."""
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)

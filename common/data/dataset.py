@@ -67,11 +67,14 @@ class ImageSet:
         classes: C foreground class names.
     """
 
-    def __init__(self, config: DataConfig, list_name: str, with_labels: bool = True) -> None:
+    def __init__(
+        self, config: DataConfig, list_name: str, with_labels: bool = True, require_images: bool = True
+    ) -> None:
         """Opens the list and labels, and checks that every image is there.
 
         Args:
             list_name: A list file, or the name of one; ``all`` takes every row of a folder data set's CSV.
+            require_images: Off for the data check, which wants to name every missing image itself.
 
         Raises:
             UserError: the data set, the list, labels or images are missing; the message names what provides them.
@@ -89,7 +92,9 @@ class ImageSet:
             self.ids = sorted(self._image_index())
         else:
             self.ids = read_list(find_list(list_name, config.dataset, self.root), config.dataset)
-        self.images = self._existing_images()
+        self.images = self._image_paths()
+        if require_images:
+            self._refuse_missing()
         self.labels = self._labels() if with_labels else None
 
     def __len__(self) -> int:
@@ -114,21 +119,22 @@ class ImageSet:
     def _fill(self, pattern: str, image_id: str = "") -> str:
         return pattern.replace("{split}", self.split).replace("{id}", image_id)
 
-    def _existing_images(self) -> list[Path]:
+    def _image_paths(self) -> list[Path]:
         pattern = self._fill(self.config.image or self.layout.image, "{id}")
         if pattern.endswith(".*"):
             index = self._image_index()
-            paths = [index.get(image_id, self.root / pattern.replace("{id}", image_id)) for image_id in self.ids]
-        else:
-            paths = [self.root / pattern.replace("{id}", image_id) for image_id in self.ids]
+            return [index.get(image_id, self.root / pattern.replace("{id}", image_id)) for image_id in self.ids]
+        return [self.root / pattern.replace("{id}", image_id) for image_id in self.ids]
+
+    def _refuse_missing(self) -> None:
+        paths = dict.fromkeys(self.images)
         present = {path for folder in {path.parent for path in paths} if folder.is_dir() for path in folder.iterdir()}
-        missing = [path for path in dict.fromkeys(paths) if path not in present]
+        missing = [path for path in paths if path not in present]
         if missing:
             raise UserError(
-                f"{len(missing)} of the {len(set(paths))} images of list {self.list_name!r} are missing: {preview(missing, 3)}. "
+                f"{len(missing)} of the {len(paths)} images of list {self.list_name!r} are missing: {preview(missing, 3)}. "
                 f"Get the data set with: {self.layout.provided_by}; see what is there with: python scripts/check_data.py"
             )
-        return paths
 
     def _image_index(self) -> dict[str, Path]:
         """All images of a folder whose pattern leaves the extension open, by id."""

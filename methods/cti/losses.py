@@ -166,5 +166,7 @@ def background_maps(trace: Trace, cams: Tensor, labels: Tensor, detach_cams: boo
     attention, flat = trace.class_to_patch.float(), cams.flatten(2).float()  # B K N
     foreground = attention[:, 1:] * (flat[:, 1:].detach() if detach_cams else flat[:, 1:]) * labels[..., None]
     sources = torch.stack([foreground.amax(1), attention[:, 0] * flat[:, 0]], dim=1)  # B 2 N
-    refined = max_norm(refine(trace.patch_to_patch.float(), sources).unflatten(2, cams.shape[-2:]))
+    # In float64 as in the reference: the following division by a small range would amplify float32 rounding tenfold.
+    precise = torch.float32 if cams.device.type == "mps" else torch.float64
+    refined = max_norm(refine(trace.patch_to_patch.to(precise), sources).unflatten(2, cams.shape[-2:])).float()
     return refined[:, :1], refined[:, 1:]

@@ -3,7 +3,7 @@
 Symbols: B batch, C foreground classes, K = C + 1, D width, N = h*w patches, L blocks.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -163,6 +163,10 @@ class CTI(ViTBackbone):
         maps = Maps(range(self.depth - n_layers, self.depth), layers, layers)
         trace = self.run_blocks(tokens, maps, infusion, -1 if swap_idx is None else swap_idx, keep=range(self.depth))
         return Output(*self.read_heads(trace.tokens, grid), trace)
+
+    def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
+        """The function that seed inference calls: images (B, 3, H, W) to maps (B, C, h, w) of one kind, see `seed_maps`."""
+        return lambda images: self.seed_maps(images, kind)[:, 1:]
 
     def seed_maps(self, images: Tensor, kind: str = "rcams") -> Tensor:
         """The maps that become seeds, (B, K, h, w), summed over all layers.

@@ -1,0 +1,135 @@
+"""Checkpoints: ``last.pth`` to go on from exactly, one bare state dict an epoch under the papers' names, and the best."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from common.dist import Processes
+from common.errors import UserError
+from common.files import load_torch, save_torch
+from common.runtime import random_states, restore_random_states
+
+EPOCH_FILE = "{:03d}net_trm.pth"
+
+
+class Stateful(Protocol):
+    """What can be part of a checkpoint: models, optimisers, method state."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+@dataclass
+class Position:
+    """How far a run has come.
+
+    Attributes:
+        epoch: the epoch it is in, from 0.
+        step: steps of this epoch that are done.
+        total_steps: steps done since the start.
+        best: best validation score so far, or -1.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    total_steps: int = 0
+    best: float = -1.0
+
+
+class Checkpoints:
+    """Writes and reads the checkpoints of one run."""
+
+    def __init__(self, folder: Path, model: nn.Module, parts: Mapping[str, Stateful], processes: Processes, identity: dict[str, Any]) -> None:
+        """Names what is saved.
+
+        Args:
+            model: the network, without wrappers: its state dict is what the epoch files hold.
+            parts: everything else that evolves: optimiser, loss scaler, method state.
+            identity: what a resumed run must have in common with the saved one (global batch, number of images, ...).
+        """
+        self.folder, self.model, self.processes, self.identity = folder, model, processes, identity
+        self.parts: dict[str, Stateful] = {"model": model, **parts}
+
+    @property
+    def last(self) -> Path:
+        """The file to resume from."""
+        return self.folder / "last.pth"
+
+    def save_last(self, position: Position) -> None:
+        """Saves everything needed to go on bitwise, the random states of all processes included."""
+        states = self.processes.gather_objects(random_states())
+        if self.processes.is_main:
+            content = {name: dict(part.state_dict()) for name, part in self.parts.items()}
+            save_torch(self.last, {**content, "position": asdict(position), "random": states, "identity": self.identity})
+        self.processes.barrier()
+
+    def save_epoch(self, epoch: int) -> None:
+        """Saves the bare state dict under the papers' name for this epoch."""
+        if self.processes.is_main:
+            save_torch(self.folder / EPOCH_FILE.format(epoch), self.model.state_dict())
+
+    def save_best(self) -> None:
+        """Saves the bare state dict as the best so far."""
+        if self.processes.is_main:
+            save_torch(self.folder / "best.pth", self.model.state_dict())
+
+    def resume(self) -> Position:
+        """Puts everything back and returns the position.
+
+        Raises:
+            UserError: there is no ``last.pth``, it is damaged, or it belongs to a run of another set-up.
+        """
+        if not self.last.is_file():
+            raise UserError(f"nothing to resume: no {self.last}. Start the run without --resume (with --overwrite if its folder is not empty)")
+        content = load_torch(self.last)
+        try:
+            differing = {key: (content["identity"].get(key), value) for key, value in self.identity.items() if content["identity"].get(key) != value}
+            if differing:
+                text = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in differing.items())
+                raise UserError(f"{self.last} cannot be resumed under this configuration: {text}")
+            for name, part in self.parts.items():
+                part.load_state_dict(content[name])
+            states = content["random"]
+            position = Position(**content["position"])
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise UserError(f"{self.last} does not fit this run ({type(error).__name__}: {error})") from error
+        if len(states) == self.processes.world:
+            restore_random_states(states[self.processes.rank])
+        elif self.processes.is_main:
+            print(f"note: saved by {len(states)} process(es), resumed by {self.processes.world}: random draws of the model go on from fresh seeds")
+        return position
+
+
+def epoch_checkpoint(folder: Path, epoch: int | None) -> Path:
+    """The file of an epoch (``--load_epo``), or of the best or last written one for None.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    there = sorted(folder.glob("[0-9][0-9][0-9]*.pth"))
+    if epoch is not None:
+        path = folder / EPOCH_FILE.format(epoch)
+        if path.is_file():
+            return path
+        known = f"There are epochs {int(there[0].name[:3])} to {int(there[-1].name[:3])}." if there else "There is no epoch file at all."
+        raise UserError(f"no checkpoint {path}. {known}")
+    best = folder / "best.pth"
+    if best.is_file():
+        return best
+    if there:
+        return there[-1]
+    raise UserError(f"no checkpoint in {folder}: train first, or name a file with --load_pretrained")
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel and torch.compile wrappers."""
+    while True:
+        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner

@@ -1,0 +1,86 @@
+"""Scores of seeds within a training or inference script: in memory, or from the folder just written."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from common.checkpoint import Position
+from common.data.dataset import DataConfig, ImageSet
+from common.evaluate import EvalConfig, Evaluation, FilePredictions, MaskFiles, evaluate, summed
+from common.infer import InferConfig, infer_seeds
+from common.metrics import SweepCounts
+from common.run import RunFolder, RunLog
+from common.runtime import Runtime
+from common.seeds import seed_path
+
+
+def score_seeds(
+    cams_of: Callable[[Tensor], Tensor], images: ImageSet, infer: InferConfig, config: EvalConfig, runtime: Runtime
+) -> Evaluation:
+    """Scores the seeds of an image set without writing them; the work is shared by all processes.
+
+    Raises:
+        UserError: a mask is missing.
+    """
+    counts = SweepCounts(len(images.classes) + 1, config.grid())
+    masks = MaskFiles(images.config, images.list_name)
+    for index, seed in infer_seeds(cams_of, images, infer, runtime, title="scoring seeds"):
+        counts.add(seed, masks(images.ids[index]))
+    counts = summed(counts, runtime.processes)
+    return Evaluation("cam", images.classes, counts, config, len(set(images.ids)), images.list_name, "seeds in memory")
+
+
+def validate(
+    cams_of: Callable[[Tensor], Tensor],
+    images: ImageSet,
+    infer: InferConfig,
+    config: EvalConfig,
+    runtime: Runtime,
+    log: RunLog,
+    position: Position,
+    epoch: int,
+) -> float:
+    """Scores seeds, logs the result and returns the best mIoU in percent."""
+    result = score_seeds(cams_of, images, infer, config, runtime)
+    values = {"mIoU": result.best.miou, "threshold": result.best.threshold, "mIoU_fixed": result.fixed.miou}
+    log.numbers(position.total_steps, {f"val_{name}": value for name, value in values.items()}, kind="validation", epoch=epoch)
+    log.say(
+        f"epoch {epoch}: seeds of {images.list_name!r}: {result.best.miou:.2f} mIoU at threshold {result.best.threshold:.2f} (tuned on these "
+        f"images), {result.fixed.miou:.2f} at {result.fixed.threshold:.2f}"
+    )
+    return result.best.miou
+
+
+def score_folder(folder: Path, images: ImageSet, list_name: str, config: EvalConfig, runtime: Runtime, num_workers: int) -> Evaluation | str:
+    """Scores the seed files of a list, or says why that is not possible (other images were inferred, or there are no masks).
+
+    Args:
+        images: the set that the seeds were written for.
+    """
+    data: DataConfig = images.config
+    masks = MaskFiles(data, list_name)
+    without = sum(seed_path(folder, image_id) is None for image_id in masks.ids)
+    if without:
+        return f"not scored: {without} of the {len(masks.ids)} images of {list_name!r} have no seed in {folder}"
+    if not any(masks.path(image_id).is_file() for image_id in masks.ids):
+        return f"not scored: no masks of {list_name!r}, such as {masks.path(masks.ids[0])}"
+    predictions = FilePredictions(folder, "cam")
+    return evaluate(
+        masks.ids, predictions, masks, images.classes, config, list_name=list_name, source=str(folder), processes=runtime.processes,
+        num_workers=num_workers,
+    )  # fmt: skip
+
+
+def report_seeds(result: Evaluation | str, run: RunFolder, runtime: Runtime) -> None:
+    """Prints a score and writes it into the run folder as ``eval_cam.*``."""
+    if not runtime.processes.is_main:
+        return
+    if isinstance(result, str):
+        print(result)
+        return
+    result.write(run.path, "eval_cam")
+    print(f"seeds of {result.list_name!r} ({result.images} images):")
+    for name, point in result.points().items():
+        print(f"  {name.replace('_', ' '):>15}: {point.miou:.2f} mIoU at threshold {point.threshold:.2f}")
+    print(f"  thresholds were tuned on these images; per-class scores and the curve: {run.path}/eval_cam.json, .csv, .png")

@@ -1,0 +1,82 @@
+"""What the scripts of all methods share before their work starts: flags, configuration, run folder."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.config import config_path, load_config, parse_config, save_config, script_parser
+from common.dist import Processes
+from common.errors import UserError
+from common.run import RunFolder
+
+
+def train_arguments(description: str, cls: type, default_exp: str, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """Parses a training script's command line: ``(args, configuration overrides)``.
+
+    Validation reads the sections ``infer`` and ``eval`` as well, but the papers' flags of the same name mean ``train``.
+    """
+    parser = script_parser(description, cls, unused=("infer",))
+    parser.add_argument("--name", required=True, help="name of the run: everything goes to experiment/NAME/")
+    parser.add_argument("--exp", default=default_exp, help="experiment: a YAML in configs/ or a path to one (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, with the run's own configuration")
+    parser.add_argument("--overwrite", action="store_true", help="delete what the run folder holds and start anew")
+    return parse_config(parser, argv)
+
+
+def open_training_run(args: argparse.Namespace, overrides: list[str], cls: type, processes: Processes) -> tuple[Any, RunFolder]:
+    """The configuration and run folder of a training: new, or resumed.
+
+    Raises:
+        UserError: the configuration is wrong, or the folder is in use or not there.
+    """
+    run = RunFolder(args.name)
+    if args.resume:
+        run.existing()
+        if not run.config.is_file():
+            raise UserError(f"nothing to resume: no {run.config}")
+    config = load_config(cls, run.config if args.resume else config_path(args.exp), overrides)
+    if processes.is_main:
+        run.create(resume=args.resume, overwrite=args.overwrite)
+        save_config(config, run.config)
+    processes.barrier()
+    return config, run
+
+
+def infer_arguments(description: str, cls: type, default_exp: str, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """Parses an inference script's command line: ``(args, configuration overrides)``."""
+    parser = script_parser(description, cls, unused=("views", "loss", "optim", "train"))
+    parser.add_argument("--name", required=True, help="name of the run, experiment/NAME/")
+    parser.add_argument("--exp", default="", help=f"experiment YAML; default: the run's own configuration, else {default_exp}")
+    parser.add_argument("--load_epo", type=int, help="epoch whose checkpoint is used; default: the best, else the last one")
+    parser.add_argument("--load_pretrained", type=Path, help="a checkpoint file from anywhere, used instead of the run's own")
+    parser.add_argument("--dict", action="store_true", help="write seed files to the run's folder --dict_dir")
+    parser.add_argument("--dict_dir", default="dict", help="folder for the seeds inside the run folder (default: %(default)s)")
+    parser.add_argument("--vis", action="store_true", help="with --dict: draw seeds over images into vis/")
+    parser.add_argument("--crf", action="store_true", help="with --dict: refine the seeds by dense CRF into crf/<alpha>/")
+    parser.add_argument("--overwrite", action="store_true", help="delete seeds of other settings in the folder")
+    parser.set_defaults(default_exp=default_exp)
+    args, overrides = parse_config(parser, argv)
+    if (args.vis or args.crf) and not args.dict:
+        raise UserError("--vis and --crf work on seed files: add --dict")
+    return args, overrides
+
+
+def open_inference_run(args: argparse.Namespace, overrides: list[str], cls: type, processes: Processes) -> tuple[Any, RunFolder]:
+    """The configuration and run folder of an inference; with ``--load_pretrained`` the folder may be new.
+
+    Raises:
+        UserError: the configuration is wrong, or there is no such run.
+    """
+    run = RunFolder(args.name)
+    if args.load_pretrained is None:
+        run.existing()
+    own = run.config if run.config.is_file() and not args.exp else config_path(args.exp or args.default_exp)
+    config = load_config(cls, own, overrides)
+    if processes.is_main:
+        run.path.mkdir(parents=True, exist_ok=True)
+        if not run.config.is_file():
+            save_config(config, run.config)
+    processes.barrier()
+    return config, run
+

@@ -1,0 +1,178 @@
+"""Pictures: palette masks, CAM overlays, contact sheets, and the curve of an evaluation."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from common.data.classes import BACKGROUND, IGNORE_LABEL
+from common.files import atomic_write
+
+CAPTION_SIZE = 15  # pixels of type
+MARGIN = 6
+
+
+def voc_palette() -> np.ndarray:
+    """PASCAL VOC's colours of labels 0 to 255, uint8 (256, 3).
+
+    The bits of a label go in turn to red, green and blue, from the highest bit of the colour down.
+    """
+    labels, palette = np.arange(256), np.zeros((256, 3), dtype=np.uint8)
+    for step in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((labels >> (3 * step + channel)) & 1) << (7 - step)).astype(np.uint8)
+    return palette
+
+
+PALETTE = voc_palette()
+
+
+def save_palette_png(path: str | Path, mask: np.ndarray) -> None:
+    """Writes a label mask uint8 (H, W) as a palette PNG in VOC's colours, atomically."""
+    image = Image.fromarray(mask)  # uint8 (H, W): mode L, which putpalette turns into P with the same indices
+    image.putpalette(PALETTE.tobytes())
+    save_image(path, image)
+
+
+def save_image(path: str | Path, image: Image.Image) -> None:
+    """Writes a picture as PNG, atomically."""
+    with atomic_write(path, durable=False) as file:
+        image.save(file, format="PNG")
+
+
+def colour_mask(mask: np.ndarray) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of a label mask uint8 (H, W)."""
+    return PALETTE[mask]
+
+
+def overlay_cam(image: np.ndarray, cam: np.ndarray, opacity: float = 0.55) -> np.ndarray:
+    """A CAM in colours (blue 0, red 1) over its image.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        cam: float (H, W), values in [0, 1].
+
+    Returns:
+        uint8 RGB (H, W, 3).
+    """
+    heat = cv2.applyColorMap(np.round(np.clip(cam, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    return np.round((1 - opacity) * image + opacity * heat).astype(np.uint8)
+
+
+def seed_labels(seed: Mapping[int, np.ndarray], threshold: float, shape: tuple[int, int]) -> np.ndarray:
+    """The label mask uint8 (H, W) of a seed at a background threshold (a tie is background, the lower class wins)."""
+    labels, best = np.zeros(shape, dtype=np.uint8), np.full(shape, threshold, dtype=np.float32)
+    for key in sorted(seed):
+        better = seed[key] > best
+        labels[better] = key + 1
+        best = np.maximum(best, seed[key])
+    return labels
+
+
+def cam_panels(
+    image: np.ndarray,
+    seed: Mapping[int, np.ndarray],
+    classes: Sequence[str],
+    threshold: float | None = None,
+    mask: np.ndarray | None = None,
+) -> list[tuple[str, np.ndarray]]:
+    """The row of one image for `contact_sheet`: image, mask if given, CAMs by class, seed mask if a threshold is given.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        seed: {foreground class index: float (H, W)}.
+        classes: foreground class names.
+        mask: true labels, uint8 (H, W).
+    """
+    panels = [("image", image)]
+    if mask is not None:
+        panels.append((f"mask: {_names(mask, classes)}", colour_mask(mask)))
+    panels += [(f"CAM: {classes[key]}", overlay_cam(image, seed[key])) for key in sorted(seed)]
+    if threshold is not None:
+        labels = seed_labels(seed, threshold, image.shape[:2])
+        panels.append((f"seed at {threshold:.2f}: {_names(labels, classes)}", colour_mask(labels)))
+    return panels
+
+
+def contact_sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: str | Path, panel: int = 240) -> None:
+    """Writes rows of captioned pictures as one PNG.
+
+    Args:
+        rows: For each row (caption, uint8 RGB (H, W, 3)) panels; rows may differ in length.
+        panel: Width and greatest height of a picture, in pixels; smaller ones are enlarged by whole factors, so that
+            their pixels stay crisp.
+    """
+    font = ImageFont.load_default(CAPTION_SIZE)
+    line = CAPTION_SIZE + MARGIN
+    fitted = [[(caption, _fit(picture, panel)) for caption, picture in row] for row in rows]
+    heights = [max((picture.height for _, picture in row), default=0) for row in fitted]
+    columns = max((len(row) for row in fitted), default=0)
+    size = (MARGIN + columns * (panel + MARGIN), MARGIN + sum(height + line + MARGIN for height in heights))
+    sheet = Image.new("RGB", size, "white")
+    draw, top = ImageDraw.Draw(sheet), MARGIN
+    for row, height in zip(fitted, heights, strict=True):
+        for column, (caption, picture) in enumerate(row):
+            left = MARGIN + column * (panel + MARGIN)
+            draw.text((left, top), _shortened(caption, panel, font), fill="black", font=font)
+            sheet.paste(picture, (left, top + line))
+        top += height + line + MARGIN
+    save_image(path, sheet)
+
+
+def save_overlay(
+    path: str | Path, image: np.ndarray, seed: Mapping[int, np.ndarray], classes: Sequence[str], panel: int = 320
+) -> None:
+    """Writes one image and its CAMs, captioned with the class names, side by side (``--vis``)."""
+    contact_sheet([cam_panels(image, seed, classes)], path, panel)
+
+
+def plot_curve(
+    path: str | Path, thresholds: np.ndarray, miou: np.ndarray, marks: Mapping[str, tuple[float, float]], title: str
+) -> None:
+    """Writes the curve of mIoU (percent) over the background threshold as PNG.
+
+    Args:
+        marks: Points to mark, (threshold, mIoU) by their text in the legend.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(thresholds, miou, color="tab:blue", marker="." if len(thresholds) == 1 else "")
+    styles = (("tab:red", "o"), ("tab:green", "s"), ("tab:orange", "^"), ("tab:purple", "D"))
+    for (text, (threshold, value)), (colour, marker) in zip(marks.items(), styles, strict=False):
+        axes.plot(threshold, value, color=colour, marker=marker, linestyle="", label=text)
+        axes.axvline(threshold, color=colour, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="background threshold", ylabel="mIoU (%)", title=title)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with atomic_write(path, durable=False) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def _names(mask: np.ndarray, classes: Sequence[str]) -> str:
+    """The classes in a mask, or that there is only background."""
+    present = [classes[label - 1] for label in np.unique(mask) if label not in (0, IGNORE_LABEL)]
+    return ", ".join(present) or BACKGROUND
+
+
+def _fit(picture: np.ndarray, panel: int) -> Image.Image:
+    height, width = picture.shape[:2]
+    factor = panel / max(height, width)
+    factor = int(factor) if factor >= 1 else factor
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS)
+
+
+def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, cut to a width in pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip(" ,:") + "…"

@@ -1,0 +1,45 @@
+"""CTI's configuration: one YAML drives training and inference."""
+
+from dataclasses import dataclass
+
+from common.config import option, section
+from common.data.dataset import DataConfig
+from common.evaluate import EvalConfig
+from common.infer import InferConfig
+from common.optim import OptimConfig
+from common.runtime import RuntimeConfig
+from common.training import TrainConfig
+from common.vit import ViTConfig
+from methods.cti.losses import LossConfig
+
+
+@dataclass
+class ViewsConfig:
+    """The two random views of a training image."""
+
+    scale: list[float] = option([0.3, 1.2], "Area range of view 1's crop, relative to the image.", flag="--scale")
+    scale2: list[float] = option([0.3, 1.2], "Area range of view 2's crop.", flag="--scale2")
+    interpolation: str = option("bicubic", "Resampling of the crops.", flag="--train-interpolation", choices=("bicubic", "bilinear"))
+    auto_augment: str = option("rand-m9-mstd0.5-inc1", "timm's RandAugment of view 2; empty for none.")
+
+
+@dataclass
+class CTIInferConfig(InferConfig):
+    """Seed inference of CTI."""
+
+    seed_map: str = option("rcams", "Which map becomes the seed: rcams (refined by patch affinity), fcams (attention x CAM) or cams.", choices=("rcams", "fcams", "cams"))
+
+
+@dataclass
+class CTIConfig:
+    """All sections of a CTI experiment."""
+
+    data: DataConfig = section(DataConfig)
+    views: ViewsConfig = section(ViewsConfig)
+    model: ViTConfig = section(ViTConfig)
+    loss: LossConfig = section(LossConfig)
+    optim: OptimConfig = section(OptimConfig)
+    train: TrainConfig = section(TrainConfig)
+    infer: CTIInferConfig = section(CTIInferConfig)
+    eval: EvalConfig = section(EvalConfig, reference_range=[0.30, 0.44])
+    runtime: RuntimeConfig = section(RuntimeConfig)

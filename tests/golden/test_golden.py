@@ -1,0 +1,20 @@
+"""Equality with the reference implementations, case by case of a golden folder (``--golden DIR``)."""
+
+import pytest
+
+from tests.golden import runners_cti, runners_data, runners_eval  # noqa: F401 - they register themselves
+from tests.golden.harness import RUNNERS, Case, cases, compare
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each file that the folder's manifest names."""
+    if "golden_case" in metafunc.fixturenames:
+        found = list(cases(metafunc.config.getoption("--golden")))
+        metafunc.parametrize("golden_case", found, ids=[case.file.removesuffix(".npz") for case in found])
+
+
+def test_golden(golden_case: Case) -> None:
+    """Everything computed from the case's recipe equals the reference within the case's tolerance."""
+    place = golden_case.entry["method"], golden_case.entry["kind"]
+    assert place in RUNNERS, f"{golden_case.file}: no runner for method {place[0]!r}, kind {place[1]!r}"
+    compare(golden_case, RUNNERS[place](golden_case))
