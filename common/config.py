@@ -152,14 +152,17 @@ class _Help(argparse.HelpFormatter):
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
-def script_parser(description: str, cls: type, unused: Sequence[str] = ()) -> argparse.ArgumentParser:
+def script_parser(description: str, cls: type | None = None, unused: Sequence[str] = ()) -> argparse.ArgumentParser:
     """A parser whose ``--help`` also lists every configuration key with its sentence.
 
     Fields with a flag become arguments of that name; positional ``key=value`` arguments set any key.
 
     Args:
+        cls: The configuration; None for a script with plain arguments only.
         unused: Sections that the script does not read: their keys are accepted, but get neither flags nor a line of help.
     """
+    if cls is None:
+        return argparse.ArgumentParser(description=description.strip(), formatter_class=_Help, allow_abbrev=False)
     keys = [leaf for leaf in leaves(cls()) if leaf.key.split(".")[0] not in unused]
     parser = argparse.ArgumentParser(description=description.strip(), epilog=_key_table(keys), formatter_class=_Help, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set any configuration key (listed below)")

@@ -19,7 +19,7 @@ from common.data.dataset import ImageSet
 from common.data.transforms import eval_transform
 from common.errors import UserError, batches_of
 from common.files import write_json
-from common.runtime import Runtime
+from common.runtime import Runtime, usable_workers
 from common.seeds import FORMATS, BackgroundWriter, Seed, write_seed
 
 
@@ -81,14 +81,14 @@ def infer_seeds(
     """
     batches = [batch for batch in size_batches(images, config.batch_size) if not all(is_done(images.ids[i]) for i in batch)]
     batches = runtime.processes.shard(batches)
-    workers = min(config.num_workers, len(batches))
+    workers = usable_workers(min(config.num_workers, len(batches)))
     loader = DataLoader(
         _Images(images), batch_sampler=batches, num_workers=workers, pin_memory=runtime.device.type == "cuda", generator=torch.Generator(),
         worker_init_fn=_one_thread,
     )  # fmt: skip
     with tqdm(total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True) as bar:
         for indices, pixels in batches_of(loader):
-            labels = torch.from_numpy(images.labels[indices])
+            labels = torch.from_numpy(images.labels[indices.numpy()])
             with runtime.autocast():
                 cams = multi_view_cams(cams_of, pixels.to(runtime.device, non_blocking=True), labels, config.scales, config.flip)
             for index, maps, label in zip(indices.tolist(), cams, labels, strict=True):

@@ -91,7 +91,7 @@ class SweepCounts:
         self._bins = _ScoreBins(self.thresholds.astype(np.float32))
         shape = (num_labels, len(self.thresholds) + 1)
         # Pixels [k, b] whose highest score is label k's and above b thresholds; those of them that truly are label k.
-        # Background has no score: its row is unused in the first, and all pixels that truly are background in the second.
+        # Background has no score: its row is unused in the first, all pixels truly background in the second.
         self._best, self._hits = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         self.truth = np.zeros(num_labels, dtype=np.int64)
         self._label_row = _label_rows(num_labels)

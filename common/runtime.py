@@ -1,6 +1,7 @@
 """Device, number format, threads and seeds of a run."""
 
 import contextlib
+import os
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ class RuntimeConfig:
     precision: str = option("fp32", "fp32 is exact; tf32, bf16 and fp16 (with loss scaling) are faster on GPUs.", choices=PRECISIONS)
     compile: bool = option(False, "Compile the model with torch.compile.")
     seed: int = option(0, "Seed of every random draw.", flag="--seed")
-    num_workers: int = option(8, "Data-loader worker processes per process.", flag="--num_workers")
+    num_workers: int = option(8, "Data-loader worker processes per process, at most one a core; results do not depend on it.", flag="--num_workers")
     deterministic: bool = option(False, "Only deterministic GPU kernels (slower); CPU runs are deterministic anyway.")
 
 
@@ -78,6 +79,12 @@ class Runtime:
     def to_device(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """Moves tensors to the device, asynchronously where their memory is pinned."""
         return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+
+
+def usable_workers(wanted: int) -> int:
+    """``wanted`` worker processes, but no more than there are processor cores for this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(wanted, cores)
 
 
 def random_states() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pictures: palette masks, CAM overlays, contact sheets, and the curve of an evaluation."""
+"""Pictures: CAM overlays, contact sheets, and the curve of an evaluation. Masks are written by `common.data.masks`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,32 +8,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from common.data.classes import BACKGROUND, IGNORE_LABEL
+from common.data.masks import voc_palette
 from common.files import atomic_write
 
 CAPTION_SIZE = 15  # pixels of type
 MARGIN = 6
 
 
-def voc_palette() -> np.ndarray:
-    """PASCAL VOC's colours of labels 0 to 255, uint8 (256, 3).
-
-    The bits of a label go in turn to red, green and blue, from the highest bit of the colour down.
-    """
-    labels, palette = np.arange(256), np.zeros((256, 3), dtype=np.uint8)
-    for step in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((labels >> (3 * step + channel)) & 1) << (7 - step)).astype(np.uint8)
-    return palette
-
-
 PALETTE = voc_palette()
-
-
-def save_palette_png(path: str | Path, mask: np.ndarray) -> None:
-    """Writes a label mask uint8 (H, W) as a palette PNG in VOC's colours, atomically."""
-    image = Image.fromarray(mask)  # uint8 (H, W): mode L, which putpalette turns into P with the same indices
-    image.putpalette(PALETTE.tobytes())
-    save_image(path, image)
 
 
 def save_image(path: str | Path, image: Image.Image) -> None:

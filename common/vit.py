@@ -54,15 +54,13 @@ class ViTConfig:
 
 
 class MapRequest(NamedTuple):
-    """Which part of a block's attention is wanted as a map.
+    """Which part of a block's head-averaged attention is wanted as a map.
 
     Attributes:
         rows: only this many leading queries (the class tokens); None for all.
-        images: which part of the batch, as (start, stop); None for all.
     """
 
     rows: int | None = None
-    images: tuple[int, int] | None = None
 
 
 class Attention(nn.Module):
@@ -81,33 +79,39 @@ class Attention(nn.Module):
             x: tokens (B, T, D).
 
         Returns:
-            Tokens (B, T, D), and the softmax attention averaged over heads (images, rows, T) if requested.
+            Tokens (B, T, D), and the softmax attention averaged over heads (B, rows, T) if requested.
         """
         batch, count, dim = x.shape
         q, k, v = self.qkv(x).reshape(batch, count, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)  # B h T d
         if request is None:
             out, attention = F.scaled_dot_product_attention(q, k, v), None
-        else:
-            start, stop = request.images or (0, batch)
-            if request.rows is None:
-                out, attention = self._with_full_map(q, k, v, start, stop)
-            else:
-                out = F.scaled_dot_product_attention(q, k, v)
-                attention = self._softmax(q[start:stop, :, : request.rows], k[start:stop]).mean(1)
+        elif request.rows is None and x.device.type == "cpu" and not torch.is_grad_enabled():
+            out, attention = self._head_by_head(q, k, v)
+        elif request.rows is None:
+            out, attention = self._explicit(q, k, v)
+        else:  # the requested rows explicitly, the others by the fused kernel
+            first, others = q.split([request.rows, count - request.rows], dim=2)
+            out, attention = self._explicit(first, k, v)
+            out = torch.cat([out, F.scaled_dot_product_attention(others, k, v)], dim=2)
         return self.proj(out.transpose(1, 2).reshape(batch, count, dim)), attention
 
-    def _softmax(self, q: Tensor, k: Tensor) -> Tensor:
-        return ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)  # B h rows T
+    def _explicit(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        attention = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)  # B h rows T
+        return attention.to(v.dtype) @ v, attention.mean(1)
 
-    def _with_full_map(self, q: Tensor, k: Tensor, v: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """The output from the explicit softmax for images ``start:stop``, from the fused kernel for the rest of the batch."""
-        attention = self._softmax(q[start:stop], k[start:stop])
-        parts = [attention.to(v.dtype) @ v[start:stop]]
-        if start > 0:
-            parts.insert(0, F.scaled_dot_product_attention(q[:start], k[:start], v[:start]))
-        if stop < len(q):
-            parts.append(F.scaled_dot_product_attention(q[stop:], k[stop:], v[stop:]))
-        return torch.cat(parts) if len(parts) > 1 else parts[0], attention.mean(1)
+    def _head_by_head(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The same without gradients on a CPU: one head's map at a time stays in the cache, in buffers that are used again."""
+        batch, heads, count, dim = q.shape
+        q, k, v = (q * (self.scale)).contiguous(), k.contiguous(), v.contiguous()
+        scores, weights = q.new_empty(count, count), q.new_empty(count, count)
+        out, total = torch.empty_like(v), q.new_zeros(batch, count, count)
+        for image in range(batch):
+            for head in range(heads):
+                torch.mm(q[image, head], k[image, head].t(), out=scores)
+                torch.softmax(scores, dim=-1, out=weights)
+                torch.mm(weights, v[image, head], out=out[image, head])
+                total[image] += weights
+        return out, total.div_(heads)
 
 
 class Block(nn.Module):

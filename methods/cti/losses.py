@@ -1,7 +1,8 @@
 """CTI's training step: two forward passes, five loss terms (paper sections 3.1-3.3).
 
-Pass A runs both views as one batch; pass B runs the two infused passes (intra-image, cross-image) as one batch. That is
-the reference's four passes, with attention maps only where a loss reads them.
+Four passes as in the reference, with attention maps only in the blocks and rows that a loss reads, and the fused kernel
+elsewhere. (Running the passes as two batches of twice the size gives the same numbers, but was slower on CPUs, whose
+caches the larger activations leave: docs/benchmarks.md.)
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from common.cam import max_norm
 from common.config import option
 from methods.cti.memory import TokenMemory
-from methods.cti.model import CTI, Maps, Trace, refine
+from methods.cti.model import CTI, Maps, Output, Trace, refine
 
 LOSS_TERMS = ("cls", "pcls", "cls_view2", "pcls_view2", "bg", "intra", "cross")
 
@@ -67,88 +68,61 @@ class CTIStep(nn.Module):
             reported, but only part of the total when the memory is full), and detached ``logits_cls``, ``logits_pcls``
             (B, C) of view 1.
         """
-        model, config, batch = self.model, self.config, len(view1)
+        model, config = self.model, self.config
         weight_bg, weight_intra, weight_cross = config.weights if epoch > config.aux_after_epoch else (0.0, 0.0, 0.0)
-        tokens, grid = model.embed(torch.cat([view1, view2]))
-        trace = model.run_blocks(tokens, self._background_maps(batch) if weight_bg else Maps(), keep={config.swap_idx})
-        cls, pcls, cams = model.read_heads(trace.tokens, grid)
-        targets = torch.cat([labels, labels])
-        terms = dict.fromkeys(LOSS_TERMS, cls.new_zeros((), dtype=torch.float32))
-        for name, logits in (("cls", cls), ("pcls", pcls)):
-            per_image = F.multilabel_soft_margin_loss(logits.float(), targets, reduction="none")
-            terms[name], terms[f"{name}_view2"] = per_image[:batch].mean(), per_image[batch:].mean()
-        cams1 = cams[:batch]
+        late = range(config.swap_idx + 1, model.depth)
+        bg_maps = Maps(class_to_patch=range(model.depth - config.n_layers, model.depth), patch_to_patch=late) if weight_bg else Maps()
+        pass1, pass2 = self._pass(view1, bg_maps), self._pass(view2, Maps())
+        terms = dict.fromkeys(LOSS_TERMS, pass1.cls.new_zeros((), dtype=torch.float32))
+        for suffix, output in (("", pass1), ("_view2", pass2)):
+            terms[f"cls{suffix}"] = F.multilabel_soft_margin_loss(output.cls.float(), labels)
+            terms[f"pcls{suffix}"] = F.multilabel_soft_margin_loss(output.pcls.float(), labels)
         if weight_bg:
-            foreground, background = background_maps(trace, cams1, labels, config.detach_bg_cams)
+            foreground, background = background_maps(pass1.trace, pass1.cams, labels, config.detach_bg_cams)
             terms["bg"] = weight_bg * (1 - foreground - background).abs().mean()
-        counts_cross: Tensor | bool = False
+        normal = max_norm(pass1.cams.float())
+        if weight_intra:
+            swapped = self._infused_pass(view1, pass1, self._class_tokens(pass2), Maps())
+            terms["intra"] = weight_intra * (normal - max_norm(swapped.cams.float())).abs().mean()
+        total = sum(terms.values())
         if weight_cross:
-            infusion = self._cross_infusion(trace.after[config.swap_idx], labels)
-            counts_cross = self.memory.is_full()
-        # Reading is_full on the host waits for the GPU once; it is only done where that saves a pass.
-        runs_cross = bool(weight_cross) and (not config.skip_idle_cross or bool(counts_cross))
-        if weight_intra or runs_cross:
-            swapped = self._infused_passes(
-                view1, tokens, trace, grid, intra=bool(weight_intra), cross=infusion if runs_cross else None
-            )
-            normal = max_norm(cams1.float())
-            if weight_intra:
-                terms["intra"] = weight_intra * (normal - max_norm(swapped["intra"].float())).abs().mean()
-            if runs_cross:
-                terms["cross"] = weight_cross * (normal[:, 1:] - max_norm(swapped["cross"].float())[:, 1:]).abs().mean()
-        total = sum(terms[name] for name in LOSS_TERMS[:-1])
-        if runs_cross:
-            total = total + torch.where(counts_cross, terms["cross"], 0.0)
-        return {"total": total, **terms, "logits_cls": cls[:batch].detach(), "logits_pcls": pcls[:batch].detach()}
+            infusion = self._cross_infusion(self._class_tokens(pass1), labels)
+            is_full = self.memory.is_full()
+            # Reading is_full on the host waits for the GPU; that is only done where it can save a pass.
+            if not config.skip_idle_cross or bool(is_full):
+                swapped = self._infused_pass(view1, pass1, infusion, Maps(class_to_patch_late=late))
+                difference = normal[:, 1:] - max_norm(swapped.fcams_as.float())[:, 1:]
+                terms["cross"] = weight_cross * difference.abs().mean()
+                total = total + torch.where(is_full, terms["cross"], 0.0)
+        return {"total": total, **terms, "logits_cls": pass1.cls.detach(), "logits_pcls": pass1.pcls.detach()}
 
-    def _background_maps(self, batch: int) -> Maps:
-        """What the background loss reads: only of view 1."""
-        depth, after_swap = self.model.depth, self.config.swap_idx + 1
-        return Maps(
-            class_to_patch=range(depth - self.config.n_layers, depth), patch_to_patch=range(after_swap, depth), images=(0, batch)
-        )
+    def _pass(self, images: Tensor, maps: Maps) -> Output:
+        """A pass without infusion; keeps the tokens after block s."""
+        tokens, grid = self.model.embed(images)
+        trace = self.model.run_blocks(tokens, maps, keep={self.config.swap_idx})
+        return Output(*self.model.read_heads(trace.tokens, grid), trace)
+
+    def _infused_pass(self, images: Tensor, plain: Output, infusion: Tensor, maps: Maps) -> Output:
+        """A pass with Z infused before block s + 1; its first part is taken from the plain pass where that is configured."""
+        swap_idx = self.config.swap_idx
+        if self.config.share_prefix:
+            tokens, first = plain.trace.after[swap_idx], swap_idx + 1
+        else:
+            tokens, first = self.model.embed(images)[0], 0
+        trace = self.model.run_blocks(tokens, maps, infusion, swap_idx, first)
+        return Output(*self.model.read_heads(trace.tokens, plain.cams.shape[-2:]), trace)
+
+    def _class_tokens(self, output: Output) -> Tensor:
+        """ctk[s]: class tokens after block s (B, K, D)."""
+        return output.trace.after[self.config.swap_idx][:, : self.model.num_tokens]
 
     @torch.no_grad()
     def _cross_infusion(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Pushes this batch's tokens, then Z (B, C, D): the memory's mean for present classes, the own token for absent ones."""
-        own = tokens[: len(labels), 1 : self.model.num_tokens].float()
+        """Pushes ctk[s] (B, K, D), then gives Z (B, C, D): the memory's mean for present classes, the own token for absent ones."""
+        own = tokens[:, 1:].float()
         normed = F.layer_norm(own, own.shape[-1:], eps=1e-5)
         self.memory.push(self._gather(normed), self._gather(labels))
         return torch.where(labels[..., None] > 0, self.memory.means(), own)
-
-    def _infused_passes(
-        self, view1: Tensor, tokens: Tensor, trace: Trace, grid: tuple[int, int], intra: bool, cross: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Pass B: view 1 again, with view 2's tokens (``intra``) and with the memory's (``cross``), as one batch.
-
-        Returns:
-            ``intra``: F (B, K, h, w). ``cross``: mtatt_as * F (B, K, h, w).
-        """
-        model, swap_idx, batch = self.model, self.config.swap_idx, len(view1)
-        kinds = ["intra"] * intra + ["cross"] * (cross is not None)
-        kept = trace.after[swap_idx]
-        if self.config.share_prefix:
-            entering = kept[:batch].repeat(len(kinds), 1, 1)
-        else:  # the same embedding, through blocks 0..s once more (own draws of stochastic depth)
-            repeated = tokens[:batch].repeat(len(kinds), 1, 1)
-            for block in model.blocks[: swap_idx + 1]:
-                repeated = block(repeated)[0]
-            entering = repeated
-        parts = []
-        if intra:
-            parts.append(kept[batch:, : model.num_tokens])
-        if cross is not None:
-            # The background token is not infused: averaging it with itself changes neither value nor gradient.
-            own_background = entering[-batch:, :1]
-            parts.append(torch.cat([own_background, cross.to(own_background.dtype)], dim=1))
-        late = range(swap_idx + 1, model.depth)
-        maps = Maps(class_to_patch_late=late, images=(len(entering) - batch, len(entering))) if cross is not None else Maps()
-        result = model.run_blocks(entering, maps, torch.cat(parts), swap_idx, first=swap_idx + 1)
-        cams = model.read_heads(result.tokens, grid)[2]
-        found = {kind: cams[i * batch : (i + 1) * batch] for i, kind in enumerate(kinds)}
-        if cross is not None:
-            found["cross"] = result.class_to_patch_late.view_as(found["cross"]) * found["cross"]
-        return found
 
 
 def background_maps(trace: Trace, cams: Tensor, labels: Tensor, detach_cams: bool = False) -> tuple[Tensor, Tensor]:

@@ -19,10 +19,10 @@ class Trace:
 
     Attributes:
         tokens: tokens (B, K+N, D) after the last block.
-        after: class tokens (B, K, D) or all tokens after the blocks asked for, by block.
-        class_to_patch: "mtatt", sum over layers of head-averaged attention, class rows, patch columns (images, K, N).
+        after: tokens (B, K+N, D) after the blocks asked for, by block.
+        class_to_patch: "mtatt", sum over layers of head-averaged attention, class rows, patch columns (B, K, N).
         class_to_patch_late: "mtatt_as", the same over other layers.
-        patch_to_patch: "attn", the same, patch rows and columns (images, N, N).
+        patch_to_patch: "attn", the same, patch rows and columns (B, N, N).
     """
 
     tokens: Tensor
@@ -34,23 +34,18 @@ class Trace:
 
 @dataclass(frozen=True)
 class Maps:
-    """Which attention sums a pass collects, each as the range of its blocks (empty: not collected).
-
-    Attributes:
-        images: the part of the batch they are collected for, as (start, stop); None for all.
-    """
+    """Which attention sums a pass collects, each as the range of its blocks (empty: not collected)."""
 
     class_to_patch: range = range(0)
     class_to_patch_late: range = range(0)
     patch_to_patch: range = range(0)
-    images: tuple[int, int] | None = None
 
     def request(self, block: int, num_class_tokens: int) -> MapRequest | None:
         """What block number ``block`` has to deliver for these sums."""
         if block in self.patch_to_patch:
-            return MapRequest(None, self.images)
+            return MapRequest()
         if block in self.class_to_patch or block in self.class_to_patch_late:
-            return MapRequest(num_class_tokens, self.images)
+            return MapRequest(num_class_tokens)
         return None
 
 
@@ -120,7 +115,7 @@ class CTI(ViTBackbone):
             tokens: (B, K+N, D) entering block ``first``.
             maps: attention sums to collect.
             infusion: Z, tokens averaged into the class tokens before block ``swap_idx + 1``: (B, K, D), or (B, C, D) to
-                leave the background token alone; a batch may mix both kinds, see `infused`.
+                leave the background token alone.
             swap_idx: s.
             keep: blocks whose output tokens are kept in ``after``.
         """
@@ -247,7 +242,7 @@ def refine(attention: Tensor, maps: Tensor) -> Tensor:
 
 
 def _accumulate(trace: Trace, attention: Tensor, index: int, maps: Maps, count: int) -> None:
-    """Adds a layer's head-averaged attention (images, rows, K+N) to the sums that want it."""
+    """Adds a layer's head-averaged attention (B, rows, K+N) to the sums that want it."""
 
     def add(total: Tensor | None, part: Tensor) -> Tensor:
         return part if total is None else total + part

@@ -15,7 +15,7 @@ from common.errors import batches_of, run_script
 from common.optim import adamw, learning_rate, scaled_lr, set_lr
 from common.pretrained import RANDOM_WEIGHTS, imagenet_weights
 from common.run import RunLog
-from common.runtime import Runtime
+from common.runtime import Runtime, usable_workers
 from common.script import open_training_run, train_arguments
 from common.training import LossWatch, ProgressLine, StopRequest, label_accuracy, micro_step, wrap_for_training
 from common.scoring import validate
@@ -43,7 +43,7 @@ def main() -> int:
         train_transform(config.model.img_size, config.views.scale2, config.views.interpolation, config.views.auto_augment),
     ]
     batches = EpochBatches(len(images), train.batch_size, config.runtime.seed, processes.rank, processes.world, train.accumulation)
-    loader = train_loader(TrainViews(images, views, config.runtime.seed), batches, config.runtime.num_workers, runtime.device.type == "cuda")
+    loader = train_loader(TrainViews(images, views, config.runtime.seed), batches, usable_workers(config.runtime.num_workers), runtime.device.type == "cuda")
 
     # Model, memory, optimiser
     model = CTI(config.model, len(images.classes)).to(runtime.device)

@@ -1,0 +1,197 @@
+"""Dense CRF over an image's own classes, and the pool of processes that refines a folder of seeds with it.
+
+The fully connected CRF of Kraehenbuehl and Koltun (NIPS 2011) through the package pydensecrf2. A further backend is a
+function (image, unary energies, config) -> marginals in `BACKENDS`.
+"""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from common.config import option
+from common.data.dataset import read_image
+from common.errors import UserError
+from common.seeds import Seed, write_seed
+
+SMALLEST_PROBABILITY = 1e-5  # seeds hold exact zeros
+
+
+@dataclass
+class CRFConfig:
+    """Dense CRF; the defaults are those of PSA and of the methods built on it."""
+
+    backend: str = option("pydensecrf", "Implementation.", choices=("pydensecrf",))
+    iterations: int = option(10, "Mean-field iterations.")
+    gaussian_sxy: float = option(3.0, "Pixels over which the smoothing term reaches.")
+    gaussian_compat: float = option(3.0, "Weight of the smoothing term.")
+    bilateral_sxy: float = option(80.0, "Pixels over which the colour term reaches.")
+    bilateral_srgb: float = option(13.0, "Colour difference (of 255) over which the colour term reaches.")
+    bilateral_compat: float = option(10.0, "Weight of the colour term.")
+
+
+def dense_crf(image: np.ndarray, probabilities: np.ndarray, config: CRFConfig | None = None) -> np.ndarray:
+    """Marginals of the dense CRF whose unary energies are -log(clip(probability, 1e-5, 1)).
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        probabilities: float32 (n, H, W), background first; need not sum to 1.
+        config: The default is `CRFConfig`'s.
+
+    Returns:
+        float32 (n, H, W), which sum to 1 over n.
+
+    Raises:
+        UserError: the maps are not of the image's size or hold NaN, or the backend is not installed.
+    """
+    config = config or CRFConfig()
+    if probabilities.ndim != 3 or image.shape != (*probabilities.shape[1:], 3):
+        raise UserError(f"CRF: score maps of shape {probabilities.shape} do not fit an image of shape {image.shape}")
+    if np.isnan(probabilities).any():
+        raise UserError("CRF: the score maps hold NaN")
+    if len(probabilities) == 1:
+        return np.ones(probabilities.shape, dtype=np.float32)
+    unary = -np.log(np.clip(probabilities, SMALLEST_PROBABILITY, 1)).astype(np.float32)
+    return BACKENDS[config.backend](np.ascontiguousarray(image), unary, config)
+
+
+def seed_crf(image: np.ndarray, seed: Seed, alpha: float, config: CRFConfig | None = None) -> Seed:
+    """Refines a seed against a background of (1 - max over classes)^alpha; probabilities are not renormalised.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        seed: {class index: float32 (H, W)}, values in [0, 1].
+        alpha: The larger, the less background.
+
+    Returns:
+        Marginals, float32 (H, W): key 0 background, key c + 1 class c (PSA's and the evaluator's ``crf`` format).
+    """
+    keys = sorted(seed)
+    if not keys:
+        return {0: np.ones(image.shape[:2], dtype=np.float32)}
+    cams = np.stack([seed[key] for key in keys]).astype(np.float32, copy=False)
+    background = np.power(1 - cams.max(axis=0, keepdims=True), alpha)
+    marginals = dense_crf(image, np.concatenate([background, cams]), config)
+    return dict(zip([0, *(key + 1 for key in keys)], marginals, strict=True))
+
+
+def crf_folder(folder: str | Path, alpha: int) -> Path:
+    """Where the refined seeds of one alpha are written: ``<folder>/06`` for 6."""
+    return Path(folder) / f"{alpha:02d}"
+
+
+def crf_done(folder: str | Path, alphas: Sequence[int], image_id: str) -> bool:
+    """Whether the refined seeds of an image are there for every alpha."""
+    return all((crf_folder(folder, alpha) / f"{image_id}.npy").is_file() for alpha in alphas)
+
+
+def refine_to_files(
+    image_path: Path, image_id: str, seed: Seed, alphas: Sequence[int], folder: Path, config: CRFConfig | None = None
+) -> None:
+    """Runs `seed_crf` for every alpha and writes ``<folder>/<alpha>/<image id>.npy``, each atomically."""
+    image = np.array(read_image(Path(image_path)))
+    for alpha in alphas:
+        write_seed(crf_folder(folder, alpha), image_id, seed_crf(image, seed, alpha, config))
+
+
+class CRFPool:
+    """Refines seeds in processes of one thread each, while the caller goes on making them.
+
+        with CRFPool(num_workers) as pool:
+            for ...:
+                pool.submit(image_path, image_id, seed, alphas, run.path / "crf")
+
+    `submit` waits while two jobs a process are pending, which bounds the memory. The first error is raised by the next
+    `submit` or at the end of the ``with`` block.
+    """
+
+    def __init__(self, num_workers: int, config: CRFConfig | None = None) -> None:
+        """Starts the processes; 0 works in the calling one.
+
+        Raises:
+            UserError: the CRF package is not installed.
+        """
+        self.config = config or CRFConfig()
+        _import_pydensecrf()
+        self._error: BaseException | None = None
+        self._free = threading.BoundedSemaphore(max(2 * num_workers, 1))
+        # Spawned, not forked: the caller may hold CUDA and threads, which do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(num_workers, context, initializer=_one_thread) if num_workers else None
+
+    def __enter__(self) -> "CRFPool":
+        return self
+
+    def submit(self, image_path: Path, image_id: str, seed: Seed, alphas: Sequence[int], folder: Path) -> None:
+        """Queues one image; see `refine_to_files`."""
+        if self._pool is None:
+            refine_to_files(image_path, image_id, seed, alphas, folder, self.config)
+            return
+        self._free.acquire()
+        self._raise_error()
+        try:
+            job = self._pool.submit(refine_to_files, image_path, image_id, seed, alphas, folder, self.config)
+        except BrokenProcessPool as error:
+            raise _died() from error
+        job.add_done_callback(self._finish)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=error is not None)
+        if error is None:
+            self._raise_error()
+
+    def _finish(self, job: Future) -> None:
+        if not job.cancelled() and self._error is None:
+            self._error = job.exception()
+        self._free.release()
+
+    def _raise_error(self) -> None:
+        if isinstance(self._error, BrokenProcessPool):
+            raise _died() from self._error
+        if self._error is not None:
+            raise self._error
+
+
+def _died() -> UserError:
+    return UserError("a CRF process died; mostly for lack of memory: use fewer. The files written are whole.")
+
+
+def _one_thread() -> None:
+    """The processes are the parallelism."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def _import_pydensecrf() -> object:
+    try:
+        from pydensecrf import densecrf
+    except ImportError as error:
+        raise UserError(
+            f"the dense CRF needs the package pydensecrf2 ({error}). Install it: pip install pydensecrf2 (the package "
+            "called pydensecrf no longer builds)"
+        ) from error
+    return densecrf
+
+
+def _by_pydensecrf(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> np.ndarray:
+    count, height, width = unary.shape
+    crf = _import_pydensecrf().DenseCRF2D(width, height, count)
+    crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(count, -1)))
+    crf.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
+    crf.addPairwiseBilateral(
+        sxy=config.bilateral_sxy, srgb=config.bilateral_srgb, rgbim=image, compat=config.bilateral_compat
+    )
+    return np.array(crf.inference(config.iterations), dtype=np.float32).reshape(unary.shape)
+
+
+BACKENDS: dict[str, Callable[[np.ndarray, np.ndarray, CRFConfig], np.ndarray]] = {"pydensecrf": _by_pydensecrf}

@@ -1,0 +1,196 @@
+"""Scores seeds, CRF results and masks of any method: mIoU at every background threshold in one pass.
+
+    python evaluation.py --name exp --task cam --dict_dir dict                     # seeds, on VOC's train list
+    python evaluation.py --name exp --task crf --dict_dir crf/06 --list val
+    python evaluation.py --name exp --task png --dict_dir pseudo_masks --data coco14
+    python evaluation.py --name exp --trivial background                           # what a seed must beat
+    torchrun --nproc_per_node 2 evaluation.py --name exp --task cam --dict_dir dict
+
+Predictions are read from experiment/<name>/<dict_dir>; eval_<task>.json, .csv and .png go to experiment/<name>.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from common.config import config_path, leaves, load_config, parse_config, script_parser, section
+from common.data.dataset import DataConfig, ImageSet, class_names
+from common.dist import Processes, start_processes, stop_processes
+from common.errors import UserError, run_script
+from common.evaluate import TASKS, EvalConfig, Evaluation, FilePredictions, MaskFiles, UnusablePredictions, evaluate
+from common.files import atomic_write
+from common.run import RunFolder
+
+DEFAULT_LISTS = {"voc12": "train", "coco14": "train14_small", "folder": "all"}
+DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014"}
+
+
+@dataclass
+class EvaluationConfig:
+    """What is scored, and how; also the sections that are taken from a run's or a method's YAML."""
+
+    data: DataConfig = section(DataConfig)
+    eval: EvalConfig = section(EvalConfig)
+
+
+@dataclass(frozen=True)
+class TrivialPredictions:
+    """What a seed must beat: ``background`` everywhere, or every pixel carrying the image's ``first_label``."""
+
+    kind: str
+    labels: dict[str, np.ndarray] = field(default_factory=dict)  # multi-hot, by id
+
+    def __call__(self, image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
+        """A seed without classes, or of one class whose score is above every threshold."""
+        present = np.flatnonzero(self.labels[image_id]) if self.kind == "first_label" else []
+        return {int(present[0]): np.full(shape, np.inf, dtype=np.float32)} if len(present) else {}
+
+
+def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, EvaluationConfig]:
+    """Command line and configuration.
+
+    Raises:
+        UserError: arguments that contradict each other, or a wrong configuration.
+    """
+    parser = script_parser(__doc__, EvaluationConfig)
+    lists = ", ".join(f"{name} for {dataset}" for dataset, name in DEFAULT_LISTS.items())
+    add = parser.add_argument
+    add("--name", required=True, help="the run: experiment/<name>")
+    add("--task", choices=TASKS, default="cam", help="cam (default): seeds; crf, dl: .npy label scores or labels; png")
+    add("--dict_dir", help="folder of the predictions, relative to experiment/<name>")
+    add("--trivial", choices=("background", "first_label"), help="score this instead of predictions")
+    add("--list", help=f"image list: a file or a name (default: {lists})")
+    add("--gt_dir", help="folder of the masks (default: the data set's own)")
+    add("--data", help="voc12, coco14, or a YAML with a section data (default: the run's config.yaml, else voc12)")
+    add("--allow-missing", action="store_true", help="leave out images without a usable prediction instead of failing")
+    add("--out", help="name of the files written (default: eval_<task>)")
+    add("--verbose", action="store_true", help="print every threshold")
+    add("--num_workers", type=int, default=min(os.cpu_count() or 1, 8), help="threads a process (default: %(default)s)")
+    args, overrides = parse_config(parser, argv)
+    if (args.dict_dir is None) == (args.trivial is None):
+        raise UserError("give either --dict_dir (the folder of the run's predictions) or --trivial")
+    if args.trivial and args.task != "cam":
+        raise UserError("--trivial is scored as --task cam")
+    return args, load_config(EvaluationConfig, None, [*_from_yaml(args), *overrides])
+
+
+def _from_yaml(args: argparse.Namespace) -> list[str]:
+    """The sections data and eval of the YAML that ``--data`` or the run's folder gives, as key=value texts."""
+    if args.data in DEFAULT_ROOTS:
+        return [f"data.dataset={args.data}", f"data.root={DEFAULT_ROOTS[args.data]}"]
+    path = config_path(args.data) if args.data else RunFolder(args.name).config
+    if not path.is_file():
+        return []  # a folder of predictions made elsewhere: VOC
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not a readable YAML file: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+        raise UserError(f"{path} has no section 'data' to name the data set; give --data voc12, coco14 or another YAML")
+    known = [leaf.key.split(".") for leaf in leaves(EvaluationConfig())]
+    sections: dict[str, Any] = {name: content.get(name) or {} for name in ("data", "eval")}
+    found = [f"{name}.{key}={json.dumps(sections[name][key])}" for name, key in known if key in sections[name]]
+    try:
+        load_config(EvaluationConfig, None, found)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return found
+
+
+def score(args: argparse.Namespace, config: EvaluationConfig, processes: Processes) -> Evaluation:
+    """Reads, counts, and sums over processes.
+
+    Raises:
+        UserError: see `common.evaluate.evaluate`; unusable predictions are also listed in a file.
+    """
+    list_name = args.list or DEFAULT_LISTS[config.data.dataset]
+    run = RunFolder(args.name)
+    classes = class_names(config.data)
+    masks = MaskFiles(config.data, list_name, args.gt_dir or "")
+    if args.trivial:
+        predict, source = _trivial(args.trivial, config.data, list_name), f"trivial {args.trivial}"
+    else:
+        source = str(run.existing().path / args.dict_dir)
+        if not Path(source).is_dir():
+            raise UserError(f"no folder of predictions {source}; the method's inference script (--dict) makes seeds")
+        predict = FilePredictions(Path(source), args.task)
+    try:
+        return evaluate(
+            masks.ids, predict, masks, classes, config.eval, args.task, list_name, source,
+            allow_missing=args.allow_missing, processes=processes, num_workers=args.num_workers,
+        )  # fmt: skip
+    except UnusablePredictions as error:
+        if processes.is_main and run.path.is_dir():
+            with atomic_write(run.path / f"{_stem(args)}_unusable.txt", "w") as file:
+                file.writelines(f"{problem.image_id}\t{problem.reason}\n" for problem in error.problems)
+        raise
+
+
+def _trivial(kind: str, data: DataConfig, list_name: str) -> TrivialPredictions:
+    if kind == "background":
+        return TrivialPredictions(kind)
+    images = ImageSet(data, list_name)
+    return TrivialPredictions(kind, dict(zip(images.ids, images.labels, strict=True)))
+
+
+def _stem(args: argparse.Namespace) -> str:
+    return args.out or (f"eval_trivial_{args.trivial}" if args.trivial else f"eval_{args.task}")
+
+
+def show(result: Evaluation, verbose: bool) -> None:
+    """Prints the thresholds, the classes at the points to report, and the points."""
+    points, width = result.points(), max(map(len, result.labels))
+    if result.thresholds is not None:
+        count = len(result.thresholds)
+        for index, (threshold, miou) in enumerate(zip(result.thresholds, result.scores.miou, strict=True)):
+            if verbose or abs(threshold * 20 - round(threshold * 20)) < 1e-6:  # every 0.05
+                print(f"{index}/{count} threshold: {threshold:.3f}\tmIoU: {miou:.3f}%")
+        headings = (f"{name.replace('_', ' ')} {point.threshold:.2f}" for name, point in points.items())
+        print("\n" + " " * width + "".join(f"  |{heading:^27}" for heading in headings))
+    print(f"{'class':>{width}}" + "  |    IoU  precision  recall " * len(points))
+    for rows in zip(*(result.per_class(point) for point in points.values()), strict=True):
+        values = "".join(f"  | {iou:6.2f}  {precision:9.2f}  {recall:6.2f} " for _, iou, precision, recall in rows)
+        print(f"{rows[0][0]:>{width}}{values}")
+    print()
+    for name, point in points.items():
+        where = f"threshold: {point.threshold:.3f} ({_origin(name, result)})\t" if point.threshold is not None else ""
+        means = f"precision: {point.mean_precision:.3f}%  recall: {point.mean_recall:.3f}%"
+        print(f"{where}mIoU: {point.miou:.3f}%  {means}")
+
+
+def _origin(point: str, result: Evaluation) -> str:
+    """How the threshold of a point was chosen."""
+    if point == "fixed":
+        return "fixed beforehand"
+    first, last = result.config.reference_range if point == "reference_range" else result.thresholds[[0, -1]]
+    title = "the reference's range" if point == "reference_range" else "best of"
+    return f"{title} {first:.2f} to {last:.2f}, tuned on list {result.list_name}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line → evaluation → table and files."""
+    args, config = setup(argv)
+    processes = start_processes()
+    try:
+        result = score(args, config, processes)
+        if processes.is_main:
+            folder, stem = RunFolder(args.name).path, _stem(args)
+            result.write(folder, stem)
+            show(result, args.verbose)
+            print(f"{result.images} images of list {result.list_name}; {result.source}")
+            if result.left_out:
+                print(f"{len(result.left_out)} images left out for want of a usable prediction; {stem}.json names them")
+            print(f"written: {folder / stem}.json, .csv" + (" and .png" if result.thresholds is not None else ""))
+    finally:
+        stop_processes()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,234 @@
+"""Checks a data set: lists, images, labels and masks; exit code 1 when something would break training or evaluation.
+
+    python scripts/check_data.py                                          PASCAL VOC 2012 in data/VOC2012
+    python scripts/check_data.py --data coco14                            MS COCO 2014 in data/COCO2014
+    python scripts/check_data.py --data folder data.root=path/to/my_set   a folder of images with labels.csv
+    python scripts/check_data.py data.root=data/shapes data.classes=data/shapes/classes.txt
+
+Every image and mask is decoded. A line that ends in PROBLEM must be put right; one that ends in "note" is for
+information, such as images without any object or training images without a mask.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm.contrib.concurrent import process_map
+
+from common.config import load_config, option, parse_config, script_parser, section
+from common.data.classes import IGNORE_LABEL
+from common.data.dataset import LAYOUTS, DataConfig, ImageSet, read_image, read_mask
+from common.data.lists import LIST_DIR, read_list
+from common.errors import UserError, run_script
+
+DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014", "folder": "data/folder"}
+
+
+@dataclass
+class CheckConfig:
+    """What to check."""
+
+    data: DataConfig = section(DataConfig)
+    train_list: str = option(
+        "auto",
+        "Training list; auto: train_aug for the official VOC, all images of a folder, else train.",
+        flag="--train_list",
+    )
+    val_list: str = option("auto", "Validation list; auto: val where there is one; empty: none.", flag="--val_list")
+    workers: int = option(os.cpu_count() or 1, "Processes that decode files.", flag="--workers")
+    show: int = option(5, "How many offenders of a kind are named.", flag="--show")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding an image and its mask gave: sizes (H, W), label values of the mask, error texts."""
+
+    image_size: tuple[int, int] | None = None
+    mask_size: tuple[int, int] | None = None
+    values: frozenset[int] = frozenset()
+    image_error: str = ""
+    mask_error: str = ""
+
+
+@dataclass
+class Table:
+    """The lines of the report."""
+
+    show: int
+    problems: int = 0
+    lines: list[str] = field(default_factory=list)
+
+    def title(self, text: str) -> None:
+        """Begins a part."""
+        self.lines += ["", text]
+
+    def row(self, name: str, value: object, verdict: str = "ok", offenders: Iterable[object] = ()) -> None:
+        """Adds a line; ``verdict`` is ok, note or PROBLEM, and offenders are only named for the latter two."""
+        self.problems += verdict == "PROBLEM"
+        self.lines.append(f"  {name:<42}{value!s:>12}   {verdict}")
+        if verdict != "ok":
+            named = [str(item) for item in offenders]
+            self.lines += [f"      {item}" for item in named[: self.show]]
+            if len(named) > self.show:
+                self.lines.append(f"      ... and {len(named) - self.show} more")
+
+    def offence(self, name: str, offenders: Sequence[object], verdict: str = "PROBLEM") -> None:
+        """Adds a line that counts offenders; none is ok."""
+        self.row(name, len(offenders), verdict if offenders else "ok", offenders)
+
+
+def decode(job: tuple[Path, Path]) -> Decoded:
+    """Decodes an image and its mask, where they exist."""
+    image_path, mask_path = job
+    image_size = mask_size = None
+    values: frozenset[int] = frozenset()
+    image_error = mask_error = ""
+    try:
+        if image_path.exists():
+            image = read_image(image_path)
+            image_size = (image.height, image.width)
+    except UserError as error:
+        image_error = str(error)
+    try:
+        if mask_path.exists():
+            mask = read_mask(mask_path)
+            mask_size, values = mask.shape, frozenset(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist())
+    except UserError as error:
+        mask_error = str(error)
+    return Decoded(image_size, mask_size, values, image_error, mask_error)
+
+
+def open_list(table: Table, data: DataConfig, name: str) -> ImageSet:
+    """Opens a list, with labels where there are usable ones; what is wrong with the labels becomes a line."""
+    try:
+        images = ImageSet(data, name, require_images=False)
+        table.row("labels", "readable")
+    except UserError as error:
+        images = ImageSet(data, name, with_labels=False, require_images=False)  # raises if not the labels are to blame
+        table.row("labels", "unusable", "PROBLEM", [error])
+    return images
+
+
+def check_ids(table: Table, images: ImageSet, name: str) -> None:
+    """Length, official counterpart and duplicates of a list."""
+    shipped = LIST_DIR / images.config.dataset / f"{Path(name).stem}.txt"
+    repeated = [image_id for image_id, count in Counter(images.ids).items() if count > 1]
+    table.row("entries", len(images))
+    official = read_list(shipped, images.config.dataset) if shipped.is_file() else []
+    if set(official) & set(images.ids):  # else it is another data set in the same layout
+        lacks, others = set(official) - set(images.ids), set(images.ids) - set(official)
+        table.row(
+            f"entries of the official {shipped.stem}", len(official), "note" if lacks or others else "ok",
+            [f"{len(lacks)} of them are not in this list; it has {len(others)} others"],
+        )  # fmt: skip
+        if sorted(official) == sorted(images.ids):
+            repeated = []  # val14_small is published with duplicates
+    table.offence("duplicate entries", repeated, "note")
+
+
+def check_files(table: Table, images: ImageSet, found: dict[str, Decoded], need_mask: set[str]) -> None:
+    """Missing, unreadable and ill-fitting images and masks of a list."""
+    paths = dict(zip(images.ids, images.images, strict=True))
+    allowed = {*range(len(images.classes) + 1), IGNORE_LABEL}
+    no_mask = [image_id for image_id, item in found.items() if item.mask_size is None and not item.mask_error]
+    missing = [paths[key] for key, item in found.items() if item.image_size is None and not item.image_error]
+    table.offence("missing images", missing)
+    table.offence("unreadable images", [item.image_error for item in found.values() if item.image_error])
+    table.row("masks", len(found) - len(no_mask))
+    needed = [key for key in no_mask if key in need_mask]
+    table.offence("missing masks, needed for evaluation", [images.mask_path(key) for key in needed])
+    unneeded = len(no_mask) - len(needed)
+    table.row("images without a mask, for training only", unneeded, "note" if unneeded else "ok")
+    table.offence("unreadable masks", [item.mask_error for item in found.values() if item.mask_error])
+    table.offence(
+        f"masks with values outside 0..{len(images.classes)} and {IGNORE_LABEL}",
+        [f"{key}: {sorted(item.values - allowed)}" for key, item in found.items() if item.values - allowed],
+    )
+    table.offence(
+        "image and mask differ in size (H, W)",
+        [
+            f"{key}: image {item.image_size}, mask {item.mask_size}"
+            for key, item in found.items()
+            if item.image_size and item.mask_size and item.image_size != item.mask_size
+        ],
+    )
+
+
+def check_labels(table: Table, images: ImageSet, found: dict[str, Decoded]) -> None:
+    """Images without any class, and labels that do not agree with the masks."""
+    if images.labels is None:
+        return
+    labels = {key: set(np.flatnonzero(row).tolist()) for key, row in zip(images.ids, images.labels, strict=True)}
+    unseen = [name for i, name in enumerate(images.classes) if not images.labels[:, i].any()]
+    table.offence("images without any class", [key for key in found if not labels[key]], "note")
+    table.offence("classes that no image has", unseen, "note")
+    only_mask, only_label = [], []
+    for key, item in found.items():
+        if item.mask_size is None:
+            continue
+        seen = {value - 1 for value in item.values if 0 < value <= len(images.classes)}
+        for extra, target in ((seen - labels[key], only_mask), (labels[key] - seen, only_label)):
+            if extra:
+                target.append(f"{key}: {', '.join(images.classes[i] for i in sorted(extra))}")
+    table.offence("masks with a class that the label lacks", only_mask, "note")
+    table.offence("labels with a class that the mask lacks", only_label, "note")
+
+
+def check_list(table: Table, config: CheckConfig, name: str, need_mask: set[str] | None) -> ImageSet:
+    """Checks one list; masks of ``need_mask`` (None: of all its images) must be there."""
+    table.title(f"list {name}")
+    images = open_list(table, config.data, name)
+    check_ids(table, images, name)
+    jobs = {key: (path, images.mask_path(key)) for key, path in zip(images.ids, images.images, strict=True)}
+    options = {"max_workers": config.workers, "chunksize": 32, "desc": f"list {name}", "unit": "image"}
+    found = dict(zip(jobs, process_map(decode, jobs.values(), total=len(jobs), **options), strict=True))
+    check_files(table, images, found, set(images.ids) if need_mask is None else need_mask)
+    check_labels(table, images, found)
+    return images
+
+
+def choose_lists(config: CheckConfig) -> tuple[str, str, set[str]]:
+    """Training list, validation list (or empty) and the training images that should have masks."""
+    data, root, train, val = config.data, Path(config.data.root), config.train_list, config.val_list
+    own = root / "ImageSets" / "Segmentation" / "train.txt"
+    shipped = LIST_DIR / data.dataset / "train.txt"
+    official = set(read_list(shipped, data.dataset)) if shipped.is_file() else set()
+    is_official = own.is_file() and bool(official) and set(read_list(own, data.dataset)) == official
+    lists_are_own = own.is_file() or data.dataset != "coco14"
+    if train == "auto":
+        aug = is_official or not own.is_file()
+        default = {"voc12": "train_aug" if aug else "train", "folder": "all"}
+        train = default.get(data.dataset, "train" if lists_are_own else "train14")
+    if val == "auto":
+        val = "val" if lists_are_own else "val14"
+        if data.dataset == "folder" and not (root / "val.txt").is_file() and not (own.parent / "val.txt").is_file():
+            val = ""
+    return train, val, official if is_official else set()
+
+
+def main() -> int:
+    """Runs the script."""
+    parser = script_parser(__doc__, CheckConfig)
+    parser.add_argument("--data", choices=tuple(LAYOUTS), help="the layout, = data.dataset, with its usual root")
+    args, overrides = parse_config(parser)
+    if args.data:
+        overrides = [f"data.dataset={args.data}", f"data.root={DEFAULT_ROOTS[args.data]}", *overrides]
+    config = load_config(CheckConfig, overrides=overrides)
+    table = Table(config.show)
+    train, val, with_masks = choose_lists(config)
+    first = check_list(table, config, train, with_masks)
+    if val:
+        second = check_list(table, config, val, None)
+        table.title("both lists")
+        table.offence("images in both", sorted(set(first.ids) & set(second.ids)))
+    title = LAYOUTS[config.data.dataset].title
+    print(f"{title} at {config.data.root}, {len(first.classes)} classes", *table.lines, sep="\n")
+    print(f"\n{table.problems} line(s) with a PROBLEM" if table.problems else "\nno problems")
+    return int(table.problems > 0)
+
+
+if __name__ == "__main__":
+    run_script(main)

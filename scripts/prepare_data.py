@@ -1,0 +1,278 @@
+"""Prepares PASCAL VOC 2012 or MS COCO 2014: download, checksum, unpacking, masks, image labels.
+
+    python scripts/prepare_data.py voc                              VOC 2012 and SBD into data/VOC2012
+    python scripts/prepare_data.py voc --archive VOCtrainval_11-May-2012.tar --archive benchmark.tgz
+    python scripts/prepare_data.py coco                             COCO 2014 into data/COCO2014
+    python scripts/prepare_data.py coco --root data/mini --split train --json instances.json --images folder/of/images
+
+Files that are there are kept and not fetched or made again, so the command can be interrupted and repeated.
+
+VOC: SegmentationClassAug/ gets the masks of SBD, and the official mask wherever there is one; labels.npz holds the
+image labels of all Annotations and is compared with the shipped ones.
+
+COCO: index masks (category index + 1) are painted from the instances JSON. Crowd regions come first, then the other
+regions from large to small, so that small objects stay visible on large ones; equal areas by annotation id. Crowd
+regions are painted as their class, or as 255 (ignored) with --crowd ignore; in the image labels they always count. An
+image without annotations gets a mask of background and a label of zeros.
+"""
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm.contrib.concurrent import process_map
+
+from common.config import script_parser
+from common.data.classes import COCO14, VOC12
+from common.data.coco import Instances, check_rules, link_images, paint_mask, read_instances
+from common.data.dataset import LAYOUTS
+from common.data.fetch import Archive, obtain, unpack
+from common.data.labels import read_labels, write_labels
+from common.data.lists import LIST_DIR, read_list
+from common.data.masks import write_mask
+from common.data.matlab import read_struct_field
+from common.errors import UserError, preview, run_script
+from common.files import atomic_write, write_json
+
+VOC = Archive(
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "6cd6e144f989b92b3379bac3b3de84fd", "2 GB",
+)  # fmt: skip
+SBD = Archive(
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    "82b4d87ceb2ed10f6038a1cba92111cb", "1.4 GB",
+)  # fmt: skip
+COCO = "http://images.cocodataset.org"
+COCO_IMAGES = {
+    "train": Archive(f"{COCO}/zips/train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88", "13 GB"),
+    "val": Archive(f"{COCO}/zips/val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3", "6 GB"),
+}
+COCO_JSON = Archive(f"{COCO}/annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd", "241 MB")
+COCO_LABELLED_TRAIN = 82081  # images of train2014 with at least one annotation
+
+Need = tuple[Archive, Callable[[str], str | None]]  # an archive, and where its members go under the root
+
+
+def prepare_voc(args: argparse.Namespace) -> None:
+    """Brings ``args.root`` into the layout that `common.data.dataset` reads."""
+    root: Path = args.root
+    lists = {name: read_list(LIST_DIR / "voc12" / f"{name}.txt", "voc12") for name in ("train", "val", "train_aug")}
+    official, everything = {*lists["train"], *lists["val"]}, {*lists["train_aug"], *lists["val"]}
+    devkit = _paths(root, everything, ("JPEGImages", ".jpg"), ("Annotations", ".xml"))
+    devkit += _paths(root, official, ("SegmentationClass", ".png"))
+    devkit += [root / "ImageSets" / "Segmentation" / f"{name}.txt" for name in ("train", "val")]
+    needs = [(VOC, _voc_member)] if any(not path.exists() for path in devkit) else []
+    augmented = [] if args.no_sbd else _paths(root, everything, ("SegmentationClassAug", ".png"))
+    if any(not path.exists() for path in augmented):
+        needs += [(SBD, _sbd_member)]
+    _fetch_and_unpack(args, needs)
+    if not root.is_dir():
+        raise UserError(f"no folder {root}; leave out --no-download to fetch the data set into it")
+    if not args.no_sbd:
+        augment_masks(root, args.workers)
+    label_voc(root)
+
+
+def _paths(root: Path, ids: Iterable[str], *kinds: tuple[str, str]) -> list[Path]:
+    return [root / folder / f"{image_id}{suffix}" for folder, suffix in kinds for image_id in ids]
+
+
+def _fetch_and_unpack(args: argparse.Namespace, needs: list[Need]) -> None:
+    if args.no_download and not args.archive:
+        return  # what is there has to do
+    archives = [archive for archive, _ in needs]
+    paths = obtain(archives, args.root / "downloads", args.archive, not args.no_download, not args.skip_checksum)
+    for path, (_, member) in zip(paths, needs, strict=True):
+        unpack(path, args.root, member)
+
+
+def _voc_member(name: str) -> str | None:
+    path = name.removeprefix("VOCdevkit/VOC2012/")
+    wanted = ("JPEGImages/", "Annotations/", "SegmentationClass/", "ImageSets/Segmentation/")
+    return path if path.startswith(wanted) else None
+
+
+def _sbd_member(name: str) -> str | None:
+    path = PurePosixPath(name)
+    return f"SBD/cls/{path.name}" if path.parent.name == "cls" and path.suffix == ".mat" else None
+
+
+def augment_masks(root: Path, workers: int) -> None:
+    """SBD's masks and the official ones -> SegmentationClassAug/; the official ones take precedence."""
+    target, official = root / "SegmentationClassAug", sorted((root / "SegmentationClass").glob("*.png"))
+    for path in official:
+        with atomic_write(target / path.name, durable=False) as file:
+            file.write(path.read_bytes())
+    mats = [path for path in (root / "SBD" / "cls").glob("*.mat") if not (target / f"{path.stem}.png").exists()]
+    if mats:
+        process_map(partial(_convert_mat, target), mats, max_workers=workers, chunksize=32, desc="SBD masks")
+    total = sum(1 for _ in target.glob("*.png"))
+    print(f"{target}: {len(official)} official masks, {len(mats)} made from SBD, {total} in all")
+
+
+def _convert_mat(target: Path, path: Path) -> None:
+    write_mask(target / f"{path.stem}.png", read_struct_field(path, "GTcls", "Segmentation"))
+
+
+def label_voc(root: Path) -> None:
+    """Annotations/ -> labels.npz, compared with the shipped labels."""
+    ids = sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
+    if not ids:
+        print(f"no annotations in {root / 'Annotations'}: no labels.npz; the shipped labels serve the official lists")
+        return
+    labels = read_labels(root / "Annotations", ids, VOC12, "voc12")
+    write_labels(root / "labels.npz", labels)
+    lists = [read_list(LIST_DIR / "voc12" / f"{name}.txt", "voc12") for name in ("train_aug", "val")]
+    shared = sorted(set().union(*lists) & set(ids))
+    shipped = read_labels(LIST_DIR / "voc12" / "labels.npz", shared, VOC12, "voc12")
+    different = [image_id for image_id in shared if (labels[image_id] != shipped[image_id]).any()]
+    verdict = f"{len(different)} DIFFER: {preview(different)}" if different else "all equal"
+    print(f"{root / 'labels.npz'}: {len(ids)} images; {len(shared)} compared with the shipped labels: {verdict}")
+
+
+def prepare_coco(args: argparse.Namespace) -> None:
+    """Brings ``args.root`` into the layout that `common.data.dataset` reads."""
+    if (args.json or args.images) and len(args.split) != 1:
+        raise UserError("--json and --images belong to one split: add --split train or --split val")
+    jsons = {split: args.json or args.root / f"annotations/instances_{split}2014.json" for split in args.split}
+    _fetch_and_unpack(args, _coco_needs(args, jsons))
+    tables = {}
+    for split, path in jsons.items():
+        instances = read_instances(path)
+        _check_images(args, split, instances)
+        tables |= label_coco(args.root, split, instances)
+        paint_split(args, split, instances)
+    if len(args.split) == 2 and instances.classes == list(COCO14):
+        _write_reference_labels(args.root / "cls_labels_coco.npy", tables)
+
+
+def _coco_needs(args: argparse.Namespace, jsons: dict[str, Path]) -> list[Need]:
+    """The official archives that hold something that is not there."""
+    needs: list[Need] = []
+    if args.json is None and any(not path.is_file() for path in jsons.values()):
+        needs.append((COCO_JSON, lambda name: name if "/instances_" in name else None))
+    for split in jsons if args.json is None and args.images is None else ():
+        ids = read_list(LIST_DIR / "coco14" / f"{split}14.txt", "coco14")
+        if any(not _coco_path(args.root, split, image_id, "image").exists() for image_id in ids):
+            needs.append((COCO_IMAGES[split], partial(_below, f"{split}2014/")))
+    return needs
+
+
+def _below(folder: str, name: str) -> str | None:
+    return name if name.startswith(folder) else None
+
+
+def _check_images(args: argparse.Namespace, split: str, instances: Instances) -> None:
+    """Links the images where asked to, and sees that all of them are there."""
+    targets = {image_id: _coco_path(args.root, split, image_id, "image") for image_id in instances.files}
+    if args.images is not None:
+        print(f"{args.root / f'{split}2014'}: {link_images(args.images, instances.files, targets)}")
+    missing = [path for path in targets.values() if not path.exists()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(targets)} images in {instances.path} are missing: {preview(missing, 3)}. "
+            "Leave out --no-download to fetch the official ones, or name your own folder with --images"
+        )
+
+
+def _coco_path(root: Path, split: str, image_id: str, kind: str) -> Path:
+    pattern = getattr(LAYOUTS["coco14"], kind)
+    return root / pattern.replace("{split}", split).replace("{id}", image_id)
+
+
+def label_coco(root: Path, split: str, instances: Instances) -> dict:
+    """Writes image labels and the id list; compares with what is known of the official set."""
+    ids, classes = sorted(instances.files), instances.classes
+    labels = read_labels(instances.path, ids, classes, "coco14")
+    write_labels(root / f"labels_{split}2014.npz", labels)
+    with atomic_write(root / "ImageSets" / "Segmentation" / f"{split}.txt", "w") as file:
+        file.writelines(f"{image_id}\n" for image_id in ids)
+    unlabelled = {image_id for image_id in ids if not labels[image_id].any()}
+    print(f"labels_{split}2014.npz: {len(ids)} images of {len(classes)} classes, {len(unlabelled)} without any object")
+    if classes != list(COCO14):
+        with atomic_write(root / "classes.txt", "w") as file:
+            file.writelines(f"{name}\n" for name in classes)
+        print(f"WARNING: these are not COCO's 80 classes; use the set with data.classes={root / 'classes.txt'}")
+    elif set(ids) != set(read_list(LIST_DIR / "coco14" / f"{split}14.txt", "coco14")):
+        print(f"note: these are not the images of the official {split}2014; its counts are not checked")
+    elif split == "train":
+        expected = set(read_list(LIST_DIR / "coco14" / "train14_unlabelled.txt", "coco14"))
+        if len(ids) - len(unlabelled) != COCO_LABELLED_TRAIN or unlabelled != expected:
+            print(
+                f"WARNING: {len(ids) - len(unlabelled)} labelled images, expected {COCO_LABELLED_TRAIN}; differing: "
+                f"{preview(sorted(unlabelled ^ expected))}. Is {instances.path} the official file?"
+            )
+        else:
+            print(f"labelled and unlabelled images are the official {COCO_LABELLED_TRAIN} and {len(expected)}")
+    return labels
+
+
+def _write_reference_labels(path: Path, labels: dict) -> None:
+    """The papers' own label file, with integer keys, for use with their code."""
+    with atomic_write(path) as file:
+        np.save(file, {int(image_id): row for image_id, row in labels.items()}, allow_pickle=True)
+
+
+def paint_split(args: argparse.Namespace, split: str, instances: Instances) -> None:
+    """Paints the masks that are not there yet."""
+    folder = _coco_path(args.root, split, "", "mask").parent
+    rules = folder / ".prepare_data.json"
+    content = {"crowd": args.crowd, "json_bytes": instances.path.stat().st_size}
+    if args.overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    check_rules(rules, content)
+    write_json(rules, content)
+    paths = {image_id: _coco_path(args.root, split, image_id, "mask") for image_id in instances.files}
+    todo = [image_id for image_id, path in paths.items() if not path.exists()]
+    jobs = [(paths[image_id], instances.sizes[image_id], instances.regions.get(image_id, [])) for image_id in todo]
+    paint = partial(_paint_job, args.crowd == "ignore")
+    options = {"max_workers": args.workers, "chunksize": 32, "desc": f"{split} masks"}
+    skipped = sum(process_map(paint, jobs, **options)) if jobs else 0
+    print(f"{folder}: {len(todo)} masks painted, {len(paths) - len(todo)} were there")
+    if skipped:
+        print(f"WARNING: {skipped} polygons with fewer than three points were left out")
+
+
+def _paint_job(ignore_crowds: bool, job: tuple[Path, tuple[int, int], list]) -> int:
+    path, size, regions = job
+    mask, skipped = paint_mask(size, regions, ignore_crowds)
+    write_mask(path, mask)
+    return skipped
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = script_parser(__doc__)
+    commands = parser.add_subparsers(dest="set", required=True, metavar="voc | coco")
+    for name, root, run in (("voc", "data/VOC2012", prepare_voc), ("coco", "data/COCO2014", prepare_coco)):
+        command = commands.add_parser(name, help=f"prepare {root}")
+        command.set_defaults(run=run)
+        add = command.add_argument
+        add("--root", type=Path, default=Path(root), help="folder of the data set (default: %(default)s)")
+        add("--archive", type=Path, action="append", default=[], help="an archive fetched by hand; repeatable")
+        add("--no-download", action="store_true", help="work with what is there, use no network")
+        add("--skip-checksum", action="store_true", help="take archives fetched by hand as they are")
+        add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+        if name == "voc":
+            add("--no-sbd", action="store_true", help="do without SegmentationClassAug; only full supervision needs it")
+            continue
+        add("--split", nargs="+", choices=("train", "val"), default=["train", "val"], help="default: both")
+        add("--json", type=Path, help="instances JSON (default: ROOT/annotations/instances_<split>2014.json)")
+        add("--images", type=Path, help="folder of its images; they are linked into ROOT/<split>2014/")
+        add("--crowd", choices=("paint", "ignore"), default="paint", help="crowd regions: their class, or 255")
+        add("--overwrite", action="store_true", help="paint all masks again")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Runs the script."""
+    args = parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,110 @@
+"""Dense CRF and its process pool. (Its numbers are compared with the reference's in tests/golden.)"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.crf import CRFConfig, CRFPool, crf_done, dense_crf, seed_crf
+from common.errors import UserError
+from common.seeds import read_seed
+
+
+def two_halves(height: int = 24, width: int = 32) -> np.ndarray:
+    """An image, left half dark, right half light."""
+    image = np.full((height, width, 3), 40, np.uint8)
+    image[:, width // 2 :] = 210
+    return image
+
+
+def noisy_seed(height: int = 24, width: int = 32) -> dict[int, np.ndarray]:
+    """Class 4 is on the right half, with noise."""
+    cam = np.random.default_rng(0).random((height, width), dtype=np.float32) * 0.6
+    cam[:, width // 2 :] += 0.4
+    return {4: cam}
+
+
+def test_noise_is_removed_along_the_image() -> None:
+    image, seed = two_halves(), noisy_seed()
+    before = seed[4] > (1 - seed[4]) ** 2
+    refined = seed_crf(image, seed, 2)
+    assert list(refined) == [0, 5] and refined[5].dtype == np.float32 and refined[5].shape == (24, 32)
+    np.testing.assert_allclose(refined[0] + refined[5], 1, atol=1e-5)
+    truth = np.arange(32) >= 16
+    after = refined[5] > refined[0]
+    assert (after == truth).mean() > 0.99 > (before == truth).mean()
+
+
+def test_a_larger_alpha_leaves_less_background() -> None:
+    background = [seed_crf(two_halves(), noisy_seed(), alpha)[0].mean() for alpha in (1, 6, 24)]
+    assert background[0] > background[1] > background[2]
+
+
+def test_settings_are_used() -> None:
+    image, probabilities = two_halves(), np.random.default_rng(0).random((3, 24, 32), dtype=np.float32)
+    default = dense_crf(image, probabilities)
+    assert (default == dense_crf(image, probabilities, CRFConfig())).all()
+    for change in ({"iterations": 1}, {"gaussian_sxy": 1.0}, {"gaussian_compat": 1.0}, {"bilateral_sxy": 5.0},
+                   {"bilateral_srgb": 200.0}, {"bilateral_compat": 1.0}):  # fmt: skip
+        assert np.abs(dense_crf(image, probabilities, CRFConfig(**change)) - default).max() > 1e-4, change
+    unconnected = dense_crf(image, probabilities, CRFConfig(gaussian_compat=0.0, bilateral_compat=0.0))
+    np.testing.assert_allclose(unconnected, probabilities / probabilities.sum(axis=0), atol=1e-4)
+
+
+def test_a_seed_of_no_class_is_background() -> None:
+    refined = seed_crf(two_halves(), {}, 6)
+    assert list(refined) == [0] and (refined[0] == 1).all() and refined[0].shape == (24, 32)
+
+
+@pytest.mark.parametrize("probabilities, words", [
+    (np.zeros((2, 24, 31), np.float32), "do not fit"), (np.full((2, 24, 32), np.nan, np.float32), "NaN"),
+])  # fmt: skip
+def test_maps_that_cannot_be_refined(probabilities: np.ndarray, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        dense_crf(two_halves(), probabilities)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    with pytest.raises(UserError, match="pip install pydensecrf2"):
+        dense_crf(two_halves(), np.ones((2, 24, 32), np.float32))
+    with pytest.raises(UserError, match="pip install pydensecrf2"):
+        CRFPool(2)
+
+
+def test_the_pool_writes_what_one_process_writes(tmp_path: Path) -> None:
+    Image.fromarray(two_halves()).save(tmp_path / "image.png")
+    for workers in (0, 2):
+        with CRFPool(workers) as pool:
+            for index in range(6):
+                seed = noisy_seed() if index else {}
+                pool.submit(tmp_path / "image.png", f"id{index}", seed, [6, 24], tmp_path / f"crf{workers}")
+                assert pool._pool is None or len(pool._pool._pending_work_items) <= 4
+    for folder in ("06", "24"):
+        for index in range(6):
+            alone, pooled = (read_seed(tmp_path / f"crf{workers}" / folder / f"id{index}.npy") for workers in (0, 2))
+            assert list(alone) == list(pooled) == ([0, 5] if index else [0])
+            assert all((alone[key] == pooled[key]).all() for key in alone)
+    assert crf_done(tmp_path / "crf2", [6, 24], "id0") and not crf_done(tmp_path / "crf2", [6, 10], "id0")
+
+
+def test_an_error_in_a_process_reaches_the_caller(tmp_path: Path) -> None:
+    (tmp_path / "image.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"image\.jpg cannot be decoded"), CRFPool(1) as pool:
+        pool.submit(tmp_path / "image.jpg", "a", noisy_seed(), [6], tmp_path)
+
+
+def test_a_killed_process_is_reported(tmp_path: Path) -> None:
+    Image.fromarray(two_halves()).save(tmp_path / "image.png")
+    with pytest.raises(UserError, match="CRF process died"), CRFPool(1) as pool:
+        pool.submit(tmp_path / "image.png", "a", noisy_seed(), [6], tmp_path)
+        while not crf_done(tmp_path, [6], "a"):
+            time.sleep(0.05)
+        os.kill(next(iter(pool._pool._processes)), signal.SIGKILL)
+        while True:
+            pool.submit(tmp_path / "image.png", "b", noisy_seed(), [6], tmp_path)

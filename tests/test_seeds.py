@@ -1,0 +1,152 @@
+"""Seed files of both formats, hostile ones, and the background writer."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from common.seeds import FORMATS, BackgroundWriter, read_seed, seed_path, write_seed
+
+SEED = {
+    7: np.random.default_rng(0).random((37, 50), dtype=np.float32),
+    2: np.tile(np.linspace(0, 1, 50, dtype=np.float32), (37, 1)),
+}
+
+
+class Malicious:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.path}",)
+
+
+def pickled(path: Path, content: object) -> Path:
+    wrapped = np.empty((), dtype=object)
+    wrapped[()] = content
+    np.save(path, wrapped, allow_pickle=True)
+    return path
+
+
+def test_npy_is_what_the_papers_tools_read(tmp_path: Path) -> None:
+    path = write_seed(tmp_path, "2007_000032", SEED)
+    assert path == tmp_path / "2007_000032.npy"
+    theirs = np.load(path, allow_pickle=True).item()
+    ours = read_seed(path)
+    assert list(ours) == [2, 7] and set(theirs) == {2, 7}
+    for key in SEED:
+        assert ours[key].dtype == theirs[key].dtype == np.float32
+        assert (ours[key] == SEED[key]).all() and (theirs[key] == SEED[key]).all()
+
+
+def test_npz_is_small_free_of_pickle_and_near(tmp_path: Path) -> None:
+    path = write_seed(tmp_path, "a", SEED, "npz", stride=2)
+    with np.load(path, allow_pickle=False) as content:
+        assert content["cams"].dtype == np.float16 and content["cams"].shape == (2, 18, 25)
+    seed = read_seed(path)
+    assert list(seed) == [2, 7] and seed[2].shape == (37, 50) and seed[2].dtype == np.float32
+    assert np.abs(seed[2] - SEED[2]).max() < 0.02  # the smooth one
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_seed_of_no_class(tmp_path: Path, fmt: str) -> None:
+    assert read_seed(write_seed(tmp_path, "a", {}, fmt)) == {}
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_an_image_smaller_than_the_stride(tmp_path: Path, fmt: str) -> None:
+    assert read_seed(write_seed(tmp_path, "a", {0: np.ones((2, 3), np.float32)}, fmt))[0].tolist() == [[1] * 3] * 2
+
+
+def test_seed_path_finds_either_format(tmp_path: Path) -> None:
+    assert seed_path(tmp_path, "a") is None
+    write_seed(tmp_path, "a", SEED, "npz")
+    assert seed_path(tmp_path, "a") == tmp_path / "a.npz"
+    write_seed(tmp_path, "a", SEED)
+    assert seed_path(tmp_path, "a") == tmp_path / "a.npy"
+
+
+def test_a_malicious_pickle_is_not_run(tmp_path: Path) -> None:
+    for content in (Malicious(tmp_path / "executed"), {0: Malicious(tmp_path / "executed")}):
+        with pytest.raises(UserError, match="holds more than arrays"):
+            read_seed(pickled(tmp_path / "a.npy", content))
+    np.savez(tmp_path / "a.npz", keys=np.array([Malicious(tmp_path / "executed")], dtype=object), cams=0, size=0)
+    with pytest.raises(UserError, match=r"a\.npz"):
+        read_seed(tmp_path / "a.npz")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("kept", [0, 20, 0.5, 0.98])
+def test_a_damaged_file_is_named(tmp_path: Path, fmt: str, kept: float) -> None:
+    path = write_seed(tmp_path, "broken", SEED, fmt)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept if kept >= 1 else kept * len(content))])
+    with pytest.raises(UserError, match=f"broken.{fmt}"):
+        read_seed(path)
+
+
+@pytest.mark.parametrize("content, words", [
+    ([1, 2], "not a dictionary"),
+    ({"cat": SEED[2]}, "not a dictionary of class index"),
+    ({0: "text"}, "not a dictionary of class index"),
+    ({0: SEED[2], 1: SEED[2][:-1]}, r"one \(H, W\)"),
+    ({0: SEED[2][0]}, r"one \(H, W\)"),
+])  # fmt: skip
+def test_a_pickle_of_something_else(tmp_path: Path, content: object, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        read_seed(pickled(tmp_path / "a.npy", content))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for fmt in FORMATS:
+        with pytest.raises(UserError, match=f"no file at .*gone.{fmt}"):
+            read_seed(tmp_path / f"gone.{fmt}")
+
+
+def test_a_failed_write_leaves_the_previous_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_seed(tmp_path, "a", SEED)
+
+    def full_disk(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full_disk)
+    with pytest.raises(UserError, match="No space left"):
+        write_seed(tmp_path, "a", {0: SEED[2]})
+    assert list(read_seed(tmp_path / "a.npy")) == [2, 7]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_background_writer_does_every_job(tmp_path: Path) -> None:
+    with BackgroundWriter(max_pending=2) as writer:
+        for index in range(20):
+            writer.submit(lambda index=index: write_seed(tmp_path, str(index), {0: SEED[2]}))
+    assert len(list(tmp_path.iterdir())) == 20
+
+
+def fail() -> None:
+    raise UserError("disk full")
+
+
+def test_background_writer_raises_an_error_at_the_end() -> None:
+    with pytest.raises(UserError, match="disk full"), BackgroundWriter() as writer:
+        writer.submit(fail)
+
+
+def test_background_writer_raises_an_error_at_a_later_job() -> None:
+    later = []
+    with pytest.raises(UserError, match="disk full"), BackgroundWriter(max_pending=1) as writer:
+        writer.submit(fail)
+        while True:
+            writer.submit(lambda: later.append(1))
+    assert not later
+
+
+def test_background_writer_does_not_hide_the_bodys_own_error() -> None:
+    with pytest.raises(ValueError, match="mine"), BackgroundWriter() as writer:
+        writer.submit(fail)
+        raise ValueError("mine")

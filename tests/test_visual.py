@@ -1,0 +1,83 @@
+"""Pictures say what they show."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.metrics import SweepCounts
+from common.visual import (
+    CAPTION_SIZE,
+    MARGIN,
+    PALETTE,
+    cam_panels,
+    contact_sheet,
+    overlay_cam,
+    plot_curve,
+    save_overlay,
+    seed_labels,
+)
+
+CLASSES = ["cat", "dog"]
+IMAGE = np.full((30, 40, 3), 128, np.uint8)
+SEED = {0: np.tile(np.linspace(0, 1, 40, dtype=np.float32), (30, 1)), 1: np.full((30, 40), 0.5, np.float32)}
+
+
+def test_overlay_goes_from_blue_to_red() -> None:
+    shown = overlay_cam(IMAGE, SEED[0])
+    assert shown.dtype == np.uint8 and shown.shape == IMAGE.shape
+    left, right = shown[0, 0].astype(int), shown[0, -1].astype(int)
+    assert left[2] > left[0] + 50 and right[0] > right[2] + 50
+    assert (overlay_cam(IMAGE, SEED[0], opacity=0) == IMAGE).all()
+
+
+def test_seed_labels_follow_the_evaluators_rules() -> None:
+    labels = seed_labels(SEED, 0.5, (30, 40))
+    assert set(np.unique(labels)) == {0, 1}  # class 1 is nowhere above 0.5
+    tied = {0: SEED[1], 1: SEED[1]}
+    assert (seed_labels(tied, 0.4, (30, 40)) == 1).all() and (seed_labels({}, 0.4, (30, 40)) == 0).all()
+    counts = SweepCounts(3, [0.45])
+    counts.add(SEED, np.zeros((30, 40), np.uint8))
+    assert np.bincount(seed_labels(SEED, 0.45, (30, 40)).ravel()).tolist() == counts.predicted[0].tolist()
+
+
+def test_panels_are_captioned_with_class_names() -> None:
+    mask = np.zeros((30, 40), np.uint8)
+    mask[0, 0], mask[1, 1] = 2, 255
+    panels = cam_panels(IMAGE, SEED, CLASSES, 0.45, mask)
+    captions = [caption for caption, _ in panels]
+    assert captions == ["image", "mask: dog", "CAM: cat", "CAM: dog", "seed at 0.45: cat, dog"]
+    assert (panels[1][1][0, 0] == PALETTE[2]).all() and (panels[1][1][1, 1] == PALETTE[255]).all()
+    assert [caption for caption, _ in cam_panels(IMAGE, {}, CLASSES, 0.4)] == ["image", "seed at 0.40: background"]
+
+
+def test_contact_sheet_keeps_pixels_crisp(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    rows = [[("a caption that is much too long for so narrow a panel", picture), ("b", picture)], [("c", picture)]]
+    contact_sheet(rows, tmp_path / "sheet.png", panel=100)
+    with Image.open(tmp_path / "sheet.png") as image:
+        sheet = np.array(image)
+    line = CAPTION_SIZE + MARGIN
+    assert sheet.shape == (MARGIN + 2 * (60 + line + MARGIN), MARGIN + 2 * (100 + MARGIN), 3)
+    enlarged = picture.repeat(2, axis=0).repeat(2, axis=1)
+    top, left = MARGIN + line, MARGIN
+    assert (sheet[top : top + 60, left : left + 80] == enlarged).all()
+    assert sheet[MARGIN : MARGIN + line, left : left + 100].min() < 100  # there is a caption,
+    assert (sheet[: MARGIN + line, left + 100 : left + 100 + MARGIN] == 255).all()  # cut to its panel
+    assert (sheet[-60:, left + 100 + MARGIN :] == 255).all()  # the second row is shorter
+
+
+@pytest.mark.parametrize("shape", [(300, 20), (20, 300)])
+def test_large_pictures_are_reduced(tmp_path: Path, shape: tuple[int, int]) -> None:
+    seed = {1: np.zeros(shape, np.float32)}
+    save_overlay(tmp_path / "vis" / "a.png", np.zeros((*shape, 3), np.uint8), seed, CLASSES, panel=90)
+    with Image.open(tmp_path / "vis" / "a.png") as image:
+        assert image.width == MARGIN + 2 * (90 + MARGIN) and image.height <= 90 + 2 * MARGIN + CAPTION_SIZE + MARGIN
+
+
+def test_curve(tmp_path: Path) -> None:
+    thresholds = np.arange(10) / 10
+    plot_curve(tmp_path / "curve.png", thresholds, thresholds * 50, {"best: 45.00 at 0.90": (0.9, 45.0)}, "title")
+    with Image.open(tmp_path / "curve.png") as image:
+        assert image.format == "PNG" and image.width > 500
