@@ -50,32 +50,6 @@ Counts = SweepCounts | ConfusionCounts
 Prediction = dict[int, np.ndarray] | np.ndarray
 
 
-@dataclass
-class EvalConfig:
-    """At which background thresholds seeds are scored."""
-
-    thresholds: list[float] = option([0.0, 0.99, 0.01], "First, last and step of the background thresholds.")
-    fixed_threshold: float = option(0.4, "A threshold chosen beforehand, whose score is reported beside the best.")
-    reference_range: list[float] = option([], "First and last threshold that the method's authors search; empty: none.")
-
-    def grid(self) -> list[float]:
-        """All thresholds in ascending order, the fixed one among them.
-
-        Raises:
-            UserError: not three numbers, or none from the first to the last.
-        """
-        if len(self.thresholds) != 3 or not self.thresholds[2] > 0 or not 0 <= self.thresholds[0] <= self.thresholds[1]:
-            raise UserError(f"eval.thresholds={self.thresholds}: give first, last and step, such as [0.0, 0.99, 0.01]")
-        if self.fixed_threshold < 0:
-            raise UserError(f"eval.fixed_threshold={self.fixed_threshold} must not be negative")
-        if len(self.reference_range) not in (0, 2):
-            raise UserError(f"eval.reference_range={self.reference_range}: first and last threshold are needed, or []")
-        first, last, step = self.thresholds
-        count = int(np.floor((last - first) / step + 1e-6)) + 1
-        values = np.round(first + step * np.arange(count), 10)  # 10 decimals: the same numbers as i / 100
-        return sorted({*values.tolist(), self.fixed_threshold})
-
-
 class MaskFiles:
     """Ground-truth masks of a list's images; called with an id, reads one: uint8 (H, W).
 
@@ -147,15 +121,6 @@ class FilePredictions:
         if isinstance(content, np.ndarray) and content.ndim == 2 and content.dtype.kind in "iub":
             return content
         return read_seed(path)  # names what is wrong with anything that is no dictionary of maps
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why an image could not be scored; ``fatal``: not the prediction's fault, leaving it out is no answer."""
-
-    image_id: str
-    reason: str
-    fatal: bool = False
 
 
 class UnusablePredictions(UserError):
@@ -256,126 +221,3 @@ def _judge(problems: Sequence[Problem], total: int, allow_missing: bool) -> None
         raise UnusablePredictions(fatal, total)
     if problems and (not allow_missing or len(problems) == total):
         raise UnusablePredictions(problems, total)
-
-
-@dataclass(frozen=True)
-class Point:
-    """Scores, in percent, at one threshold (None for tasks that have none)."""
-
-    index: int | None
-    threshold: float | None
-    miou: float
-    mean_precision: float
-    mean_recall: float
-
-
-@dataclass
-class Evaluation:
-    """What was scored and how it came out.
-
-    Attributes:
-        classes: foreground names.
-        images: number of images scored.
-        list_name: the images' list, which is also what tuned the threshold of ``best``.
-        source: where the predictions came from.
-        left_out: images that were not scored.
-    """
-
-    task: str
-    classes: list[str]
-    counts: Counts
-    config: EvalConfig
-    images: int
-    list_name: str = ""
-    source: str = ""
-    left_out: list[Problem] = field(default_factory=list)
-
-    @functools.cached_property
-    def scores(self) -> Scores:
-        """Of K = classes + 1 labels: arrays (thresholds, K) for ``cam``, (K,) else."""
-        return self.counts.scores()
-
-    @property
-    def labels(self) -> list[str]:
-        """Names of all labels, background first."""
-        return [BACKGROUND, *self.classes]
-
-    @property
-    def thresholds(self) -> np.ndarray | None:
-        """Ascending thresholds of ``cam``, else None."""
-        return self.counts.thresholds if isinstance(self.counts, SweepCounts) else None
-
-    @property
-    def best(self) -> Point:
-        """At the threshold of the highest mIoU (the lowest of equal ones), or of the whole task."""
-        return self.point(int(np.argmax(self.scores.miou)) if self.thresholds is not None else None)
-
-    @property
-    def fixed(self) -> Point | None:
-        """At ``eval.fixed_threshold``."""
-        if self.thresholds is None:
-            return None
-        return self.point(int(np.flatnonzero(self.thresholds == self.config.fixed_threshold)[0]))
-
-    @property
-    def reference_best(self) -> Point | None:
-        """Best within the range that the method's authors search, if one is set and holds any threshold."""
-        if self.thresholds is None or not self.config.reference_range:
-            return None
-        first, last = self.config.reference_range
-        inside = np.flatnonzero((self.thresholds >= first - 1e-9) & (self.thresholds <= last + 1e-9))
-        return self.point(int(inside[np.argmax(self.scores.miou[inside])])) if len(inside) else None
-
-    def point(self, index: int | None) -> Point:
-        """The scores at the threshold of that index."""
-        at = () if index is None else index
-        threshold = None if index is None else float(self.thresholds[index])
-        values = self.scores.miou[at], 100 * self.scores.mean_precision[at], 100 * self.scores.mean_recall[at]
-        return Point(index, threshold, *map(float, values))
-
-    def per_class(self, point: Point) -> list[tuple[str, float, float, float]]:
-        """Name, IoU, precision and recall (percent) of every label at a point."""
-        at = slice(None) if point.index is None else point.index
-        columns = self.scores.iou[at], 100 * self.scores.precision[at], 100 * self.scores.recall[at]
-        return list(zip(self.labels, *(column.tolist() for column in columns), strict=True))
-
-    def points(self) -> dict[str, Point]:
-        """The points to report, by name."""
-        named = {"best": self.best, "fixed": self.fixed, "reference_range": self.reference_best}
-        return {name: point for name, point in named.items() if point is not None}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain containers; scores in percent."""
-        content: dict[str, Any] = {
-            "task": self.task, "source": self.source, "list": self.list_name, "images": self.images,
-            "left_out": {problem.image_id: problem.reason for problem in self.left_out}, "unit": "percent",
-        }  # fmt: skip
-        for name, point in self.points().items():
-            content[name] = {
-                "threshold": point.threshold, "mIoU": point.miou, "mean_precision": point.mean_precision,
-                "mean_recall": point.mean_recall,
-                "classes": {row[0]: dict(zip(SCORES, row[1:], strict=True)) for row in self.per_class(point)},
-            }  # fmt: skip
-        if self.thresholds is not None:
-            content["best"]["tuned_on"] = self.list_name
-            content |= {"thresholds": self.thresholds.tolist(), "mIoU": self.scores.miou.tolist()}
-            content["reference_thresholds"] = self.config.reference_range or None
-        return content
-
-    def write(self, folder: str | Path, stem: str) -> None:
-        """Writes ``<stem>.json``, ``.csv`` (a row per label) and, for ``cam``, the curve ``.png``, each atomically."""
-        folder = Path(folder)
-        write_json(folder / f"{stem}.json", self.as_dict())
-        points = self.points()
-        with atomic_write(folder / f"{stem}.csv", "w") as file:
-            table = csv.writer(file, lineterminator=os.linesep)
-            table.writerow(["class", *(f"{score}_{name}" for name in points for score in SCORES)])
-            for rows in zip(*(self.per_class(point) for point in points.values()), strict=True):
-                table.writerow([rows[0][0], *(f"{value:.4f}" for row in rows for value in row[1:])])
-        if self.thresholds is not None:
-            marks = {
-                f"{name.replace('_', ' ')}: {point.miou:.2f} at {point.threshold:.2f}": (point.threshold, point.miou)
-                for name, point in points.items()
-            }
-            title = f"{self.source or self.task}, list {self.list_name}: {self.images} images"
-            plot_curve(folder / f"{stem}.png", self.thresholds, self.scores.miou, marks, title)

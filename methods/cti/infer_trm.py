@@ -16,7 +16,7 @@ from common.pretrained import load_checked, state_dict_in
 from common.runtime import Runtime
 from common.scoring import report_seeds, score_folder, score_seeds
 from common.script import infer_arguments, open_inference_run
-
+from common.seed_products import draw_seeds, refine_by_crf
 from methods.cti.config import CTIConfig
 from methods.cti.model import CTI
 
