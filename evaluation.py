@@ -10,34 +10,24 @@ Predictions are read from experiment/<name>/<dict_dir>; eval_<task>.json, .csv a
 """
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
-from common.config import config_path, leaves, load_config, parse_config, script_parser, section
+from common.config import config_path, load_config, parse_config, script_parser
 from common.data.dataset import DataConfig, ImageSet, class_names
 from common.dist import Processes, start_processes, stop_processes
 from common.errors import UserError, run_script
-from common.evaluate import TASKS, EvalConfig, Evaluation, FilePredictions, MaskFiles, UnusablePredictions, evaluate
+from common.evaluate import TASKS, FilePredictions, MaskFiles, UnusablePredictions, evaluate
 from common.files import atomic_write
+from common.results import Evaluation, EvaluationConfig, shared_sections
 from common.run import RunFolder
 
 DEFAULT_LISTS = {"voc12": "train", "coco14": "train14_small", "folder": "all"}
 DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014"}
-
-
-@dataclass
-class EvaluationConfig:
-    """What is scored, and how; also the sections that are taken from a run's or a method's YAML."""
-
-    data: DataConfig = section(DataConfig)
-    eval: EvalConfig = section(EvalConfig)
 
 
 @dataclass(frozen=True)
@@ -82,26 +72,11 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
 
 
 def _from_yaml(args: argparse.Namespace) -> list[str]:
-    """The sections data and eval of the YAML that ``--data`` or the run's folder gives, as key=value texts."""
+    """What ``--data`` or the run's folder says of the sections data and eval, as key=value texts."""
     if args.data in DEFAULT_ROOTS:
         return [f"data.dataset={args.data}", f"data.root={DEFAULT_ROOTS[args.data]}"]
     path = config_path(args.data) if args.data else RunFolder(args.name).config
-    if not path.is_file():
-        return []  # a folder of predictions made elsewhere: VOC
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not a readable YAML file: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
-        raise UserError(f"{path} has no section 'data' to name the data set; give --data voc12, coco14 or another YAML")
-    known = [leaf.key.split(".") for leaf in leaves(EvaluationConfig())]
-    sections: dict[str, Any] = {name: content.get(name) or {} for name in ("data", "eval")}
-    found = [f"{name}.{key}={json.dumps(sections[name][key])}" for name, key in known if key in sections[name]]
-    try:
-        load_config(EvaluationConfig, None, found)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return found
+    return shared_sections(path) if path.is_file() else []  # a folder of predictions made elsewhere: VOC
 
 
 def score(args: argparse.Namespace, config: EvaluationConfig, processes: Processes) -> Evaluation:

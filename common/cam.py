@@ -29,9 +29,9 @@ def multi_view_cams(
 ) -> list[Tensor]:
     """CAMs of the labelled classes, summed over views and normalised.
 
-    Each view's maps are brought to the image's size (bilinear), flipped back and summed; the sum is normalised once. Image
-    and mirror image go through the network in one batch. Classes without a label are dropped before upsampling: a map's
-    value does not depend on the others.
+    Each view's maps are brought to the image's size (bilinear), flipped back and summed; the sum is normalised once. On
+    accelerators image and mirror image are one batch; on CPUs one follows the other, as larger activations leave the cache.
+    Classes without a label are dropped before upsampling: a map's value does not depend on the others.
 
     Args:
         cams_of: maps images (b, 3, H, W) to foreground CAMs (b, C, h, w).
@@ -41,18 +41,18 @@ def multi_view_cams(
     Returns:
         For each image float32 (n, H, W), its n labelled classes in ascending order.
     """
-    size, batch = images.shape[-2:], len(images)
+    size = images.shape[-2:]
     present = [row.nonzero().flatten() for row in labels]
     total = [images.new_zeros((len(classes), *size)) for classes in present]
     for scale in scales:
         view = images if scale == 1.0 else F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
-        maps = cams_of(torch.cat([view, view.flip(-1)]) if flip else view).float()
+        views = [view, view.flip(-1)] if flip else [view]
+        maps = [cams_of(part) for part in views] if images.device.type == "cpu" else cams_of(torch.cat(views)).split(len(images))
         for index, classes in enumerate(present):
-            if len(classes) == 0:
-                continue
-            total[index] += _upsample(maps[index, classes], size)
-            if flip:
-                total[index] += _upsample(maps[batch + index, classes], size).flip(-1)
+            if len(classes):
+                total[index] += _upsample(maps[0][index, classes].float(), size)
+                if flip:
+                    total[index] += _upsample(maps[1][index, classes].float(), size).flip(-1)
     return [max_norm(maps) for maps in total]
 
 

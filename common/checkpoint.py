@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.dist import Processes
-from common.errors import UserError
+from common.errors import UserError, preview
 from common.files import load_torch, save_torch
-from common.runtime import random_states, restore_random_states
+from common.runtime import RandomStates
 
 EPOCH_FILE = "{:03d}net_trm.pth"
 
@@ -44,16 +43,21 @@ class Position:
 class Checkpoints:
     """Writes and reads the checkpoints of one run."""
 
-    def __init__(self, folder: Path, model: nn.Module, parts: Mapping[str, Stateful], processes: Processes, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, model: nn.Module, parts: Mapping[str, Stateful], own_parts: Mapping[str, Stateful],
+        processes: Processes, identity: dict[str, Any],
+    ) -> None:  # fmt: skip
         """Names what is saved.
 
         Args:
             model: the network, without wrappers: its state dict is what the epoch files hold.
-            parts: everything else that evolves: optimiser, loss scaler, method state.
+            parts: everything else that evolves alike on all processes: optimiser, loss scaler, method state.
+            own_parts: what every process has of its own, besides its random states.
             identity: what a resumed run must have in common with the saved one (global batch, number of images, ...).
         """
         self.folder, self.model, self.processes, self.identity = folder, model, processes, identity
         self.parts: dict[str, Stateful] = {"model": model, **parts}
+        self.own_parts: dict[str, Stateful] = {"random": RandomStates(), **own_parts}
 
     @property
     def last(self) -> Path:
@@ -62,21 +66,32 @@ class Checkpoints:
 
     def save_last(self, position: Position) -> None:
         """Saves everything needed to go on bitwise, the random states of all processes included."""
-        states = self.processes.gather_objects(random_states())
+        own = self.processes.gather_objects({name: part.state_dict() for name, part in self.own_parts.items()})
         if self.processes.is_main:
             content = {name: dict(part.state_dict()) for name, part in self.parts.items()}
-            save_torch(self.last, {**content, "position": asdict(position), "random": states, "identity": self.identity})
+            save_torch(self.last, {**content, "model": self._weights(), "position": asdict(position), "own": own, "identity": self.identity})
         self.processes.barrier()
 
     def save_epoch(self, epoch: int) -> None:
         """Saves the bare state dict under the papers' name for this epoch."""
         if self.processes.is_main:
-            save_torch(self.folder / EPOCH_FILE.format(epoch), self.model.state_dict())
+            save_torch(self.folder / EPOCH_FILE.format(epoch), self._weights())
 
     def save_best(self) -> None:
         """Saves the bare state dict as the best so far."""
         if self.processes.is_main:
-            save_torch(self.folder / "best.pth", self.model.state_dict())
+            save_torch(self.folder / "best.pth", self._weights())
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The network's state dict; refused when a step has just spoilt it, which the losses only show in the next one."""
+        state = dict(self.model.state_dict())
+        broken = [name for name, value in state.items() if not value.isfinite().all()]
+        if broken:
+            raise UserError(
+                f"the weights are not finite after the last step: {preview(broken, 3)}. They are not saved; the last "
+                "checkpoint is kept. Lower optim.lr or use runtime.precision=fp32, then go on with --resume."
+            )
+        return state
 
     def resume(self) -> Position:
         """Puts everything back and returns the position.
@@ -94,15 +109,17 @@ class Checkpoints:
                 raise UserError(f"{self.last} cannot be resumed under this configuration: {text}")
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
-            states = content["random"]
-            position = Position(**content["position"])
+            if len(content["own"]) == self.processes.world:
+                for name, part in self.own_parts.items():
+                    part.load_state_dict(content["own"][self.processes.rank][name])
+            elif self.processes.is_main:
+                print(
+                    f"note: saved by {len(content['own'])} process(es), resumed by {self.processes.world}: "
+                    "random draws of the model go on from fresh seeds"
+                )
+            return Position(**content["position"])
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise UserError(f"{self.last} does not fit this run ({type(error).__name__}: {error})") from error
-        if len(states) == self.processes.world:
-            restore_random_states(states[self.processes.rank])
-        elif self.processes.is_main:
-            print(f"note: saved by {len(states)} process(es), resumed by {self.processes.world}: random draws of the model go on from fresh seeds")
-        return position
 
 
 def epoch_checkpoint(folder: Path, epoch: int | None) -> Path:

@@ -13,7 +13,7 @@ import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,32 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from common.errors import UserError
-from common.files import ROOT
+from common.files import ROOT, atomic_write
 
 CONFIG_DIR = ROOT / "configs"
 
 
-def option(default: Any, sentence: str, flag: str | tuple[str, ...] = (), choices: Sequence[str] = ()) -> Any:
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a value must be beyond its type: in words that follow "it must be", and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(least: int) -> Rule:
+    """A number that is not below ``least``."""
+    return Rule(f"at least {least}", lambda value: value >= least)
+
+
+def numbers(count: int) -> Rule:
+    """A list of ``count`` numbers."""
+    return Rule(f"{count} numbers", lambda values: len(values) == count)
+
+
+def option(
+    default: Any, sentence: str, flag: str | tuple[str, ...] = (), choices: Sequence[str] = (), rule: Rule | None = None
+) -> Any:
     """A documented configuration field.
 
     Args:
@@ -35,8 +55,12 @@ def option(default: Any, sentence: str, flag: str | tuple[str, ...] = (), choice
         sentence: What it does, in one sentence, for ``--help``.
         flag: Command-line spellings of the papers' commands that set it.
         choices: The values allowed, where they are few.
+        rule: What else is required of a value.
     """
-    metadata = {"help": sentence, "flags": (flag,) if isinstance(flag, str) else tuple(flag), "choices": tuple(choices)}
+    if choices:
+        rule = Rule(f"one of: {', '.join(choices)}", lambda value: value in choices)
+    flags = (flag,) if isinstance(flag, str) else tuple(flag)
+    metadata = {"help": sentence, "flags": flags, "choices": tuple(choices), "rule": rule}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -57,6 +81,7 @@ class Leaf:
     help: str
     flags: tuple[str, ...]
     choices: tuple[str, ...]
+    rule: Rule | None
 
 
 def leaves(config: Any, prefix: str = "") -> list[Leaf]:
@@ -67,8 +92,7 @@ def leaves(config: Any, prefix: str = "") -> list[Leaf]:
         if dataclasses.is_dataclass(value):
             found += leaves(value, key + ".")
         else:
-            meta = field.metadata
-            found.append(Leaf(key, hints[field.name], value, meta["help"], meta["flags"], meta["choices"]))
+            found.append(Leaf(key, hints[field.name], value, **field.metadata))
     return found
 
 
@@ -90,9 +114,9 @@ def load_config(cls: type, yaml_path: Path | None = None, overrides: Sequence[st
     """An instance of ``cls``: defaults, then the YAML, then ``key=value`` overrides; every key and type is checked.
 
     Raises:
-        UserError: an unknown key, a wrong type, a value outside a field's choices, or unreadable YAML.
+        UserError: an unknown key, a wrong type, a value that a field does not allow, or unreadable YAML.
     """
-    config = OmegaConf.structured(cls)
+    config, kinds = OmegaConf.structured(cls), {leaf.key: leaf.type for leaf in leaves(cls())}
     if yaml_path is not None:
         config = _merge(config, _read_yaml(yaml_path), str(yaml_path))
     for text in overrides:
@@ -100,47 +124,64 @@ def load_config(cls: type, yaml_path: Path | None = None, overrides: Sequence[st
         if not separator or not key:
             raise UserError(f"{text!r} is not of the form key=value (see --help for flags and keys)")
         try:
-            parsed = yaml.safe_load(value) if value else ""
+            nested = _value(value, kinds.get(key))
         except yaml.YAMLError as error:
             raise UserError(f"the value of {key}={value} is not valid YAML: {error}") from error
-        nested: Any = parsed
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        config = _merge(config, OmegaConf.create(nested), f"the command line ({text})")
-    result = OmegaConf.to_object(config)
+        config = _merge(config, nested, f"the command line ({text})")
+    try:
+        result = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:  # a ${reference} to nothing
+        raise UserError(f"configuration key {error.full_key!r}: {str(error).splitlines()[0]}") from error
     for leaf in leaves(result):
-        if leaf.choices and leaf.default not in leaf.choices:
-            raise UserError(f"{leaf.key} is {leaf.default!r}; it must be one of: {', '.join(leaf.choices)}")
+        if leaf.rule and not leaf.rule.holds(leaf.default):
+            raise UserError(f"{leaf.key} is {leaf.default!r}; it must be {leaf.rule.words}")
     return result
 
 
-def _read_yaml(path: Path) -> DictConfig:
+def _value(text: str, kind: Any) -> Any:
+    """A value from the command line: YAML, but for texts, which are taken as they are unless they come in quotes."""
+    is_bare_text = kind is str and text[:1] not in ("'", '"')
+    return text if is_bare_text or not text else yaml.safe_load(text)
+
+
+def _read_yaml(path: Path) -> dict:
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold sections with keys, not {type(content).__name__}")
-    return OmegaConf.create(content)
+    return {name: keys for name, keys in content.items() if keys is not None}  # a section with nothing under it
 
 
-def _merge(config: DictConfig, update: DictConfig, source: str) -> DictConfig:
+def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
+    for name, keys in update.items():
+        if name in config and not isinstance(keys, dict):
+            raise UserError(f"{name} in {source} is a section: it takes keys such as {name}.{next(iter(config[name]))}")
     try:
-        return OmegaConf.merge(config, update)
+        return OmegaConf.merge(config, OmegaConf.create(update))
     except ConfigKeyError as error:
-        known = [leaf.key for leaf in leaves(OmegaConf.to_object(config))]
-        close = difflib.get_close_matches(str(error.full_key), known, n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]}?" if close else ""
+        hint = _similar(str(error.full_key), config)
         raise UserError(f"unknown configuration key {error.full_key!r} in {source}.{hint} --help lists all keys.") from error
     except OmegaConfBaseException as error:
         detail = str(error.msg or error).splitlines()[0]
-        raise UserError(f"wrong value for configuration key {error.full_key or 'given'!r} in {source}: {detail}") from error
+        where = f"configuration key {error.full_key!r}" if error.full_key else "a configuration key"
+        raise UserError(f"wrong value for {where} in {source}: {detail}") from error
+
+
+def _similar(key: str, config: DictConfig) -> str:
+    """A question that names the key most like an unknown one: with the same last part, or of a similar name."""
+    known, last = [leaf.key for leaf in leaves(OmegaConf.to_object(config))], key.rpartition(".")[2]
+    names = {name.rpartition(".")[2]: name for name in known}
+    close = [names[last]] if last in names else difflib.get_close_matches(key, [*known, *config], n=1, cutoff=0.8)
+    close += [names[name] for name in difflib.get_close_matches(last, names, n=1)]
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def save_config(config: Any, path: Path) -> None:
     """Writes the resolved configuration as YAML, atomically."""
-    from common.files import atomic_write
-
     with atomic_write(path, "w") as file:
         file.write(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
@@ -159,11 +200,11 @@ def script_parser(description: str, cls: type | None = None, unused: Sequence[st
 
     Args:
         cls: The configuration; None for a script with plain arguments only.
-        unused: Sections that the script does not read: their keys are accepted, but get neither flags nor a line of help.
+        unused: Sections and keys that the script does not read: accepted, but without flags and lines of help.
     """
     if cls is None:
         return argparse.ArgumentParser(description=description.strip(), formatter_class=_Help, allow_abbrev=False)
-    keys = [leaf for leaf in leaves(cls()) if leaf.key.split(".")[0] not in unused]
+    keys = [leaf for leaf in leaves(cls()) if not {leaf.key, leaf.key.split(".")[0]} & set(unused)]
     parser = argparse.ArgumentParser(description=description.strip(), epilog=_key_table(keys), formatter_class=_Help, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set any configuration key (listed below)")
     for leaf in keys:
@@ -202,7 +243,9 @@ def _key_table(keys: list[Leaf]) -> str:
     for leaf in keys:
         kind = " | ".join(leaf.choices) if leaf.choices else _type_name(leaf.type)
         lines.append(f"  {leaf.key}={_shown(leaf.default)}  ({kind})")
-        lines += textwrap.wrap(leaf.help, width, initial_indent="      ", subsequent_indent="      ")
+        lines += textwrap.wrap(
+            leaf.help, width, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False
+        )
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """The one exception that is meant for the user's eyes, and the wrapper that prints it."""
 
+import errno
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -29,30 +30,31 @@ def preview(items: Iterable, limit: int = 5) -> str:
     return ", ".join(items[:limit]) + more
 
 
-def batches_of(loader: Iterable) -> Iterator:
-    """Iterates a data loader; a worker that died is reported as such instead of as a library traceback.
+def explained(error: Exception) -> str:
+    """What is wrong, for the user; empty if only a traceback can tell.
 
-    Raises:
-        UserError: a worker process was killed (mostly: out of memory).
+    A killed data-loader worker is reported by a signal handler of PyTorch, and therefore wherever the main thread is.
     """
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return (
             f"a data-loader worker process died ({str(error).splitlines()[0]}). Mostly this is a lack of memory or of "
-            "shared memory: lower runtime.num_workers or train.batch_size, or enlarge /dev/shm. The last checkpoint is "
-            "intact; go on with --resume."
-        ) from error
+            "shared memory: use fewer workers or a smaller batch, or enlarge /dev/shm. What was written before is intact."
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error}. What was written before is intact."
+    return ""
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Runs ``main`` and exits: with its return code, or with one clear line on stderr and code 1 on a `UserError`."""
+    """Runs ``main`` and exits: with its return code, or with one clear line on stderr and code 1 on a user's error."""
     try:
         code = main() or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    except Exception as error:
+        if not explained(error):
+            raise
+        print(f"error: {explained(error)}", file=sys.stderr, flush=True)
         code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)

@@ -16,37 +16,30 @@ In training, where seeds are in memory:
 ``classes`` are the foreground names; label 0 is background everywhere else.
 """
 
-import csv
 import functools
 import itertools
 import operator
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from common.config import option
-from common.data.classes import BACKGROUND
 from common.data.dataset import LAYOUTS, DataConfig, read_mask
 from common.data.lists import find_list, read_list
 from common.dist import Processes
 from common.errors import UserError
-from common.files import atomic_write, load_npy, write_json
-from common.metrics import ConfusionCounts, LabelRangeError, Scores, SweepCounts, first_argmax
+from common.files import load_npy
+from common.metrics import ConfusionCounts, LabelRangeError, SweepCounts, first_argmax
+from common.results import Counts, EvalConfig, Evaluation, Problem
 from common.seeds import FORMATS, read_seed, seed_path
-from common.visual import plot_curve
 
 TASKS = ("cam", "crf", "png", "dl")
 CHUNK = 8  # images a thread takes at a time
 SHOWN = 40  # unusable predictions that an error message lists
-SCORES = ("IoU", "precision", "recall")
 
-Counts = SweepCounts | ConfusionCounts
 Prediction = dict[int, np.ndarray] | np.ndarray
 
 
@@ -157,7 +150,7 @@ def evaluate(
     processes: Processes = Processes(),  # noqa: B008 - immutable
     num_workers: int = 0,
     progress: bool = True,
-) -> "Evaluation":
+) -> Evaluation:
     """Scores predictions of the images ``ids``.
 
     Args:

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from common.cam import multi_view_cams
-from common.config import option
+from common.config import Rule, at_least, option
 from common.data.dataset import ImageSet
 from common.data.transforms import eval_transform
-from common.errors import UserError, batches_of
+from common.errors import UserError
 from common.files import write_json
 from common.runtime import Runtime, usable_workers
 from common.seeds import FORMATS, BackgroundWriter, Seed, write_seed
@@ -29,12 +29,17 @@ class InferConfig:
 
     image_list: str = option("train_aug", "Images to write seeds for.", flag="--val_list")
     eval_list: str = option("train", "Images whose seeds are scored at the end, where there are masks for them; empty: none.")
-    scales: list[float] = option([1.0], "Image scales whose CAMs are summed.")
+    scales: list[float] = option(
+        [1.0], "Image scales whose CAMs are summed.",
+        rule=Rule("one or more numbers above 0", lambda scales: bool(scales) and min(scales) > 0),
+    )  # fmt: skip
     flip: bool = option(True, "Whether the mirror image's CAMs are added.")
-    batch_size: int = option(4, "Images of one size that go through the network together.")
+    batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
     format: str = option("npy", "Seed files: npy as the papers' tools read it, or the compact npz.", choices=FORMATS)
     crf_alphas: list[int] = option([6, 10, 24], "Background exponents of --crf, one folder each.", flag="--alphas")
-    num_workers: int = option(4, "Image-loader worker processes; also the processes of --crf.")
+    num_workers: int = option(
+        4, "Image-loader worker processes; also the processes of --crf.", flag="--num_workers", rule=at_least(0)
+    )
     vis_limit: int = option(200, "Most pictures that --vis makes.")
 
 
@@ -56,7 +61,7 @@ def size_batches(images: ImageSet, batch_size: int) -> list[list[int]]:
         try:
             with Image.open(images.images[index]) as image:
                 by_size[image.size].append(index)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"the image {images.images[index]} cannot be decoded ({error})") from error
     sizes = sorted(by_size, key=lambda size: (-size[0] * size[1], size))
     return [by_size[size][i : i + batch_size] for size in sizes for i in range(0, len(by_size[size]), batch_size)]
@@ -79,15 +84,16 @@ def infer_seeds(
         cams_of: maps images (b, 3, H, W) to foreground CAMs (b, C, h, w).
         is_done: whether an image needs no seed any more.
     """
-    batches = [batch for batch in size_batches(images, config.batch_size) if not all(is_done(images.ids[i]) for i in batch)]
-    batches = runtime.processes.shard(batches)
+    # Shared out first: the other processes may be writing already, and all must cut the same list.
+    batches = runtime.processes.shard(size_batches(images, config.batch_size))
+    batches = [batch for batch in batches if not all(is_done(images.ids[index]) for index in batch)]
     workers = usable_workers(min(config.num_workers, len(batches)))
     loader = DataLoader(
         _Images(images), batch_sampler=batches, num_workers=workers, pin_memory=runtime.device.type == "cuda", generator=torch.Generator(),
         worker_init_fn=_one_thread,
     )  # fmt: skip
     with tqdm(total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True) as bar:
-        for indices, pixels in batches_of(loader):
+        for indices, pixels in loader:
             labels = torch.from_numpy(images.labels[indices.numpy()])
             with runtime.autocast():
                 cams = multi_view_cams(cams_of, pixels.to(runtime.device, non_blocking=True), labels, config.scales, config.flip)
@@ -113,18 +119,21 @@ class SeedFolder:
             UserError: it holds seeds of other settings and ``overwrite`` is not given.
         """
         self.path, self.config = path, config
-        settings = {**settings, "scales": list(config.scales), "flip": config.flip, "format": config.format, "batch_size": config.batch_size}
+        settings = {
+            **settings, "scales": list(config.scales), "flip": config.flip, "format": config.format,
+            "batch_size": config.batch_size, "precision": runtime.precision,
+        }  # fmt: skip
         stamp = path.parent / f"{path.name}.json"
         if runtime.processes.is_main:
-            there = path.is_dir() and any(path.iterdir())
+            there = [file for fmt in FORMATS for file in path.glob(f"*.{fmt}")]
             same = stamp.is_file() and json.loads(stamp.read_text()) == settings
             if there and not same and not overwrite:
                 raise UserError(
                     f"{path} holds seeds of another checkpoint or other settings (see {stamp}). Start anew with --overwrite, or write "
                     "elsewhere with --dict_dir"
                 )
-            if there and overwrite:
-                for file in path.iterdir():
+            if overwrite:
+                for file in there:
                     file.unlink()
             path.mkdir(parents=True, exist_ok=True)
             write_json(stamp, settings)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common.checkpoint import Position
-from common.config import option
+from common.config import at_least, numbers, option
 
 
 @dataclass
@@ -15,12 +15,12 @@ class OptimConfig:
     """AdamW with a warmed-up cosine schedule."""
 
     lr: float = option(5e-4, "Learning rate for a global batch of base_batch; it is scaled linearly with the global batch.", flag="--lr")
-    base_batch: int = option(512, "The global batch that lr is stated for.")
+    base_batch: int = option(512, "The global batch that lr is stated for.", rule=at_least(1))
     min_lr: float = option(1e-5, "Where the cosine ends (not scaled).", flag=("--min-lr", "--min_lr"))
     warmup_lr: float = option(1e-6, "Where the warm-up starts (not scaled).", flag=("--warmup-lr", "--warmup_lr"))
     warmup_epochs: int = option(5, "Epochs of linear warm-up; the cosine is not shifted by it.", flag=("--warmup-epochs", "--warmup_epochs"))
     weight_decay: float = option(0.05, "Weight decay of matrices and kernels.", flag=("--weight-decay", "--weight_decay"))
-    betas: list[float] = option([0.9, 0.999], "AdamW's betas.")
+    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2))
     eps: float = option(1e-8, "AdamW's epsilon.")
     schedule: str = option("epoch", "When the learning rate changes: every epoch (reference) or every step.", choices=("epoch", "step"))
 

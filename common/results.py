@@ -1,16 +1,19 @@
-"""The result of an evaluation: which thresholds are scored, the points that are reported, and the files written."""
+"""An evaluation's settings and result: the thresholds, the points that are reported, the files that are written."""
 
 import csv
 import functools
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from common.config import option
+from common.config import leaves, load_config, option, section
 from common.data.classes import BACKGROUND
+from common.data.dataset import DataConfig
 from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.metrics import ConfusionCounts, Scores, SweepCounts
@@ -45,6 +48,36 @@ class EvalConfig:
         count = int(np.floor((last - first) / step + 1e-6)) + 1
         values = np.round(first + step * np.arange(count), 10)  # 10 decimals: the same numbers as i / 100
         return sorted({*values.tolist(), self.fixed_threshold})
+
+
+@dataclass
+class EvaluationConfig:
+    """What is scored, and how: the sections that all methods' configurations share."""
+
+    data: DataConfig = section(DataConfig)
+    eval: EvalConfig = section(EvalConfig)
+
+
+def shared_sections(path: Path) -> list[str]:
+    """The sections of `EvaluationConfig` in the YAML of a run or method, as key=value texts; others are not looked at.
+
+    Raises:
+        UserError: unreadable, without a section ``data``, or with wrong values in the two.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not a readable YAML file: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+        raise UserError(f"{path} has no section 'data' to name the data set; give --data voc12, coco14 or another YAML")
+    known = [leaf.key.split(".") for leaf in leaves(EvaluationConfig())]
+    sections: dict[str, Any] = {name: content.get(name) or {} for name in ("data", "eval")}
+    found = [f"{name}.{key}={json.dumps(sections[name][key])}" for name, key in known if key in sections[name]]
+    try:
+        load_config(EvaluationConfig, None, found)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return found
 
 
 @dataclass(frozen=True)

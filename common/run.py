@@ -44,23 +44,25 @@ class RunFolder:
         """Folder of the checkpoints."""
         return self.path / "ckpt"
 
-    def create(self, resume: bool = False, overwrite: bool = False) -> "RunFolder":
-        """Makes the folder for a new run, or opens it to go on.
+    def refuse_if_used(self, resume: bool = False, overwrite: bool = False) -> None:
+        """Makes sure that a training may write here.
 
         Raises:
             UserError: it holds files already and neither ``resume`` nor ``overwrite`` is given, or both are.
         """
         if resume and overwrite:
             raise UserError("--resume continues a run and --overwrite starts it anew; give one of them")
-        if overwrite and self.path.exists():
-            shutil.rmtree(self.path)
-        if self.path.exists() and any(self.path.iterdir()) and not resume:
+        if self.path.exists() and any(self.path.iterdir()) and not (resume or overwrite):
             raise UserError(
                 f"the run folder {self.path} is not empty. Choose another --name, continue it with --resume, or start anew "
                 "with --overwrite (deletes what is in it)"
             )
+
+    def create(self, overwrite: bool = False) -> None:
+        """Makes the folder; ``overwrite`` deletes what is in it."""
+        if overwrite and self.path.exists():
+            shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        return self
 
     def existing(self) -> "RunFolder":
         """The folder of a run that must be there.

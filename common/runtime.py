@@ -87,24 +87,26 @@ def usable_workers(wanted: int) -> int:
     return min(wanted, cores)
 
 
-def random_states() -> dict[str, Any]:
-    """The states of all generators of this process, as tensors and plain containers."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
-    version, internal, gauss = random.getstate()
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+class RandomStates:
+    """All generators of this process, as a part of a checkpoint."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Their states, as tensors and plain containers."""
+        kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+        version, internal, gauss = random.getstate()
+        return {
+            "python": [version, list(internal), gauss],
+            "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
 
-def restore_random_states(states: dict[str, Any]) -> None:
-    """Puts back what `random_states` returned."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    def load_state_dict(self, states: dict[str, Any]) -> None:
+        """Puts back what `state_dict` returned."""
+        version, internal, gauss = states["python"]
+        random.setstate((version, tuple(internal), gauss))
+        kind, keys, position, has_gauss, cached = states["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+        torch.set_rng_state(states["torch"])
+        if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(states["cuda"])

@@ -7,12 +7,29 @@ from torch import Tensor
 
 from common.checkpoint import Position
 from common.data.dataset import DataConfig, ImageSet
+from common.errors import UserError, preview
 from common.evaluate import EvalConfig, Evaluation, FilePredictions, MaskFiles, evaluate, summed
 from common.infer import InferConfig, infer_seeds
 from common.metrics import SweepCounts
 from common.run import RunFolder, RunLog
 from common.runtime import Runtime
 from common.seeds import seed_path
+
+
+def scored_images(data: DataConfig, list_name: str) -> ImageSet:
+    """The images of a list that seeds are to be scored on.
+
+    Raises:
+        UserError: as `ImageSet`; or masks are missing, which is better known before a training than in the middle.
+    """
+    images = ImageSet(data, list_name)
+    missing = [path for path in map(images.mask_path, images.ids) if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(images)} masks of list {list_name!r} are missing: {preview(missing, 3)}. "
+            f"Get them with: {images.layout.provided_by}; or score another list, or none"
+        )
+    return images
 
 
 def score_seeds(

@@ -24,28 +24,22 @@ def train_arguments(description: str, cls: type, default_exp: str, argv: Sequenc
     return parse_config(parser, argv)
 
 
-def open_training_run(args: argparse.Namespace, overrides: list[str], cls: type, processes: Processes) -> tuple[Any, RunFolder]:
-    """The configuration and run folder of a training: new, or resumed.
+def open_training_run(args: argparse.Namespace, overrides: list[str], cls: type) -> tuple[Any, RunFolder]:
+    """The configuration and run folder of a training, new or resumed; `start_run` makes the folder.
 
     Raises:
         UserError: the configuration is wrong, or the folder is in use or not there.
     """
     run = RunFolder(args.name)
-    if args.resume:
-        run.existing()
-        if not run.config.is_file():
-            raise UserError(f"nothing to resume: no {run.config}")
-    config = load_config(cls, run.config if args.resume else config_path(args.exp), overrides)
-    if processes.is_main:
-        run.create(resume=args.resume, overwrite=args.overwrite)
-        save_config(config, run.config)
-    processes.barrier()
-    return config, run
+    run.refuse_if_used(args.resume, args.overwrite)
+    if args.resume and not run.existing().config.is_file():
+        raise UserError(f"nothing to resume: no {run.config}")
+    return load_config(cls, run.config if args.resume else config_path(args.exp), overrides), run
 
 
 def infer_arguments(description: str, cls: type, default_exp: str, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """Parses an inference script's command line: ``(args, configuration overrides)``."""
-    parser = script_parser(description, cls, unused=("views", "loss", "optim", "train"))
+    parser = script_parser(description, cls, unused=("views", "loss", "optim", "train", "runtime.num_workers"))
     parser.add_argument("--name", required=True, help="name of the run, experiment/NAME/")
     parser.add_argument("--exp", default="", help=f"experiment YAML; default: the run's own configuration, else {default_exp}")
     parser.add_argument("--load_epo", type=int, help="epoch whose checkpoint is used; default: the best, else the last one")
@@ -62,8 +56,8 @@ def infer_arguments(description: str, cls: type, default_exp: str, argv: Sequenc
     return args, overrides
 
 
-def open_inference_run(args: argparse.Namespace, overrides: list[str], cls: type, processes: Processes) -> tuple[Any, RunFolder]:
-    """The configuration and run folder of an inference; with ``--load_pretrained`` the folder may be new.
+def open_inference_run(args: argparse.Namespace, overrides: list[str], cls: type) -> tuple[Any, RunFolder]:
+    """The configuration and run folder of an inference; with ``--load_pretrained`` `start_run` may have to make it.
 
     Raises:
         UserError: the configuration is wrong, or there is no such run.
@@ -72,11 +66,25 @@ def open_inference_run(args: argparse.Namespace, overrides: list[str], cls: type
     if args.load_pretrained is None:
         run.existing()
     own = run.config if run.config.is_file() and not args.exp else config_path(args.exp or args.default_exp)
-    config = load_config(cls, own, overrides)
+    return load_config(cls, own, overrides), run
+
+
+def start_run(
+    run: RunFolder, config: Any, processes: Processes, overwrite: bool = False, keep_config: bool = False
+) -> None:
+    """Makes the run folder and records the configuration in it.
+
+    Called when all input is known to be there, so that a run that cannot start leaves nothing behind, and one that
+    cannot be resumed as asked nothing changed.
+
+    Args:
+        overwrite: Whether to delete what the folder holds.
+        keep_config: Whether a configuration that is there already stays (that of the training).
+    """
+    processes.barrier()  # every process has looked at the folder
     if processes.is_main:
-        run.path.mkdir(parents=True, exist_ok=True)
-        if not run.config.is_file():
+        run.create(overwrite)
+        if not (keep_config and run.config.is_file()):
             save_config(config, run.config)
     processes.barrier()
-    return config, run
 

@@ -3,7 +3,8 @@
 Two formats, which every reader accepts:
 
 * ``<id>.npy`` - what the papers' tools read: a pickled dictionary {class index: float32 (H, W)}.
-* ``<id>.npz`` - compact and pickle-free: ``keys`` (n,), ``cams`` float16 (n, h, w) at a reduced stride, ``size`` (H, W).
+* ``<id>.npz`` - compact and pickle-free: ``keys`` (n,), ``cams`` float16 (n, h, w) at a reduced stride, ``size``
+  (H, W).
 """
 
 import queue
@@ -79,8 +80,13 @@ def _read_compact(path: Path) -> Seed:
     except FileNotFoundError:
         raise UserError(f"no file at {path}") from None
     except Exception as error:  # zip, format and key errors of a damaged or foreign file
-        raise UserError(f"{path} is no seed file of this project, or damaged ({type(error).__name__}: {error})") from error
-    return {int(key): cv2.resize(cam, (width, height), interpolation=cv2.INTER_LINEAR) for key, cam in zip(keys, cams, strict=True)}
+        raise UserError(
+            f"{path} is no seed file of this project, or damaged ({type(error).__name__}: {error})"
+        ) from error
+    return {
+        int(key): cv2.resize(cam, (width, height), interpolation=cv2.INTER_LINEAR)
+        for key, cam in zip(keys, cams, strict=True)
+    }
 
 
 class BackgroundWriter:

@@ -6,13 +6,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from common.config import option
+from common.checkpoint import Position
+from common.config import at_least, option
 from common.dist import Processes
 from common.errors import UserError, preview
 from common.runtime import Runtime
@@ -24,15 +26,26 @@ class TrainConfig:
 
     image_list: str = option("train_aug", "Training images: a list of the data set or a file.", flag="--train_list")
     val_list: str = option("train", "Images that validation scores seeds on; needs masks.", flag="--val_list")
-    epochs: int = option(60, "Epochs.", flag="--epochs")
-    batch_size: int = option(64, "Global batch: images of one optimiser step over all processes and micro-batches.", flag=("--batch_size", "--batch-size"))
-    accumulation: int = option(1, "Micro-batches that a global batch is cut into, to save memory.")
-    max_steps: int = option(0, "Stop after so many steps in all; 0: no limit.")
-    save_steps: int = option(0, "Write last.pth every so many steps, besides once an epoch; 0: not.")
-    save_epochs: int = option(1, "Keep an epoch file every so many epochs (and for the last one).")
+    epochs: int = option(60, "Epochs.", flag="--epochs", rule=at_least(1))
+    batch_size: int = option(
+        64, "Global batch: images of one optimiser step over all processes and micro-batches.",
+        flag=("--batch_size", "--batch-size"), rule=at_least(1),
+    )  # fmt: skip
+    accumulation: int = option(
+        1, "Micro-batches that a global batch is cut into, to save memory.", rule=at_least(1)
+    )
+    max_steps: int = option(0, "Stop after so many steps in all; 0: no limit.", rule=at_least(0))
+    save_steps: int = option(
+        0, "Write last.pth every so many steps, besides once an epoch; 0: not.", rule=at_least(0)
+    )
+    save_epochs: int = option(
+        1, "Keep an epoch file every so many epochs (and for the last one).", rule=at_least(1)
+    )
     validate_from: int = option(9, "Validate after every epoch from this one (from 0); -1: never.")
     validate_also: list[int] = option([], "Earlier epochs to validate after.")
-    print_freq: int = option(60, "Steps between two lines of the log.", flag=("--print_freq", "--print-freq"))
+    print_freq: int = option(
+        60, "Steps between two lines of the log.", flag=("--print_freq", "--print-freq"), rule=at_least(1)
+    )
 
     def keeps(self, epoch: int) -> bool:
         """Whether this epoch's weights get a file of their own."""
@@ -41,6 +54,14 @@ class TrainConfig:
     def validates(self, epoch: int) -> bool:
         """Whether seeds are scored after this epoch."""
         return epoch in self.validate_also or 0 <= self.validate_from <= epoch
+
+    def validates_at_all(self) -> bool:
+        """Whether seeds are scored after any epoch."""
+        return any(self.validates(epoch) for epoch in range(self.epochs))
+
+    def is_over(self, position: Position) -> bool:
+        """Whether all steps are done."""
+        return position.epoch >= self.epochs or 0 < self.max_steps <= position.total_steps
 
 
 class StopRequest:
@@ -95,7 +116,7 @@ class LossWatch:
         """
         values = torch.stack([losses[name].detach().float() for name in self.terms])
         self.check()
-        self._sum = values if self._sum is None else self._sum + values
+        self._sum = values if self._sum is None else self._sum.to(values.device) + values
         self._count += 1
         self._pending = values, indices
 
@@ -117,10 +138,23 @@ class LossWatch:
             )
 
     def averages(self, processes: Processes) -> dict[str, float]:
-        """The terms' means over the steps since the last call and over all processes."""
+        """The terms' means over the steps since the last call and over all processes.
+
+        Raises:
+            UserError: as `check`.
+        """
+        self.check()
         means = processes.gather_rows((self._sum / self._count)[None]).mean(0).tolist()
         self._sum, self._count = None, 0
         return dict(zip(self.terms, means, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next averages are made of, so that a resumed run logs the same numbers."""
+        return {"sum": self._sum, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` returned."""
+        self._sum, self._count = state["sum"], state["count"]
 
 
 class ProgressLine:

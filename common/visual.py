@@ -1,5 +1,6 @@
 """Pictures: CAM overlays, contact sheets, and the curve of an evaluation. Masks are written by `common.data.masks`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,8 +14,6 @@ from common.files import atomic_write
 
 CAPTION_SIZE = 15  # pixels of type
 MARGIN = 6
-
-
 PALETTE = voc_palette()
 
 
@@ -60,7 +59,7 @@ def cam_panels(
     threshold: float | None = None,
     mask: np.ndarray | None = None,
 ) -> list[tuple[str, np.ndarray]]:
-    """The row of one image for `contact_sheet`: image, mask if given, CAMs by class, seed mask if a threshold is given.
+    """The row of one image for `contact_sheet`: image, mask if given, seed mask if a threshold is given, CAMs by class.
 
     Args:
         image: uint8 RGB (H, W, 3).
@@ -71,11 +70,10 @@ def cam_panels(
     panels = [("image", image)]
     if mask is not None:
         panels.append((f"mask: {_names(mask, classes)}", colour_mask(mask)))
-    panels += [(f"CAM: {classes[key]}", overlay_cam(image, seed[key])) for key in sorted(seed)]
     if threshold is not None:
         labels = seed_labels(seed, threshold, image.shape[:2])
         panels.append((f"seed at {threshold:.2f}: {_names(labels, classes)}", colour_mask(labels)))
-    return panels
+    return panels + [(f"CAM: {classes[key]}", overlay_cam(image, seed[key])) for key in sorted(seed)]
 
 
 def contact_sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: str | Path, panel: int = 240) -> None:
@@ -83,8 +81,7 @@ def contact_sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: str | 
 
     Args:
         rows: For each row (caption, uint8 RGB (H, W, 3)) panels; rows may differ in length.
-        panel: Width and greatest height of a picture, in pixels; smaller ones are enlarged by whole factors, so that
-            their pixels stay crisp.
+        panel: Longer side of a picture, in pixels; smaller ones are enlarged with crisp pixels.
     """
     font = ImageFont.load_default(CAPTION_SIZE)
     line = CAPTION_SIZE + MARGIN
@@ -144,11 +141,15 @@ def _names(mask: np.ndarray, classes: Sequence[str]) -> str:
 
 
 def _fit(picture: np.ndarray, panel: int) -> Image.Image:
+    """The picture at the size of a panel; a small one is enlarged without blur."""
     height, width = picture.shape[:2]
     factor = panel / max(height, width)
-    factor = int(factor) if factor >= 1 else factor
     size = (max(round(width * factor), 1), max(round(height * factor), 1))
-    return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS)
+    image = Image.fromarray(picture)
+    if factor <= 1:
+        return image.resize(size, Image.Resampling.LANCZOS)
+    whole = math.ceil(factor)  # only whole factors keep all pixels equal; the rest of the way is averaging
+    return image.resize((width * whole, height * whole), Image.Resampling.NEAREST).resize(size, Image.Resampling.BOX)
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -23,6 +23,9 @@ ARCHITECTURES = {
 }
 
 
+STRIP = 2**20  # attention weights that are computed at a time on CPUs where a map is summed: 4 MB
+
+
 @dataclass
 class ViTConfig:
     """The backbone; a field left at 0 takes the architecture's own value."""
@@ -58,9 +61,11 @@ class MapRequest(NamedTuple):
 
     Attributes:
         rows: only this many leading queries (the class tokens); None for all.
+        into: a tensor (B, T, T) that the map of all rows is added to instead of being returned; not with gradients.
     """
 
     rows: int | None = None
+    into: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -85,8 +90,8 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).reshape(batch, count, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)  # B h T d
         if request is None:
             out, attention = F.scaled_dot_product_attention(q, k, v), None
-        elif request.rows is None and x.device.type == "cpu" and not torch.is_grad_enabled():
-            out, attention = self._head_by_head(q, k, v)
+        elif request.into is not None:
+            out, attention = self._added_to(request.into, q, k, v), None
         elif request.rows is None:
             out, attention = self._explicit(q, k, v)
         else:  # the requested rows explicitly, the others by the fused kernel
@@ -99,19 +104,18 @@ class Attention(nn.Module):
         attention = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)  # B h rows T
         return attention.to(v.dtype) @ v, attention.mean(1)
 
-    def _head_by_head(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The same without gradients on a CPU: one head's map at a time stays in the cache, in buffers that are used again."""
-        batch, heads, count, dim = q.shape
-        q, k, v = (q * (self.scale)).contiguous(), k.contiguous(), v.contiguous()
-        scores, weights = q.new_empty(count, count), q.new_empty(count, count)
-        out, total = torch.empty_like(v), q.new_zeros(batch, count, count)
-        for image in range(batch):
-            for head in range(heads):
-                torch.mm(q[image, head], k[image, head].t(), out=scores)
-                torch.softmax(scores, dim=-1, out=weights)
-                torch.mm(weights, v[image, head], out=out[image, head])
-                total[image] += weights
-        return out, total.div_(heads)
+    def _added_to(self, total: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The output; the head-averaged map is added to ``total``. On CPUs in strips of rows that stay in the cache."""
+        batch, heads, count, _ = q.shape
+        q, k, v, out = (q * self.scale).contiguous(), k.transpose(-2, -1), v.contiguous(), torch.empty_like(q)
+        strip = max(STRIP // (batch * heads * count), 1) if q.device.type == "cpu" else count
+        for start in range(0, count, strip):
+            rows = slice(start, start + strip)
+            attention = q[:, :, rows] @ k  # B h strip T
+            attention = torch.softmax(attention, dim=-1, out=attention)
+            out[:, :, rows] = attention @ v
+            total[:, rows] += attention.mean(1)
+        return out
 
 
 class Block(nn.Module):

@@ -1,18 +1,32 @@
 """Measures what this repository claims about speed; every command prints a row of a Markdown table.
 
     python scripts/benchmark.py evaluation                 # all thresholds in one pass against an argmax for each
+    python scripts/benchmark.py train --method cti         # a train step against plain ViT passes over the same images
+    python scripts/benchmark.py infer --method cti         # the seeds of an image against plain ViT passes
+
+Everything that is compared runs in turns in the same process, as machines are noisy; ratios are of the fastest turns.
 """
 
 import argparse
+import importlib
+import resource
+import statistics
 import time
 from collections.abc import Callable
 
 import cv2
 import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
 
+from common.dist import Processes
 from common.errors import run_script
 from common.metrics import SweepCounts, counts_by_argmax
+from common.runtime import PRECISIONS, Runtime, RuntimeConfig
 from common.seeds import Seed
+
+METHODS = ("cti",)
 
 
 def main() -> int:
@@ -20,6 +34,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     add_evaluation(commands.add_parser("evaluation", help="threshold sweep of seeds"))
+    add_network(commands.add_parser("train", help="train step of a method"), run_train)
+    add_network(commands.add_parser("infer", help="seed inference of a method"), run_infer)
     args = parser.parse_args()
     return args.run(args)
 
@@ -87,6 +103,96 @@ def generated_seed(index: int, height: int, width: int, num_classes: int) -> tup
         gt[noisy > 0.5] = key + 1
     gt[cv2.dilate(gt, np.ones((5, 5))) != cv2.erode(gt, np.ones((5, 5)))] = 255  # a border to ignore, as VOC has
     return seed, gt
+
+
+def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    """Arguments of ``train`` and ``infer``."""
+    add = parser.add_argument
+    add("--method", choices=METHODS, default="cti")
+    add("--batch", type=int, default=8, help="images of a train step (default: %(default)s)")
+    add("--size", type=int, nargs=2, default=(375, 500), metavar=("H", "W"), help="of the inferred image (default: 375 500)")
+    add("--turns", type=int, default=7, help="timed turns (default: %(default)s)")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add("--precision", default="fp32", choices=PRECISIONS)
+    add("--compile", action="store_true", help="compile both sides with torch.compile")
+    parser.set_defaults(run=run)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Forward, losses and backward of one step, against forward and backward of the plain passes it needs."""
+    runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
+    plain = _plain_vit(method.PLAIN_TOKENS, (224, 224), args, runtime).train()
+    inputs = method.plain_train_inputs(args.batch, runtime)
+
+    def run_plain() -> None:
+        plain.zero_grad(set_to_none=True)
+        for images, labels in inputs:
+            with runtime.autocast():
+                loss = F.multilabel_soft_margin_loss(plain(images).float(), labels)
+            loss.backward()
+
+    _compare(run_plain, method.TRAIN_PASSES, method.train_steps(args.batch, runtime), args.batch, args, runtime)
+    return 0
+
+
+def run_infer(args: argparse.Namespace) -> int:
+    """Seeds of one image, against forward passes of the image and its mirror image."""
+    runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
+    size = tuple(side // 16 * 16 for side in args.size)  # the plain ViT takes whole patches only
+    plain, images = _plain_vit(method.PLAIN_TOKENS, size, args, runtime).eval(), torch.randn(1, 3, *size, device=runtime.device)
+
+    @torch.inference_mode()
+    def run_plain() -> None:
+        with runtime.autocast():
+            plain(images)
+            plain(images.flip(-1))
+
+    _compare(run_plain, method.INFER_PASSES, method.inference(*args.size, runtime), 1, args, runtime)
+    return 0
+
+
+def _runtime(args: argparse.Namespace) -> Runtime:
+    return Runtime(RuntimeConfig(device=args.device, precision=args.precision, compile=args.compile), Processes())
+
+
+def _plain_vit(tokens: int, size: tuple[int, int], args: argparse.Namespace, runtime: Runtime) -> torch.nn.Module:
+    """timm's DeiT-S with the method's number of tokens; fused attention, class logits only."""
+    model = timm.create_model("deit_small_patch16_224", num_classes=20, reg_tokens=tokens - 1, img_size=size, drop_path_rate=0.1)
+    model = model.to(runtime.device)
+    return torch.compile(model) if args.compile else model
+
+
+def _compare(
+    plain: Callable[[], None], passes: int, variants: dict[str, Callable[[], None]], images: int, args: argparse.Namespace, runtime: Runtime
+) -> None:
+    """Runs all in turns and prints images/s, ratio to the plain passes, and peak memory."""
+    works = {f"{passes} plain passes": plain, **variants}
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(args.turns + 2):  # two warm-up turns
+        for name, work in works.items():
+            _wait(runtime)
+            taken = seconds(lambda work=work: (work(), _wait(runtime)))
+            if turn >= 2:
+                times[name].append(taken)
+    base, *_ = times.values()
+    print(f"{args.method} {args.command}, {images} image(s) a turn, {args.turns} turns on {runtime.describe()}\n")
+    print("| | ms (fastest) | ms (median) | images/s | ratio of fastest | ratio of medians |\n|---|---|---|---|---|---|")
+    for name, values in times.items():
+        fastest, median = min(values), statistics.median(values)
+        ratios = f"{fastest / min(base):.3f} | {median / statistics.median(base):.3f}"
+        print(f"| {name} | {1000 * fastest:.1f} | {1000 * median:.1f} | {images / median:.2f} | {ratios} |")
+    print(f"\npeak memory of the process: {_peak_memory(runtime):.2f} GB")
+
+
+def _wait(runtime: Runtime) -> None:
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _peak_memory(runtime: Runtime) -> float:
+    if runtime.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 if __name__ == "__main__":

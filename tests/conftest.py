@@ -1,6 +1,7 @@
 """Options and fixtures of the whole suite."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,55 @@ import pytest
 # Two test machines' cores are shared by the scripts that tests start; one BLAS team each is enough.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import torch
+
+from tests.datasets import call
+from tests.helpers import Scripts, write_experiment
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--golden DIR``: another folder of reference numbers in the same format."""
-    parser.addoption("--golden", type=Path, default=Path(__file__).parent / "golden", help="folder of reference numbers (manifest.json, *.npz)")
+    golden = Path(__file__).parent / "golden"
+    parser.addoption("--golden", type=Path, default=golden, help="folder of reference numbers (manifest.json, *.npz)")
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 24 training and 6 validation images of about 48 pixels; not to be changed."""
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = ("--train", 24, "--val", 6, "--size", 48, "--workers", 2)
+        assert call(patch, "make_shapes", "--root", root, *arguments) == 0
+    return root
+
+
+@pytest.fixture(scope="session")
+def experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of the tiny experiment on `shapes`."""
+    return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny.yaml", shapes)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny networks are many times faster without a team of threads, the more so on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> Scripts:
+    """CTI's scripts, called in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Scripts(monkeypatch, experiment)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An epoch file of the tiny network."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert Scripts(patch, experiment).train("run", "train.epochs=1") == 0
+    return folder / "experiment" / "run" / "ckpt" / "000net_trm.pth"

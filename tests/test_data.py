@@ -18,7 +18,7 @@ from common.data.lists import LIST_DIR, canonical_id, find_list, read_list
 from common.data.loader import EpochBatches, TrainViews, draws_from, train_loader
 from common.data.masks import write_mask
 from common.data.transforms import denormalise, eval_transform, posterize, train_transform
-from common.errors import UserError, batches_of
+from common.errors import UserError
 from tests.datasets import make_voc, truncate, write_image, write_lines, write_xml
 
 # --- lists
@@ -368,5 +368,5 @@ def test_truncated_image_in_a_worker_is_one_clear_error(views: TrainViews) -> No
     truncate(views.images.images[3])
     batches = EpochBatches(len(views.images), 4, seed=5)
     with pytest.raises(UserError, match=r"^the image .*2007_000004\.jpg cannot be decoded") as caught:
-        list(batches_of(train_loader(views, batches, 2, False)))
+        list(train_loader(views, batches, 2, False))
     assert "Traceback" not in str(caught.value) and "\n" not in str(caught.value)

@@ -47,7 +47,7 @@ def test_panels_are_captioned_with_class_names() -> None:
     mask[0, 0], mask[1, 1] = 2, 255
     panels = cam_panels(IMAGE, SEED, CLASSES, 0.45, mask)
     captions = [caption for caption, _ in panels]
-    assert captions == ["image", "mask: dog", "CAM: cat", "CAM: dog", "seed at 0.45: cat, dog"]
+    assert captions == ["image", "mask: dog", "seed at 0.45: cat, dog", "CAM: cat", "CAM: dog"]
     assert (panels[1][1][0, 0] == PALETTE[2]).all() and (panels[1][1][1, 1] == PALETTE[255]).all()
     assert [caption for caption, _ in cam_panels(IMAGE, {}, CLASSES, 0.4)] == ["image", "seed at 0.40: background"]
 
@@ -55,17 +55,24 @@ def test_panels_are_captioned_with_class_names() -> None:
 def test_contact_sheet_keeps_pixels_crisp(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     rows = [[("a caption that is much too long for so narrow a panel", picture), ("b", picture)], [("c", picture)]]
-    contact_sheet(rows, tmp_path / "sheet.png", panel=100)
+    contact_sheet(rows, tmp_path / "sheet.png", panel=80)
     with Image.open(tmp_path / "sheet.png") as image:
         sheet = np.array(image)
     line = CAPTION_SIZE + MARGIN
-    assert sheet.shape == (MARGIN + 2 * (60 + line + MARGIN), MARGIN + 2 * (100 + MARGIN), 3)
+    assert sheet.shape == (MARGIN + 2 * (60 + line + MARGIN), MARGIN + 2 * (80 + MARGIN), 3)
     enlarged = picture.repeat(2, axis=0).repeat(2, axis=1)
     top, left = MARGIN + line, MARGIN
     assert (sheet[top : top + 60, left : left + 80] == enlarged).all()
-    assert sheet[MARGIN : MARGIN + line, left : left + 100].min() < 100  # there is a caption,
-    assert (sheet[: MARGIN + line, left + 100 : left + 100 + MARGIN] == 255).all()  # cut to its panel
-    assert (sheet[-60:, left + 100 + MARGIN :] == 255).all()  # the second row is shorter
+    assert sheet[MARGIN : MARGIN + line, left : left + 80].min() < 100  # there is a caption,
+    assert (sheet[: MARGIN + line, left + 80 : left + 80 + MARGIN] == 255).all()  # cut to its panel
+    assert (sheet[-60:, left + 80 + MARGIN :] == 255).all()  # the second row is shorter
+
+
+def test_any_panel_is_filled(tmp_path: Path) -> None:
+    contact_sheet([[("", np.zeros((30, 40, 3), np.uint8))]], tmp_path / "sheet.png", panel=100)
+    with Image.open(tmp_path / "sheet.png") as image:
+        dark = np.array(image)[..., 0] == 0
+    assert (dark.any(axis=0).sum(), dark.any(axis=1).sum()) == (100, 75)
 
 
 @pytest.mark.parametrize("shape", [(300, 20), (20, 300)])

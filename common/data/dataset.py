@@ -35,11 +35,15 @@ LAYOUTS = {
         "python scripts/prepare_data.py voc",
     ),
     "coco14": Layout(
-        "MS COCO 2014", "{split}2014/COCO_{split}2014_{id}.jpg", "SegmentationClass/{split}2014/COCO_{split}2014_{id}.png", COCO14,
+        "MS COCO 2014",
+        "{split}2014/COCO_{split}2014_{id}.jpg", "SegmentationClass/{split}2014/COCO_{split}2014_{id}.png", COCO14,
         ("labels_{split}2014.npz", "cls_labels_coco.npy", "annotations/instances_{split}2014.json"),
         "python scripts/prepare_data.py coco",
     ),
-    "folder": Layout("folder of images", "images/{id}.*", "masks/{id}.png", (), ("labels.csv",), "docs/data.md tells how to lay it out"),
+    "folder": Layout(
+        "folder of images", "images/{id}.*", "masks/{id}.png", (), ("labels.csv",),
+        "docs/data.md tells how to lay it out",
+    ),
 }  # fmt: skip
 
 
@@ -50,12 +54,21 @@ class DataConfig:
     dataset: str = option("voc12", "Layout and id spelling of the data set.", flag="--data-set", choices=tuple(LAYOUTS))
     root: str = option("data/VOC2012", "Folder of the data set.", flag=("--data-path", "--data_path"))
     labels: str = option(
-        "auto", "Image labels: a folder of VOC XML, cls_labels.npy, .npz, COCO instances .json or a .csv; auto tries the usual places."
+        "auto",
+        "Image labels: folder of VOC XML, cls_labels.npy, .npz, instances .json or .csv; auto tries the usual places.",
     )
-    classes: str = option("", "Text file with one foreground class a line, for data sets with classes of their own; empty: the official ones.")
-    image: str = option("", "Pattern of the image files under root, such as 'JPEGImages/{id}.jpg'; empty: the data set's own.")
-    mask: str = option("", "Pattern of the mask files under root, for validation and evaluation; empty: the data set's own.")
-    split: str = option("auto", "COCO's folder, train or val; auto takes it from the list's name.", choices=("auto", "train", "val"))
+    classes: str = option(
+        "", "Text file, one foreground class a line, for data sets with classes of their own; empty: the official ones."
+    )
+    image: str = option(
+        "", "Pattern of the image files under root, such as 'JPEGImages/{id}.jpg'; empty: the data set's own."
+    )
+    mask: str = option(
+        "", "Pattern of the mask files under root, for validation and evaluation; empty: the data set's own."
+    )
+    split: str = option(
+        "auto", "COCO's folder, train or val; auto takes it from the list's name.", choices=("auto", "train", "val")
+    )
 
 
 class ImageSet:
@@ -132,8 +145,9 @@ class ImageSet:
         missing = [path for path in paths if path not in present]
         if missing:
             raise UserError(
-                f"{len(missing)} of the {len(paths)} images of list {self.list_name!r} are missing: {preview(missing, 3)}. "
-                f"Get the data set with: {self.layout.provided_by}; see what is there with: python scripts/check_data.py"
+                f"{len(missing)} of the {len(paths)} images of list {self.list_name!r} are missing: "
+                f"{preview(missing, 3)}. Get the data set with: {self.layout.provided_by}; see what is there with: "
+                "python scripts/check_data.py"
             )
 
     def _image_index(self) -> dict[str, Path]:
@@ -176,7 +190,9 @@ def class_names(config: DataConfig) -> list[str]:
     """
     if config.classes:
         try:
-            names = [line.strip() for line in Path(config.classes).read_text(encoding="utf-8").splitlines() if line.strip()]
+            names = [
+                line.strip() for line in Path(config.classes).read_text(encoding="utf-8").splitlines() if line.strip()
+            ]
         except OSError as error:
             raise UserError(f"data.classes: {config.classes} cannot be read: {error.strerror}") from error
         if not names:
@@ -198,7 +214,10 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"the image {path} cannot be decoded ({error}). Is it complete? python scripts/check_data.py finds all such files.") from error
+        raise UserError(
+            f"the image {path} cannot be decoded ({error}). Is it complete? python scripts/check_data.py finds all "
+            "such files."
+        ) from error
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -210,7 +229,10 @@ def read_mask(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.mode not in ("P", "L"):
-                raise UserError(f"the mask {path} is of mode {image.mode}; masks are PNGs with one label index a pixel (palette or grey)")
+                raise UserError(
+                    f"the mask {path} is of mode {image.mode}; masks are PNGs with one label index a pixel (palette or "
+                    "grey)"
+                )
             return np.array(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"the mask {path} cannot be read: {error}") from error

@@ -19,9 +19,9 @@ def read_labels(path: str | Path, ids: Iterable[str], classes: Sequence[str], da
     """Labels of ``ids``.
 
     Args:
-        path: What to read them from: a folder of VOC ``<id>.xml`` annotations, an official ``cls_labels.npy`` (a pickled
-            dictionary with text or integer keys), a ``.npz`` as `write_labels` makes it, COCO ``instances_*.json``, or a
-            CSV (see `read_csv`).
+        path: What to read them from: a folder of VOC ``<id>.xml`` annotations, an official ``cls_labels.npy`` (a
+            pickled dictionary with text or integer keys), a ``.npz`` as `write_labels` makes it, COCO
+            ``instances_*.json``, or a CSV (see `read_csv`).
         classes: Foreground class names in label order.
 
     Returns:
@@ -39,7 +39,9 @@ def read_labels(path: str | Path, ids: Iterable[str], classes: Sequence[str], da
     if not path.exists():
         raise UserError(f"no image labels at {path}")
     if path.suffix not in readers:
-        raise UserError(f"image labels in {path}: unknown kind of file; known are a folder of XML, {', '.join(readers)}")
+        raise UserError(
+            f"image labels in {path}: unknown kind of file; known are a folder of XML, {', '.join(readers)}"
+        )
     table = readers[path.suffix](path, classes, dataset)
     missing = [image_id for image_id in ids if image_id not in table]
     if missing:
@@ -55,7 +57,10 @@ def write_labels(path: str | Path, labels: Labels) -> None:
     matrix = np.stack([labels[name] for name in names]).astype(np.uint8)
     with atomic_write(path) as file:
         np.savez_compressed(
-            file, names=np.array(names, dtype="S"), bits=np.packbits(matrix, axis=1), num_classes=np.int64(matrix.shape[1])
+            file,
+            names=np.array(names, dtype="S"),
+            bits=np.packbits(matrix, axis=1),
+            num_classes=np.int64(matrix.shape[1]),
         )
 
 
@@ -65,7 +70,9 @@ def _from_npz(path: Path, classes: Sequence[str], dataset: str) -> Labels:
             names, count = data["names"], int(data["num_classes"])
             matrix = np.unpackbits(data["bits"], axis=1)[:, :count].astype(np.float32)
     except Exception as error:  # zip, format and key errors of a damaged or foreign file
-        raise UserError(f"{path} is no label file of this project, or damaged ({type(error).__name__}: {error})") from error
+        raise UserError(
+            f"{path} is no label file of this project, or damaged ({type(error).__name__}: {error})"
+        ) from error
     return _checked({name.decode(): row for name, row in zip(names, matrix, strict=True)}, path, classes, dataset)
 
 
@@ -85,9 +92,10 @@ def _checked(table: dict, path: Path, classes: Sequence[str], dataset: str) -> L
             raise UserError(f"image labels in {path}: {error}") from error
         row = np.asarray(vector, dtype=np.float32)
         if row.shape != (len(classes),) or not np.isin(row, (0, 1)).all():
+            found = row.shape[0] if row.ndim == 1 else row.shape
             raise UserError(
-                f"image labels in {path}: {image_id} has {row.shape[0] if row.ndim == 1 else row.shape} values, but the data set "
-                f"has {len(classes)} classes, each 0 or 1. Is it the label file of another data set?"
+                f"image labels in {path}: {image_id} has {found} values, but the data set has {len(classes)} classes, "
+                "each 0 or 1. Is it the label file of another data set?"
             )
         labels[image_id] = row
     return labels
@@ -98,7 +106,9 @@ def _from_xml(path: Path, classes: Sequence[str]) -> np.ndarray:
     try:
         names = {element.text for element in ElementTree.parse(path).iter("name")}
     except OSError as error:
-        raise UserError(f"no annotation {path} ({error.strerror}); set data.labels to another source of labels") from error
+        raise UserError(
+            f"no annotation {path} ({error.strerror}); set data.labels to another source of labels"
+        ) from error
     except ElementTree.ParseError as error:
         raise UserError(f"the annotation {path} is damaged: {error}") from error
     return np.array([name in names for name in classes], dtype=np.float32)
@@ -176,5 +186,7 @@ def _csv_rows(path: Path) -> list[list[str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"the label table {path} cannot be read: {error}") from error
     if len(rows) < 2 or len(rows[0]) < 2 or rows[0][0].strip().lower() not in ("id", "image", "image_id"):
-        raise UserError(f"the label table {path} must start with a header 'id,label' or 'id,<class>,<class>,...' and hold rows")
+        raise UserError(
+            f"the label table {path} must start with a header 'id,label' or 'id,<class>,<class>,...' and hold rows"
+        )
     return rows

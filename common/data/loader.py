@@ -1,7 +1,10 @@
 """Training batches: the same global batches, crops and order for any number of workers, processes or restarts."""
 
 import contextlib
+import os
 import random
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -108,7 +111,27 @@ class _WorkerSeed:
 
     def __call__(self, worker: int) -> None:
         torch.set_num_threads(1)
+        _leave_stopping_to_the_parent()
         seed_everything(self.batches.seed, self.batches.epoch, self.batches.rank, worker)
+
+
+def _leave_stopping_to_the_parent() -> None:
+    """Makes a worker heed only its parent's SIGTERM.
+
+    Torchrun and schedulers send SIGTERM to every process of a job; the training needs its workers until it has finished
+    the step and saved a checkpoint.
+    """
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    parent = os.getppid()
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def train_loader(dataset: TrainViews, batches: EpochBatches, num_workers: int, pin_memory: bool) -> DataLoader[Any]:

@@ -12,18 +12,20 @@ MEAN = torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1)
 STD = torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1)
 
 
-def train_transform(size: int, scale: list[float], interpolation: str = "bicubic", auto_augment: str = "") -> transforms.Compose:
+def train_transform(
+    size: int, scale: list[float], interpolation: str = "bicubic", auto_augment: str = ""
+) -> transforms.Compose:
     """Random resized crop, horizontal flip, optional RandAugment, ImageNet normalisation: float32 (3, size, size).
 
     Args:
-        scale: Smallest and largest area of the crop, relative to the image. Above 1 is allowed: crops that do not fit are
-            drawn again, ten times at most, then the largest central crop is taken.
+        scale: Smallest and largest area of the crop, relative to the image. Above 1 is allowed: crops that do not fit
+            are drawn again, ten times at most, then the largest central crop is taken.
         auto_augment: timm's description, such as ``rand-m9-mstd0.5-inc1``; empty for none.
     """
     # color_jitter=None: timm would otherwise add its default jitter when there is no RandAugment.
     transform = create_transform(
-        size, is_training=True, scale=tuple(scale), ratio=(3 / 4, 4 / 3), interpolation=interpolation, color_jitter=None,
-        auto_augment=auto_augment or None, re_prob=0.0,
+        size, is_training=True, scale=tuple(scale), ratio=(3 / 4, 4 / 3), interpolation=interpolation,
+        color_jitter=None, auto_augment=auto_augment or None, re_prob=0.0,
     )  # fmt: skip
     for step in transform.transforms:
         if isinstance(step, RandAugment):

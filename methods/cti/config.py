@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.config import option, section
+from common.config import numbers, option, section
 from common.data.dataset import DataConfig
 from common.evaluate import EvalConfig
 from common.infer import InferConfig
@@ -17,8 +17,10 @@ from methods.cti.losses import LossConfig
 class ViewsConfig:
     """The two random views of a training image."""
 
-    scale: list[float] = option([0.3, 1.2], "Area range of view 1's crop, relative to the image.", flag="--scale")
-    scale2: list[float] = option([0.3, 1.2], "Area range of view 2's crop.", flag="--scale2")
+    scale: list[float] = option(
+        [0.3, 1.2], "Area range of view 1's crop, relative to the image.", flag="--scale", rule=numbers(2)
+    )
+    scale2: list[float] = option([0.3, 1.2], "Area range of view 2's crop.", flag="--scale2", rule=numbers(2))
     interpolation: str = option("bicubic", "Resampling of the crops.", flag="--train-interpolation", choices=("bicubic", "bilinear"))
     auto_augment: str = option("rand-m9-mstd0.5-inc1", "timm's RandAugment of view 2; empty for none.")
 

@@ -14,8 +14,8 @@ from common.errors import run_script
 from common.infer import SeedFolder, write_seeds
 from common.pretrained import load_checked, state_dict_in
 from common.runtime import Runtime
-from common.scoring import report_seeds, score_folder, score_seeds
-from common.script import infer_arguments, open_inference_run
+from common.scoring import report_seeds, score_folder, score_seeds, scored_images
+from common.script import infer_arguments, open_inference_run, start_run
 from common.seed_products import draw_seeds, refine_by_crf
 from methods.cti.config import CTIConfig
 from methods.cti.model import CTI
@@ -25,11 +25,14 @@ def main() -> None:
     """Sets up in the order config, processes, data, model; then seeds, CRF, pictures, score."""
     args, overrides = infer_arguments(__doc__, CTIConfig, "cti_cvpr24")
     processes = start_processes()
-    config, run = open_inference_run(args, overrides, CTIConfig, processes)
+    config, run = open_inference_run(args, overrides, CTIConfig)
     runtime, infer = Runtime(config.runtime, processes), config.infer
 
     # Data: without --dict nothing is stored, so only the images that are scored are of use
-    images = ImageSet(config.data, infer.image_list if args.dict else infer.eval_list or infer.image_list)
+    if args.dict:
+        images = ImageSet(config.data, infer.image_list)
+    else:
+        images = scored_images(config.data, infer.eval_list or infer.image_list)
 
     # Model
     checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo)
@@ -37,6 +40,7 @@ def main() -> None:
     coverage = load_checked(model, state_dict_in(checkpoint), str(checkpoint))
     model.to(runtime.device).eval()
     cams_of = model.foreground_maps(infer.seed_map)
+    start_run(run, config, processes, keep_config=True)
     if processes.is_main:
         print(f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}")
 

@@ -28,7 +28,7 @@ class TokenMemory:
         """
         present = labels > 0
         rank = present.long().cumsum(0)  # B C, from 1 for the first image that has the class
-        pushed = rank[-1]
+        pushed = present.sum(0)
         stored = present & (rank > pushed - self.size)  # more than the memory holds: only the last ones stay
         slots = (self.counts + rank - 1) % self.size + torch.arange(self.num_classes, device=rank.device) * self.size
         slots = torch.where(stored, slots, self.num_classes * self.size)

@@ -163,6 +163,7 @@ class CTI(ViTBackbone):
         """The function that seed inference calls: images (B, 3, H, W) to maps (B, C, h, w) of one kind, see `seed_maps`."""
         return lambda images: self.seed_maps(images, kind)[:, 1:]
 
+    @torch.no_grad()
     def seed_maps(self, images: Tensor, kind: str = "rcams") -> Tensor:
         """The maps that become seeds, (B, K, h, w), summed over all layers.
 
@@ -170,16 +171,20 @@ class CTI(ViTBackbone):
             kind: ``rcams`` = attn @ (mtatt * F), the method's; ``fcams`` = mtatt * F; ``cams`` = F.
         """
         tokens, grid = self.embed(images)
-        layers, none = range(self.depth), range(0)
-        maps = Maps(none if kind == "cams" else layers, none, layers if kind == "rcams" else none)
-        trace = self.run_blocks(tokens, maps)
-        cams = self.read_heads(trace.tokens, grid)[2]
+        count = self.num_tokens
+        if kind == "rcams":  # class rows and patch rows are sums over the same layers: one sum of whole maps
+            total = tokens.new_zeros(len(tokens), tokens.shape[1], tokens.shape[1], dtype=torch.float32)
+            for block in self.blocks:
+                tokens, _ = block(tokens, MapRequest(into=total))
+            class_to_patch, patch_to_patch = total[:, :count, count:], total[:, count:, count:]
+        else:
+            trace = self.run_blocks(tokens, Maps(range(self.depth) if kind == "fcams" else range(0)))
+            tokens, class_to_patch = trace.tokens, trace.class_to_patch
+        cams = self.read_heads(tokens, grid)[2]
         if kind == "cams":
             return cams
-        fused = trace.class_to_patch * cams.flatten(2)  # B K N
-        if kind == "rcams":
-            fused = refine(trace.patch_to_patch, fused)
-        return fused.unflatten(2, grid)
+        fused = class_to_patch * cams.flatten(2)  # B K N
+        return (refine(patch_to_patch, fused) if kind == "rcams" else fused).unflatten(2, grid)
 
 
 @dataclass

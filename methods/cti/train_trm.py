@@ -11,14 +11,14 @@ from common.data.dataset import ImageSet
 from common.data.loader import EpochBatches, TrainViews, train_loader
 from common.data.transforms import train_transform
 from common.dist import start_processes, stop_processes
-from common.errors import batches_of, run_script
+from common.errors import run_script
 from common.optim import adamw, learning_rate, scaled_lr, set_lr
 from common.pretrained import RANDOM_WEIGHTS, imagenet_weights
 from common.run import RunLog
 from common.runtime import Runtime, usable_workers
-from common.script import open_training_run, train_arguments
+from common.scoring import scored_images, validate
+from common.script import open_training_run, start_run, train_arguments
 from common.training import LossWatch, ProgressLine, StopRequest, label_accuracy, micro_step, wrap_for_training
-from common.scoring import validate
 from methods.cti.config import CTIConfig
 from methods.cti.losses import LOSS_TERMS, CTIStep
 from methods.cti.memory import TokenMemory
@@ -31,13 +31,13 @@ def main() -> int:
     """Sets up in the order config, processes, data, model, optimiser; then the loop. Returns the exit code."""
     args, overrides = train_arguments(__doc__, CTIConfig, "cti_cvpr24")
     processes = start_processes()
-    config, run = open_training_run(args, overrides, CTIConfig, processes)
+    config, run = open_training_run(args, overrides, CTIConfig)
     runtime = Runtime(config.runtime, processes)
     train = config.train
 
     # Data
     images = ImageSet(config.data, train.image_list)
-    val_images = ImageSet(config.data, train.val_list) if train.validate_from >= 0 or train.validate_also else None
+    val_images = scored_images(config.data, train.val_list) if train.validates_at_all() else None
     views = [
         train_transform(config.model.img_size, config.views.scale, config.views.interpolation),
         train_transform(config.model.img_size, config.views.scale2, config.views.interpolation, config.views.auto_augment),
@@ -52,25 +52,29 @@ def main() -> int:
     memory = TokenMemory(len(images.classes), config.loss.memory_size, model.embed_dim, runtime.device)
     step_module = wrap_for_training(CTIStep(model, config.loss, memory, processes.gather_rows), runtime)
     optimizer, scaler = adamw(model, config.optim, train.batch_size), runtime.grad_scaler()
-    identity = {"train.batch_size": train.batch_size, "training images": len(images), "classes": len(images.classes)}
+    watch, stop = LossWatch(LOGGED, images.ids), StopRequest()
     parts = {"optimizer": optimizer, "scaler": scaler, "memory": memory}
-    checkpoints = Checkpoints(run.checkpoints, model, parts, processes, identity)
+    identity = {
+        "train.batch_size": train.batch_size, "training images": len(images), "classes": len(images.classes),
+        "runtime.seed": config.runtime.seed,
+    }  # fmt: skip
+    checkpoints = Checkpoints(run.checkpoints, model, parts, {"watch": watch}, processes, identity)
     position = checkpoints.resume() if args.resume else Position()
 
+    start_run(run, config, processes, args.overwrite)
     log = RunLog(run.path, processes.is_main, resumed_at=position.total_steps if args.resume else None)
     log.say(f"{run.path}: {len(images)} images, {len(images.classes)} classes, {len(batches)} steps an epoch on {runtime.describe()}")
     log.say(f"backbone: {coverage or ('resumed' if args.resume else RANDOM_WEIGHTS)}")
-    peak, watch, stop = scaled_lr(config.optim, train.batch_size), LossWatch(LOGGED, images.ids), StopRequest()
 
     # Loop
+    peak = scaled_lr(config.optim, train.batch_size)
     log.say(f"epochs {position.epoch} to {train.epochs - 1}, peak learning rate {peak:.3g}")
-    is_over = position.epoch >= train.epochs
-    while not is_over:
+    while not train.is_over(position):
         epoch = position.epoch
         batches.start_at(epoch, position.step)
         progress = ProgressLine(epoch, train.epochs, len(batches), position.step, processes.is_main)
         step_module.train()
-        for micro, ((view1, view2), labels, indices) in enumerate(batches_of(loader), start=1):
+        for micro, ((view1, view2), labels, indices) in enumerate(loader, start=1):
             is_last_micro = micro % train.accumulation == 0
             view1, view2, labels = runtime.to_device(view1, view2, labels)
             set_lr(optimizer, learning_rate(position, len(batches), train.epochs, peak, config.optim))
@@ -94,8 +98,7 @@ def main() -> int:
                 timing = {"lr": optimizer.param_groups[0]["lr"], "seconds_per_step": progress.seconds_per_step()}
                 log.numbers(position.total_steps, {**values, **timing}, kind="train", epoch=epoch)
                 progress.show(values)
-            is_over = 0 < train.max_steps <= position.total_steps
-            if stop.wanted(processes) or is_over:
+            if stop.wanted(processes) or train.is_over(position):
                 break
             if train.save_steps and position.total_steps % train.save_steps == 0:
                 watch.check()
@@ -106,17 +109,17 @@ def main() -> int:
             checkpoints.save_last(position)
             log.say(f"stopped by signal {stop.signal} after step {position.total_steps}; go on with: --name {run.name} --resume")
             return stop.exit_code
-        is_over = is_over or epoch + 1 >= train.epochs
-        if is_over or train.keeps(epoch):
+        if train.is_over(position) or train.keeps(epoch):
             checkpoints.save_epoch(epoch)
-        if position.step == len(batches):
-            position.epoch, position.step = epoch + 1, 0
         if val_images is not None and train.validates(epoch):
+            checkpoints.save_last(position)  # validation may fail; the resumed run begins with it
             model.eval()
             score = validate(model.foreground_maps(config.infer.seed_map), val_images, config.infer, config.eval, runtime, log, position, epoch)
             if score > position.best:
                 position.best = score
                 checkpoints.save_best()
+        if position.step == len(batches):
+            position.epoch, position.step = epoch + 1, 0
         checkpoints.save_last(position)
     log.say(f"done: {position.total_steps} steps. Seeds: python methods/cti/infer_trm.py --name {run.name} --dict")
     log.close()

@@ -1,0 +1,80 @@
+"""Draws a contact sheet of a run's seeds: image, mask, seed at a threshold, CAM of each labelled class.
+
+    python scripts/show_seeds.py --name cti_demo --list val --count 8
+    python scripts/show_seeds.py --name exp --list train --count 20 --threshold 0.42
+
+The threshold is by default the best one of experiment/<name>/eval_cam.json, else eval.fixed_threshold. The images are
+spread evenly over the list. The sheet goes to experiment/<name>/seeds_<list>.png.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from common.config import load_config, parse_config, script_parser
+from common.data.dataset import ImageSet
+from common.errors import UserError, run_script
+from common.results import EvaluationConfig, shared_sections
+from common.run import RunFolder
+from common.seeds import read_seed, seed_path
+from common.visual import cam_panels, contact_sheet
+
+Panels = list[tuple[str, np.ndarray]]
+
+
+def spread(total: int, count: int) -> list[int]:
+    """At most ``count`` indices, evenly spread over ``total``."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+
+
+def best_threshold(path: Path, otherwise: float) -> float:
+    """The best threshold that an evaluation found, if there was one."""
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["best"]["threshold"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return otherwise
+
+
+def rows(images: ImageSet, folder: Path, threshold: float, count: int) -> list[Panels]:
+    """The panels of some images.
+
+    Raises:
+        UserError: an image has no seed.
+    """
+    made = []
+    for index in spread(len(images), count):
+        image_id = images.ids[index]
+        path = seed_path(folder, image_id)
+        if path is None:
+            raise UserError(f"no seed of {image_id} in {folder}; the method's inference script (--dict) makes seeds")
+        mask = images.load_mask(index) if images.mask_path(image_id).is_file() else None
+        made.append(cam_panels(np.array(images.load_image(index)), read_seed(path), images.classes, threshold, mask))
+    return made
+
+
+def main() -> None:
+    """Command line → sheet."""
+    parser = script_parser(__doc__, EvaluationConfig)
+    parser.add_argument("--name", required=True, help="the run: experiment/<name>")
+    parser.add_argument("--list", default="val", help="image list: a file or a name (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
+    parser.add_argument("--dict_dir", default="dict", help="folder of the seeds in the run's (default: %(default)s)")
+    parser.add_argument("--threshold", type=float, help="background threshold of the drawn seeds")
+    args, overrides = parse_config(parser)
+    if args.count < 1:
+        raise UserError(f"--count {args.count}: at least one image")
+    run = RunFolder(args.name).existing()
+    own = shared_sections(run.config) if run.config.is_file() else []
+    config = load_config(EvaluationConfig, None, [*own, *overrides])
+    images = ImageSet(config.data, args.list)
+    threshold = args.threshold
+    if threshold is None:
+        threshold = best_threshold(run.path / "eval_cam.json", config.eval.fixed_threshold)
+    sheet = run.path / f"seeds_{Path(args.list).stem}.png"
+    contact_sheet(rows(images, run.path / args.dict_dir, threshold, args.count), sheet)
+    print(f"contact sheet of {min(args.count, len(images))} images at threshold {threshold:.2f}: {sheet}")
+
+
+if __name__ == "__main__":
+    run_script(main)

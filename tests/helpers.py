@@ -1,0 +1,159 @@
+"""A tiny CTI experiment on generated shapes: its scripts, called in this process or as a user does, and their files."""
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from common import files
+from common.errors import run_script
+from common.files import ROOT, load_torch
+from methods.cti import infer_trm, train_trm
+
+TINY = {
+    "data": {"dataset": "voc12"},
+    "model": {
+        "pretrained": "none", "img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2,
+        "drop_path": 0.3,
+    },
+    "loss": {"swap_idx": 1, "n_layers": 2, "memory_size": 3},
+    "optim": {"lr": 1e-3, "base_batch": 4, "warmup_epochs": 1},
+    "train": {
+        "image_list": "train", "val_list": "val", "epochs": 2, "batch_size": 4, "validate_from": -1, "print_freq": 1,
+    },
+    "infer": {"image_list": "val", "eval_list": "val", "num_workers": 0},
+    "runtime": {"num_workers": 0, "device": "cpu"},
+}  # fmt: skip
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+def write_experiment(path: Path, data: Path) -> Path:
+    """The tiny experiment on a data set as `make_shapes` makes it: a YAML file."""
+    places = {"root": str(data), "classes": str(data / "classes.txt"), "labels": str(data / "Annotations")}
+    path.write_text(yaml.safe_dump({**TINY, "data": {**TINY["data"], **places}}))
+    return path
+
+
+class Scripts:
+    """CTI's scripts in the current folder, with the tiny experiment."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> None:
+        self._patch, self._experiment = monkeypatch, experiment
+
+    def _call(self, module: Any, arguments: tuple) -> int:
+        self._patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # a tiny network is many times faster without a team, the more so on a busy machine
+        try:
+            return module.main() or 0
+        finally:
+            torch.set_num_threads(threads)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def train(self, name: str, *arguments: object) -> int:
+        """Trains in this process; the exit code. A `UserError` comes through."""
+        return self._call(train_trm, ("--name", name, "--exp", self._experiment, *arguments))
+
+    def infer(self, name: str, *arguments: object) -> int:
+        """Infers in this process."""
+        return self._call(infer_trm, ("--name", name, "--exp", self._experiment, *arguments))
+
+    def start(self, script: str, name: str, *arguments: object, launcher: tuple = ()) -> subprocess.Popen:
+        """Starts a script as a user does, in a session of its own."""
+        experiment = ("--exp", self._experiment) if script.startswith("methods/") else ()
+        command = [sys.executable, *launcher, ROOT / script, "--name", name, *experiment, *arguments]
+        pipe, environment = subprocess.PIPE, {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as in this process
+        return subprocess.Popen(list(map(str, command)), stdout=pipe, stderr=pipe, env=environment, text=True, start_new_session=True)
+
+    def run(self, script: str, name: str, *arguments: object, launcher: tuple = ()) -> tuple[int, str, str]:
+        """Runs a script as a user does: exit code, output, errors."""
+        process = self.start(script, name, *arguments, launcher=launcher)
+        output, errors = process.communicate(timeout=240)
+        return process.returncode, output, errors
+
+
+def failure(capsys: pytest.CaptureFixture, function: Any, *arguments: object) -> str:
+    """The one line on stderr of a script that stops with exit code 1 and without a traceback."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: function(*arguments))
+    assert stop.value.code == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert len(lines) == 1
+    return lines[0].partition("error: ")[2]
+
+
+def last(name: str) -> dict[str, Any]:
+    """The content of a run's last checkpoint."""
+    return load_torch(f"experiment/{name}/ckpt/last.pth")
+
+
+def metrics(name: str) -> list[dict[str, Any]]:
+    """The lines of a run's metrics file, without timing."""
+    lines = Path(f"experiment/{name}/metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds_per_step"} for line in lines]
+
+
+def contents(folder: str | Path) -> dict[str, bytes]:
+    """All files of a folder."""
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def assert_same(first: Any, second: Any, place: str = "") -> None:
+    """Nested containers are equal, tensors and arrays bitwise."""
+    assert type(first) is type(second), place
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), place
+        for key in first:
+            assert_same(first[key], second[key], f"{place}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), place
+        for index, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f"{place}[{index}]")
+    elif isinstance(first, torch.Tensor | np.ndarray):
+        assert first.dtype == second.dtype and bool((first == second).all()), place
+    else:
+        assert first == second, place
+
+
+class _SmallDisk(io.FileIO):
+    """A file on a disk that has room for so many bytes."""
+
+    room = 0
+
+    def write(self, data: Any) -> int:
+        """Writes, or fails as a full disk does."""
+        if len(data) > self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= len(data)
+        return super().write(data)
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """Leaves atomic writes so many bytes for each file."""
+
+    def fdopen(handle: int, mode: str) -> io.IOBase:
+        raw = _SmallDisk(handle, "w")
+        raw.room = room
+        return io.BufferedWriter(raw) if "b" in mode else io.TextIOWrapper(io.BufferedWriter(raw))
+
+    monkeypatch.setattr(files.os, "fdopen", fdopen)
+
+
+class Malicious:
+    """Unpickling it would make a file named "executed" in the current folder."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch executed",)

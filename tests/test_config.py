@@ -1,0 +1,188 @@
+"""Configuration: every shipped YAML, strictness, the papers' flags, help."""
+
+from pathlib import Path
+
+import pytest
+
+from common.config import CONFIG_DIR, config_path, leaves, load_config, save_config
+from common.errors import UserError
+from common.script import infer_arguments, train_arguments
+from methods.cti.config import CTIConfig
+
+CLASSES = {"cti": CTIConfig}  # by the first part of the YAML's name
+SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
+
+
+def trained(*arguments: str) -> CTIConfig:
+    """What a training's command line gives."""
+    _, overrides = train_arguments("", CTIConfig, "cti_cvpr24", ["--name", "x", *arguments])
+    return load_config(CTIConfig, None, overrides)
+
+
+def inferred(*arguments: str) -> CTIConfig:
+    """What an inference's command line gives."""
+    _, overrides = infer_arguments("", CTIConfig, "cti_cvpr24", ["--name", "x", *arguments])
+    return load_config(CTIConfig, None, overrides)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_yaml_is_read_and_survives_being_written(path: Path, tmp_path: Path) -> None:
+    """A YAML belongs to a class, names only its keys, and its resolved form reads back the same."""
+    cls = CLASSES[path.stem.split("_")[0]]
+    config = load_config(cls, path)
+    assert isinstance(config, cls)
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(cls, tmp_path / "config.yaml") == config
+
+
+def test_the_papers_settings() -> None:
+    """What the paper states for VOC and COCO is what the two YAMLs say."""
+    voc, coco = (load_config(CTIConfig, config_path(name)) for name in ("cti_cvpr24", "cti_coco_cvpr24"))
+    assert voc.loss.weights == [0.1, 1, 1] and voc.loss.aux_after_epoch == -1 and not voc.loss.detach_bg_cams
+    assert coco.loss.weights == [0.1, 0.1, 0.1] and coco.loss.aux_after_epoch == 1 and coco.loss.detach_bg_cams
+    for config in (voc, coco):
+        assert (config.train.epochs, config.train.batch_size) == (60, 64)
+        assert (config.loss.swap_idx, config.loss.n_layers, config.loss.memory_size) == (3, 6, 30)
+        assert not config.loss.share_prefix and config.runtime.precision == "fp32" and config.infer.seed_map == "rcams"
+    assert [epoch for epoch in range(60) if voc.train.validates(epoch)] == list(range(9, 60))
+    assert [epoch for epoch in range(60) if coco.train.validates(epoch)] == [3, *range(11, 60)]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=3", r"unknown.*'train.epoch'.*Did you mean train.epochs\?"),
+        ("lr=3", r"unknown.*'lr'.*Did you mean optim.lr\?"),
+        ("optim.epochs=3", r"unknown.*'optim.epochs'.*Did you mean train.epochs\?"),
+        ("trian.epochs=3", r"unknown.*'trian'.*Did you mean train\?"),
+        ("qqq.zzz=3", "unknown.*'qqq' in the command line.*--help"),
+        ("train.epochs=many", "'train.epochs'.*'many'.*Integer"),
+        ("train.epochs=1.5", "'train.epochs'.*Integer"),
+        ("optim.lr=fast", "'optim.lr'.*Float"),
+        ("infer.flip=perhaps", "'infer.flip'"),
+        ("loss.weights=[0.1, x, 1]", "'loss.weights.*'"),
+        ("loss.weights=1", "'loss.weights'"),
+        ("data.root=null", None),
+        ("train.epochs=null", "'train.epochs'"),
+        ("train.epochs.x=3", "'train.epochs'"),
+        ("train=3", "train .*section.*train.image_list"),
+        ("data.root=${nowhere}", "'data.root'.*nowhere"),
+        ("data.dataset=VOC12", "data.dataset is 'VOC12'; it must be one of: voc12, coco14, folder"),
+        ("train.batch_size=0", "train.batch_size is 0; it must be at least 1"),
+        ("train.print_freq=0", "train.print_freq"),
+        ("views.scale=[0.3]", r"views.scale is \[0.3\]; it must be 2 numbers"),
+        ("optim.betas=[0.9]", "optim.betas"),
+        ("infer.scales=[]", "infer.scales"),
+        ("epochs", "not of the form key=value"),
+        ("train.validate_also=[1", "train.validate_also=.*not valid YAML"),
+    ],
+)
+def test_wrong_overrides_are_errors_that_name_the_key(override: str, message: str | None) -> None:
+    """Unknown keys, wrong types and values that are not allowed; a text may be anything."""
+    if message is None:
+        assert load_config(CTIConfig, None, [override]).data.root == "null"
+    else:
+        with pytest.raises(UserError, match=message):
+            load_config(CTIConfig, None, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {epoch: 3}", r"unknown.*'train.epoch' in .*x\.yaml.*train.epochs\?"),
+        ("model: {depth: deep}", r"'model.depth' in .*x\.yaml"),
+        ("data: {root: null}", "'data.root'"),
+        ("train: 3", "train .*section"),
+        ("- 1", "must hold sections"),
+        ("1999-12-31: 3", r"wrong.*x\.yaml"),
+        ("train: {", "not a readable YAML"),
+        ("data: !!python/object:os.system {}", "not a readable YAML"),
+        ("\0", "not a readable YAML"),
+    ],
+)
+def test_wrong_yaml_is_an_error_that_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    """The same for files, and for files that are no YAML or none of ours."""
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(CTIConfig, tmp_path / "x.yaml")
+
+
+def test_yaml_without_content(tmp_path: Path) -> None:
+    """An empty file, or a section with nothing under it, leaves the defaults."""
+    for text in ("", "train:\nmodel:\n"):
+        (tmp_path / "x.yaml").write_text(text)
+        assert load_config(CTIConfig, tmp_path / "x.yaml") == CTIConfig()
+
+
+def test_exp_is_a_name_or_a_path(tmp_path: Path) -> None:
+    """``--exp`` takes both; a wrong one lists what there is."""
+    assert config_path("cti_cvpr24") == config_path(str(CONFIG_DIR / "cti_cvpr24.yaml"))
+    (tmp_path / "own.yaml").write_text("")
+    assert config_path(str(tmp_path / "own.yaml")) == tmp_path / "own.yaml"
+    with pytest.raises(UserError, match="no configuration 'cti_cvpr25'.*There are: .*cti_coco_cvpr24, cti_cvpr24"):
+        config_path("cti_cvpr25")
+
+
+def test_texts_are_taken_as_they_are() -> None:
+    """What YAML would read as a number, a truth value or nothing stays text where a text is wanted."""
+    values = ("2007_000032", "no", "007", "~", "a: b", "@x", "[1]", "")
+    assert [load_config(CTIConfig, None, [f"data.root={value}"]).data.root for value in values] == list(values)
+    assert load_config(CTIConfig, None, ['data.root="x y"']).data.root == "x y"
+    assert load_config(CTIConfig, None, ["optim.lr=1e-3"]).optim.lr == 1e-3
+
+
+def test_flags_of_the_papers_commands() -> None:
+    """Each sets the key it stands for; in mixed order with key=value, which is stronger."""
+    config = trained(
+        "--W", "0.1", "1", "1", "train.save_epochs=5", "--batch_size", "32", "--scale", "0.3,1.1", "--scale2", "0.2", "1",
+        "--data-path", "somewhere", "--data-set", "coco14", "--train_list", "train14", "--val_list", "val14",
+        "--epochs", "7", "--num_workers", "3", "--lr", "1e-4", "--warmup-epochs", "2", "--print_freq", "9", "--seed", "5",
+        "--drop-path", "0.2", "--input-size", "128", "train.epochs=9",
+    )  # fmt: skip
+    assert config.loss.weights == [0.1, 1, 1] and config.train.save_epochs == 5 and config.train.batch_size == 32
+    assert config.views.scale == [0.3, 1.1] and config.views.scale2 == [0.2, 1]
+    assert (config.data.root, config.data.dataset) == ("somewhere", "coco14")
+    assert (config.train.image_list, config.train.val_list) == ("train14", "val14")
+    assert config.train.epochs == 9 and config.runtime.num_workers == 3 and config.runtime.seed == 5
+    assert (config.optim.lr, config.optim.warmup_epochs, config.train.print_freq) == (1e-4, 2, 9)
+    assert (config.model.drop_path, config.model.img_size) == (0.2, 128)
+    with pytest.raises(UserError, match=r"'loss.weights\[2\]'"):
+        trained("--W", "0.1", "1", "one")
+
+
+def test_flags_of_inference_mean_inference() -> None:
+    """``--val_list`` and ``--num_workers`` set the inference's own keys there."""
+    config = inferred("--val_list", "val", "--alphas", "1", "2", "--num_workers", "3", "train.epochs=3")
+    assert config.infer.image_list == "val" and config.train.val_list == "train"
+    assert config.infer.crf_alphas == [1, 2]
+    assert config.infer.num_workers == 3 and config.runtime.num_workers == CTIConfig().runtime.num_workers
+
+
+def test_pictures_without_seeds_are_refused() -> None:
+    """``--vis`` and ``--crf`` need ``--dict``."""
+    with pytest.raises(UserError, match="add --dict"):
+        inferred("--vis")
+
+
+@pytest.mark.parametrize(("parse", "absent"), [(train_arguments, {"infer"}), (infer_arguments, {"loss", "train"})])
+def test_help_lists_flags_and_keys_with_their_sentences(parse, absent: set, capsys: pytest.CaptureFixture) -> None:
+    """Every key that the script reads, with default and sentence; none of the sections that it does not read."""
+    with pytest.raises(SystemExit) as stop:
+        parse("What it does.", CTIConfig, "cti_cvpr24", ["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    words = " ".join(shown.split())
+    assert "--name" in shown and "--exp" in shown and "--seed" in shown
+    for leaf in leaves(CTIConfig()):
+        is_listed = f"\n  {leaf.key}={leaf.default}" in shown
+        if leaf.key.split(".")[0] in absent:
+            assert not is_listed, leaf.key
+        elif is_listed:
+            assert " ".join(leaf.help.split()) in words, leaf.key
+            assert all(flag in shown for flag in leaf.flags), leaf.key
+    assert shown.count("\n      ") >= 40 and "  runtime.precision=fp32  (fp32 | tf32 | bf16 | fp16)" in shown
+
+
+def test_every_key_is_documented() -> None:
+    """A sentence each, that ends as sentences do."""
+    assert all(leaf.help.endswith(".") for leaf in leaves(CTIConfig()))

@@ -1,0 +1,116 @@
+"""scripts/demo.sh and its table, cheaply: the demo itself takes minutes (bash scripts/demo.sh)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data.masks import write_mask
+from common.errors import UserError
+from common.files import ROOT
+from common.seeds import write_seed
+from tests.datasets import call, write_image, write_lines
+
+SHELL = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]
+FILES = {"eval_cam": 60.0, "eval_trivial_background": 10.0, "eval_trivial_first_label": 13.0}
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run ``x`` in a working directory of its own, with the three results."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "experiment" / "x"
+    folder.mkdir(parents=True)
+    for stem, score in FILES.items():
+        write_result(folder / f"{stem}.json", score)
+    return folder
+
+
+def write_result(path: Path, score: float, images: int = 200) -> None:
+    points = {name: {"threshold": 0.15, "mIoU": score - lower} for name, lower in (("best", 0), ("fixed", 2))}
+    path.write_text(json.dumps({"list": "val", "images": images, **points}))
+
+
+@pytest.mark.parametrize("path", SHELL, ids=lambda path: path.name)
+def test_shell_scripts_are_sound(path: Path) -> None:
+    assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
+    text = path.read_text()
+    assert text.startswith("#!/usr/bin/env bash\n") and "set -euo pipefail" in text
+
+
+def test_every_script_that_the_demo_calls_is_there() -> None:
+    lines = (ROOT / "scripts" / "demo.sh").read_text().splitlines()
+    called = [line.split()[1] for line in lines if line.startswith("$python ")]
+    assert len(called) >= 6 and all((ROOT / script).is_file() for script in called)
+
+
+def test_table(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert call(monkeypatch, "seed_table", "--name", "x", "--margin", 35) == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[-1] for line in shown.splitlines()[1:]] == ["60.00", "58.00", "10.00", "13.00", "47.00"]
+
+
+def test_too_small_a_margin_fails(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(monkeypatch, "seed_table", "--name", "x", "--margin", 47) == 0
+    assert call(monkeypatch, "seed_table", "--name", "x", "--margin", 47.1) == 1
+
+
+def test_results_of_other_images_are_not_compared(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_result(run_folder / "eval_trivial_background.json", 10.0, images=199)
+    with pytest.raises(UserError, match="different images"):
+        call(monkeypatch, "seed_table", "--name", "x")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"best": {}}', '{"best": 3, "fixed": 4}'])
+def test_a_damaged_result_is_named(run_folder: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    (run_folder / "eval_cam.json").write_text(content)
+    with pytest.raises(UserError, match=r"eval_cam\.json"):
+        call(monkeypatch, "seed_table", "--name", "x")
+    (run_folder / "eval_cam.json").unlink()
+    with pytest.raises(UserError, match="run evaluation"):
+        call(monkeypatch, "seed_table", "--name", "x")
+
+
+def test_contact_sheet(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    root = Path("set")
+    for name in ("a", "b", "c"):
+        write_image(root / "JPEGImages" / f"{name}.jpg")
+    write_mask(root / "SegmentationClass" / "a.png", np.ones((24, 32), np.uint8))
+    write_lines(root / "ImageSets" / "Segmentation" / "val.txt", ["a", "b", "c"])
+    write_lines(root / "classes.txt", ["cat"])
+    write_lines(root / "labels.csv", ["id,cat", "a,1", "b,1", "c,0"])
+    (run_folder / "config.yaml").write_text(
+        f"data: {{dataset: voc12, root: {root}, classes: {root}/classes.txt, labels: {root}/labels.csv}}\n"
+        "loss: {other: 1}\n"
+    )
+    seed = {0: np.linspace(0, 1, 24 * 32, dtype=np.float32).reshape(24, 32)}
+    write_seed(run_folder / "dict", "a", seed)
+    write_seed(run_folder / "dict", "c", {})
+    assert call(monkeypatch, "show_seeds", "--name", "x", "--count", 2) == 0
+    assert "2 images at threshold 0.15" in capsys.readouterr().out  # the first and the last
+    with Image.open(run_folder / "seeds_val.png") as image:
+        assert image.width > 4 * 240
+    with pytest.raises(UserError, match="no seed of b"):
+        call(monkeypatch, "show_seeds", "--name", "x", "--count", 3)
+
+
+def test_a_failing_step_ends_the_demo(tmp_path: Path) -> None:
+    """With a python that fails, nothing after the first step runs."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "demo.sh").write_text((ROOT / "scripts" / "demo.sh").read_text())
+    (tmp_path / "scripts" / "setup.sh").write_text("exit 0\n")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    python = tmp_path / ".venv" / "bin" / "python"
+    said = "import sys\nprint('called', *sys.argv[1:])\nsys.exit('train' in sys.argv[1])\n"
+    python.write_text(f"#!{sys.executable}\n{said}")
+    python.chmod(0o755)
+    done = subprocess.run(["bash", "scripts/demo.sh"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("called")] == [
+        "scripts/make_shapes.py",
+        "methods/cti/train_trm.py",
+    ]

@@ -1,0 +1,82 @@
+"""The pins, the conda environment and the declared ranges say the same; nothing else is imported."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from common.files import ROOT
+
+# Where the name of the import differs from the name of the package.
+IMPORTS = {
+    "pillow": "PIL", "opencv-python-headless": "cv2", "pydensecrf2": "pydensecrf", "pyyaml": "yaml",
+}  # fmt: skip
+
+
+def pins() -> list[str]:
+    lines = (line.strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def conda() -> dict:
+    return yaml.safe_load((ROOT / "environment.yaml").read_text())
+
+
+def test_conda_installs_the_same_pins_and_the_project() -> None:
+    *python, of_pip = conda()["dependencies"]
+    assert of_pip["pip"] == [*pins(), "-e ."]
+    version = next(entry.removeprefix("python=") for entry in python if entry.startswith("python="))
+    assert re.fullmatch(r"3\.(11|12)", version)
+
+
+def test_every_pin_is_exact_and_within_the_declared_range() -> None:
+    declared = [Requirement(text) for text in [*project()["dependencies"], *project()["optional-dependencies"]["dev"]]]
+    pinned = {}
+    for text in pins():
+        name, version = text.split("==")
+        pinned[name] = version
+    assert sorted(pinned) == sorted(requirement.name for requirement in declared)
+    for requirement in declared:
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+@pytest.mark.parametrize("folder", ["common", "methods", "scripts", "tests", "."])
+def test_only_declared_packages_are_imported(folder: str) -> None:
+    names = {Requirement(text).name for text in project()["dependencies"]}
+    if folder == "tests":
+        names |= {Requirement(text).name for text in project()["optional-dependencies"]["dev"]}
+        names.add("packaging")  # comes with pytest
+    allowed = {*(IMPORTS.get(name, name) for name in names), "common", "methods", "tests", *sys.stdlib_module_names}
+    files = (ROOT / folder).glob("*.py") if folder == "." else (ROOT / folder).rglob("*.py")
+    foreign = {(path.relative_to(ROOT), name) for path in files for name in imported(path) if name not in allowed}
+    assert not foreign
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the packages that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(str(node.module).split(".")[0])
+    return names
+
+
+def test_arrows_point_one_way() -> None:
+    """scripts → methods → common, and no method imports another."""
+    for path in (ROOT / "common").rglob("*.py"):
+        assert "methods" not in imported(path), f"{path}: common knows no method"
+    for path in (ROOT / "methods").rglob("*.py"):
+        own = path.relative_to(ROOT / "methods").parts[0]
+        used = set(re.findall(r"^\s*(?:from|import) methods\.(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+        assert used <= {own}, f"{path}: methods share through common"

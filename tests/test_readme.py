@@ -1,0 +1,163 @@
+"""Every command in the README works: run here as it stands, on tiny data, or exercised by the test named here."""
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.data.classes import COCO14
+from common.data.labels import write_labels
+from common.data.masks import write_mask
+from common.files import ROOT
+from tests.datasets import make_voc, write_image, write_lines
+
+# A configuration that trains the literal 60 epochs of the README in seconds.
+TINY = """
+data: {{dataset: {dataset}, root: {root}}}
+model: {{pretrained: none, img_size: 16, patch_size: 8, embed_dim: 8, depth: 3, num_heads: 2}}
+loss: {{swap_idx: 0, n_layers: 2, memory_size: 2}}
+views: {{auto_augment: ""}}
+train: {{image_list: {train}, val_list: {train}, epochs: {epochs}, validate_from: {last}, batch_size: 4}}
+infer: {{image_list: {train}, eval_list: {train}, num_workers: 0, crf_alphas: [6]}}
+runtime: {{num_workers: 0}}
+"""
+COCO_IDS = [f"{number:012d}" for number in (9, 25, 30, 34, 42)]
+
+# Commands that need the network, or are a test run themselves: what exercises them, and a text that it must contain.
+ELSEWHERE = {
+    "bash scripts/demo.sh": ("tests/test_demo.py", "demo.sh"),
+    "bash scripts/test.sh": (".ci/run", "scripts/test.sh"),
+    "python scripts/prepare_data.py voc": ("tests/test_prepare_data.py", '"voc"'),
+    "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
+}
+VOC = {"dataset": "voc12", "root": "data/VOC2012", "train": "train"}
+COCO = {"dataset": "coco14", "root": "data/COCO2014", "train": "train14_small"}
+
+
+def commands(markdown: str) -> list[str]:
+    """The commands of all bash blocks, comments cut off."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+README = commands((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder with the scripts, tiny data in the places that the README names, and tiny configurations."""
+    folder, before = tmp_path_factory.mktemp("readme"), Path.cwd()
+    for name in ("methods", "scripts", "evaluation.py"):
+        (folder / name).symlink_to(ROOT / name)
+    # A file of that name here comes before the one in configs/.
+    (folder / "cti_cvpr24").write_text(TINY.format(**VOC, epochs=60, last=59))
+    (folder / "cti_coco_cvpr24").write_text(TINY.format(**COCO, epochs=2, last=1))
+    make_voc(folder / "data" / "VOC2012")
+    make_coco(folder / "data" / "COCO2014")
+    make_own(folder / "my_set")
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+def make_coco(root: Path) -> None:
+    for split, ids in (("train", COCO_IDS[:-1]), ("val", COCO_IDS[-1:])):
+        for index, image_id in enumerate(ids):
+            write_image(root / f"{split}2014" / f"COCO_{split}2014_{image_id}.jpg", seed=index)
+            mask = np.zeros((24, 32), np.uint8)
+            mask[4:20, 4:20] = index + 1
+            write_mask(root / "SegmentationClass" / f"{split}2014" / f"COCO_{split}2014_{image_id}.png", mask)
+        labels = np.eye(len(COCO14), dtype=np.float32)
+        write_labels(root / f"labels_{split}2014.npz", dict(zip(ids, labels, strict=False)))
+        write_lines(root / "ImageSets" / "Segmentation" / f"{split}.txt", ids)
+    write_lines(root / "train14_small.txt", COCO_IDS[:-1])
+
+
+def make_own(root: Path) -> None:
+    for index in range(4):
+        write_image(root / "images" / f"img_{index}.jpg", seed=index)
+        mask = np.zeros((24, 32), np.uint8)
+        mask[4:20, 4:20] = 1 + index % 2
+        write_mask(root / "masks" / f"img_{index}.png", mask)
+    write_lines(root / "labels.csv", ["id,label", *(f"img_{index},{('cat', 'dog')[index % 2]}" for index in range(4))])
+
+
+def run_here(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Runs a script's ``main`` in this process, which spares its imports; its exit code."""
+    name = Path(script).stem
+    if name not in sys.modules:  # where worker processes look for it
+        spec = importlib.util.spec_from_file_location(name, ROOT / script)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return sys.modules[name].main() or 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def run_torchrun(arguments: list[str]) -> int:
+    command = [sys.executable, "-m", "torch.distributed.run", *arguments]
+    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120, check=False).returncode
+
+
+def test_the_readme_has_the_main_job() -> None:
+    main_job = [
+        "python methods/cti/train_trm.py --name exp --exp cti_cvpr24",
+        "python methods/cti/infer_trm.py --name exp --load_epo 59 --dict",
+        "python evaluation.py --name exp --task cam --dict_dir dict",
+    ]
+    assert [command for command in README if command in main_job] == main_job
+    assert set(ELSEWHERE) <= set(README)
+
+
+@pytest.mark.parametrize("command", README, ids=range(len(README)))
+def test_command(command: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the README's order: later commands use what earlier ones wrote."""
+    if command in ELSEWHERE:
+        path, text = ELSEWHERE[command]
+        assert text in (ROOT / path).read_text(encoding="utf-8")
+        assert (ROOT / shlex.split(command)[1]).is_file()
+        return
+    program, *words = shlex.split(command)
+    if "69.5_pascal.pth" in words:
+        shutil.copy("experiment/exp/ckpt/059net_trm.pth", "69.5_pascal.pth")
+    if program == "torchrun":
+        Path("cti_cvpr24").write_text(TINY.format(**VOC, epochs=2, last=1))
+        assert run_torchrun(words) == 0
+        return
+    assert program == "python"
+    assert run_here(words[0], words[1:], monkeypatch) == 0
+
+
+def test_what_the_commands_left(workplace: Path) -> None:
+    runs = workplace / "experiment"
+    assert (runs / "exp" / "ckpt" / "best.pth").is_file() and (runs / "exp" / "eval_cam.json").is_file()
+    assert len(list((runs / "exp" / "crf" / "06").glob("*.npy"))) == 6
+    assert len(list((runs / "exp" / "vis").glob("*.png"))) == 6
+    assert (runs / "two" / "ckpt" / "001net_trm.pth").is_file()
+    for name, count in (("exp", 6), ("released", 6), ("coco", 4), ("mine", 4)):
+        assert len(list((runs / name / "dict").glob("*.npy"))) == count, name
+    assert (runs / "coco" / "eval_cam.json").is_file()
+
+
+def test_commands_and_links_of_the_other_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for script in re.findall(r"^\s*(?:python|bash|torchrun [-\w ]*?\d) ([\w/]+\.(?:py|sh))\b", text, re.MULTILINE):
+            assert (ROOT / script).is_file(), f"{page.name}: {script}"
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -1,0 +1,286 @@
+"""CTI from training to score, and what interrupts a training: it goes on exactly, or stops with everything kept."""
+
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from common.checkpoint import Checkpoints, Position
+from common.dist import Processes
+from common.errors import UserError
+from common.files import ROOT, load_torch
+from common.seeds import read_seed
+from common.training import LossWatch, ProgressLine, label_accuracy
+from tests.helpers import Scripts, assert_same, contents, failure, last, metrics
+
+TRAIN = "methods/cti/train_trm.py"
+# Two epochs of 6 steps, with everything that has a state: stochastic depth, memory, workers, a log line every 4 steps.
+EXACT = ("runtime.num_workers=2", "train.print_freq=4", "train.validate_from=1")
+
+
+@pytest.fixture(scope="module")
+def whole(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """An uninterrupted run of `EXACT`: its last checkpoint, weights and metrics."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("whole"))
+        assert Scripts(patch, experiment).train("whole", *EXACT) == 0
+        folder = Path("experiment/whole/ckpt").absolute()
+        return SimpleNamespace(last=last("whole"), metrics=metrics("whole"), folder=folder)
+
+
+def assert_ends_like(name: str, whole: SimpleNamespace) -> None:
+    """A run has the same last checkpoint, epoch files and metrics, bitwise."""
+    assert_same(last(name), whole.last)
+    assert_same(metrics(name), whole.metrics)
+    for file in ("000net_trm.pth", "001net_trm.pth", "best.pth"):
+        assert_same(load_torch(f"experiment/{name}/ckpt/{file}"), load_torch(whole.folder / file), file)
+
+
+def test_train_infer_evaluate(scripts: Scripts) -> None:
+    """The three commands of the README, as a user runs them: two steps, six seeds, one score."""
+    code, output, errors = scripts.run(TRAIN, "x", "train.max_steps=2", "train.validate_from=0")
+    assert code == 0, errors
+    run = Path("experiment/x")
+    assert "RANDOM weights" in output and "done: 2 steps" in output and "mIoU" in output
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "ckpt"}
+    assert set(contents(run / "ckpt")) == {"000net_trm.pth", "best.pth", "last.pth"}
+    lines = metrics("x")
+    assert [(line["step"], line["kind"]) for line in lines] == [(1, "train"), (2, "train"), (2, "validation")]
+    terms = {"total", "cls", "pcls", "cls_view2", "pcls_view2", "bg", "intra", "cross", "lr"}
+    assert terms <= lines[0].keys() and "done: 2 steps" in (run / "log.txt").read_text()
+
+    code, output, errors = scripts.run("methods/cti/infer_trm.py", "x", "--load_epo", 0, "--dict")
+    assert code == 0, errors
+    assert "6 seeds written, 0 were there" in output and "mIoU at threshold" in output
+    seeds = {path.stem: read_seed(path) for path in (run / "dict").iterdir()}
+    assert len(seeds) == 6 and all(seed for seed in seeds.values())
+    assert (run / "eval_cam.json").is_file()
+
+    code, output, errors = scripts.run("evaluation.py", "x", "--dict_dir", "dict", "--list", "val", "--out", "again")
+    assert code == 0, errors
+    assert (run / "again.csv").read_bytes() == (run / "eval_cam.csv").read_bytes()
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has this process get SIGTERM during the n-th step of the next training; 0: not at all."""
+    advance, left = ProgressLine.advance, [0]
+
+    def count(line: ProgressLine) -> None:
+        advance(line)
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ProgressLine, "advance", count)
+    return lambda step: left.__setitem__(0, step)
+
+
+@pytest.mark.parametrize("step", [3, 6, 7, 12])
+def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
+    scripts: Scripts, whole: SimpleNamespace, interrupt: Callable, step: int
+) -> None:
+    """Stopped inside an epoch, at its end, just after: weights, optimiser, memory, random states, every log line."""
+    assert whole.last["memory"]["counts"].min() > 0 and whole.last["position"]["total_steps"] == 12
+    interrupt(step)
+    assert scripts.train("x", *EXACT) == 143
+    assert last("x")["position"]["total_steps"] == step
+    interrupt(0)
+    assert scripts.train("x", "--resume") == 0
+    assert_ends_like("x", whole)
+
+
+def test_a_run_may_be_stopped_after_every_step(scripts: Scripts, whole: SimpleNamespace, interrupt: Callable) -> None:
+    """And resumed with other workers."""
+    interrupt(1)
+    assert scripts.train("x", *EXACT, "runtime.num_workers=0") == 143
+    for step in range(2, 13):
+        interrupt(1)
+        assert scripts.train("x", "--resume") == 143
+        assert last("x")["position"]["total_steps"] == step
+    assert scripts.train("x", "--resume") == 0
+    assert_ends_like("x", whole)
+
+
+def test_a_run_ends_at_its_step_limit(scripts: Scripts) -> None:
+    """Also in the middle of an epoch; resumed, it does what a higher limit leaves, and nothing more when it is done."""
+    assert scripts.train("x", "train.max_steps=2") == 0
+    assert scripts.train("x", "--resume", "train.max_steps=8") == 0
+    before = contents("experiment/x/ckpt")
+    assert set(before) == {"000net_trm.pth", "001net_trm.pth", "last.pth"}
+    assert last("x")["position"]["total_steps"] == 8 == len(metrics("x"))
+    assert scripts.train("x", "--resume") == 0
+    assert contents("experiment/x/ckpt") == before
+
+
+def test_sigterm_to_the_whole_job_saves_a_checkpoint(scripts: Scripts) -> None:
+    """As schedulers and torchrun send it, to workers too: exit code 143, and the resumed run ends like another."""
+    longer = ("runtime.num_workers=2", "train.print_freq=4", "train.epochs=8", "train.save_epochs=8")
+    process = scripts.start(TRAIN, "x", *longer)
+    log, deadline = Path("experiment/x/metrics.jsonl"), time.time() + 120
+    while time.time() < deadline and process.poll() is None and not (log.is_file() and log.read_text()):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in errors, errors
+    steps = last("x")["position"]["total_steps"]
+    assert 4 <= steps < 48 and f"signal 15 after step {steps};" in Path("experiment/x/log.txt").read_text()
+    assert scripts.train("x", "--resume") == scripts.train("y", *longer) == 0
+    assert_same(last("x"), last("y"))
+    assert_same(metrics("x"), metrics("y"))
+
+
+def test_a_failed_validation_is_made_up_for(scripts: Scripts, whole: SimpleNamespace, monkeypatch) -> None:
+    """The epoch's steps are saved before it begins; the resumed run validates and goes on."""
+
+    def fail(*args: Any) -> None:
+        raise UserError("the mask is damaged")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="mask is damaged"):
+        patch.setattr("methods.cti.train_trm.validate", fail)
+        scripts.train("x", *EXACT)
+    assert last("x")["position"]["total_steps"] == 12
+    assert scripts.train("x", "--resume") == 0
+    assert_ends_like("x", whole)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(scripts: Scripts, capsys: pytest.CaptureFixture) -> None:
+    """It names terms and images; the checkpoint from before is kept, and the metrics file holds numbers only."""
+    assert scripts.train("x", "train.max_steps=4") == 0
+    before = contents("experiment/x/ckpt")
+    message = failure(capsys, scripts.train, "x", "--resume", "train.max_steps=0", "optim.lr=1e30")
+    assert re.search(r"not finite: total, cls, .* in a batch of the images 2026_0000\d\d, ", message), message
+    assert contents("experiment/x/ckpt") == before
+    assert all(value == value for line in metrics("x") for value in line.values())
+    assert scripts.train("x", "--resume", "optim.lr=1e-3") == 0
+    assert [line["step"] for line in metrics("x")] == list(range(1, 13))
+
+
+def test_terms_and_images_are_named() -> None:
+    """The first batch with a term that is not finite, one step later or when asked."""
+    watch = LossWatch(["total", "bg"], ["a", "b", "c"])
+    good, bad = ({"total": torch.tensor(1.0), "bg": torch.tensor(value)} for value in (2.0, float("nan")))
+    watch.add(good, torch.tensor([0, 1]))
+    watch.add(bad, torch.tensor([2, 0]))
+    with pytest.raises(UserError, match="not finite: bg, in a batch of the images c, a"):
+        watch.averages(Processes())
+    watch = LossWatch(["total", "bg"], ["a", "b", "c"])
+    watch.add(good, torch.tensor([0, 1]))
+    watch.add({"total": torch.tensor(3.0), "bg": torch.tensor(0.0)}, torch.tensor([2]))
+    assert watch.averages(Processes()) == {"total": 2.0, "bg": 1.0}
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """A step may spoil them without a loss that shows it yet."""
+    model = torch.nn.Linear(2, 2)
+    checkpoints = Checkpoints(tmp_path, model, {}, {}, Processes(), {})
+    checkpoints.save_last(Position())
+    before = contents(tmp_path)
+    with torch.no_grad():
+        model.weight[0, 1] = float("inf")
+    for save in (lambda: checkpoints.save_last(Position()), lambda: checkpoints.save_epoch(0), checkpoints.save_best):
+        with pytest.raises(UserError, match="weights are not finite after the last step: weight"):
+            save()
+    assert contents(tmp_path) == before
+
+
+def test_a_used_run_folder(scripts: Scripts, capsys: pytest.CaptureFixture) -> None:
+    """Refused; continued with --resume; emptied with --overwrite, but not for a run that cannot start."""
+    run = Path("experiment/x")
+    assert scripts.train("x", "train.max_steps=1") == 0
+    before = contents(run / "ckpt")
+    for arguments, words in (
+        ((), "not empty.*--resume.*--overwrite"), (("--resume", "--overwrite"), "give one of them"),
+        (("--overwrite", "data.root=nowhere"), "no PASCAL VOC 2012 at nowhere"),
+        (("--resume", "train.batch_size=8"), "train.batch_size was 4, is 8"),
+        (("--resume", "runtime.seed=1"), "runtime.seed was 0, is 1"),
+        (("--resume", "model.depth=3"), "does not fit this run"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            scripts.train("x", *arguments)
+    assert contents(run / "ckpt") == before
+    assert scripts.train("x", "--resume", "train.max_steps=2") == 0
+    assert last("x")["position"]["total_steps"] == 2
+    (run / "mine").touch()
+    assert scripts.train("x", "--overwrite", "train.max_steps=1") == 0
+    assert not (run / "mine").exists() and last("x")["position"]["total_steps"] == 1
+    assert [line["step"] for line in metrics("x")] == [1]
+
+
+def test_nothing_to_resume(scripts: Scripts) -> None:
+    """No folder, no configuration, no checkpoint, a damaged one."""
+    with pytest.raises(UserError, match="no run folder experiment/x"):
+        scripts.train("x", "--resume")
+    assert scripts.train("x", "train.max_steps=1") == 0
+    file = Path("experiment/x/ckpt/last.pth")
+    content = file.read_bytes()
+    for damaged in (content[: len(content) // 2], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"last\.pth cannot be read.*complete"):
+            scripts.train("x", "--resume")
+    torch.save({"model": {}}, file)
+    with pytest.raises(UserError, match=r"last\.pth does not fit this run"):
+        scripts.train("x", "--resume")
+    shutil.rmtree("experiment/x/ckpt")
+    with pytest.raises(UserError, match=r"nothing to resume: no .*last\.pth"):
+        scripts.train("x", "--resume")
+    Path("experiment/x/config.yaml").unlink()
+    with pytest.raises(UserError, match=r"nothing to resume: no .*config\.yaml"):
+        scripts.train("x", "--resume")
+
+
+def test_a_run_that_cannot_start_leaves_nothing(scripts: Scripts) -> None:
+    """The corrected command may use the same name."""
+    for wrong in ("data.root=nowhere", "train.image_list=nothing", "train.batch_size=5000", "model.pretrained=no.pth"):
+        with pytest.raises(UserError):
+            scripts.train("x", wrong)
+        assert not Path("experiment").exists()
+
+
+def test_accumulation_gives_the_same_step(scripts: Scripts) -> None:
+    """Two micro-batches of 2 or one of 4: nearly the same weights, without the losses that look beyond an image."""
+    fixed = ("loss.weights=[0, 0, 0]", "model.drop_path=0", "train.max_steps=3", "optim.warmup_epochs=0")
+    for accumulation in (1, 2):
+        assert scripts.train(str(accumulation), *fixed, f"train.accumulation={accumulation}") == 0
+    one, two = last("1"), last("2")
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=1e-3, atol=2e-5, msg=name)
+    for line, other in zip(metrics("1"), metrics("2"), strict=True):
+        assert all(other[name] == pytest.approx(line[name], rel=1e-3) for name in ("total", "cls", "pcls_view2", "lr"))
+    with pytest.raises(UserError, match="does not divide by 1 process"):
+        scripts.train("3", *fixed, "train.accumulation=3")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_other_number_formats(scripts: Scripts, precision: str) -> None:
+    """They run on a CPU; the weights stay float32."""
+    assert scripts.train("x", "train.max_steps=5", f"runtime.precision={precision}") == 0
+    assert {value.dtype for value in last("x")["model"].values()} == {torch.float32}
+    assert metrics("x")[-1]["cross"] > 0
+
+
+def test_checkpoints_are_kept_as_configured(scripts: Scripts) -> None:
+    """Every second epoch and the last one."""
+    assert scripts.train("x", "train.epochs=3", "train.save_epochs=2", "train.batch_size=24") == 0
+    assert set(contents("experiment/x/ckpt")) == {"001net_trm.pth", "002net_trm.pth", "last.pth"}
+
+
+def test_accuracy_is_the_share_of_labels_among_the_largest_logits() -> None:
+    """Images without a label do not count."""
+    logits = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 0.0, 1.0]])
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    assert label_accuracy(logits, labels) == 0.25
+    assert label_accuracy(logits, torch.zeros(3, 3)) == 0
+
+
+def test_repository_is_found_from_anywhere(scripts: Scripts) -> None:
+    """Configurations ship with the code; runs are written where the user is."""
+    assert Path.cwd() != ROOT and not Path("configs").exists()
