@@ -68,8 +68,9 @@ class Checkpoints:
         """Saves everything needed to go on bitwise, the random states of all processes included."""
         own = self.processes.gather_objects({name: part.state_dict() for name, part in self.own_parts.items()})
         if self.processes.is_main:
-            content = {name: dict(part.state_dict()) for name, part in self.parts.items()}
-            save_torch(self.last, {**content, "model": self._weights(), "position": asdict(position), "own": own, "identity": self.identity})
+            content: dict[str, Any] = {name: dict(part.state_dict()) for name, part in self.parts.items()}
+            content |= {"model": self._weights(), "position": asdict(position), "own": own, "identity": self.identity}
+            save_torch(self.last, content)
         self.processes.barrier()
 
     def save_epoch(self, epoch: int) -> None:
@@ -83,7 +84,11 @@ class Checkpoints:
             save_torch(self.folder / "best.pth", self._weights())
 
     def _weights(self) -> dict[str, Tensor]:
-        """The network's state dict; refused when a step has just spoilt it, which the losses only show in the next one."""
+        """The network's state dict.
+
+        Raises:
+            UserError: the last step has spoilt it, which the losses only show in the next one.
+        """
         state = dict(self.model.state_dict())
         broken = [name for name, value in state.items() if not value.isfinite().all()]
         if broken:

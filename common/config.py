@@ -153,12 +153,14 @@ def _read_yaml(path: Path) -> dict:
         raise UserError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold sections with keys, not {type(content).__name__}")
-    return {name: keys for name, keys in content.items() if keys is not None}  # a section with nothing under it
+    return content
 
 
 def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
+    sections = [name for name in config if isinstance(config[name], DictConfig)]
+    update = {name: keys for name, keys in update.items() if name not in sections or keys is not None}  # none under it
     for name, keys in update.items():
-        if name in config and not isinstance(keys, dict):
+        if name in sections and not isinstance(keys, dict):
             raise UserError(f"{name} in {source} is a section: it takes keys such as {name}.{next(iter(config[name]))}")
     try:
         return OmegaConf.merge(config, OmegaConf.create(update))

@@ -39,8 +39,9 @@ def explained(error: Exception) -> str:
         return str(error)
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return (
-            f"a data-loader worker process died ({str(error).splitlines()[0]}). Mostly this is a lack of memory or of "
-            "shared memory: use fewer workers or a smaller batch, or enlarge /dev/shm. What was written before is intact."
+            f"a data-loader worker process died ({str(error).splitlines()[0]}). Mostly this is a lack of memory or "
+            "of shared memory: use fewer workers or a smaller batch, or enlarge /dev/shm. What was written before is "
+            "intact."
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error}. What was written before is intact."

@@ -16,12 +16,14 @@ from common.runtime import Runtime
 from common.seeds import seed_path
 
 
-def scored_images(data: DataConfig, list_name: str) -> ImageSet:
+def scored_images(data: DataConfig, list_name: str, config: EvalConfig) -> ImageSet:
     """The images of a list that seeds are to be scored on.
 
     Raises:
-        UserError: as `ImageSet`; or masks are missing, which is better known before a training than in the middle.
+        UserError: as `ImageSet`; or masks are missing or the thresholds unusable, which is better known before a
+            training than in the middle.
     """
+    config.grid()
     images = ImageSet(data, list_name)
     missing = [path for path in map(images.mask_path, images.ids) if not path.is_file()]
     if missing:
@@ -38,12 +40,15 @@ def score_seeds(
     """Scores the seeds of an image set without writing them; the work is shared by all processes.
 
     Raises:
-        UserError: a mask is missing.
+        UserError: a mask is missing or does not fit its image.
     """
     counts = SweepCounts(len(images.classes) + 1, config.grid())
     masks = MaskFiles(images.config, images.list_name)
     for index, seed in infer_seeds(cams_of, images, infer, runtime, title="scoring seeds"):
-        counts.add(seed, masks(images.ids[index]))
+        try:
+            counts.add(seed, masks(images.ids[index]))
+        except UserError as error:
+            raise UserError(f"the seed of {images.ids[index]} cannot be scored: {error}") from error
     counts = summed(counts, runtime.processes)
     return Evaluation("cam", images.classes, counts, config, len(set(images.ids)), images.list_name, "seeds in memory")
 

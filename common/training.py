@@ -150,7 +150,7 @@ class LossWatch:
 
     def state_dict(self) -> dict[str, Any]:
         """What the next averages are made of, so that a resumed run logs the same numbers."""
-        return {"sum": self._sum, "count": self._count}
+        return {"sum": None if self._sum is None else self._sum.cpu(), "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what `state_dict` returned."""

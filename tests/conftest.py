@@ -1,6 +1,7 @@
 """Options and fixtures of the whole suite."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments = ("--train", 24, "--val", 6, "--size", 48, "--workers", 2)
         assert call(patch, "make_shapes", "--root", root, *arguments) == 0
     return root
+
+
+@pytest.fixture
+def own_data(shapes: Path, tmp_path: Path) -> Path:
+    """A copy of the data set that a test may damage."""
+    shutil.copytree(shapes, tmp_path / "own")
+    return tmp_path / "own"
 
 
 @pytest.fixture(scope="session")

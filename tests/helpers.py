@@ -75,7 +75,10 @@ class Scripts:
         experiment = ("--exp", self._experiment) if script.startswith("methods/") else ()
         command = [sys.executable, *launcher, ROOT / script, "--name", name, *experiment, *arguments]
         pipe, environment = subprocess.PIPE, {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as in this process
-        return subprocess.Popen(list(map(str, command)), stdout=pipe, stderr=pipe, env=environment, text=True, start_new_session=True)
+        return subprocess.Popen(
+            [str(part) for part in command], stdout=pipe, stderr=pipe, env=environment, text=True,
+            start_new_session=True,
+        )  # fmt: skip
 
     def run(self, script: str, name: str, *arguments: object, launcher: tuple = ()) -> tuple[int, str, str]:
         """Runs a script as a user does: exit code, output, errors."""

@@ -119,7 +119,7 @@ def test_exp_is_a_name_or_a_path(tmp_path: Path) -> None:
     assert config_path("cti_cvpr24") == config_path(str(CONFIG_DIR / "cti_cvpr24.yaml"))
     (tmp_path / "own.yaml").write_text("")
     assert config_path(str(tmp_path / "own.yaml")) == tmp_path / "own.yaml"
-    with pytest.raises(UserError, match="no configuration 'cti_cvpr25'.*There are: .*cti_coco_cvpr24, cti_cvpr24"):
+    with pytest.raises(UserError, match=r"no configuration 'cti_cvpr25'.*There are: .*cti_coco_cvpr24, cti_cvpr24"):
         config_path("cti_cvpr25")
 
 
@@ -134,10 +134,10 @@ def test_texts_are_taken_as_they_are() -> None:
 def test_flags_of_the_papers_commands() -> None:
     """Each sets the key it stands for; in mixed order with key=value, which is stronger."""
     config = trained(
-        "--W", "0.1", "1", "1", "train.save_epochs=5", "--batch_size", "32", "--scale", "0.3,1.1", "--scale2", "0.2", "1",
-        "--data-path", "somewhere", "--data-set", "coco14", "--train_list", "train14", "--val_list", "val14",
-        "--epochs", "7", "--num_workers", "3", "--lr", "1e-4", "--warmup-epochs", "2", "--print_freq", "9", "--seed", "5",
-        "--drop-path", "0.2", "--input-size", "128", "train.epochs=9",
+        "--W", "0.1", "1", "1", "train.save_epochs=5", "--batch_size", "32", "--scale", "0.3,1.1",
+        "--scale2", "0.2", "1", "--data-path", "somewhere", "--data-set", "coco14", "--train_list", "train14",
+        "--val_list", "val14", "--epochs", "7", "--num_workers", "3", "--lr", "1e-4", "--warmup-epochs", "2",
+        "--print_freq", "9", "--seed", "5", "--drop-path", "0.2", "--input-size", "128", "train.epochs=9",
     )  # fmt: skip
     assert config.loss.weights == [0.1, 1, 1] and config.train.save_epochs == 5 and config.train.batch_size == 32
     assert config.views.scale == [0.3, 1.1] and config.views.scale2 == [0.2, 1]

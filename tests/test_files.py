@@ -36,7 +36,7 @@ def test_a_full_disk_leaves_the_previous_file(tmp_path: Path, monkeypatch, mode:
     """However much of the new file was written; no temporary file stays."""
     (tmp_path / "x").write_text("before")
     fill_disk(monkeypatch, room)
-    with pytest.raises(UserError, match="could not write .*x: No space left on device.*intact"):
+    with pytest.raises(UserError, match=r"could not write .*x: No space left on device.*intact"):
         with atomic_write(tmp_path / "x", mode) as file:
             for _ in range(3000):
                 file.write("after " if mode == "w" else b"after ")

@@ -9,15 +9,7 @@ from common.data.dataset import DataConfig, ImageSet
 from common.errors import UserError
 from tests.datasets import call, run, script
 
-SMALL = ("--train", 24, "--val", 6, "--size", 48, "--workers", 2)
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    with pytest.MonkeyPatch.context() as patch:
-        assert call(patch, "make_shapes", "--root", root, *SMALL) == 0
-    return root
+SMALL = ("--train", 24, "--val", 6, "--size", 48, "--workers", 2)  # as the fixture `shapes`
 
 
 def _contents(root: Path) -> dict[str, bytes]:

@@ -19,8 +19,9 @@ def test_peak_follows_the_global_batch() -> None:
 
 @pytest.mark.parametrize(
     ("epoch", "expected"),
-    [(0, 1e-6), (1, 1.33e-5), (4, 5.02e-5), (5, 6.1606e-5), (10, 5.8983e-5), (30, 3.625e-5), (59, 1.0036e-5), (60, 1e-5)],
-)
+    [(0, 1e-6), (1, 1.33e-5), (4, 5.02e-5), (5, 6.1606e-5), (10, 5.8983e-5), (30, 3.625e-5), (59, 1.0036e-5),
+     (60, 1e-5)],
+)  # fmt: skip
 def test_rates_by_epoch(epoch: int, expected: float) -> None:
     """The published schedule: warm-up, then a cosine that is not shifted by it."""
     assert cosine_lr(epoch, 60, PEAK, CONFIG) == pytest.approx(expected, rel=1e-4)

@@ -91,7 +91,7 @@ def test_a_poor_match_is_refused(strict: bool) -> None:
     """Foreign names; and with ``strict`` also one tensor too few or too many."""
     model = CTI(SMALL, 3)
     state = dict(model.state_dict())
-    with pytest.raises(UserError, match="0 of .* tensors loaded"):
+    with pytest.raises(UserError, match=r"0 of .* tensors loaded"):
         load_checked(model, {"layer1.weight": torch.zeros(3)}, "a ResNet", strict)
     fewer = {name: value for name, value in state.items() if name != "head.bias"}
     more = {**state, "fc.weight": torch.zeros(3)}

@@ -156,7 +156,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(scripts: Scripts, capsys: pytes
     """It names terms and images; the checkpoint from before is kept, and the metrics file holds numbers only."""
     assert scripts.train("x", "train.max_steps=4") == 0
     before = contents("experiment/x/ckpt")
-    message = failure(capsys, scripts.train, "x", "--resume", "train.max_steps=0", "optim.lr=1e30")
+    ruinous = ("optim.lr=1e30", "optim.warmup_epochs=0")
+    message = failure(capsys, scripts.train, "x", "--resume", "train.max_steps=0", *ruinous)
     assert re.search(r"not finite: total, cls, .* in a batch of the images 2026_0000\d\d, ", message), message
     assert contents("experiment/x/ckpt") == before
     assert all(value == value for line in metrics("x") for value in line.values())
@@ -247,12 +248,14 @@ def test_a_run_that_cannot_start_leaves_nothing(scripts: Scripts) -> None:
 
 def test_accumulation_gives_the_same_step(scripts: Scripts) -> None:
     """Two micro-batches of 2 or one of 4: nearly the same weights, without the losses that look beyond an image."""
-    fixed = ("loss.weights=[0, 0, 0]", "model.drop_path=0", "train.max_steps=3", "optim.warmup_epochs=0")
+    fixed = (
+        "loss.weights=[0, 0, 0]", "model.drop_path=0", "train.max_steps=3", "optim.warmup_epochs=0", "optim.eps=1e-3",
+    )  # fmt: skip
     for accumulation in (1, 2):
         assert scripts.train(str(accumulation), *fixed, f"train.accumulation={accumulation}") == 0
     one, two = last("1"), last("2")
     for name, value in one["model"].items():
-        torch.testing.assert_close(two["model"][name], value, rtol=1e-3, atol=2e-5, msg=name)
+        torch.testing.assert_close(two["model"][name], value, rtol=1e-4, atol=1e-6, msg=name)
     for line, other in zip(metrics("1"), metrics("2"), strict=True):
         assert all(other[name] == pytest.approx(line[name], rel=1e-3) for name in ("total", "cls", "pcls_view2", "lr"))
     with pytest.raises(UserError, match="does not divide by 1 process"):

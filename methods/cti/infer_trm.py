@@ -32,7 +32,7 @@ def main() -> None:
     if args.dict:
         images = ImageSet(config.data, infer.image_list)
     else:
-        images = scored_images(config.data, infer.eval_list or infer.image_list)
+        images = scored_images(config.data, infer.eval_list or infer.image_list, config.eval)
 
     # Model
     checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo)

@@ -37,7 +37,7 @@ def main() -> int:
 
     # Data
     images = ImageSet(config.data, train.image_list)
-    val_images = scored_images(config.data, train.val_list) if train.validates_at_all() else None
+    val_images = scored_images(config.data, train.val_list, config.eval) if train.validates_at_all() else None
     views = [
         train_transform(config.model.img_size, config.views.scale, config.views.interpolation),
         train_transform(config.model.img_size, config.views.scale2, config.views.interpolation, config.views.auto_augment),

@@ -45,8 +45,9 @@ def full_memory() -> TokenMemory:
 
 
 def step(
-    model: CTI, config: LossConfig, views: tuple[Tensor, Tensor], memory: TokenMemory, labels: Tensor = LABELS, epoch: int = 0
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    model: CTI, config: LossConfig, views: tuple[Tensor, Tensor], memory: TokenMemory, labels: Tensor = LABELS,
+    epoch: int = 0,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # fmt: skip
     """Losses and gradients of one step; the memory is changed."""
     model.zero_grad(set_to_none=True)
     losses = CTIStep(model, config, memory)(*views, labels, epoch)
@@ -54,7 +55,7 @@ def step(
     return losses, {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
 
 
-def assert_equal_steps(first: tuple[dict, dict], second: tuple[dict, dict], terms: tuple[str, ...] = LOSS_TERMS) -> None:
+def assert_equal_steps(first: tuple[dict, dict], second: tuple[dict, dict], terms: tuple = LOSS_TERMS) -> None:
     """The same losses and gradients, to float tolerance."""
     for name in ("total", *terms):
         torch.testing.assert_close(first[0][name], second[0][name], rtol=1e-5, atol=1e-7, msg=name)
