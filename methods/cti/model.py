@@ -92,13 +92,17 @@ class CTI(ViTBackbone):
         base = torch.cat([self.bg_token[0], self.cls_token[0].expand(self.num_classes, -1)])  # K D
         return made + base + self.pos_embed_cls[0]
 
-    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens [T; P] (B, K+N, D) of images (B, 3, H, W), and the patch grid (h, w)."""
+    def embed(self, images: Tensor, class_tokens: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens [T; P] (B, K+N, D) of images (B, 3, H, W), and the patch grid (h, w).
+
+        Args:
+            class_tokens: T, where several passes share it (the tokenizer holds up to 60 M weights); None computes it.
+        """
         patches = self.embed_patches(images)  # B D h w
         height, width = patches.shape[-2:]
         patches = patches.flatten(2).transpose(1, 2) + resize_position_grid(self.pos_embed_pat, height, width)
-        tokens = self.class_tokens().to(patches.dtype).expand(len(images), -1, -1)
-        return torch.cat([tokens, patches], dim=1), (height, width)
+        class_tokens = self.class_tokens() if class_tokens is None else class_tokens
+        return torch.cat([class_tokens.to(patches.dtype).expand(len(images), -1, -1), patches], dim=1), (height, width)
 
     def run_blocks(
         self,
@@ -159,18 +163,24 @@ class CTI(ViTBackbone):
         trace = self.run_blocks(tokens, maps, infusion, -1 if swap_idx is None else swap_idx, keep=range(self.depth))
         return Output(*self.read_heads(trace.tokens, grid), trace)
 
+    @torch.no_grad()
     def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """The function that seed inference calls: images (B, 3, H, W) to maps (B, C, h, w) of one kind, see `seed_maps`."""
-        return lambda images: self.seed_maps(images, kind)[:, 1:]
+        """The function that seed inference calls: images (B, 3, H, W) to maps (B, C, h, w) of one kind, see `seed_maps`.
+
+        It keeps the class tokens of the present weights.
+        """
+        class_tokens = self.class_tokens()
+        return lambda images: self.seed_maps(images, kind, class_tokens)[:, 1:]
 
     @torch.no_grad()
-    def seed_maps(self, images: Tensor, kind: str = "rcams") -> Tensor:
+    def seed_maps(self, images: Tensor, kind: str = "rcams", class_tokens: Tensor | None = None) -> Tensor:
         """The maps that become seeds, (B, K, h, w), summed over all layers.
 
         Args:
             kind: ``rcams`` = attn @ (mtatt * F), the method's; ``fcams`` = mtatt * F; ``cams`` = F.
+            class_tokens: see `embed`.
         """
-        tokens, grid = self.embed(images)
+        tokens, grid = self.embed(images, class_tokens)
         count = self.num_tokens
         if kind == "rcams":  # class rows and patch rows are sums over the same layers: one sum of whole maps
             total = tokens.new_zeros(len(tokens), tokens.shape[1], tokens.shape[1], dtype=torch.float32)
