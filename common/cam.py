@@ -10,7 +10,8 @@ EPSILON = 1e-5
 
 
 def max_norm(maps: Tensor) -> Tensor:
-    """Normalises each map over its pixels to [0, 1): relu(r - min r - e) / (max r - min r + e), r = relu(map), e = 1e-5.
+    """Normalises each map over its pixels to [0, 1): relu(r - min r - e) / (max r - min r + e), r = relu(map), e =
+    1e-5.
 
     Gradients flow through the minimum and the maximum, as in the references. Maps (..., h, w).
     """
@@ -30,8 +31,8 @@ def multi_view_cams(
     """CAMs of the labelled classes, summed over views and normalised.
 
     Each view's maps are brought to the image's size (bilinear), flipped back and summed; the sum is normalised once. On
-    accelerators image and mirror image are one batch; on CPUs one follows the other, as larger activations leave the cache.
-    Classes without a label are dropped before upsampling: a map's value does not depend on the others.
+    accelerators image and mirror image are one batch; on CPUs one follows the other, as larger activations leave the
+    cache. Classes without a label are dropped before upsampling: a map's value does not depend on the others.
 
     Args:
         cams_of: maps images (b, 3, H, W) to foreground CAMs (b, C, h, w).
@@ -45,9 +46,15 @@ def multi_view_cams(
     present = [row.nonzero().flatten() for row in labels]
     total = [images.new_zeros((len(classes), *size)) for classes in present]
     for scale in scales:
-        view = images if scale == 1.0 else F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+        view = (
+            images if scale == 1.0 else F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+        )
         views = [view, view.flip(-1)] if flip else [view]
-        maps = [cams_of(part) for part in views] if images.device.type == "cpu" else cams_of(torch.cat(views)).split(len(images))
+        maps = (
+            [cams_of(part) for part in views]
+            if images.device.type == "cpu"
+            else cams_of(torch.cat(views)).split(len(images))
+        )
         for index, classes in enumerate(present):
             if len(classes):
                 total[index] += _upsample(maps[0][index, classes].float(), size)

@@ -1,4 +1,6 @@
-"""Checkpoints: ``last.pth`` to go on from exactly, one bare state dict an epoch under the papers' names, and the best."""
+"""Checkpoints: ``last.pth`` to go on from exactly, one bare state dict an epoch under the papers' names, and the
+best.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -105,10 +107,17 @@ class Checkpoints:
             UserError: there is no ``last.pth``, it is damaged, or it belongs to a run of another set-up.
         """
         if not self.last.is_file():
-            raise UserError(f"nothing to resume: no {self.last}. Start the run without --resume (with --overwrite if its folder is not empty)")
+            raise UserError(
+                f"nothing to resume: no {self.last}. Start the run without --resume (with --overwrite if its folder "
+                f"is not empty)"
+            )
         content = load_torch(self.last)
         try:
-            differing = {key: (content["identity"].get(key), value) for key, value in self.identity.items() if content["identity"].get(key) != value}
+            differing = {
+                key: (content["identity"].get(key), value)
+                for key, value in self.identity.items()
+                if content["identity"].get(key) != value
+            }
             if differing:
                 text = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in differing.items())
                 raise UserError(f"{self.last} cannot be resumed under this configuration: {text}")
@@ -138,7 +147,11 @@ def epoch_checkpoint(folder: Path, epoch: int | None) -> Path:
         path = folder / EPOCH_FILE.format(epoch)
         if path.is_file():
             return path
-        known = f"There are epochs {int(there[0].name[:3])} to {int(there[-1].name[:3])}." if there else "There is no epoch file at all."
+        known = (
+            f"There are epochs {int(there[0].name[:3])} to {int(there[-1].name[:3])}."
+            if there
+            else "There is no epoch file at all."
+        )
         raise UserError(f"no checkpoint {path}. {known}")
     best = folder / "best.pth"
     if best.is_file():

@@ -1,7 +1,7 @@
 """Typed, strict configuration: dataclass defaults <- YAML <- papers' flags <- ``key=value`` from the command line.
 
-One dataclass describes an experiment; its sections (``data``, ``model``, ``train``, ``infer``, ...) are dataclasses whose
-fields are made by `option`, with a sentence each and, where a paper's own command had a flag for it, that flag.
+One dataclass describes an experiment; its sections (``data``, ``model``, ``train``, ``infer``, ...) are dataclasses
+whose fields are made by `option`, with a sentence each and, where a paper's own command had a flag for it, that flag.
 Unknown keys and wrong types are errors that name the key.
 """
 
@@ -107,7 +107,9 @@ def config_path(name: str) -> Path:
         if candidate.is_file():
             return candidate
     known = sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
-    raise UserError(f"no configuration {name!r}: looked for {', '.join(map(str, candidates))}. There are: {', '.join(known)}")
+    raise UserError(
+        f"no configuration {name!r}: looked for {', '.join(map(str, candidates))}. There are: {', '.join(known)}"
+    )
 
 
 def load_config(cls: type, yaml_path: Path | None = None, overrides: Sequence[str] = ()) -> Any:
@@ -166,7 +168,9 @@ def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
         return OmegaConf.merge(config, OmegaConf.create(update))
     except ConfigKeyError as error:
         hint = _similar(str(error.full_key), config)
-        raise UserError(f"unknown configuration key {error.full_key!r} in {source}.{hint} --help lists all keys.") from error
+        raise UserError(
+            f"unknown configuration key {error.full_key!r} in {source}.{hint} --help lists all keys."
+        ) from error
     except OmegaConfBaseException as error:
         detail = str(error.msg or error).splitlines()[0]
         where = f"configuration key {error.full_key!r}" if error.full_key else "a configuration key"
@@ -207,7 +211,9 @@ def script_parser(description: str, cls: type | None = None, unused: Sequence[st
     if cls is None:
         return argparse.ArgumentParser(description=description.strip(), formatter_class=_Help, allow_abbrev=False)
     keys = [leaf for leaf in leaves(cls()) if not {leaf.key, leaf.key.split(".")[0]} & set(unused)]
-    parser = argparse.ArgumentParser(description=description.strip(), epilog=_key_table(keys), formatter_class=_Help, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=description.strip(), epilog=_key_table(keys), formatter_class=_Help, allow_abbrev=False
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set any configuration key (listed below)")
     for leaf in keys:
         if leaf.flags:
@@ -216,12 +222,14 @@ def script_parser(description: str, cls: type | None = None, unused: Sequence[st
     return parser
 
 
-def parse_config(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+def parse_config(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, list[str]]:
     """Parses the command line of a `script_parser`.
 
     Returns:
-        The script's own arguments, and the ``key=value`` texts that the configuration flags and the positional arguments
-        stand for, in order of strength.
+        The script's own arguments, and the ``key=value`` texts that the configuration flags and the positional
+        arguments stand for, in order of strength.
     """
     args = parser.parse_intermixed_args(argv)
     from_flags, positional = [], []
@@ -229,7 +237,9 @@ def parse_config(parser: argparse.ArgumentParser, argv: Sequence[str] | None = N
         if not name.startswith("flag:"):
             continue
         delattr(args, name)
-        if isinstance(value, list):  # "--W 0.1 1 1 train.lr=1e-3" puts the key=value among the numbers; "--scale 0.3,1.2" is a pair
+        if isinstance(
+            value, list
+        ):  # "--W 0.1 1 1 train.lr=1e-3" puts the key=value among the numbers; "--scale 0.3,1.2" is a pair
             positional += [item for item in value if "=" in item]
             value = f"[{', '.join(part for item in value if '=' not in item for part in item.split(','))}]"
         if value is not None:

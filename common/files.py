@@ -45,7 +45,9 @@ def atomic_write(path: str | Path, mode: str = "wb", durable: bool = True) -> It
         os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic on every platform
         temporary = None
     except OSError as error:
-        raise UserError(f"could not write {path}: {error.strerror or error}. The previous file, if any, is intact.") from error
+        raise UserError(
+            f"could not write {path}: {error.strerror or error}. The previous file, if any, is intact."
+        ) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -89,8 +91,10 @@ def load_torch(path: str | Path) -> Any:
             f"(torch.save(model.state_dict(), ...)). Detail: {_first_line(error)}"
         ) from error
     except Exception as error:  # the readers raise a dozen types for damaged files
-        raise UserError(f"{path} cannot be read as weights ({type(error).__name__}: {_first_line(error)}). "
-                        "Is it complete? Copy or download it again.") from error
+        raise UserError(
+            f"{path} cannot be read as weights ({type(error).__name__}: {_first_line(error)}). "
+            "Is it complete? Copy or download it again."
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -101,7 +105,11 @@ def _first_line(error: Exception) -> str:
 _ALLOWED = {
     (module, name)
     for core in ("numpy.core", "numpy._core")
-    for module, name in ((f"{core}.multiarray", "_reconstruct"), (f"{core}.multiarray", "scalar"), (f"{core}.numeric", "_frombuffer"))
+    for module, name in (
+        (f"{core}.multiarray", "_reconstruct"),
+        (f"{core}.multiarray", "scalar"),
+        (f"{core}.numeric", "_frombuffer"),
+    )
 } | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")}
 
 
@@ -124,7 +132,9 @@ def load_npy(path: str | Path) -> Any:
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
             shape, _, dtype = read_header(file)
             if not dtype.hasobject:
                 file.seek(0)
@@ -133,8 +143,10 @@ def load_npy(path: str | Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"no file at {path}") from None
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} is not read: its pickle holds more than arrays ({_first_line(error)}), and reading it "
-                        "could run any code.") from error
+        raise UserError(
+            f"{path} is not read: its pickle holds more than arrays ({_first_line(error)}), and reading it "
+            "could run any code."
+        ) from error
     except Exception as error:  # truncated pickles raise EOFError, ValueError, AttributeError, IndexError, ...
         raise UserError(f"{path} is damaged ({type(error).__name__}: {_first_line(error)})") from error
     is_scalar = isinstance(content, np.ndarray) and content.dtype == object and content.ndim == 0 and shape == ()

@@ -28,7 +28,9 @@ class InferConfig:
     """Seed inference."""
 
     image_list: str = option("train_aug", "Images to write seeds for.", flag="--val_list")
-    eval_list: str = option("train", "Images whose seeds are scored at the end, where there are masks for them; empty: none.")
+    eval_list: str = option(
+        "train", "Images whose seeds are scored at the end, where there are masks for them; empty: none."
+    )
     scales: list[float] = option(
         [1.0], "Image scales whose CAMs are summed.",
         rule=Rule("one or more numbers above 0", lambda scales: bool(scales) and min(scales) > 0),
@@ -54,7 +56,9 @@ class _Images(Dataset):
 
 
 def size_batches(images: ImageSet, batch_size: int) -> list[list[int]]:
-    """Indices in batches of one image size, every image once, largest images first (memory runs out at once or never)."""
+    """Indices in batches of one image size, every image once, largest images first (memory runs out at once or
+    never).
+    """
     by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
     first_of = {image_id: index for index, image_id in reversed(list(enumerate(images.ids)))}
     for index in sorted(first_of.values()):
@@ -77,8 +81,8 @@ def infer_seeds(
 ) -> Iterator[tuple[int, Seed]]:
     """Yields ``(index, seed)`` for this process's share of an image set.
 
-    The batches are the same for any number of processes and after any restart, so the seeds are, too: a batch is left out
-    only when all of its images are done.
+    The batches are the same for any number of processes and after any restart, so the seeds are, too: a batch is left
+    out only when all of its images are done.
 
     Args:
         cams_of: maps images (b, 3, H, W) to foreground CAMs (b, C, h, w).
@@ -89,14 +93,19 @@ def infer_seeds(
     batches = [batch for batch in batches if not all(is_done(images.ids[index]) for index in batch)]
     workers = usable_workers(min(config.num_workers, len(batches)))
     loader = DataLoader(
-        _Images(images), batch_sampler=batches, num_workers=workers, pin_memory=runtime.device.type == "cuda", generator=torch.Generator(),
+        _Images(images), batch_sampler=batches, num_workers=workers, pin_memory=runtime.device.type == "cuda",
+        generator=torch.Generator(),
         worker_init_fn=_one_thread,
     )  # fmt: skip
-    with tqdm(total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True) as bar:
+    with tqdm(
+        total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True
+    ) as bar:
         for indices, pixels in loader:
             labels = torch.from_numpy(images.labels[indices.numpy()])
             with runtime.autocast():
-                cams = multi_view_cams(cams_of, pixels.to(runtime.device, non_blocking=True), labels, config.scales, config.flip)
+                cams = multi_view_cams(
+                    cams_of, pixels.to(runtime.device, non_blocking=True), labels, config.scales, config.flip
+                )
             for index, maps, label in zip(indices.tolist(), cams, labels, strict=True):
                 yield index, dict(zip(label.nonzero().flatten().tolist(), maps.float().cpu().numpy(), strict=True))
             bar.update(len(indices))
@@ -109,7 +118,9 @@ def _one_thread(worker: int) -> None:
 class SeedFolder:
     """Where one inference writes its seeds; knows which are done, and refuses to mix two inferences in one folder."""
 
-    def __init__(self, path: Path, settings: dict, config: InferConfig, runtime: Runtime, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: Path, settings: dict, config: InferConfig, runtime: Runtime, overwrite: bool = False
+    ) -> None:
         """Opens the folder.
 
         Args:
@@ -129,7 +140,8 @@ class SeedFolder:
             same = stamp.is_file() and json.loads(stamp.read_text()) == settings
             if there and not same and not overwrite:
                 raise UserError(
-                    f"{path} holds seeds of another checkpoint or other settings (see {stamp}). Start anew with --overwrite, or write "
+                    f"{path} holds seeds of another checkpoint or other settings (see {stamp}). Start anew with "
+                    f"--overwrite, or write "
                     "elsewhere with --dict_dir"
                 )
             if overwrite:
@@ -148,7 +160,9 @@ class SeedFolder:
         write_seed(self.path, image_id, seed, self.config.format)
 
 
-def write_seeds(cams_of: Callable[[Tensor], Tensor], images: ImageSet, config: InferConfig, runtime: Runtime, seeds: SeedFolder) -> int:
+def write_seeds(
+    cams_of: Callable[[Tensor], Tensor], images: ImageSet, config: InferConfig, runtime: Runtime, seeds: SeedFolder
+) -> int:
     """Writes the seeds of an image set that are not there yet.
 
     Returns:

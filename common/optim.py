@@ -14,15 +14,25 @@ from common.config import at_least, numbers, option
 class OptimConfig:
     """AdamW with a warmed-up cosine schedule."""
 
-    lr: float = option(5e-4, "Learning rate for a global batch of base_batch; it is scaled linearly with the global batch.", flag="--lr")
+    lr: float = option(
+        5e-4,
+        "Learning rate for a global batch of base_batch; it is scaled linearly with the global batch.",
+        flag="--lr",
+    )
     base_batch: int = option(512, "The global batch that lr is stated for.", rule=at_least(1))
     min_lr: float = option(1e-5, "Where the cosine ends (not scaled).", flag=("--min-lr", "--min_lr"))
     warmup_lr: float = option(1e-6, "Where the warm-up starts (not scaled).", flag=("--warmup-lr", "--warmup_lr"))
-    warmup_epochs: int = option(5, "Epochs of linear warm-up; the cosine is not shifted by it.", flag=("--warmup-epochs", "--warmup_epochs"))
-    weight_decay: float = option(0.05, "Weight decay of matrices and kernels.", flag=("--weight-decay", "--weight_decay"))
+    warmup_epochs: int = option(
+        5, "Epochs of linear warm-up; the cosine is not shifted by it.", flag=("--warmup-epochs", "--warmup_epochs")
+    )
+    weight_decay: float = option(
+        0.05, "Weight decay of matrices and kernels.", flag=("--weight-decay", "--weight_decay")
+    )
     betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2))
     eps: float = option(1e-8, "AdamW's epsilon.")
-    schedule: str = option("epoch", "When the learning rate changes: every epoch (reference) or every step.", choices=("epoch", "step"))
+    schedule: str = option(
+        "epoch", "When the learning rate changes: every epoch (reference) or every step.", choices=("epoch", "step")
+    )
 
 
 NO_DECAY = ("cls_token", "pos_embed")
@@ -59,8 +69,8 @@ def scaled_lr(config: OptimConfig, global_batch: int) -> float:
 def cosine_lr(epoch: float, epochs: int, peak: float, config: OptimConfig) -> float:
     """The learning rate in force in an epoch (from 0; fractions for per-step schedules).
 
-    Linear from ``warmup_lr`` to ``peak`` in the warm-up, then a cosine over all ``epochs`` (not shifted, so it sets in a
-    little below the peak), ``min_lr`` after the end.
+    Linear from ``warmup_lr`` to ``peak`` in the warm-up, then a cosine over all ``epochs`` (not shifted, so it sets in
+    a little below the peak), ``min_lr`` after the end.
     """
     if epoch < config.warmup_epochs:
         return config.warmup_lr + epoch * (peak - config.warmup_lr) / config.warmup_epochs

@@ -1,4 +1,6 @@
-"""Weights from files: finding ImageNet backbones, and loading checkpoints with a report and a refusal of poor matches."""
+"""Weights from files: finding ImageNet backbones, and loading checkpoints with a report and a refusal of poor
+matches.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,15 +15,28 @@ from common.files import load_torch
 PRETRAINED_DIR = Path("pretrained")
 
 RANDOM_WEIGHTS = (
-    "WARNING: the backbone starts from RANDOM weights (model.pretrained=none). Seeds will be far below the published ones; "
+    "WARNING: the backbone starts from RANDOM weights (model.pretrained=none). Seeds will be far below the published "
+    "ones; "
     "this is meant for tests, demos and experiments."
 )
 
 # File names under which the public ImageNet weights circulate, in the order they are looked for.
 OFFICIAL_FILES = {
-    "deit_tiny_patch16_224": ("deit_tiny_imagenet.pth", "deit_tiny_patch16_224-a1311bcf.pth", "deit_tiny_patch16_224.safetensors"),
-    "deit_small_patch16_224": ("deit_small_imagenet.pth", "deit_small_patch16_224-cd65a155.pth", "deit_small_patch16_224.safetensors"),
-    "deit_base_patch16_224": ("deit_base_imagenet.pth", "deit_base_patch16_224-b5f2ef4d.pth", "deit_base_patch16_224.safetensors"),
+    "deit_tiny_patch16_224": (
+        "deit_tiny_imagenet.pth",
+        "deit_tiny_patch16_224-a1311bcf.pth",
+        "deit_tiny_patch16_224.safetensors",
+    ),
+    "deit_small_patch16_224": (
+        "deit_small_imagenet.pth",
+        "deit_small_patch16_224-cd65a155.pth",
+        "deit_small_patch16_224.safetensors",
+    ),
+    "deit_base_patch16_224": (
+        "deit_base_imagenet.pth",
+        "deit_base_patch16_224-b5f2ef4d.pth",
+        "deit_base_patch16_224.safetensors",
+    ),
 }
 
 
@@ -48,14 +63,18 @@ def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
         return timm.create_model(f"{arch}.fb_in1k", pretrained=True).state_dict()
     except Exception as error:  # the hub client raises a dozen types when there is no network
         raise UserError(
-            f"no ImageNet weights for {arch}: looked for {', '.join(map(str, candidates))} (from {Path.cwd()}), then asked timm's hub, "
-            f"which failed ({type(error).__name__}). Without a network: fetch {OFFICIAL_FILES[arch][1]} from the public DeiT release on "
-            f"another machine and put it into {PRETRAINED_DIR}/. To train from random weights on purpose: model.pretrained=none"
+            f"no ImageNet weights for {arch}: looked for {', '.join(map(str, candidates))} (from {Path.cwd()}), then "
+            f"asked timm's hub, "
+            f"which failed ({type(error).__name__}). Without a network: fetch {OFFICIAL_FILES[arch][1]} from the "
+            f"public DeiT release on "
+            f"another machine and put it into {PRETRAINED_DIR}/. To train from random weights on purpose: "
+            f"model.pretrained=none"
         ) from error
 
 
 def state_dict_in(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: the file itself, or what is under one of the usual keys; ``module.`` prefixes are dropped.
+    """The state dict in a file: the file itself, or what is under one of the usual keys; ``module.`` prefixes are
+    dropped.
 
     Raises:
         UserError: unreadable, unsafe, or no state dict in it.
@@ -66,7 +85,11 @@ def state_dict_in(path: Path) -> dict[str, Tensor]:
             if isinstance(content.get(key), Mapping):
                 content = content[key]
                 break
-    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
         raise UserError(f"{path} holds no state dict (a mapping of parameter names to tensors)")
     return {name.removeprefix("module."): value for name, value in content.items()}
 
@@ -83,7 +106,11 @@ class Coverage:
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.missing) + len(self.wrong_shape)
         parts = [f"{len(self.loaded)} of {total} tensors loaded"]
-        for title, names in (("missing", self.missing), ("of another shape", self.wrong_shape), ("left over", self.unexpected)):
+        for title, names in (
+            ("missing", self.missing),
+            ("of another shape", self.wrong_shape),
+            ("left over", self.unexpected),
+        ):
             if names:
                 parts.append(f"{len(names)} {title} ({preview(names, 3)})")
         return "; ".join(parts)
@@ -112,7 +139,9 @@ def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: str, str
     )
     poor = len(coverage.loaded) < (len(own) if strict else len(own) / 2)
     if poor or (strict and coverage.unexpected):
-        hint = " Another number of classes? Set data.* to the data set it was trained on." if coverage.wrong_shape else ""
+        hint = (
+            " Another number of classes? Set data.* to the data set it was trained on." if coverage.wrong_shape else ""
+        )
         raise UserError(f"{source} does not fit this model: {coverage}.{hint}")
     with torch.no_grad():
         for name in coverage.loaded:

@@ -20,7 +20,8 @@ EXPERIMENT_DIR = Path("experiment")
 class RunFolder:
     """Paths of one run.
 
-    ``config.yaml`` the resolved configuration; ``log.txt``, ``metrics.jsonl`` and ``tensorboard/`` its course; ``ckpt/`` its
+    ``config.yaml`` the resolved configuration; ``log.txt``, ``metrics.jsonl`` and ``tensorboard/`` its course;
+    ``ckpt/`` its
     checkpoints; ``dict/`` its seeds, ``crf/<alpha>/`` refined ones, ``vis/`` pictures; ``eval_*`` its scores.
     """
 
@@ -54,7 +55,8 @@ class RunFolder:
             raise UserError("--resume continues a run and --overwrite starts it anew; give one of them")
         if self.path.exists() and any(self.path.iterdir()) and not (resume or overwrite):
             raise UserError(
-                f"the run folder {self.path} is not empty. Choose another --name, continue it with --resume, or start anew "
+                f"the run folder {self.path} is not empty. Choose another --name, continue it with --resume, or start "
+                f"anew "
                 "with --overwrite (deletes what is in it)"
             )
 
@@ -71,20 +73,27 @@ class RunFolder:
             UserError: there is none of that name; the message lists those there are.
         """
         if not self.path.is_dir():
-            there = sorted(path.name for path in EXPERIMENT_DIR.glob("*") if path.is_dir()) if EXPERIMENT_DIR.is_dir() else []
+            there = (
+                sorted(path.name for path in EXPERIMENT_DIR.glob("*") if path.is_dir())
+                if EXPERIMENT_DIR.is_dir()
+                else []
+            )
             known = f" There are: {', '.join(there)}." if there else ""
             raise UserError(f"no run folder {self.path} (from {Path.cwd()}).{known}")
         return self
 
 
 class RunLog:
-    """Text to the terminal and ``log.txt``; numbers to ``metrics.jsonl`` and TensorBoard. Silent but on the main process."""
+    """Text to the terminal and ``log.txt``; numbers to ``metrics.jsonl`` and TensorBoard. Silent but on the main
+    process.
+    """
 
     def __init__(self, folder: Path, active: bool = True, resumed_at: int | None = None) -> None:
         """Opens the files.
 
         Args:
-            resumed_at: the step that a resumed run goes on from; what was logged after it is dropped, as it comes again.
+            resumed_at: the step that a resumed run goes on from; what was logged after it is dropped, as it comes
+            again.
         """
         self.active = active
         if not active:
@@ -94,7 +103,9 @@ class RunLog:
             _drop_after(folder / "metrics.jsonl", resumed_at)
         self._text = (folder / "log.txt").open("a", encoding="utf-8")
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._curves = SummaryWriter(str(folder / "tensorboard"), purge_step=None if resumed_at is None else resumed_at + 1)
+        self._curves = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=None if resumed_at is None else resumed_at + 1
+        )
 
     def say(self, text: str) -> None:
         """A line for the reader, with the time of day in the file."""
@@ -104,7 +115,9 @@ class RunLog:
             self._text.flush()
 
     def numbers(self, step: int, values: dict[str, float], **context: Any) -> None:
-        """One line of ``metrics.jsonl``: step, context (epoch, kind) and values; the values also as TensorBoard curves."""
+        """One line of ``metrics.jsonl``: step, context (epoch, kind) and values; the values also as TensorBoard
+        curves.
+        """
         if not self.active:
             return
         self._metrics.write(json.dumps({"step": step, **context, **values}) + "\n")

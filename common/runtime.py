@@ -21,11 +21,19 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 class RuntimeConfig:
     """Where and how it is computed."""
 
-    device: str = option("auto", "auto (a GPU if there is one), cpu, cuda or mps.", choices=("auto", "cpu", "cuda", "mps"))
-    precision: str = option("fp32", "fp32 is exact; tf32, bf16 and fp16 (with loss scaling) are faster on GPUs.", choices=PRECISIONS)
+    device: str = option(
+        "auto", "auto (a GPU if there is one), cpu, cuda or mps.", choices=("auto", "cpu", "cuda", "mps")
+    )
+    precision: str = option(
+        "fp32", "fp32 is exact; tf32, bf16 and fp16 (with loss scaling) are faster on GPUs.", choices=PRECISIONS
+    )
     compile: bool = option(False, "Compile the model with torch.compile.")
     seed: int = option(0, "Seed of every random draw.", flag="--seed")
-    num_workers: int = option(8, "Data-loader worker processes per process, at most one a core; results do not depend on it.", flag="--num_workers")
+    num_workers: int = option(
+        8,
+        "Data-loader worker processes per process, at most one a core; results do not depend on it.",
+        flag="--num_workers",
+    )
     deterministic: bool = option(False, "Only deterministic GPU kernels (slower); CPU runs are deterministic anyway.")
 
 
@@ -63,7 +71,11 @@ class Runtime:
 
     def describe(self) -> str:
         """Device, processes and number format in words."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{self.device} ({torch.get_num_threads()} threads)"
+        name = (
+            torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else f"{self.device} ({torch.get_num_threads()} threads)"
+        )
         compiled = ", compiled" if self.config.compile else ""
         return f"{self.processes.world} x {name}, {self.precision}{compiled}"
 

@@ -66,16 +66,21 @@ def validate(
     """Scores seeds, logs the result and returns the best mIoU in percent."""
     result = score_seeds(cams_of, images, infer, config, runtime)
     values = {"mIoU": result.best.miou, "threshold": result.best.threshold, "mIoU_fixed": result.fixed.miou}
-    log.numbers(position.total_steps, {f"val_{name}": value for name, value in values.items()}, kind="validation", epoch=epoch)
+    log.numbers(
+        position.total_steps, {f"val_{name}": value for name, value in values.items()}, kind="validation", epoch=epoch
+    )
     log.say(
-        f"epoch {epoch}: seeds of {images.list_name!r}: {result.best.miou:.2f} mIoU at threshold {result.best.threshold:.2f} (tuned on these "
+        f"epoch {epoch}: seeds of {images.list_name!r}: {result.best.miou:.2f} mIoU at threshold "
+        f"{result.best.threshold:.2f} (tuned on these "
         f"images), {result.fixed.miou:.2f} at {result.fixed.threshold:.2f}"
     )
     return result.best.miou
 
 
-def score_folder(folder: Path, images: ImageSet, list_name: str, config: EvalConfig, runtime: Runtime, num_workers: int) -> Evaluation | str:
-    """Scores the seed files of a list, or says why that is not possible (other images were inferred, or there are no masks).
+def score_folder(
+    folder: Path, images: ImageSet, list_name: str, config: EvalConfig, runtime: Runtime, num_workers: int
+) -> Evaluation | str:
+    """Scores the seed files of a list, or says why that is not possible (other images, no masks).
 
     Args:
         images: the set that the seeds were written for.
@@ -89,8 +94,8 @@ def score_folder(folder: Path, images: ImageSet, list_name: str, config: EvalCon
         return f"not scored: no masks of {list_name!r}, such as {masks.path(masks.ids[0])}"
     predictions = FilePredictions(folder, "cam")
     return evaluate(
-        masks.ids, predictions, masks, images.classes, config, list_name=list_name, source=str(folder), processes=runtime.processes,
-        num_workers=num_workers,
+        masks.ids, predictions, masks, images.classes, config, list_name=list_name, source=str(folder),
+        processes=runtime.processes, num_workers=num_workers,
     )  # fmt: skip
 
 
@@ -105,4 +110,6 @@ def report_seeds(result: Evaluation | str, run: RunFolder, runtime: Runtime) -> 
     print(f"seeds of {result.list_name!r} ({result.images} images):")
     for name, point in result.points().items():
         print(f"  {name.replace('_', ' '):>15}: {point.miou:.2f} mIoU at threshold {point.threshold:.2f}")
-    print(f"  thresholds were tuned on these images; per-class scores and the curve: {run.path}/eval_cam.json, .csv, .png")
+    print(
+        f"  thresholds were tuned on these images; per-class scores and the curve: {run.path}/eval_cam.json, .csv, .png"
+    )

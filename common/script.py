@@ -11,15 +11,21 @@ from common.errors import UserError
 from common.run import RunFolder
 
 
-def train_arguments(description: str, cls: type, default_exp: str, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+def train_arguments(
+    description: str, cls: type, default_exp: str, argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, list[str]]:
     """Parses a training script's command line: ``(args, configuration overrides)``.
 
     Validation reads the sections ``infer`` and ``eval`` as well, but the papers' flags of the same name mean ``train``.
     """
     parser = script_parser(description, cls, unused=("infer",))
     parser.add_argument("--name", required=True, help="name of the run: everything goes to experiment/NAME/")
-    parser.add_argument("--exp", default=default_exp, help="experiment: a YAML in configs/ or a path to one (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, with the run's own configuration")
+    parser.add_argument(
+        "--exp", default=default_exp, help="experiment: a YAML in configs/ or a path to one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the run's last checkpoint, with the run's own configuration"
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete what the run folder holds and start anew")
     return parse_config(parser, argv)
 
@@ -37,17 +43,29 @@ def open_training_run(args: argparse.Namespace, overrides: list[str], cls: type)
     return load_config(cls, run.config if args.resume else config_path(args.exp), overrides), run
 
 
-def infer_arguments(description: str, cls: type, default_exp: str, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+def infer_arguments(
+    description: str, cls: type, default_exp: str, argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, list[str]]:
     """Parses an inference script's command line: ``(args, configuration overrides)``."""
     parser = script_parser(description, cls, unused=("views", "loss", "optim", "train", "runtime.num_workers"))
     parser.add_argument("--name", required=True, help="name of the run, experiment/NAME/")
-    parser.add_argument("--exp", default="", help=f"experiment YAML; default: the run's own configuration, else {default_exp}")
-    parser.add_argument("--load_epo", type=int, help="epoch whose checkpoint is used; default: the best, else the last one")
-    parser.add_argument("--load_pretrained", type=Path, help="a checkpoint file from anywhere, used instead of the run's own")
+    parser.add_argument(
+        "--exp", default="", help=f"experiment YAML; default: the run's own configuration, else {default_exp}"
+    )
+    parser.add_argument(
+        "--load_epo", type=int, help="epoch whose checkpoint is used; default: the best, else the last one"
+    )
+    parser.add_argument(
+        "--load_pretrained", type=Path, help="a checkpoint file from anywhere, used instead of the run's own"
+    )
     parser.add_argument("--dict", action="store_true", help="write seed files to the run's folder --dict_dir")
-    parser.add_argument("--dict_dir", default="dict", help="folder for the seeds inside the run folder (default: %(default)s)")
+    parser.add_argument(
+        "--dict_dir", default="dict", help="folder for the seeds inside the run folder (default: %(default)s)"
+    )
     parser.add_argument("--vis", action="store_true", help="with --dict: draw seeds over images into vis/")
-    parser.add_argument("--crf", action="store_true", help="with --dict: refine the seeds by dense CRF into crf/<alpha>/")
+    parser.add_argument(
+        "--crf", action="store_true", help="with --dict: refine the seeds by dense CRF into crf/<alpha>/"
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete seeds of other settings in the folder")
     parser.set_defaults(default_exp=default_exp)
     args, overrides = parse_config(parser, argv)
@@ -87,4 +105,3 @@ def start_run(
         if not (keep_config and run.config.is_file()):
             save_config(config, run.config)
     processes.barrier()
-

@@ -40,4 +40,7 @@ def refine_by_crf(images: ImageSet, seeds: Path, folder: Path, config: InferConf
                 pool.submit(images.images[index], image_id, read_seed(path), config.crf_alphas, folder)
     processes.barrier()
     if processes.is_main:
-        print(f"{folder}: CRF of {len(set(images.ids))} images, background exponents {', '.join(map(str, config.crf_alphas))}")
+        print(
+            f"{folder}: CRF of {len(set(images.ids))} images, background exponents "
+            f"{', '.join(map(str, config.crf_alphas))}"
+        )

@@ -1,4 +1,6 @@
-"""Pieces of a training loop: stop signals, loss bookkeeping, progress. The loop itself stays in each method's script."""
+"""Pieces of a training loop: stop signals, loss bookkeeping, progress. The loop itself stays in each method's
+script.
+"""
 
 import contextlib
 import signal
@@ -31,16 +33,10 @@ class TrainConfig:
         64, "Global batch: images of one optimiser step over all processes and micro-batches.",
         flag=("--batch_size", "--batch-size"), rule=at_least(1),
     )  # fmt: skip
-    accumulation: int = option(
-        1, "Micro-batches that a global batch is cut into, to save memory.", rule=at_least(1)
-    )
+    accumulation: int = option(1, "Micro-batches that a global batch is cut into, to save memory.", rule=at_least(1))
     max_steps: int = option(0, "Stop after so many steps in all; 0: no limit.", rule=at_least(0))
-    save_steps: int = option(
-        0, "Write last.pth every so many steps, besides once an epoch; 0: not.", rule=at_least(0)
-    )
-    save_epochs: int = option(
-        1, "Keep an epoch file every so many epochs (and for the last one).", rule=at_least(1)
-    )
+    save_steps: int = option(0, "Write last.pth every so many steps, besides once an epoch; 0: not.", rule=at_least(0))
+    save_epochs: int = option(1, "Keep an epoch file every so many epochs (and for the last one).", rule=at_least(1))
     validate_from: int = option(9, "Validate after every epoch from this one (from 0); -1: never.")
     validate_also: list[int] = option([], "Earlier epochs to validate after.")
     print_freq: int = option(
@@ -132,8 +128,10 @@ class LossWatch:
         wrong = [name for name, ok in zip(self.terms, values.isfinite().tolist(), strict=True) if not ok]
         if wrong:
             raise UserError(
-                f"the loss is not finite: {', '.join(wrong)}, in a batch of the images {preview([self._ids[i] for i in indices.tolist()], 16)}. "
-                "The last checkpoint is from before this step and is kept. Lower optim.lr, use runtime.precision=fp32 or bf16 instead of fp16, "
+                f"the loss is not finite: {', '.join(wrong)}, in a batch of the images "
+                f"{preview([self._ids[i] for i in indices.tolist()], 16)}. "
+                "The last checkpoint is from before this step and is kept. Lower optim.lr, use runtime.precision=fp32 "
+                "or bf16 instead of fp16, "
                 "or look at these images; then go on with --resume."
             )
 
@@ -161,7 +159,14 @@ class ProgressLine:
     """A tqdm bar over the steps of an epoch, on the main process, with losses and seconds a step."""
 
     def __init__(self, epoch: int, epochs: int, steps: int, first: int, active: bool) -> None:
-        self._bar = tqdm(total=steps, initial=first, desc=f"epoch {epoch}/{epochs - 1}", disable=not active, leave=False, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=steps,
+            initial=first,
+            desc=f"epoch {epoch}/{epochs - 1}",
+            disable=not active,
+            leave=False,
+            dynamic_ncols=True,
+        )
         self._since, self._steps = time.perf_counter(), 0
 
     def advance(self) -> None:
@@ -212,5 +217,7 @@ def label_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def micro_step(module: nn.Module, is_last: bool) -> contextlib.AbstractContextManager:
-    """The block of one micro-batch's forward and backward pass: gradients are exchanged only in the last one of a step."""
+    """The block of one micro-batch's forward and backward pass: gradients are exchanged only in the last one of a
+    step.
+    """
     return module.no_sync() if isinstance(module, DistributedDataParallel) and not is_last else contextlib.nullcontext()

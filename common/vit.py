@@ -30,16 +30,28 @@ STRIP = 2**20  # attention weights that are computed at a time on CPUs where a m
 class ViTConfig:
     """The backbone; a field left at 0 takes the architecture's own value."""
 
-    arch: str = option("deit_small_patch16_224", "Architecture; its ImageNet weights fit if no other field changes it.", choices=tuple(ARCHITECTURES))
-    pretrained: str = option(
-        "auto", "ImageNet weights: auto (pretrained/, else timm's hub), none (random, only for tests and demos), or a file.", flag="--finetune"
+    arch: str = option(
+        "deit_small_patch16_224",
+        "Architecture; its ImageNet weights fit if no other field changes it.",
+        choices=tuple(ARCHITECTURES),
     )
-    img_size: int = option(224, "Side of the training images in pixels; sets the grid of the position embedding.", flag=("--input-size", "--input_size"))
+    pretrained: str = option(
+        "auto",
+        "ImageNet weights: auto (pretrained/, else timm's hub), none (random, only for tests and demos), or a file.",
+        flag="--finetune",
+    )
+    img_size: int = option(
+        224,
+        "Side of the training images in pixels; sets the grid of the position embedding.",
+        flag=("--input-size", "--input_size"),
+    )
     patch_size: int = option(16, "Side of a patch in pixels.")
     embed_dim: int = option(0, "Width D.")
     depth: int = option(0, "Number of blocks.")
     num_heads: int = option(0, "Attention heads.")
-    drop_path: float = option(0.1, "Stochastic depth rate of the last block, growing linearly from 0.", flag=("--drop-path", "--drop_path"))
+    drop_path: float = option(
+        0.1, "Stochastic depth rate of the last block, growing linearly from 0.", flag=("--drop-path", "--drop_path")
+    )
 
     def dimensions(self) -> tuple[int, int, int]:
         """Width, depth and heads.
@@ -87,7 +99,9 @@ class Attention(nn.Module):
             Tokens (B, T, D), and the softmax attention averaged over heads (B, rows, T) if requested.
         """
         batch, count, dim = x.shape
-        q, k, v = self.qkv(x).reshape(batch, count, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)  # B h T d
+        q, k, v = (
+            self.qkv(x).reshape(batch, count, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
+        )  # B h T d
         if request is None:
             out, attention = F.scaled_dot_product_attention(q, k, v), None
         elif request.into is not None:
@@ -163,7 +177,10 @@ class ViTBackbone(nn.Module):
             UserError: the image is smaller than a patch.
         """
         if min(images.shape[-2:]) < self.patch_size:
-            raise UserError(f"an image of {images.shape[-1]}x{images.shape[-2]} pixels is smaller than one patch ({self.patch_size})")
+            raise UserError(
+                f"an image of {images.shape[-1]}x{images.shape[-2]} pixels is smaller than one patch "
+                f"({self.patch_size})"
+            )
         return self.patch_embed(images)
 
 

@@ -110,7 +110,14 @@ def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
     add = parser.add_argument
     add("--method", choices=METHODS, default="cti")
     add("--batch", type=int, default=8, help="images of a train step (default: %(default)s)")
-    add("--size", type=int, nargs=2, default=(375, 500), metavar=("H", "W"), help="of the inferred image (default: 375 500)")
+    add(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(375, 500),
+        metavar=("H", "W"),
+        help="of the inferred image (default: 375 500)",
+    )
     add("--turns", type=int, default=7, help="timed turns (default: %(default)s)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
     add("--precision", default="fp32", choices=PRECISIONS)
@@ -139,7 +146,10 @@ def run_infer(args: argparse.Namespace) -> int:
     """Seeds of one image, against forward passes of the image and its mirror image."""
     runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
     size = tuple(side // 16 * 16 for side in args.size)  # the plain ViT takes whole patches only
-    plain, images = _plain_vit(method.PLAIN_TOKENS, size, args, runtime).eval(), torch.randn(1, 3, *size, device=runtime.device)
+    plain, images = (
+        _plain_vit(method.PLAIN_TOKENS, size, args, runtime).eval(),
+        torch.randn(1, 3, *size, device=runtime.device),
+    )
 
     @torch.inference_mode()
     def run_plain() -> None:
@@ -157,13 +167,20 @@ def _runtime(args: argparse.Namespace) -> Runtime:
 
 def _plain_vit(tokens: int, size: tuple[int, int], args: argparse.Namespace, runtime: Runtime) -> torch.nn.Module:
     """timm's DeiT-S with the method's number of tokens; fused attention, class logits only."""
-    model = timm.create_model("deit_small_patch16_224", num_classes=20, reg_tokens=tokens - 1, img_size=size, drop_path_rate=0.1)
+    model = timm.create_model(
+        "deit_small_patch16_224", num_classes=20, reg_tokens=tokens - 1, img_size=size, drop_path_rate=0.1
+    )
     model = model.to(runtime.device)
     return torch.compile(model) if args.compile else model
 
 
 def _compare(
-    plain: Callable[[], None], passes: int, variants: dict[str, Callable[[], None]], images: int, args: argparse.Namespace, runtime: Runtime
+    plain: Callable[[], None],
+    passes: int,
+    variants: dict[str, Callable[[], None]],
+    images: int,
+    args: argparse.Namespace,
+    runtime: Runtime,
 ) -> None:
     """Runs all in turns and prints images/s, ratio to the plain passes, and peak memory."""
     works = {f"{passes} plain passes": plain, **variants}
@@ -176,7 +193,9 @@ def _compare(
                 times[name].append(taken)
     base, *_ = times.values()
     print(f"{args.method} {args.command}, {images} image(s) a turn, {args.turns} turns on {runtime.describe()}\n")
-    print("| | ms (fastest) | ms (median) | images/s | ratio of fastest | ratio of medians |\n|---|---|---|---|---|---|")
+    print(
+        "| | ms (fastest) | ms (median) | images/s | ratio of fastest | ratio of medians |\n|---|---|---|---|---|---|"
+    )
     for name, values in times.items():
         fastest, median = min(values), statistics.median(values)
         ratios = f"{fastest / min(base):.3f} | {median / statistics.median(base):.3f}"

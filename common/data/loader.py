@@ -37,11 +37,13 @@ class TrainViews(Dataset):
 class EpochBatches(Sampler):
     """Batch sampler over shuffled epochs, the incomplete last batch dropped; yields lists of (epoch, index).
 
-    A step's global batch is a run of ``global_batch`` images of the epoch's permutation. It is cut into ``accumulation``
-    micro-batches and each of these into one part for each process, in rank order.
+    A step's global batch is a run of ``global_batch`` images of the epoch's permutation. It is cut into
+    ``accumulation`` micro-batches and each of these into one part for each process, in rank order.
     """
 
-    def __init__(self, length: int, global_batch: int, seed: int, rank: int = 0, world: int = 1, accumulation: int = 1) -> None:
+    def __init__(
+        self, length: int, global_batch: int, seed: int, rank: int = 0, world: int = 1, accumulation: int = 1
+    ) -> None:
         """See the class.
 
         Raises:
@@ -137,6 +139,7 @@ def _leave_stopping_to_the_parent() -> None:
 def train_loader(dataset: TrainViews, batches: EpochBatches, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
     """The loader of ``batches``; one iteration is (the rest of) the epoch set by `EpochBatches.start_at`."""
     return DataLoader(
-        dataset, batch_sampler=batches, num_workers=num_workers, pin_memory=pin_memory, worker_init_fn=_WorkerSeed(batches),
+        dataset, batch_sampler=batches, num_workers=num_workers, pin_memory=pin_memory,
+        worker_init_fn=_WorkerSeed(batches),
         generator=torch.Generator(),  # of its own: drawing worker seeds must not shift the model's random stream
     )  # fmt: skip

@@ -21,7 +21,9 @@ class ViewsConfig:
         [0.3, 1.2], "Area range of view 1's crop, relative to the image.", flag="--scale", rule=numbers(2)
     )
     scale2: list[float] = option([0.3, 1.2], "Area range of view 2's crop.", flag="--scale2", rule=numbers(2))
-    interpolation: str = option("bicubic", "Resampling of the crops.", flag="--train-interpolation", choices=("bicubic", "bilinear"))
+    interpolation: str = option(
+        "bicubic", "Resampling of the crops.", flag="--train-interpolation", choices=("bicubic", "bilinear")
+    )
     auto_augment: str = option("rand-m9-mstd0.5-inc1", "timm's RandAugment of view 2; empty for none.")
 
 
@@ -29,7 +31,11 @@ class ViewsConfig:
 class CTIInferConfig(InferConfig):
     """Seed inference of CTI."""
 
-    seed_map: str = option("rcams", "Which map becomes the seed: rcams (refined by patch affinity), fcams (attention x CAM) or cams.", choices=("rcams", "fcams", "cams"))
+    seed_map: str = option(
+        "rcams",
+        "Which map becomes the seed: rcams (refined by patch affinity), fcams (attention x CAM) or cams.",
+        choices=("rcams", "fcams", "cams"),
+    )
 
 
 @dataclass

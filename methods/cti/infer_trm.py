@@ -1,10 +1,10 @@
 """Writes CTI's seeds.
 
-    python methods/cti/infer_trm.py --name exp --load_epo 59 --dict                     seeds of the run's epoch 59
-    python methods/cti/infer_trm.py --name new --load_pretrained 69.5_pascal.pth --dict   of a released checkpoint
-    python methods/cti/infer_trm.py --name exp --load_epo 59 --dict --vis --crf           with pictures and dense CRF
-    python methods/cti/infer_trm.py --name exp --load_epo 59                            only the score, nothing written
-    torchrun --nproc_per_node 2 methods/cti/infer_trm.py --name exp --load_epo 59 --dict  shared by two processes
+python methods/cti/infer_trm.py --name exp --load_epo 59 --dict                     seeds of the run's epoch 59
+python methods/cti/infer_trm.py --name new --load_pretrained 69.5_pascal.pth --dict   of a released checkpoint
+python methods/cti/infer_trm.py --name exp --load_epo 59 --dict --vis --crf           with pictures and dense CRF
+python methods/cti/infer_trm.py --name exp --load_epo 59                            only the score, nothing written
+torchrun --nproc_per_node 2 methods/cti/infer_trm.py --name exp --load_epo 59 --dict  shared by two processes
 """
 
 from common.checkpoint import epoch_checkpoint
@@ -59,7 +59,9 @@ def main() -> None:
     if args.vis:
         draw_seeds(images, seeds.path, run.path / "vis", infer, processes)
     if infer.eval_list:
-        report_seeds(score_folder(seeds.path, images, infer.eval_list, config.eval, runtime, infer.num_workers), run, runtime)
+        report_seeds(
+            score_folder(seeds.path, images, infer.eval_list, config.eval, runtime, infer.num_workers), run, runtime
+        )
     return stop_processes()
 
 

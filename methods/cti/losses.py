@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.cam import max_norm
-from common.config import option
+from common.config import at_least, numbers, option
+from common.errors import UserError
 from methods.cti.memory import TokenMemory
 from methods.cti.model import CTI, Maps, Output, Trace, refine
 
@@ -24,16 +25,31 @@ LOSS_TERMS = ("cls", "pcls", "cls_view2", "pcls_view2", "bg", "intra", "cross")
 class LossConfig:
     """The losses (paper symbols: docs/cti.md)."""
 
-    weights: list[float] = option([0.1, 1.0, 1.0], "W: weights of background, intra-image and cross-image loss; 0 switches one off.", flag="--W")
-    aux_after_epoch: int = option(-1, "The three auxiliary losses are on in epochs (from 0) after this one; -1: always.")
-    swap_idx: int = option(3, "s: class tokens are taken after this block and infused before the next.")
-    n_layers: int = option(6, "How many last layers the class-to-patch attention of the background loss sums.")
-    memory_size: int = option(30, "Tokens kept for each class; the cross loss counts once every class has so many.")
-    detach_bg_cams: bool = option(False, "Whether the foreground side of the background loss detaches F (the reference does for COCO).")
-    share_prefix: bool = option(
-        False, "Fast: infused passes start from pass 1's tokens instead of repeating blocks 0..s (with stochastic depth: shared draws)."
+    weights: list[float] = option(
+        [0.1, 1.0, 1.0], "W: weights of background, intra-image and cross-image loss; 0 switches one off.", flag="--W",
+        rule=numbers(3),
+    )  # fmt: skip
+    aux_after_epoch: int = option(
+        -1, "The three auxiliary losses are on in epochs (from 0) after this one; -1: always."
     )
-    skip_idle_cross: bool = option(True, "Fast: leave out the cross pass while the memory is not full (its value is then only logged).")
+    swap_idx: int = option(3, "s: class tokens are taken after this block and infused before the next.")
+    n_layers: int = option(
+        6, "How many last layers the class-to-patch attention of the background loss sums.", rule=at_least(1)
+    )
+    memory_size: int = option(
+        30, "Tokens kept for each class; the cross loss counts once every class has so many.", rule=at_least(1)
+    )
+    detach_bg_cams: bool = option(
+        False, "Whether the foreground side of the background loss detaches F (the reference does for COCO)."
+    )
+    share_prefix: bool = option(
+        False,
+        "Fast: infused passes start from pass 1's tokens instead of repeating blocks 0..s (with stochastic depth: "
+        "shared draws).",
+    )
+    skip_idle_cross: bool = option(
+        True, "Fast: leave out the cross pass while the memory is not full (its value is then only logged)."
+    )
 
 
 class CTIStep(nn.Module):
@@ -44,14 +60,26 @@ class CTIStep(nn.Module):
     """
 
     def __init__(
-        self, model: CTI, config: LossConfig, memory: TokenMemory, gather: Callable[[Tensor], Tensor] = lambda rows: rows
+        self,
+        model: CTI,
+        config: LossConfig,
+        memory: TokenMemory,
+        gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     ) -> None:
         """Composes the step.
 
         Args:
             gather: concatenates tensors of all processes in rank order, so that all push the same tokens.
+
+        Raises:
+            UserError: the network has too few blocks for the layers that the configuration names.
         """
         super().__init__()
+        if not 0 <= config.swap_idx < model.depth - 1 or config.n_layers > model.depth:
+            raise UserError(
+                f"loss.swap_idx={config.swap_idx} and loss.n_layers={config.n_layers} do not fit a network of {model.depth} "
+                f"blocks: 0 <= swap_idx <= {model.depth - 2}, n_layers <= {model.depth}"
+            )
         self.model, self.config, self.memory, self._gather = model, config, memory, gather
 
     def forward(self, view1: Tensor, view2: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
@@ -71,7 +99,11 @@ class CTIStep(nn.Module):
         model, config = self.model, self.config
         weight_bg, weight_intra, weight_cross = config.weights if epoch > config.aux_after_epoch else (0.0, 0.0, 0.0)
         late = range(config.swap_idx + 1, model.depth)
-        bg_maps = Maps(class_to_patch=range(model.depth - config.n_layers, model.depth), patch_to_patch=late) if weight_bg else Maps()
+        bg_maps = (
+            Maps(class_to_patch=range(model.depth - config.n_layers, model.depth), patch_to_patch=late)
+            if weight_bg
+            else Maps()
+        )
         class_tokens = model.class_tokens()
         pass1, pass2 = self._pass(view1, class_tokens, bg_maps), self._pass(view2, class_tokens, Maps())
         terms = dict.fromkeys(LOSS_TERMS, pass1.cls.new_zeros((), dtype=torch.float32))
@@ -103,8 +135,12 @@ class CTIStep(nn.Module):
         trace = self.model.run_blocks(tokens, maps, keep={self.config.swap_idx})
         return Output(*self.model.read_heads(trace.tokens, grid), trace)
 
-    def _infused_pass(self, images: Tensor, class_tokens: Tensor, plain: Output, infusion: Tensor, maps: Maps) -> Output:
-        """A pass with Z infused before block s + 1; its first part is taken from the plain pass where that is configured."""
+    def _infused_pass(
+        self, images: Tensor, class_tokens: Tensor, plain: Output, infusion: Tensor, maps: Maps
+    ) -> Output:
+        """A pass with Z infused before block s + 1; its first part is taken from the plain pass where that is
+        configured.
+        """
         swap_idx = self.config.swap_idx
         if self.config.share_prefix:
             tokens, first = plain.trace.after[swap_idx], swap_idx + 1
@@ -119,7 +155,9 @@ class CTIStep(nn.Module):
 
     @torch.no_grad()
     def _cross_infusion(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Pushes ctk[s] (B, K, D), then gives Z (B, C, D): the memory's mean for present classes, the own token for absent ones."""
+        """Pushes ctk[s] (B, K, D), then gives Z (B, C, D): the memory's mean for present classes, the own token for
+        absent ones.
+        """
         own = tokens[:, 1:].float()
         normed = F.layer_norm(own, own.shape[-1:], eps=1e-5)
         self.memory.push(self._gather(normed), self._gather(labels))

@@ -1,4 +1,6 @@
-"""CTI's class-token memory: for each class the most recent tokens seen with that label, over all images (paper section 3.3)."""
+"""CTI's class-token memory: for each class the most recent tokens seen with that label, over all images (paper
+section 3.3).
+"""
 
 import torch
 from torch import Tensor

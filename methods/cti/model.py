@@ -107,7 +107,7 @@ class CTI(ViTBackbone):
     def run_blocks(
         self,
         tokens: Tensor,
-        maps: Maps = Maps(),  # noqa: B008 - frozen
+        maps: Maps = Maps(),
         infusion: Tensor | None = None,
         swap_idx: int = -1,
         first: int = 0,
@@ -147,7 +147,9 @@ class CTI(ViTBackbone):
         scores = self.head(patches)  # M: B K h w
         return cls, scores[:, 1:].mean((-2, -1)), scores.relu()
 
-    def forward(self, images: Tensor, infusion: Tensor | None = None, swap_idx: int | None = None, n_layers: int = 6) -> "Output":
+    def forward(
+        self, images: Tensor, infusion: Tensor | None = None, swap_idx: int | None = None, n_layers: int = 6
+    ) -> "Output":
         """The whole network with all of its maps (the reference's forward; training and inference ask for less).
 
         Args:
@@ -165,7 +167,8 @@ class CTI(ViTBackbone):
 
     @torch.no_grad()
     def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """The function that seed inference calls: images (B, 3, H, W) to maps (B, C, h, w) of one kind, see `seed_maps`.
+        """The function that seed inference calls: images (B, 3, H, W) to maps (B, C, h, w) of one kind, see
+        `seed_maps`.
 
         It keeps the class tokens of the present weights.
         """

@@ -1,9 +1,9 @@
 """Trains CTI's classifier.
 
-    python methods/cti/train_trm.py --name exp                                   VOC 2012, as published
-    python methods/cti/train_trm.py --name exp --exp cti_coco_cvpr24             COCO 2014
-    torchrun --nproc_per_node 2 methods/cti/train_trm.py --name exp              two processes, the same global batch
-    python methods/cti/train_trm.py --name exp --resume                          go on after an interruption
+python methods/cti/train_trm.py --name exp                                   VOC 2012, as published
+python methods/cti/train_trm.py --name exp --exp cti_coco_cvpr24             COCO 2014
+torchrun --nproc_per_node 2 methods/cti/train_trm.py --name exp              two processes, the same global batch
+python methods/cti/train_trm.py --name exp --resume                          go on after an interruption
 """
 
 from common.checkpoint import Checkpoints, Position
@@ -40,10 +40,19 @@ def main() -> int:
     val_images = scored_images(config.data, train.val_list, config.eval) if train.validates_at_all() else None
     views = [
         train_transform(config.model.img_size, config.views.scale, config.views.interpolation),
-        train_transform(config.model.img_size, config.views.scale2, config.views.interpolation, config.views.auto_augment),
+        train_transform(
+            config.model.img_size, config.views.scale2, config.views.interpolation, config.views.auto_augment
+        ),
     ]
-    batches = EpochBatches(len(images), train.batch_size, config.runtime.seed, processes.rank, processes.world, train.accumulation)
-    loader = train_loader(TrainViews(images, views, config.runtime.seed), batches, usable_workers(config.runtime.num_workers), runtime.device.type == "cuda")
+    batches = EpochBatches(
+        len(images), train.batch_size, config.runtime.seed, processes.rank, processes.world, train.accumulation
+    )
+    loader = train_loader(
+        TrainViews(images, views, config.runtime.seed),
+        batches,
+        usable_workers(config.runtime.num_workers),
+        runtime.device.type == "cuda",
+    )
 
     # Model, memory, optimiser
     model = CTI(config.model, len(images.classes)).to(runtime.device)
@@ -63,7 +72,10 @@ def main() -> int:
 
     start_run(run, config, processes, args.overwrite)
     log = RunLog(run.path, processes.is_main, resumed_at=position.total_steps if args.resume else None)
-    log.say(f"{run.path}: {len(images)} images, {len(images.classes)} classes, {len(batches)} steps an epoch on {runtime.describe()}")
+    log.say(
+        f"{run.path}: {len(images)} images, {len(images.classes)} classes, {len(batches)} steps an epoch on "
+        f"{runtime.describe()}"
+    )
     log.say(f"backbone: {coverage or ('resumed' if args.resume else RANDOM_WEIGHTS)}")
 
     # Loop
@@ -107,14 +119,26 @@ def main() -> int:
         watch.check()
         if stop.wanted(processes):  # a finished epoch is closed by the resumed run
             checkpoints.save_last(position)
-            log.say(f"stopped by signal {stop.signal} after step {position.total_steps}; go on with: --name {run.name} --resume")
+            log.say(
+                f"stopped by signal {stop.signal} after step {position.total_steps}; go on with: --name {run.name} "
+                f"--resume"
+            )
             return stop.exit_code
         if train.is_over(position) or train.keeps(epoch):
             checkpoints.save_epoch(epoch)
         if val_images is not None and train.validates(epoch):
             checkpoints.save_last(position)  # validation may fail; the resumed run begins with it
             model.eval()
-            score = validate(model.foreground_maps(config.infer.seed_map), val_images, config.infer, config.eval, runtime, log, position, epoch)
+            score = validate(
+                model.foreground_maps(config.infer.seed_map),
+                val_images,
+                config.infer,
+                config.eval,
+                runtime,
+                log,
+                position,
+                epoch,
+            )
             if score > position.best:
                 position.best = score
                 checkpoints.save_best()

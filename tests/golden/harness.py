@@ -130,7 +130,12 @@ def _assert_close(name: str, computed: np.ndarray, expected: np.ndarray, output:
     if kind == "allclose":
         factor = output.get("scale") or 1.0
         np.testing.assert_allclose(
-            computed, expected, rtol=output["rtol"], atol=output["atol"] * factor, equal_nan=output["equal_nan"], err_msg=name
+            computed,
+            expected,
+            rtol=output["rtol"],
+            atol=output["atol"] * factor,
+            equal_nan=output["equal_nan"],
+            err_msg=name,
         )
     elif kind == "exact":
         np.testing.assert_array_equal(computed, expected, err_msg=name)

@@ -36,7 +36,9 @@ def init(case: Case) -> Results:
     """Names, shapes and values after loading an ImageNet checkpoint."""
     torch.manual_seed(0)
     arch, recipe = case.model["arch"], case.entry["inputs"]["checkpoint"]
-    source = timm.create_model(recipe["tensor_for"].removeprefix("timm:"), num_classes=recipe["num_classes"]).state_dict()
+    source = timm.create_model(
+        recipe["tensor_for"].removeprefix("timm:"), num_classes=recipe["num_classes"]
+    ).state_dict()
     checkpoint = {name: tensor_for(name, tuple(value.shape), recipe["seed"]) for name, value in source.items()}
     model = CTI(ViTConfig(arch=arch), case.model["num_classes"])
     model.load_imagenet(checkpoint)
@@ -45,14 +47,20 @@ def init(case: Case) -> Results:
     assert set(names) == set(state)
 
     def same(name: str) -> bool:
-        return name in checkpoint and state[name].shape == checkpoint[name].shape and bool((state[name] == checkpoint[name]).all())
+        return (
+            name in checkpoint
+            and state[name].shape == checkpoint[name].shape
+            and bool((state[name] == checkpoint[name]).all())
+        )
 
     found = {
         "names": np.array(names),
         "shapes": np.array([str(tuple(state[name].shape)) for name in names]),
         "from_imagenet_same_name": np.array([same(name) for name in names]),
         "no_weight_decay": np.array([not has_weight_decay(name, state[name]) for name in names]),
-        "tok_std": np.array([state[name].std().item() for name in ("tokenizer.0.weight", "tokenizer.2.weight", "head.weight")]),
+        "tok_std": np.array(
+            [state[name].std().item() for name in ("tokenizer.0.weight", "tokenizer.2.weight", "head.weight")]
+        ),
         **{name: state[name] for name in ("pos_embed_cls", "pos_embed_pat", "cls_token", "bg_token")},
     }
     return {(role, None): value for role, value in found.items()}
@@ -131,8 +139,9 @@ def loss(case: Case) -> Results:
     model, params, results = network(case), case.params, {}
     view1, view2, labels = case.input("view1"), case.input("view2"), torch.as_tensor(case.input("label")).float()
     config = LossConfig(
-        weights=params["W"], aux_after_epoch=params["aux_after_epoch"], swap_idx=params["s"], n_layers=params["n_layers"],
-        memory_size=params["memory_size"], detach_bg_cams=params["detach_cams_in_bg_loss"], skip_idle_cross=False,
+        weights=params["W"], aux_after_epoch=params["aux_after_epoch"], swap_idx=params["s"],
+        n_layers=params["n_layers"], memory_size=params["memory_size"],
+        detach_bg_cams=params["detach_cams_in_bg_loss"], skip_idle_cross=False,
     )  # fmt: skip
     for scenario, rows in zip(params["cases"], case.input("memory"), strict=True):
         name = scenario["prefix"].removesuffix("_")
@@ -143,12 +152,16 @@ def loss(case: Case) -> Results:
         losses["total"].backward()
         foreground, background = refined_maps(model, config, view1, labels)
         grads = {key: parameter.grad for key, parameter in model.named_parameters()}
-        norms = [float("nan") if grads[str(key)] is None else grads[str(key)].double().norm().item() for key in case.stored["param_names"]]
+        norms = [
+            float("nan") if grads[str(key)] is None else grads[str(key)].double().norm().item()
+            for key in case.stored["param_names"]
+        ]
         found = {
             "cls_terms": torch.stack([losses[term] for term in ("cls", "pcls", "cls_view2", "pcls_view2")]),
-            "loss_bg": losses["bg"], "loss_intra": losses["intra"], "loss_cross": losses["cross"], "total": losses["total"],
-            "cls": losses["logits_cls"], "pcls": losses["logits_pcls"], "rcams_fg_sub": foreground, "rcams_bg_sub": background,
-            "mem_len": memory.lengths(), "mem_mean": memory.means(), "grad_norm": np.array(norms),
+            "loss_bg": losses["bg"], "loss_intra": losses["intra"], "loss_cross": losses["cross"], "total":
+            losses["total"],
+            "cls": losses["logits_cls"], "pcls": losses["logits_pcls"], "rcams_fg_sub": foreground, "rcams_bg_sub":
+            background, "mem_len": memory.lengths(), "mem_mean": memory.means(), "grad_norm": np.array(norms),
         }  # fmt: skip
         results |= {(role, name): value for role, value in found.items()}
     return results
@@ -163,7 +176,9 @@ def prefill(memory: TokenMemory, rows: list[np.ndarray]) -> None:
 
 
 @torch.no_grad()
-def refined_maps(model: CTI, config: LossConfig, view1: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def refined_maps(
+    model: CTI, config: LossConfig, view1: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """r_fg and r_bg of view 1, (B, 1, H, W): resized to the image."""
     out = model(view1, None, config.swap_idx, config.n_layers)
     pair = background_maps(out.trace, out.cams, labels)

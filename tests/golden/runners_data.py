@@ -18,7 +18,9 @@ def lists(case: Case) -> Results:
             table = read_labels(LIST_DIR / dataset / "labels.npz", names, VOC12, dataset)
             with np.load(LIST_DIR / dataset / "labels.npz") as shipped:
                 results["label_names", None] = shipped["names"]
-            results["label_bits", None] = np.packbits(np.stack([table[name] for name in names]).astype(np.uint8), axis=1)
+            results["label_bits", None] = np.packbits(
+                np.stack([table[name] for name in names]).astype(np.uint8), axis=1
+            )
         elif role == "classes":
             results[role, None] = np.array(VOC12)
         else:

@@ -14,7 +14,6 @@ from common.seeds import Seed, write_seed
 from tests.golden.harness import Case, Results, runner
 
 
-
 class ListedThresholds(EvalConfig):
     """Takes ``thresholds`` as they are instead of as first, last and step."""
 
@@ -41,7 +40,8 @@ def evaluation(case: Case) -> Results:
     }  # fmt: skip
     if all(image.get("crfbg") is not None for image in images):
         shifted = [
-            {0: image["crfbg"], **{key + 1: cam for key, cam in seed.items()}} for image, seed in zip(images, seeds, strict=True)
+            {0: image["crfbg"], **{key + 1: cam for key, cam in seed.items()}}
+            for image, seed in zip(images, seeds, strict=True)
         ]
         crf = scored(case, images, shifted, "crf").scores
         found |= {"crf_IoU": crf.iou, "crf_mIoU": crf.miou}
