@@ -77,8 +77,8 @@ class CTIStep(nn.Module):
         super().__init__()
         if not 0 <= config.swap_idx < model.depth - 1 or config.n_layers > model.depth:
             raise UserError(
-                f"loss.swap_idx={config.swap_idx} and loss.n_layers={config.n_layers} do not fit a network of {model.depth} "
-                f"blocks: 0 <= swap_idx <= {model.depth - 2}, n_layers <= {model.depth}"
+                f"loss.swap_idx={config.swap_idx} and loss.n_layers={config.n_layers} do not fit a network of "
+                f"{model.depth} blocks: 0 <= swap_idx <= {model.depth - 2}, n_layers <= {model.depth}"
             )
         self.model, self.config, self.memory, self._gather = model, config, memory, gather
 
