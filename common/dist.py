@@ -1,6 +1,7 @@
 """Processes: one without torchrun, several under it; sharding of images and gathering of results."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -76,4 +77,6 @@ def start_processes() -> Processes:
 def stop_processes() -> None:
     """Leaves the process group, if there is one."""
     if torch_dist.is_initialized():
+        # torch 2.6 with gloo can deadlock here while its worker thread still frees the tensors of the last collective.
+        time.sleep(0.1)
         torch_dist.destroy_process_group()
