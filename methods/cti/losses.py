@@ -105,7 +105,9 @@ class CTIStep(nn.Module):
             else Maps()
         )
         class_tokens = model.class_tokens()
-        pass1, pass2 = self._pass(view1, class_tokens, bg_maps), self._pass(view2, class_tokens, Maps())
+        tokens1, grid = model.embed(view1, class_tokens)  # what the infused passes begin with, too
+        tokens2, _ = model.embed(view2, class_tokens)
+        pass1, pass2 = self._pass(tokens1, grid, bg_maps), self._pass(tokens2, grid, Maps())
         terms = dict.fromkeys(LOSS_TERMS, pass1.cls.new_zeros((), dtype=torch.float32))
         for suffix, output in (("", pass1), ("_view2", pass2)):
             terms[f"cls{suffix}"] = F.multilabel_soft_margin_loss(output.cls.float(), labels)
@@ -115,7 +117,7 @@ class CTIStep(nn.Module):
             terms["bg"] = weight_bg * (1 - foreground - background).abs().mean()
         normal = max_norm(pass1.cams.float())
         if weight_intra:
-            swapped = self._infused_pass(view1, class_tokens, pass1, self._swapped_tokens(pass2), Maps())
+            swapped = self._infused_pass(tokens1, pass1, self._swapped_tokens(pass2), Maps())
             terms["intra"] = weight_intra * (normal - max_norm(swapped.cams.float())).abs().mean()
         total = sum(terms.values())
         if weight_cross:
@@ -123,29 +125,22 @@ class CTIStep(nn.Module):
             is_full = self.memory.is_full()
             # Reading is_full on the host waits for the GPU; that is only done where it can save a pass.
             if not config.skip_idle_cross or bool(is_full):
-                swapped = self._infused_pass(view1, class_tokens, pass1, infusion, Maps(class_to_patch_late=late))
+                swapped = self._infused_pass(tokens1, pass1, infusion, Maps(class_to_patch_late=late))
                 difference = normal[:, 1:] - max_norm(swapped.fcams_as.float())[:, 1:]
                 terms["cross"] = weight_cross * difference.abs().mean()
                 total = total + torch.where(is_full, terms["cross"], 0.0)
         return {"total": total, **terms, "logits_cls": pass1.cls.detach(), "logits_pcls": pass1.pcls.detach()}
 
-    def _pass(self, images: Tensor, class_tokens: Tensor, maps: Maps) -> Output:
+    def _pass(self, tokens: Tensor, grid: tuple[int, int], maps: Maps) -> Output:
         """A pass without infusion; keeps the tokens after block s."""
-        tokens, grid = self.model.embed(images, class_tokens)
         trace = self.model.run_blocks(tokens, maps, keep={self.config.swap_idx})
         return Output(*self.model.read_heads(trace.tokens, grid), trace)
 
-    def _infused_pass(
-        self, images: Tensor, class_tokens: Tensor, plain: Output, infusion: Tensor, maps: Maps
-    ) -> Output:
-        """A pass with Z infused before block s + 1; its first part is taken from the plain pass where that is
-        configured.
-        """
-        swap_idx = self.config.swap_idx
+    def _infused_pass(self, tokens: Tensor, plain: Output, infusion: Tensor, maps: Maps) -> Output:
+        """A pass with Z infused before block s + 1; its blocks 0 to s are the plain pass's where so configured."""
+        swap_idx, first = self.config.swap_idx, 0
         if self.config.share_prefix:
             tokens, first = plain.trace.after[swap_idx], swap_idx + 1
-        else:
-            tokens, first = self.model.embed(images, class_tokens)[0], 0
         trace = self.model.run_blocks(tokens, maps, infusion, swap_idx, first)
         return Output(*self.model.read_heads(trace.tokens, plain.cams.shape[-2:]), trace)
 
