@@ -42,8 +42,9 @@ install() {  # uv is many times faster than pip; where it cannot reach pip's ind
   }
 }
 if [ -n "${TORCH_INDEX:-}" ]; then
-  # Local version labels (2.x.y+cpu) satisfy the pins of requirements.txt, so the second call keeps these two.
-  install --index-url "$TORCH_INDEX" $(grep -E '^torch(vision)?==' requirements.txt)
+  # That index comes first; what it does not have, their dependencies, comes from the usual one. Local version labels
+  # (2.x.y+cpu) satisfy the pins of requirements.txt, so the next call keeps these two.
+  .venv/bin/uv pip install --index "$TORCH_INDEX" $(grep -E '^torch(vision)?==' requirements.txt)
 fi
 install -r requirements.txt
 install --no-deps -e .
