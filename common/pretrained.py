@@ -2,9 +2,12 @@
 matches.
 """
 
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -58,18 +61,26 @@ def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
         if candidate.is_file():
             return state_dict_in(candidate)
     try:
-        import timm
-
-        return timm.create_model(f"{arch}.fb_in1k", pretrained=True).state_dict()
+        return _from_hub(arch)
     except Exception as error:  # the hub client raises a dozen types when there is no network
         raise UserError(
             f"no ImageNet weights for {arch}: looked for {', '.join(map(str, candidates))} (from {Path.cwd()}), then "
-            f"asked timm's hub, "
-            f"which failed ({type(error).__name__}). Without a network: fetch {OFFICIAL_FILES[arch][1]} from the "
-            f"public DeiT release on "
-            f"another machine and put it into {PRETRAINED_DIR}/. To train from random weights on purpose: "
-            f"model.pretrained=none"
+            f"asked timm's hub, which failed ({type(error).__name__}: {str(error)[:120]}). Without a network: fetch "
+            f"{OFFICIAL_FILES[arch][1]} from the public DeiT release on another machine and put it "
+            f"into {PRETRAINED_DIR}/. To train from random weights on purpose: model.pretrained=none"
         ) from error
+
+
+def _from_hub(arch: str) -> dict[str, Tensor]:
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    name = f"{arch}.fb_in1k"
+    cached = isinstance(try_to_load_from_cache(f"timm/{name}", "model.safetensors"), str)
+    if not cached and not any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        # Ask for the host first: the client would try again for a minute where there is no network.
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    return timm.create_model(name, pretrained=True).state_dict()
 
 
 def state_dict_in(path: Path) -> dict[str, Tensor]:

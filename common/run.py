@@ -79,7 +79,10 @@ class RunFolder:
                 else []
             )
             known = f" There are: {', '.join(there)}." if there else ""
-            raise UserError(f"no run folder {self.path} (from {Path.cwd()}).{known}")
+            raise UserError(
+                f"no run folder {self.path} (from {Path.cwd()}).{known} A training script makes it (--name "
+                f"{self.name}); for weights from elsewhere, inference takes --load_pretrained FILE"
+            )
         return self
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 
+from common import pretrained
 from common.data.dataset import ImageSet
 from common.data.masks import write_mask
 from common.errors import UserError, explained, preview, run_script
@@ -27,7 +27,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*args: object, **kwargs: object) -> None:
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr(pretrained, "_from_hub", unreachable)
 
 
 # --- nothing prepared

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from common import pretrained
 from common.errors import UserError
 from common.pretrained import OFFICIAL_FILES, imagenet_weights, load_checked, state_dict_in
 from common.vit import ViTConfig
@@ -26,7 +27,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor
         raise ConnectionError("no network")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr(pretrained, "_from_hub", unreachable)
     Path("pretrained").mkdir()
     return {"cls_token": torch.rand(1, 1, 4), "blocks.0.attn.qkv.weight": torch.rand(12, 4)}
 
@@ -67,6 +68,22 @@ def test_nothing_found_says_where_and_what(weights: dict[str, Tensor], tmp_path:
         assert part in message, part
     with pytest.raises(UserError, match=r"no weights file at own\.pth"):
         imagenet_weights(ARCH, "own.pth")
+
+
+def test_an_unknown_host_is_not_asked_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network the hub's client, which would try for a minute, is never called."""
+
+    def unresolved(*args: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("socket.getaddrinfo", unresolved)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: pytest.fail("the hub's client was called"))
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="Name or service not known"):
+        imagenet_weights(ARCH, "auto")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, {"model": {"a": "b"}}, torch.zeros(3)])
