@@ -109,7 +109,7 @@ class Checkpoints:
         if not self.last.is_file():
             raise UserError(
                 f"nothing to resume: no {self.last}. Start the run without --resume (with --overwrite if its folder "
-                f"is not empty)"
+                "is not empty)"
             )
         content = load_torch(self.last)
         try:

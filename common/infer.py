@@ -56,9 +56,7 @@ class _Images(Dataset):
 
 
 def size_batches(images: ImageSet, batch_size: int) -> list[list[int]]:
-    """Indices in batches of one image size, every image once, largest images first (memory runs out at once or
-    never).
-    """
+    """Indices in batches of one image size, every image once, largest first (memory runs out at once or never)."""
     by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
     first_of = {image_id: index for index, image_id in reversed(list(enumerate(images.ids)))}
     for index in sorted(first_of.values()):
@@ -141,8 +139,7 @@ class SeedFolder:
             if there and not same and not overwrite:
                 raise UserError(
                     f"{path} holds seeds of another checkpoint or other settings (see {stamp}). Start anew with "
-                    f"--overwrite, or write "
-                    "elsewhere with --dict_dir"
+                    "--overwrite, or write elsewhere with --dict_dir"
                 )
             if overwrite:
                 for file in there:

@@ -84,8 +84,7 @@ def _from_hub(arch: str) -> dict[str, Tensor]:
 
 
 def state_dict_in(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: the file itself, or what is under one of the usual keys; ``module.`` prefixes are
-    dropped.
+    """The state dict in a file, which may lie under one of the usual keys; ``module.`` prefixes are dropped.
 
     Raises:
         UserError: unreadable, unsafe, or no state dict in it.

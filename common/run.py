@@ -56,7 +56,7 @@ class RunFolder:
         if self.path.exists() and any(self.path.iterdir()) and not (resume or overwrite):
             raise UserError(
                 f"the run folder {self.path} is not empty. Choose another --name, continue it with --resume, or start "
-                f"anew "
+                "anew "
                 "with --overwrite (deletes what is in it)"
             )
 

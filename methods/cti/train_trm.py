@@ -121,7 +121,7 @@ def main() -> int:
             checkpoints.save_last(position)
             log.say(
                 f"stopped by signal {stop.signal} after step {position.total_steps}; go on with: --name {run.name} "
-                f"--resume"
+                "--resume"
             )
             return stop.exit_code
         if train.is_over(position) or train.keeps(epoch):
