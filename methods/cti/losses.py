@@ -150,7 +150,7 @@ class CTIStep(nn.Module):
 
     @torch.no_grad()
     def _cross_infusion(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Pushes ctk[s] (B, K, D); gives Z (B, C, D): the memory's mean of present classes, own tokens of absent ones."""
+        """Pushes ctk[s] (B, K, D); gives Z (B, C, D): the memory's mean of present classes, the own token of others."""
         own = tokens[:, 1:].float()
         normed = F.layer_norm(own, own.shape[-1:], eps=1e-5)
         self.memory.push(self._gather(normed), self._gather(labels))
