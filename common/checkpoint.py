@@ -159,12 +159,3 @@ def epoch_checkpoint(folder: Path, epoch: int | None) -> Path:
     if there:
         return there[-1]
     raise UserError(f"no checkpoint in {folder}: train first, or name a file with --load_pretrained")
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside DistributedDataParallel and torch.compile wrappers."""
-    while True:
-        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner

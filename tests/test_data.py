@@ -17,7 +17,7 @@ from common.data.labels import csv_classes, read_labels, write_labels
 from common.data.lists import LIST_DIR, canonical_id, find_list, read_list
 from common.data.loader import EpochBatches, TrainViews, draws_from, train_loader
 from common.data.masks import write_mask
-from common.data.transforms import denormalise, eval_transform, posterize, train_transform
+from common.data.transforms import MEAN, STD, eval_transform, posterize, train_transform
 from common.errors import UserError
 from tests.datasets import make_voc, truncate, write_image, write_lines, write_xml
 
@@ -285,11 +285,12 @@ def test_randaugment_never_fails() -> None:
             assert transform(image).shape == (3, 16, 16)
 
 
-def test_normalisation_is_undone() -> None:
+def test_evaluation_input_is_the_whole_normalised_image() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     tensor = eval_transform(Image.fromarray(pixels))
     assert tensor.shape == (3, 5, 7) and tensor.dtype == torch.float32
-    np.testing.assert_array_equal(denormalise(tensor), pixels)
+    restored = (tensor * STD + MEAN).mul(255).round().byte().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(restored, pixels)
 
 
 # --- order of batches

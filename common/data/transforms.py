@@ -51,9 +51,3 @@ def eval_transform(image: Image.Image) -> torch.Tensor:
     """The whole image, ImageNet-normalised: float32 (3, H, W)."""
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))  # H W 3
     return pixels.permute(2, 0, 1).float().div_(255).sub_(MEAN).div_(STD)
-
-
-def denormalise(images: torch.Tensor) -> np.ndarray:
-    """uint8 (..., H, W, 3) pixels of normalised (..., 3, H, W) images."""
-    pixels = (images.cpu() * STD + MEAN).clamp(0, 1).mul(255).round().byte()
-    return pixels.movedim(-3, -1).numpy()
