@@ -34,12 +34,14 @@ class Position:
         step: steps of this epoch that are done.
         total_steps: steps done since the start.
         best: best validation score so far, or -1.
+        validated: total_steps at the last validation, or -1.
     """
 
     epoch: int = 0
     step: int = 0
     total_steps: int = 0
     best: float = -1.0
+    validated: int = -1
 
 
 class Checkpoints:

@@ -21,6 +21,7 @@ from common.errors import UserError
 from common.files import write_json
 from common.runtime import Runtime, usable_workers
 from common.seeds import FORMATS, BackgroundWriter, Seed, write_seed
+from common.vit import SEED_MAPS
 
 
 @dataclass
@@ -43,6 +44,17 @@ class InferConfig:
         4, "Image-loader worker processes; also the processes of --crf.", flag="--num_workers", rule=at_least(0)
     )
     vis_limit: int = option(200, "Most pictures that --vis makes.")
+
+
+@dataclass
+class ClassTokenInferConfig(InferConfig):
+    """Seed inference of networks with class tokens."""
+
+    seed_map: str = option(
+        "rcams",
+        "Which map becomes the seed: rcams (refined by patch affinity), fcams (attention x CAM) or cams.",
+        choices=SEED_MAPS,
+    )
 
 
 class _Images(Dataset):

@@ -71,6 +71,19 @@ def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
         ) from error
 
 
+def start_weights(model: nn.Module, arch: str, source: str, is_resumed: bool) -> str:
+    """Starts a network from ImageNet by its ``load_imagenet``, if a training begins; says in words what it has.
+
+    Args:
+        source: see `imagenet_weights`.
+        is_resumed: whether a checkpoint will replace the weights.
+    """
+    if is_resumed:
+        return "resumed"
+    weights = imagenet_weights(arch, source)
+    return RANDOM_WEIGHTS if weights is None else f"{arch} of ImageNet, {model.load_imagenet(weights)}"
+
+
 def _from_hub(arch: str) -> dict[str, Tensor]:
     import timm
     from huggingface_hub import constants, try_to_load_from_cache

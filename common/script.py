@@ -2,13 +2,48 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.config import config_path, load_config, parse_config, save_config, script_parser
-from common.dist import Processes
+from common.dist import Processes, start_processes
 from common.errors import UserError
 from common.run import RunFolder
+from common.runtime import Runtime
+
+
+@dataclass
+class Setup:
+    """What a script has when it begins: command line, configuration, run folder, processes, device."""
+
+    args: argparse.Namespace
+    config: Any
+    run: RunFolder
+    processes: Processes
+    runtime: Runtime
+
+
+def start_training(description: str, cls: type, default_exp: str) -> Setup:
+    """The beginning of a training script; seeds every generator.
+
+    Args:
+        description: the script's docstring, for ``--help``.
+        cls: the method's configuration.
+        default_exp: the experiment without ``--exp``.
+    """
+    args, overrides = train_arguments(description, cls, default_exp)
+    processes = start_processes()
+    config, run = open_training_run(args, overrides, cls)
+    return Setup(args, config, run, processes, Runtime(config.runtime, processes))
+
+
+def start_inference(description: str, cls: type, default_exp: str) -> Setup:
+    """The beginning of an inference script; as `start_training`."""
+    args, overrides = infer_arguments(description, cls, default_exp)
+    processes = start_processes()
+    config, run = open_inference_run(args, overrides, cls)
+    return Setup(args, config, run, processes, Runtime(config.runtime, processes))
 
 
 def train_arguments(

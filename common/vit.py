@@ -150,12 +150,20 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x))), attention
 
 
+SEED_MAPS = ("rcams", "fcams", "cams")
+
+
 class ViTBackbone(nn.Module):
-    """Patch embedding and blocks; a method adds its tokens, position embeddings and heads.
+    """Patch embedding and blocks; a method adds its K class tokens, which come first, position embeddings and heads.
 
     Attributes:
         grid: patches per side at the training size.
+        num_tokens: K, set by the method.
+        class_attention_weight: what the sum over layers of class-to-patch attention is multiplied by in seeds.
     """
+
+    num_tokens: int
+    class_attention_weight = 1.0
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -183,16 +191,56 @@ class ViTBackbone(nn.Module):
             )
         return self.patch_embed(images)
 
+    def read_heads(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Class logits (B, C), patch logits (B, C) and CAMs (B, K, h, w) of the last block's tokens (B, K+N, D)."""
+        raise NotImplementedError
 
-def resize_position_grid(embedding: Tensor, height: int, width: int) -> Tensor:
+    @torch.no_grad()
+    def seed_maps(self, tokens: Tensor, grid: tuple[int, int], kind: str) -> Tensor:
+        """The maps that become seeds, (B, K, h, w), with attention summed over all layers.
+
+        Args:
+            tokens: (B, K+N, D) entering the first block.
+            kind: ``rcams`` = attn @ (mtatt * F), the methods' own; ``fcams`` = mtatt * F; ``cams`` = F.
+        """
+        count, size = self.num_tokens, tokens.shape[1]
+        total = tokens.new_zeros(len(tokens), size if kind == "rcams" else count, size, dtype=torch.float32)
+        for block in self.blocks:
+            if kind == "rcams":  # class rows and patch rows are sums over the same layers: one sum of whole maps
+                tokens, _ = block(tokens, MapRequest(into=total))
+            elif kind == "fcams":
+                tokens, attention = block(tokens, MapRequest(count))
+                total += attention
+            else:
+                tokens, _ = block(tokens)
+        cams = self.read_heads(tokens, grid)[2]
+        if kind == "cams":
+            return cams
+        fused = self.class_attention_weight * total[:, :count, count:] * cams.flatten(2)  # B K N
+        return (refine(total[:, count:, count:], fused) if kind == "rcams" else fused).unflatten(2, grid)
+
+
+def refine(attention: Tensor, maps: Tensor) -> Tensor:
+    """Spreads maps (B, k, N) along patch affinity (B, N, N): out[b, k, i] = sum_j attention[b, i, j] maps[b, k, j]."""
+    return (attention @ maps.transpose(1, 2).to(attention.dtype)).transpose(1, 2)
+
+
+def resize_position_grid(embedding: Tensor, height: int, width: int, excess: float = 0.0) -> Tensor:
     """Position embeddings (1, g*g, D) of a square grid for another grid: (1, height*width, D), row-major.
 
-    Bicubic without antialiasing, as the references do it (timm's own resize antialiases and gives other numbers). The
-    grid itself is returned unchanged, which the resize would do as well.
+    Bicubic without antialiasing, as the references do it (timm's own resize antialiases and gives other numbers).
+
+    Args:
+        excess: what MCTformer adds to either side when it states the factor of the resize, and so the sampling points;
+            the size stays (height, width). Without it the grid itself is returned unchanged, as the resize would do.
     """
     side = round(embedding.shape[1] ** 0.5)
-    if (height, width) == (side, side):
+    if (height, width) == (side, side) and not excess:
         return embedding
     grid = embedding.reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
-    grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+    if excess:
+        factors = (height + excess) / side, (width + excess) / side
+        grid = F.interpolate(grid, scale_factor=factors, mode="bicubic", align_corners=False)
+    else:
+        grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
     return grid.flatten(2).transpose(1, 2).to(embedding.dtype)

@@ -145,7 +145,7 @@ def test_a_failed_validation_is_made_up_for(scripts: Scripts, whole: SimpleNames
         raise UserError("the mask is damaged")
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="mask is damaged"):
-        patch.setattr("methods.cti.train_trm.validate", fail)
+        patch.setattr("common.trainer.validate", fail)
         scripts.train("x", *EXACT)
     assert last("x")["position"]["total_steps"] == 12
     assert scripts.train("x", "--resume") == 0

@@ -101,6 +101,11 @@ def draws_from(*parts: int) -> Iterator[None]:
         torch.set_rng_state(saved[2])
 
 
+def shared_generator(*parts: int) -> torch.Generator:
+    """A CPU generator of its own, seeded from integers: the same draws wherever they are the same."""
+    return torch.Generator().manual_seed(_seed(parts))
+
+
 def _seed(parts: Sequence[int]) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 

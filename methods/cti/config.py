@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from common.config import numbers, option, section
 from common.data.dataset import DataConfig
 from common.evaluate import EvalConfig
-from common.infer import InferConfig
+from common.infer import ClassTokenInferConfig
 from common.optim import OptimConfig
 from common.runtime import RuntimeConfig
 from common.training import TrainConfig
@@ -28,17 +28,6 @@ class ViewsConfig:
 
 
 @dataclass
-class CTIInferConfig(InferConfig):
-    """Seed inference of CTI."""
-
-    seed_map: str = option(
-        "rcams",
-        "Which map becomes the seed: rcams (refined by patch affinity), fcams (attention x CAM) or cams.",
-        choices=("rcams", "fcams", "cams"),
-    )
-
-
-@dataclass
 class CTIConfig:
     """All sections of a CTI experiment."""
 
@@ -48,6 +37,6 @@ class CTIConfig:
     loss: LossConfig = section(LossConfig)
     optim: OptimConfig = section(OptimConfig)
     train: TrainConfig = section(TrainConfig)
-    infer: CTIInferConfig = section(CTIInferConfig)
+    infer: ClassTokenInferConfig = section(ClassTokenInferConfig)
     eval: EvalConfig = section(EvalConfig, reference_range=[0.30, 0.44])
     runtime: RuntimeConfig = section(RuntimeConfig)

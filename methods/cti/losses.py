@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from common.cam import max_norm
 from common.config import at_least, numbers, option
 from common.errors import UserError
+from common.vit import refine
 from methods.cti.memory import TokenMemory
-from methods.cti.model import CTI, Maps, Output, Trace, refine
+from methods.cti.model import CTI, Maps, Output, Trace
 
 LOSS_TERMS = ("cls", "pcls", "cls_view2", "pcls_view2", "bg", "intra", "cross")
 

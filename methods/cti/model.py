@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.pretrained import Coverage, load_checked
-from common.vit import MapRequest, ViTBackbone, ViTConfig, resize_position_grid
+from common.vit import MapRequest, ViTBackbone, ViTConfig, refine, resize_position_grid
 
 
 @dataclass
@@ -168,36 +168,12 @@ class CTI(ViTBackbone):
     @torch.no_grad()
     def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
         """The function that seed inference calls: images (B, 3, H, W) to maps (B, C, h, w) of one kind, see
-        `seed_maps`.
+        `ViTBackbone.seed_maps`.
 
         It keeps the class tokens of the present weights.
         """
         class_tokens = self.class_tokens()
-        return lambda images: self.seed_maps(images, kind, class_tokens)[:, 1:]
-
-    @torch.no_grad()
-    def seed_maps(self, images: Tensor, kind: str = "rcams", class_tokens: Tensor | None = None) -> Tensor:
-        """The maps that become seeds, (B, K, h, w), summed over all layers.
-
-        Args:
-            kind: ``rcams`` = attn @ (mtatt * F), the method's; ``fcams`` = mtatt * F; ``cams`` = F.
-            class_tokens: see `embed`.
-        """
-        tokens, grid = self.embed(images, class_tokens)
-        count = self.num_tokens
-        if kind == "rcams":  # class rows and patch rows are sums over the same layers: one sum of whole maps
-            total = tokens.new_zeros(len(tokens), tokens.shape[1], tokens.shape[1], dtype=torch.float32)
-            for block in self.blocks:
-                tokens, _ = block(tokens, MapRequest(into=total))
-            class_to_patch, patch_to_patch = total[:, :count, count:], total[:, count:, count:]
-        else:
-            trace = self.run_blocks(tokens, Maps(range(self.depth) if kind == "fcams" else range(0)))
-            tokens, class_to_patch = trace.tokens, trace.class_to_patch
-        cams = self.read_heads(tokens, grid)[2]
-        if kind == "cams":
-            return cams
-        fused = class_to_patch * cams.flatten(2)  # B K N
-        return (refine(patch_to_patch, fused) if kind == "rcams" else fused).unflatten(2, grid)
+        return lambda images: self.seed_maps(*self.embed(images, class_tokens), kind)[:, 1:]
 
 
 @dataclass
@@ -252,11 +228,6 @@ def infused(tokens: Tensor, infusion: Tensor, num_tokens: int) -> Tensor:
     start = num_tokens - infusion.shape[1]
     mixed = (tokens[:, start:num_tokens] + infusion.to(tokens.dtype)) / 2
     return torch.cat([tokens[:, :start], mixed, tokens[:, num_tokens:]], dim=1)
-
-
-def refine(attention: Tensor, maps: Tensor) -> Tensor:
-    """Spreads maps (B, k, N) along patch affinity (B, N, N): out[b, k, i] = sum_j attention[b, i, j] maps[b, k, j]."""
-    return (attention @ maps.transpose(1, 2).to(attention.dtype)).transpose(1, 2)
 
 
 def _accumulate(trace: Trace, attention: Tensor, index: int, maps: Maps, count: int) -> None:

@@ -94,7 +94,9 @@ def forward(case: Case) -> Results:
     found = {
         "tok0": embedded[0, : model.num_tokens],
         "pos_pat": resize_position_grid(model.pos_embed_pat, height, width),
-        "inf_rcams": model.seed_maps(x) if n_infer == model.depth else model(x, n_layers=n_infer).rcams,
+        "inf_rcams": model.seed_maps(*model.embed(x), "rcams")
+        if n_infer == model.depth
+        else model(x, n_layers=n_infer).rcams,
         "def_rcams": model(x, n_layers=n).rcams,
         "o_attn_sub": out.attn,
         "o_attn_rowsum": out.attn.sum(-1),
@@ -128,8 +130,8 @@ def infer(case: Case) -> Results:
     return {
         ("keys", None): label[0].nonzero().flatten(),
         ("maps", None): maps,
-        ("raw", None): model.seed_maps(x),
-        ("raw_flip", None): model.seed_maps(x.flip(3)),
+        ("raw", None): model.seed_maps(*model.embed(x), "rcams"),
+        ("raw_flip", None): model.seed_maps(*model.embed(x.flip(3)), "rcams"),
     }
 
 
