@@ -16,6 +16,7 @@ from tqdm import tqdm
 from common.cam import multi_view_cams
 from common.config import Rule, at_least, option
 from common.data.dataset import ImageSet
+from common.data.loader import start_worker
 from common.data.transforms import eval_transform
 from common.errors import UserError
 from common.files import write_json
@@ -105,7 +106,7 @@ def infer_seeds(
     loader = DataLoader(
         _Images(images), batch_sampler=batches, num_workers=workers, pin_memory=runtime.device.type == "cuda",
         generator=torch.Generator(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=start_worker,
     )  # fmt: skip
     with tqdm(
         total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True
@@ -119,10 +120,6 @@ def infer_seeds(
             for index, maps, label in zip(indices.tolist(), cams, labels, strict=True):
                 yield index, dict(zip(label.nonzero().flatten().tolist(), maps.float().cpu().numpy(), strict=True))
             bar.update(len(indices))
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
 
 
 class SeedFolder:

@@ -31,6 +31,9 @@ class EvalConfig:
     thresholds: list[float] = option([0.0, 0.99, 0.01], "First, last and step of the background thresholds.")
     fixed_threshold: float = option(0.4, "A threshold chosen beforehand, whose score is reported beside the best.")
     reference_range: list[float] = option([], "First and last threshold that the method's authors search; empty: none.")
+    early_stop: bool = option(
+        False, "Also report where a search of that range stops that ends at the first threshold without improvement."
+    )
 
     def grid(self) -> list[float]:
         """All thresholds in ascending order, the fixed one among them.
@@ -151,11 +154,24 @@ class Evaluation:
     @property
     def reference_best(self) -> Point | None:
         """Best within the range that the method's authors search, if one is set and holds any threshold."""
-        if self.thresholds is None or not self.config.reference_range:
-            return None
-        first, last = self.config.reference_range
-        inside = np.flatnonzero((self.thresholds >= first - 1e-9) & (self.thresholds <= last + 1e-9))
+        inside = self._reference_indices()
         return self.point(int(inside[np.argmax(self.scores.miou[inside])])) if len(inside) else None
+
+    @property
+    def early_stop(self) -> Point | None:
+        """Where the authors' search within training stops: before the first threshold that does not improve."""
+        inside = self._reference_indices() if self.config.early_stop else []
+        if not len(inside):
+            return None
+        falls = np.flatnonzero(np.diff(self.scores.miou[inside]) <= 0)
+        return self.point(int(inside[falls[0] if len(falls) else -1]))
+
+    def _reference_indices(self) -> np.ndarray:
+        """Indices of the thresholds within ``eval.reference_range``; none if there is no range or no threshold."""
+        if self.thresholds is None or not self.config.reference_range:
+            return np.empty(0, dtype=np.int64)
+        first, last = self.config.reference_range
+        return np.flatnonzero((self.thresholds >= first - 1e-9) & (self.thresholds <= last + 1e-9))
 
     def point(self, index: int | None) -> Point:
         """The scores at the threshold of that index."""
@@ -172,7 +188,10 @@ class Evaluation:
 
     def points(self) -> dict[str, Point]:
         """The points to report, by name."""
-        named = {"best": self.best, "fixed": self.fixed, "reference_range": self.reference_best}
+        named = {
+            "best": self.best, "fixed": self.fixed, "reference_range": self.reference_best,
+            "early_stop": self.early_stop,
+        }  # fmt: skip
         return {name: point for name, point in named.items() if point is not None}
 
     def as_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ def infer_arguments(
     description: str, cls: type, default_exp: str, argv: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, list[str]]:
     """Parses an inference script's command line: ``(args, configuration overrides)``."""
-    parser = script_parser(description, cls, unused=("views", "loss", "optim", "train", "runtime.num_workers"))
+    of_training = {field.name for field in fields(cls)} - {"data", "model", "infer", "eval", "runtime"}
+    parser = script_parser(description, cls, unused=(*of_training, "runtime.num_workers"))
     parser.add_argument("--name", required=True, help="name of the run, experiment/NAME/")
     parser.add_argument(
         "--exp", default="", help=f"experiment YAML; default: the run's own configuration, else {default_exp}"

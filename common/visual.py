@@ -134,6 +134,27 @@ def plot_curve(
         figure.savefig(file, format="png", dpi=120)
 
 
+def heat_maps(path: Path, maps: np.ndarray, names: Sequence[str], title: str) -> None:
+    """Draws maps (n, H, W) of values in [0, 1] side by side, ten in a row, with their names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(len(names), 10)
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(1.3 * columns + 0.5, 1.5 * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, name, values in zip(axes.flat, names, maps, strict=False):
+        picture = axis.imshow(values, vmin=0, vmax=1)
+        axis.set_title(name, fontsize=8)
+    figure.colorbar(picture, ax=axes, shrink=0.8)
+    figure.suptitle(title, fontsize=9)
+    with atomic_write(path, durable=False) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
 def _names(mask: np.ndarray, classes: Sequence[str]) -> str:
     """The classes in a mask, or that there is only background."""
     present = [classes[label - 1] for label in np.unique(mask) if label not in (0, IGNORE_LABEL)]

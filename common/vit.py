@@ -74,10 +74,12 @@ class MapRequest(NamedTuple):
     Attributes:
         rows: only this many leading queries (the class tokens); None for all.
         into: a tensor (B, T, T) that the map of all rows is added to instead of being returned; not with gradients.
+        detach: whether the returned map carries no gradient; the tokens do.
     """
 
     rows: int | None = None
     into: Tensor | None = None
+    detach: bool = False
 
 
 class Attention(nn.Module):
@@ -107,16 +109,16 @@ class Attention(nn.Module):
         elif request.into is not None:
             out, attention = self._added_to(request.into, q, k, v), None
         elif request.rows is None:
-            out, attention = self._explicit(q, k, v)
+            out, attention = self._explicit(q, k, v, request.detach)
         else:  # the requested rows explicitly, the others by the fused kernel
             first, others = q.split([request.rows, count - request.rows], dim=2)
-            out, attention = self._explicit(first, k, v)
+            out, attention = self._explicit(first, k, v, request.detach)
             out = torch.cat([out, F.scaled_dot_product_attention(others, k, v)], dim=2)
         return self.proj(out.transpose(1, 2).reshape(batch, count, dim)), attention
 
-    def _explicit(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _explicit(self, q: Tensor, k: Tensor, v: Tensor, detach: bool) -> tuple[Tensor, Tensor]:
         attention = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)  # B h rows T
-        return attention.to(v.dtype) @ v, attention.mean(1)
+        return attention.to(v.dtype) @ v, (attention.detach() if detach else attention).mean(1)
 
     def _added_to(self, total: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The output; the head-averaged map is added to ``total``. On CPUs in strips of rows that stay in the cache."""

@@ -117,17 +117,17 @@ class _WorkerSeed:
         self.batches = batches
 
     def __call__(self, worker: int) -> None:
-        torch.set_num_threads(1)
-        _leave_stopping_to_the_parent()
+        start_worker(worker)
         seed_everything(self.batches.seed, self.batches.epoch, self.batches.rank, worker)
 
 
-def _leave_stopping_to_the_parent() -> None:
-    """Makes a worker heed only its parent's SIGTERM.
+def start_worker(worker: int) -> None:
+    """What every loader worker begins with: one thread, and no heed of any SIGTERM but its parent's.
 
     Torchrun and schedulers send SIGTERM to every process of a job; the training needs its workers until it has finished
     the step and saved a checkpoint.
     """
+    torch.set_num_threads(1)
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -51,3 +51,8 @@ def eval_transform(image: Image.Image) -> torch.Tensor:
     """The whole image, ImageNet-normalised: float32 (3, H, W)."""
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))  # H W 3
     return pixels.permute(2, 0, 1).float().div_(255).sub_(MEAN).div_(STD)
+
+
+def square_transform(image: Image.Image, size: int) -> torch.Tensor:
+    """The whole image brought to size x size whatever its aspect (bilinear, antialiased), ImageNet-normalised."""
+    return eval_transform(image.resize((size, size), Image.Resampling.BILINEAR))

@@ -1,0 +1,1 @@
+"""PCSS: phase concentration and shortcut suppression (ECCV 2024)."""

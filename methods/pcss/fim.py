@@ -1,0 +1,143 @@
+"""A round of measuring frequency importance (the reference's "FIM"): which blocks of the spectrum does a class need?
+
+Each block is removed from the images in turn; the class losses that follow are the block's importance. Losses are sums
+over images, so a round is shared by all processes, and goes on after an interruption where it stopped.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from common.data.dataset import ImageSet
+from common.data.loader import start_worker
+from common.data.transforms import square_transform
+from common.dist import Processes
+from common.runtime import Runtime, usable_workers
+from methods.pcss.frequency import BlockFilters, block_filters, filtered, spectrum
+from methods.pcss.importance import FrequencyImportance
+from methods.pcss.model import PCSS
+
+STEP_IMAGES = 4  # images of a process between two looks at stop signals; each stands for a hundred passes
+
+
+def wanted_labels(labels: Tensor, need: Tensor) -> Tensor:
+    """Which labels of a sequence of images count: of each class the first ``need[c]`` (N, C), boolean.
+
+    Args:
+        labels: multi-hot (N, C), in the order of the round.
+        need: images still needed of each class (C,).
+    """
+    present = labels > 0
+    return present & (present.cumsum(0) <= need)
+
+
+@torch.inference_mode()
+def block_losses(
+    model: PCSS, images: Tensor, wanted: Tensor, filters: BlockFilters, batch_size: int, runtime: Runtime
+) -> Tensor:
+    """Class losses (C, g, g) with each block of the spectrum removed, summed over the images whose label is wanted.
+
+    The loss of class c is softplus(-cls_c) + softplus(-pcls_c), the cross-entropy of both logits to "present".
+
+    Args:
+        images: (n, 3, S, S).
+        wanted: (n, C).
+        filters: on the images' device.
+        batch_size: filtered images in a pass.
+    """
+    spectra, size = spectrum(images), tuple(images.shape[-2:])  # one FFT for all filters
+    at_once, wanted, losses = max(batch_size // len(images), 1), wanted.float(), []
+    for weights in filters.weights.split(at_once):
+        reduced = filtered(spectra, weights[:, None, None], size)  # m n 3 S S
+        with runtime.autocast():
+            logits = model.logits(reduced.flatten(0, 1))
+        each = sum(F.softplus(-part.float()) for part in logits).unflatten(0, (len(weights), len(images)))  # m n C
+        losses.append((each * wanted).sum(1))
+    return torch.cat(losses)[filters.owner].permute(2, 0, 1)  # C g g
+
+
+class FIM:
+    """Measures rounds over a training list, with the test transform."""
+
+    def __init__(self, importance: FrequencyImportance, images: ImageSet, runtime: Runtime) -> None:
+        """Makes the filters.
+
+        Raises:
+            UserError: the image does not divide into blocks.
+        """
+        config = importance.config
+        filters = block_filters(importance.size, config.block, config.corrected)
+        self.filters = BlockFilters(filters.weights.to(runtime.device), filters.owner.to(runtime.device))
+        self.importance, self.images, self.runtime = importance, images, runtime
+
+    def measure(self, model: PCSS, epoch: int, is_stopping: Callable[[], bool]) -> dict[str, Tensor] | None:
+        """One round, or the rest of it.
+
+        Returns:
+            What `FrequencyImportance.finish_round` returns; None where a signal stopped it, which the importance
+            remembers.
+        """
+        model.eval()
+        importance, processes = self.importance, self.runtime.processes
+        importance.begin_round(epoch)
+        order, wanted = self._plan(epoch)
+        with tqdm(
+            total=len(order), initial=importance.done, desc=f"epoch {epoch}: frequency importance",
+            disable=not processes.is_main, leave=False, dynamic_ncols=True,
+        ) as bar:  # fmt: skip
+            for count, losses in self._losses(model, order, wanted, processes):
+                importance.add(processes.gather_rows(losses[None]).sum(0), count)
+                bar.update(count)
+                if is_stopping():
+                    return None
+        return importance.finish_round()
+
+    def _plan(self, epoch: int) -> tuple[np.ndarray, Tensor]:
+        """The images of a round in a fresh order, those left out that no class needs, and their wanted labels."""
+        seed = self.runtime.config.seed
+        order = np.random.default_rng([seed, epoch, 0]).permutation(len(self.images))
+        labels = torch.from_numpy(self.images.labels[order])
+        wanted = wanted_labels(labels, torch.full((labels.shape[1],), self.importance.config.images_per_class))
+        used = wanted.any(1)
+        return order[used.numpy()], wanted[used]
+
+    def _losses(
+        self, model: PCSS, order: np.ndarray, wanted: Tensor, processes: Processes
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Steps from ``importance.done`` on: how many images all processes look at, and this one's losses (C, g, g)."""
+        config, device = self.importance.config, self.runtime.device
+        stride, first = STEP_IMAGES * processes.world, STEP_IMAGES * processes.rank
+        starts = range(self.importance.done, len(order), stride)
+        own = [range(start + first, min(start + first + STEP_IMAGES, len(order))) for start in starts]
+        batches = [[(int(order[place]), place) for place in places] for places in own if len(places)]
+        loader = DataLoader(
+            _SquareImages(self.images, self.importance.size), batch_sampler=batches,
+            num_workers=usable_workers(self.runtime.config.num_workers), worker_init_fn=start_worker,
+            generator=torch.Generator(),
+        )  # fmt: skip
+        loaded = iter(loader)
+        for start, places in zip(starts, own, strict=True):
+            if len(places):
+                pixels, rows = next(loaded)
+                losses = block_losses(
+                    model, pixels.to(device), wanted[rows].to(device), self.filters, config.batch_size, self.runtime
+                )
+            else:  # the other processes' images are the last ones
+                losses = torch.zeros(self.importance.totals.shape, device=device)
+            yield min(stride, len(order) - start), losses
+
+
+class _SquareImages(Dataset):
+    """``(image, place)`` for items ``(index, place)``."""
+
+    def __init__(self, images: ImageSet, size: int) -> None:
+        self.images, self.size = images, size
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        index, place = key
+        return square_transform(self.images.load_image(index), self.size), place

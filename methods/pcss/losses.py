@@ -1,0 +1,150 @@
+"""PCSS's training step: up to three forward passes, five loss terms.
+
+Attention maps are made where a loss reads them: with gradients in the mixed pass, without in the plain one (whose
+refined CAM is constant), not at all in the suppressed one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.cam import max_norm
+from common.config import numbers, option
+from common.errors import UserError
+from common.mctformer import Output
+from common.vit import MapRequest
+from methods.pcss.frequency import filtered, spectrum
+from methods.pcss.importance import FrequencyImportance
+from methods.pcss.model import PCSS
+
+LOSS_TERMS = ("cls", "cls_suppressed", "cam_suppressed", "cls_mixed", "cam_mixed")
+
+
+@dataclass
+class LossConfig:
+    """The losses (paper symbols: docs/pcss.md)."""
+
+    weights: list[float] = option(
+        [2.0, 2.0],
+        "W: weights of the CAM terms of shortcut suppression and of magnitude mixing; 0 switches a pass off.",
+        flag="--W", rule=numbers(2),
+    )  # fmt: skip
+    mpc_idx: int = option(
+        7, "Magnitudes are taken after this block and mixed in before the next.", flag=("--mpc_idx", "--mpc-idx")
+    )
+    mpc_org_ratio: float = option(
+        0.3, "Share of an image's own magnitude in the mix.", flag=("--mpc_org_ratio", "--mpc-org-ratio")
+    )
+    mpc_cam_start_epoch: int = option(
+        0, "Epoch (from 0) from which the mixed pass's CAM is compared.",
+        flag=("--mpc_cam_start_epo", "--mpc-cam-start-epo"),
+    )  # fmt: skip
+    share_prefix: bool = option(
+        False,
+        "Fast: the mixed pass starts from pass 1's tokens after block mpc_idx (with stochastic depth: shared draws).",
+    )
+
+
+class PCSSStep(nn.Module):
+    """Model and importance masks as one module that maps a batch to losses; what DistributedDataParallel wraps."""
+
+    def __init__(
+        self,
+        model: PCSS,
+        config: LossConfig,
+        importance: FrequencyImportance,
+        gather: Callable[[Tensor], Tensor] = lambda rows: rows,
+        rank: int = 0,
+    ) -> None:
+        """Composes the step.
+
+        Args:
+            gather: concatenates tensors of all processes in rank order: the partner of a mix may be in any of them.
+            rank: this process's place among them.
+
+        Raises:
+            UserError: the network has too few blocks for ``mpc_idx``.
+        """
+        super().__init__()
+        if not 0 <= config.mpc_idx < model.depth - 1:
+            raise UserError(
+                f"loss.mpc_idx={config.mpc_idx} does not fit a network of {model.depth} blocks: 0 to {model.depth - 2}"
+            )
+        self.model, self.config, self.importance, self._gather, self._rank = model, config, importance, gather, rank
+
+    def forward(self, images: Tensor, labels: Tensor, epoch: int, partners: Tensor) -> dict[str, Tensor]:
+        """One training step's losses.
+
+        Args:
+            images: x, (B, 3, S, S), ImageNet-normalised.
+            labels: multi-hot (B, C).
+            epoch: from 0.
+            partners: pi, a permutation of the whole micro-batch, all processes' parts in rank order.
+
+        Returns:
+            ``total`` to minimise, its terms `LOSS_TERMS` (one that is off is 0), and detached ``logits_cls``,
+            ``logits_pcls`` (B, C) of the plain pass.
+        """
+        model, config = self.model, self.config
+        weight_suppressed, weight_mixed = config.weights
+        compares_mixed = weight_mixed > 0 and epoch >= config.mpc_cam_start_epoch
+        tokens, grid = model.embed(images)  # what the mixed pass begins with, too
+
+        # Plain pass. Its attention only serves as a constant, unless the mixed pass goes on from its first blocks.
+        request = MapRequest() if compares_mixed else None
+        constant = MapRequest(detach=True) if compares_mixed else None
+        split = config.mpc_idx + 1
+        early = request if config.share_prefix else constant
+        middle, attention = model.run_blocks(tokens, range(split), early)
+        plain_attention = attention.detach() if compares_mixed else None
+        last, plain_attention = model.run_blocks(middle, range(split, model.depth), constant, plain_attention)
+        plain = model.output(last, grid, plain_attention)
+        terms = dict.fromkeys(LOSS_TERMS, plain.cls.new_zeros((), dtype=torch.float32))
+        terms["cls"] = classification_loss(plain, labels)
+
+        if weight_suppressed > 0 and self.importance.is_used_in(epoch):
+            suppressed = self._suppressed_pass(images, labels)
+            terms["cls_suppressed"] = classification_loss(suppressed, labels)
+            difference = (max_norm(plain.cams.float()) - max_norm(suppressed.cams.float())).abs()  # B C h w
+            has_labels = labels.any(1)[:, None, None, None]
+            terms["cam_suppressed"] = weight_suppressed * (difference * has_labels).mean()
+
+        if weight_mixed > 0:
+            magnitude = self._mixed_magnitude(model.patch_map(middle, grid), partners)
+            if not config.share_prefix:
+                middle, attention = model.run_blocks(tokens, range(split), request)
+            middle = model.mixed(middle, grid, magnitude)
+            last, attention = model.run_blocks(middle, range(split, model.depth), request, attention)
+            mixed = model.output(last, grid, attention)
+            terms["cls_mixed"] = classification_loss(mixed, labels)
+            if compares_mixed:
+                target = max_norm(plain.rcams.float()).detach()
+                terms["cam_mixed"] = weight_mixed * (target - max_norm(mixed.rcams.float())).abs().mean()
+        logits = {"logits_cls": plain.cls.detach(), "logits_pcls": plain.pcls.detach()}
+        return {"total": sum(terms.values()), **terms, **logits}
+
+    def _suppressed_pass(self, images: Tensor, labels: Tensor) -> Output:
+        """The pass over the images without their classes' shortcut frequencies; no attention map is made."""
+        tokens, grid = self.model.embed(self.suppress(images, labels))
+        return self.model.output(self.model.run_blocks(tokens, range(self.model.depth))[0], grid)
+
+    @torch.no_grad()
+    def suppress(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images (B, 3, S, S) weighted in the spectrum by the mean of 1 - hif over their labels; unlabelled: as is."""
+        reduced = filtered(spectrum(images), self.importance.kept(labels)[:, None], tuple(images.shape[-2:]))
+        return torch.where(labels.any(1)[:, None, None, None], reduced, images)
+
+    def _mixed_magnitude(self, maps: Tensor, partners: Tensor) -> Tensor:
+        """G = r a + (1 - r) a' of patch maps (B, D, h, w): own magnitude, with gradient, and the partner's, without."""
+        own, ratio = spectrum(maps).abs(), self.config.mpc_org_ratio  # a: B D h w//2+1
+        first = self._rank * len(own)
+        partner = self._gather(own.detach())[partners[first : first + len(own)].to(own.device)]
+        return ratio * own + (1 - ratio) * partner
+
+
+def classification_loss(output: Output, labels: Tensor) -> Tensor:
+    """Multi-label soft-margin losses of class and patch logits, added."""
+    return sum(F.multilabel_soft_margin_loss(logits.float(), labels) for logits in (output.cls, output.pcls))
