@@ -123,15 +123,16 @@ class Attention(nn.Module):
     def _added_to(self, total: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The output; the head-averaged map is added to ``total``. On CPUs in strips of rows that stay in the cache."""
         batch, heads, count, _ = q.shape
-        q, k, v, out = (q * self.scale).contiguous(), k.transpose(-2, -1), v.contiguous(), torch.empty_like(q)
+        q, k, v = (q * self.scale).contiguous(), k.transpose(-2, -1), v.contiguous()
+        out = q.new_empty(batch, count, heads, q.shape[-1])  # B T h d: joining the heads needs no copy
         strip = max(STRIP // (batch * heads * count), 1) if q.device.type == "cpu" else count
         for start in range(0, count, strip):
             rows = slice(start, start + strip)
             attention = q[:, :, rows] @ k  # B h strip T
             attention = torch.softmax(attention, dim=-1, out=attention)
-            out[:, :, rows] = attention @ v
-            total[:, rows] += attention.mean(1)
-        return out
+            out[:, rows] = (attention @ v).transpose(1, 2)
+            total[:, rows].add_(attention.sum(1), alpha=1 / heads)
+        return out.transpose(1, 2)
 
 
 class Block(nn.Module):

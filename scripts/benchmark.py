@@ -26,7 +26,7 @@ from common.metrics import SweepCounts, counts_by_argmax
 from common.runtime import PRECISIONS, Runtime, RuntimeConfig
 from common.seeds import Seed
 
-METHODS = ("cti",)
+METHODS = ("cti", "pcss")
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.golden import runners_cti, runners_data, runners_eval, runners_pcss  # noqa: F401 - they register themselves
+from tests.golden import runners_cti, runners_data, runners_dig, runners_eval, runners_pcss  # noqa: F401 - they register themselves
 from tests.golden.harness import RUNNERS, Case, cases, compare
 
 

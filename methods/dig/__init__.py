@@ -1,0 +1,1 @@
+"""DiG: Diffusion-Guided weakly supervised semantic segmentation (ECCV 2024)."""

@@ -1,0 +1,234 @@
+"""DiG's Gaussian diffusion: noise schedule, training loss, DDIM sampling, and what the classifier takes from it.
+
+Sigmoid schedule, v-prediction; images lie in [-1, 1] inside, in [0, 1] or ImageNet-normalised at the public methods
+that say so. Symbols: B images, T timesteps, abar = cumulative product of 1 - beta, v = sqrt(abar) noise -
+sqrt(1 - abar) x0.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.data.transforms import MEAN, STD
+from common.errors import UserError
+from methods.dig.unet import UNet
+
+FEATURE_TIMESTEPS = (0, 1, 2, 3, 4)
+DENOISE_TIMESTEP = 100  # the paper's text says 60
+
+
+class Posterior(NamedTuple):
+    """The normal distribution of x_{t-1} given x_t and x0: mean (B, 3, H, W); variance and its log (B, 1, 1, 1)."""
+
+    mean: Tensor
+    variance: Tensor
+    log_variance: Tensor
+
+
+class Guidance(NamedTuple):
+    """What DiG's training takes from the diffusion model; None where it was not asked for.
+
+    Attributes:
+        features: X (B, K*F, h, w), the decoder's taps at K timesteps, timestep-major: (B, 5120, h, w) by default.
+        denoised: images (B, 3, H, W) noised and denoised in one step, ImageNet-normalised.
+    """
+
+    features: Tensor | None
+    denoised: Tensor | None
+
+
+def sigmoid_betas(timesteps: int) -> Tensor:
+    """Variances (T,), float64, of the noise added at each step: sigmoid schedule from -3 to 3 with temperature 1."""
+    low, high = torch.tensor(-3.0).sigmoid().double(), torch.tensor(3.0).sigmoid().double()
+    progress = torch.linspace(0, timesteps, timesteps + 1, dtype=torch.float64) / timesteps  # u_k
+    level = (high - (6 * progress - 3).sigmoid()) / (high - low)
+    level = level / level[0]
+    return (1 - level[1:] / level[:-1]).clamp(0, 0.999)
+
+
+def schedule_buffers(timesteps: int) -> dict[str, Tensor]:
+    """The 13 tables (T,) of a released checkpoint by name, computed in float64 and given in float32."""
+    betas = sigmoid_betas(timesteps)
+    alphas = 1 - betas
+    abar = alphas.cumprod(0)
+    abar_prev = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+    variance = betas * (1 - abar_prev) / (1 - abar)
+    tables = {
+        "betas": betas,
+        "alphas_cumprod": abar,
+        "alphas_cumprod_prev": abar_prev,
+        "sqrt_alphas_cumprod": abar.sqrt(),
+        "sqrt_one_minus_alphas_cumprod": (1 - abar).sqrt(),
+        "log_one_minus_alphas_cumprod": (1 - abar).log(),
+        "sqrt_recip_alphas_cumprod": (1 / abar).sqrt(),
+        "sqrt_recipm1_alphas_cumprod": (1 / abar - 1).sqrt(),
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
+        "posterior_mean_coef1": betas * abar_prev.sqrt() / (1 - abar),
+        "posterior_mean_coef2": alphas.sqrt() * (1 - abar_prev) / (1 - abar),
+        "loss_weight": abar,  # of v: snr / (snr + 1)
+    }
+    return {name: table.float() for name, table in tables.items()}
+
+
+class GaussianDiffusion(nn.Module):
+    """A U-Net that predicts v, and the tables of its noise schedule.
+
+    Its state dict is that of a released checkpoint's ``model``: the tables, and the network under ``model.``. As the
+    tables are part of it, a checkpoint replaces the schedule.
+    """
+
+    def __init__(self, model: nn.Module, timesteps: int = 1000) -> None:
+        """Wraps a network.
+
+        Args:
+            model: a `UNet`; for all but `guide` anything that maps (B, 3, H, W) and timesteps (B,) to v.
+            timesteps: T.
+        """
+        super().__init__()
+        self.model: UNet = model
+        self.timesteps = timesteps
+        for name, table in schedule_buffers(timesteps).items():
+            self.register_buffer(name, table)
+
+    def _at(self, name: str, t: Tensor) -> Tensor:
+        """Values (B, 1, 1, 1) of a table at timesteps (B,)."""
+        return self.get_buffer(name)[t][:, None, None, None]
+
+    def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """x_t: images (B, 3, H, W) in [-1, 1] with the noise (drawn, if not given) of timesteps (B,)."""
+        noise = torch.randn_like(x0) if noise is None else noise
+        return self._at("sqrt_alphas_cumprod", t) * x0 + self._at("sqrt_one_minus_alphas_cumprod", t) * noise
+
+    def v_target(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """v of images and their noise (B, 3, H, W) at timesteps (B,)."""
+        return self._at("sqrt_alphas_cumprod", t) * noise - self._at("sqrt_one_minus_alphas_cumprod", t) * x0
+
+    def x0_from_v(self, xt: Tensor, t: Tensor, v: Tensor) -> Tensor:
+        """The image that x_t and v stand for, not clipped."""
+        return self._at("sqrt_alphas_cumprod", t) * xt - self._at("sqrt_one_minus_alphas_cumprod", t) * v
+
+    def x0_from_noise(self, xt: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The image that x_t and its noise stand for, not clipped."""
+        return self._at("sqrt_recip_alphas_cumprod", t) * xt - self._at("sqrt_recipm1_alphas_cumprod", t) * noise
+
+    def noise_from_x0(self, xt: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        """The noise that leads from an image to x_t."""
+        return (self._at("sqrt_recip_alphas_cumprod", t) * xt - x0) / self._at("sqrt_recipm1_alphas_cumprod", t)
+
+    def posterior(self, x0: Tensor, xt: Tensor, t: Tensor) -> Posterior:
+        """The distribution of x_{t-1}; its log-variance is finite at t = 0, where the variance is 0."""
+        mean = self._at("posterior_mean_coef1", t) * x0 + self._at("posterior_mean_coef2", t) * xt
+        return Posterior(mean, self._at("posterior_variance", t), self._at("posterior_log_variance_clipped", t))
+
+    def errors(self, images: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Mean squared error (B,) of the predicted v.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            t: timesteps (B,).
+            noise: (B, 3, H, W); drawn, if not given.
+        """
+        x0 = 2 * images - 1
+        noise = torch.randn_like(x0) if noise is None else noise
+        predicted = self.model(self.q_sample(x0, t, noise), t)
+        return (predicted - self.v_target(x0, t, noise)).square().flatten(1).mean(1)
+
+    def forward(self, images: Tensor, t: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """The training loss, a scalar: mean over images of abar_t times the error of v at a random timestep.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            t: timesteps (B,); drawn uniformly, if not given.
+            noise: (B, 3, H, W); drawn, if not given.
+        """
+        if t is None:
+            t = torch.randint(self.timesteps, (len(images),), device=images.device)
+        return (self.loss_weight[t] * self.errors(images, t, noise)).mean()
+
+    def ddim_timesteps(self, steps: int) -> list[int]:
+        """The timesteps that DDIM visits, from T - 1 down to -1, which stands for the image: ``steps`` + 1 of them.
+
+        Raises:
+            UserError: fewer than one step, or more than the model has.
+        """
+        if not 1 <= steps <= self.timesteps:
+            raise UserError(f"sampling takes 1 to {self.timesteps} steps, not {steps}")
+        return torch.linspace(-1, self.timesteps - 1, steps + 1).int().flip(0).tolist()
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor, steps: int = 150) -> Tensor:
+        """Images made from noise by deterministic DDIM (eta 0), x0 clipped to [-1, 1] in every step.
+
+        Args:
+            noise: where to start, standard normal (B, 3, H, W).
+            steps: of the sampler.
+
+        Returns:
+            (B, 3, H, W) in [0, 1].
+        """
+        x, visited = noise, self.ddim_timesteps(steps)
+        for now, after in itertools.pairwise(visited):
+            t = torch.full((len(x),), now, device=x.device)
+            x0 = self.x0_from_v(x, t, self.model(x, t)).clamp(-1, 1)
+            x = self.q_sample(x0, torch.full_like(t, after), self.noise_from_x0(x, t, x0)) if after >= 0 else x0
+        return (x + 1) / 2
+
+    @torch.no_grad()  # not inference_mode: the classifier's layers must be able to keep X for their backward pass
+    def guide(
+        self,
+        images: Tensor,
+        grid: tuple[int, int],
+        feature_timesteps: Sequence[int] = FEATURE_TIMESTEPS,
+        denoise_timestep: int | None = DENOISE_TIMESTEP,
+        noise: Sequence[Tensor] | None = None,
+        max_rows: int | None = None,
+    ) -> Guidance:
+        """Decoder features and denoised images for the classifier's training, in as few passes as memory allows.
+
+        Every timestep gets its own noise, which is drawn at once: neither the draws nor the result depend on
+        ``max_rows``.
+
+        Args:
+            images: (B, 3, H, W), ImageNet-normalised.
+            grid: (h, w) of the features: the classifier's patches.
+            feature_timesteps: the K timesteps of X, in this order; none for no features.
+            denoise_timestep: where images are denoised from; None for no denoised images.
+            noise: (B, 3, H, W) for each timestep of X, then for the denoised images; drawn, if not given.
+            max_rows: how many (image, timestep) rows one pass of the network may have; None for all.
+
+        Raises:
+            UserError: the images' sides do not suit the network.
+        """
+        timesteps = [*feature_timesteps, *([] if denoise_timestep is None else [denoise_timestep])]
+        if not timesteps:
+            return Guidance(None, None)
+        mean, std = MEAN.to(images.device), STD.to(images.device)
+        x0 = ((images * std + mean) * 2 - 1).repeat(len(timesteps), 1, 1, 1)  # K*B 3 H W, timestep-major
+        t = torch.tensor(timesteps, device=images.device).repeat_interleave(len(images))
+        noisy = self.q_sample(x0, t, None if noise is None else torch.cat(tuple(noise)))
+        count = len(feature_timesteps) * len(images)  # rows before are for features, from there on for v
+        features, v = self._chunked(noisy, t, grid, count, max_rows or len(noisy))
+        if features is not None:
+            features = features.unflatten(0, (-1, len(images))).transpose(0, 1).flatten(1, 2)  # B K*F h w
+        if v is not None:
+            v = ((self.x0_from_v(noisy[count:], t[count:], v) + 1) / 2 - mean) / std
+        return Guidance(features, v)
+
+    def _chunked(
+        self, noisy: Tensor, t: Tensor, grid: tuple[int, int], count: int, size: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Features (count, F, h, w) of the first ``count`` rows, v of the others, by passes of ``size`` rows."""
+        features, v = [], []
+        for start in range(0, len(noisy), size):
+            rows, split = slice(start, start + size), max(count - start, 0)
+            wants_v = start + size > count and len(noisy) > count
+            output = self.model.outputs(
+                noisy[rows], t[rows], grid if split else None, slice(split), slice(split, None) if wants_v else None
+            )
+            features += [] if output.features is None else [output.features]
+            v += [] if output.v is None else [output.v]
+        return torch.cat(features) if features else None, torch.cat(v) if v else None
