@@ -81,9 +81,7 @@ def inference(height: int, width: int, runtime: Runtime) -> dict[str, Callable[[
     return {"seeds": run}
 
 
-def importance_round(
-    images: int, batch: int, runtime: Runtime
-) -> tuple[int, dict[str, Callable[[], None]]]:
+def importance_round(images: int, batch: int, runtime: Runtime) -> tuple[int, dict[str, Callable[[], None]]]:
     """Frequency importance of some images: how many passes of ``batch`` images it needs, and the work."""
     model, filters = _model(runtime).eval(), block_filters(SIZE, FIMConfig().block)
     filters = BlockFilters(filters.weights.to(runtime.device), filters.owner.to(runtime.device))
