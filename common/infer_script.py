@@ -1,7 +1,9 @@
 """The inference script of a classifier: seeds of a list, pictures and CRF of them, their score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from torch import Tensor
 
 from common.checkpoint import epoch_checkpoint
 from common.data.dataset import ImageSet
@@ -14,7 +16,13 @@ from common.seed_products import draw_seeds, refine_by_crf
 from common.vit import ViTBackbone
 
 
-def run_inference(description: str, cls: type, default_exp: str, build: Callable[[Any, int], ViTBackbone]) -> None:
+def run_inference(
+    description: str,
+    cls: type,
+    default_exp: str,
+    build: Callable[[Any, int], ViTBackbone],
+    needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
+) -> None:
     """Goes in the order config, data, model; then seeds, CRF, pictures, score.
 
     Args:
@@ -22,6 +30,7 @@ def run_inference(description: str, cls: type, default_exp: str, build: Callable
         cls: the method's configuration.
         default_exp: the experiment without ``--exp``.
         build: makes the network of a configuration for a number of classes; its ``foreground_maps`` makes the seeds.
+        needed: picks from a checkpoint what this network has, where trainings save more than seeds need.
     """
     setup = start_inference(description, cls, default_exp)
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
@@ -36,7 +45,7 @@ def run_inference(description: str, cls: type, default_exp: str, build: Callable
     # Model
     checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo)
     model = build(config, len(images.classes))
-    coverage = load_checked(model, state_dict_in(checkpoint), str(checkpoint))
+    coverage = load_checked(model, needed(state_dict_in(checkpoint)), str(checkpoint))
     model.to(runtime.device).eval()
     cams_of = model.foreground_maps(infer.seed_map)
     start_run(run, config, processes, keep_config=True)

@@ -173,7 +173,7 @@ class ViTBackbone(nn.Module):
         self.embed_dim, self.depth, self.num_heads = config.dimensions()
         self.patch_size, self.grid = config.patch_size, config.img_size // config.patch_size
         self.patch_embed = PatchEmbed(None, config.patch_size, 3, self.embed_dim, flatten=False, strict_img_size=False)
-        rates = torch.linspace(0, config.drop_path, self.depth).tolist()
+        rates = torch.linspace(0, config.drop_path, self.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(self.embed_dim, self.num_heads, rate) for rate in rates)
         for block in self.blocks:
             for module in block.modules():

@@ -3,6 +3,7 @@
     python scripts/benchmark.py evaluation                 # all thresholds in one pass against an argmax for each
     python scripts/benchmark.py train --method cti         # a train step against plain ViT passes over the same images
     python scripts/benchmark.py infer --method cti         # the seeds of an image against plain ViT passes
+    python scripts/benchmark.py fim --method pcss          # frequency importance against the plain passes it needs
 
 Everything that is compared runs in turns in the same process, as machines are noisy; ratios are of the fastest turns.
 """
@@ -36,6 +37,9 @@ def main() -> int:
     add_evaluation(commands.add_parser("evaluation", help="threshold sweep of seeds"))
     add_network(commands.add_parser("train", help="train step of a method"), run_train)
     add_network(commands.add_parser("infer", help="seed inference of a method"), run_infer)
+    fim = commands.add_parser("fim", help="a round of PCSS's frequency importance")
+    add_network(fim, run_fim)
+    fim.add_argument("--images", type=int, default=4, help="images of a turn (default: %(default)s)")
     args = parser.parse_args()
     return args.run(args)
 
@@ -158,6 +162,23 @@ def run_infer(args: argparse.Namespace) -> int:
             plain(images.flip(-1))
 
     _compare(run_plain, method.INFER_PASSES, method.inference(*args.size, runtime), 1, args, runtime)
+    return 0
+
+
+def run_fim(args: argparse.Namespace) -> int:
+    """Class losses of some images under all filters, against the forward passes of as many images."""
+    runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
+    plain = _plain_vit(method.PLAIN_TOKENS, (224, 224), args, runtime).eval()
+    images = torch.randn(args.batch, 3, 224, 224, device=runtime.device)
+    sizes, works = method.importance_round(args.images, args.batch, runtime)
+
+    @torch.inference_mode()
+    def run_plain() -> None:
+        with runtime.autocast():
+            for size in sizes:
+                plain(images[:size])
+
+    _compare(run_plain, sum(sizes), works, args.images, args, runtime)
     return 0
 
 

@@ -1,12 +1,21 @@
 #!/usr/bin/env bash
-# CTI from nothing to scored seeds on generated images, in minutes on two CPU cores:
+# A method from nothing to scored seeds on generated images, in minutes on two CPU cores:
 # demo data set -> train -> infer -> evaluate -> table and pictures. Sets up what is missing first.
-# Exit code 1 if the seeds are not at least 35 mIoU above the better of two trivial seeds.
+#
+#   bash scripts/demo.sh [cti|pcss]
+#
+# Exit code 1 if the seeds are not above the better of two trivial seeds by the method's margin.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+method=${1:-cti}
+case $method in
+  cti) train=train_trm.py infer=infer_trm.py margin=35 ;;
+  pcss) train=train_pcss.py infer=infer_pcss.py margin=20 ;;
+  *) echo "error: no demo of '$method'; there are: cti, pcss" >&2; exit 2 ;;
+esac
 bash scripts/setup.sh
 python=.venv/bin/python
-name=cti_demo
+name=${method}_demo
 started=$SECONDS
 # The network is so small that a second thread costs more than it gives, above all on a busy machine.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -15,10 +24,10 @@ step() { printf '\n== %s\n' "$*"; }
 
 step "Demo data set"
 $python scripts/make_shapes.py --root data/shapes
-step "Training CTI (configs/cti_demo.yaml)"
-$python methods/cti/train_trm.py --name $name --exp cti_demo --overwrite
+step "Training $method (configs/$name.yaml)"
+$python methods/$method/$train --name $name --exp $name --overwrite
 step "Writing seeds"
-$python methods/cti/infer_trm.py --name $name --dict
+$python methods/$method/$infer --name $name --dict
 step "Scoring seeds, and two trivial ones with the same code"
 $python evaluation.py --name $name --task cam --dict_dir dict --list val
 $python evaluation.py --name $name --trivial background --list val >/dev/null
@@ -26,6 +35,6 @@ $python evaluation.py --name $name --trivial first_label --list val >/dev/null
 $python scripts/show_seeds.py --name $name --list val --count 8
 
 step "Result, after $((SECONDS - started)) seconds"
-$python scripts/seed_table.py --name $name --margin 35
+$python scripts/seed_table.py --name $name --margin $margin
 echo "contact sheet (image, mask, seed, CAMs): experiment/$name/seeds_val.png"
 echo "mIoU over the background threshold:      experiment/$name/eval_cam.png"

@@ -42,10 +42,41 @@ def test_shell_scripts_are_sound(path: Path) -> None:
     assert text.startswith("#!/usr/bin/env bash\n") and "set -euo pipefail" in text
 
 
-def test_every_script_that_the_demo_calls_is_there() -> None:
-    lines = (ROOT / "scripts" / "demo.sh").read_text().splitlines()
-    called = [line.split()[1] for line in lines if line.startswith("$python ")]
-    assert len(called) >= 6 and all((ROOT / script).is_file() for script in called)
+DEMO_STEPS = (
+    "scripts/make_shapes.py", "methods/{method}/{train}", "methods/{method}/{infer}", "evaluation.py", "evaluation.py",
+    "evaluation.py", "scripts/show_seeds.py", "scripts/seed_table.py",
+)  # fmt: skip
+SCRIPTS = {"cti": ("train_trm.py", "infer_trm.py"), "pcss": ("train_pcss.py", "infer_pcss.py")}
+
+
+@pytest.mark.parametrize("method", SCRIPTS)
+def test_the_demo_calls_scripts_that_are_there(tmp_path: Path, method: str) -> None:
+    train, infer = SCRIPTS[method]
+    done, called = run_demo(tmp_path, "0", method)
+    assert done == 0
+    assert called == [step.format(method=method, train=train, infer=infer) for step in DEMO_STEPS]
+    assert all((ROOT / script).is_file() for script in called)
+    assert (ROOT / "configs" / f"{method}_demo.yaml").is_file()
+
+
+def test_an_unknown_demo_names_those_there_are(tmp_path: Path) -> None:
+    assert run_demo(tmp_path, "0", "nothing") == (2, [])
+
+
+def run_demo(folder: Path, fails: str, *arguments: str) -> tuple[int, list[str]]:
+    """The demo's exit code and the scripts it calls, with a python that only says so, and fails where ``fails``."""
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "demo.sh").write_text((ROOT / "scripts" / "demo.sh").read_text())
+    (folder / "scripts" / "setup.sh").write_text("exit 0\n")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    python = folder / ".venv" / "bin" / "python"
+    said = f"import sys\nprint('called', sys.argv[1], file=open('called.txt', 'a'))\nsys.exit({fails})\n"
+    python.write_text(f"#!{sys.executable}\n{said}")
+    python.chmod(0o755)
+    command = ["bash", "scripts/demo.sh", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    called = folder / "called.txt"
+    return done.returncode, [line.split()[1] for line in called.read_text().splitlines()] if called.is_file() else []
 
 
 def test_table(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -99,18 +130,7 @@ def test_contact_sheet(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_a_failing_step_ends_the_demo(tmp_path: Path) -> None:
-    """With a python that fails, nothing after the first step runs."""
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "demo.sh").write_text((ROOT / "scripts" / "demo.sh").read_text())
-    (tmp_path / "scripts" / "setup.sh").write_text("exit 0\n")
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    python = tmp_path / ".venv" / "bin" / "python"
-    said = "import sys\nprint('called', *sys.argv[1:])\nsys.exit('train' in sys.argv[1])\n"
-    python.write_text(f"#!{sys.executable}\n{said}")
-    python.chmod(0o755)
-    done = subprocess.run(["bash", "scripts/demo.sh"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("called")] == [
-        "scripts/make_shapes.py",
-        "methods/cti/train_trm.py",
-    ]
+    """Nothing after it runs."""
+    done, called = run_demo(tmp_path, "'train' in sys.argv[1]")
+    assert done == 1
+    assert called == ["scripts/make_shapes.py", "methods/cti/train_trm.py"]

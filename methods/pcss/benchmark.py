@@ -81,10 +81,11 @@ def inference(height: int, width: int, runtime: Runtime) -> dict[str, Callable[[
     return {"seeds": run}
 
 
-def importance_round(images: int, batch: int, runtime: Runtime) -> tuple[int, dict[str, Callable[[], None]]]:
-    """Frequency importance of some images: how many passes of ``batch`` images it needs, and the work."""
+def importance_round(images: int, batch: int, runtime: Runtime) -> tuple[list[int], dict[str, Callable[[], None]]]:
+    """Frequency importance of some images: the batches of its passes (``batch`` images at most), and the work."""
     model, filters = _model(runtime).eval(), block_filters(SIZE, FIMConfig().block)
     filters = BlockFilters(filters.weights.to(runtime.device), filters.owner.to(runtime.device))
     pixels, labels = random_batch(images, runtime)
-    passes = -(-len(filters.weights) // max(batch // images, 1))
-    return passes, {"importance": lambda: block_losses(model, pixels, labels, filters, batch, runtime)}
+    at_once = max(batch // images, 1)
+    sizes = [len(weights) * images for weights in filters.weights.split(at_once)]
+    return sizes, {"importance": lambda: block_losses(model, pixels, labels, filters, batch, runtime)}
