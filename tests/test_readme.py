@@ -24,17 +24,20 @@ from tests.datasets import make_voc, write_image, write_lines
 TINY = """
 data: {{dataset: {dataset}, root: {root}}}
 model: {{pretrained: none, img_size: 16, patch_size: 8, embed_dim: 8, depth: 3, num_heads: 2}}
-loss: {{swap_idx: 0, n_layers: 2, memory_size: 2}}
+{method}
 views: {{auto_augment: ""}}
 train: {{image_list: {train}, val_list: {train}, epochs: {epochs}, validate_from: {last}, batch_size: 4}}
 infer: {{image_list: {train}, eval_list: {train}, num_workers: 0, crf_alphas: [6]}}
 runtime: {{num_workers: 0}}
 """
+CTI = "loss: {swap_idx: 0, n_layers: 2, memory_size: 2}"
+PCSS = "loss: {mpc_idx: 0}\nfim: {images_per_class: 1, block: 8, interval: 30}"
 COCO_IDS = [f"{number:012d}" for number in (9, 25, 30, 34, 42)]
 
 # Commands that need the network, or are a test run themselves: what exercises them, and a text that it must contain.
 ELSEWHERE = {
     "bash scripts/demo.sh": ("tests/test_demo.py", "demo.sh"),
+    "bash scripts/demo.sh pcss": ("tests/test_demo.py", '"pcss"'),
     "bash scripts/test.sh": (".ci/run", "scripts/test.sh"),
     "python scripts/prepare_data.py voc": ("tests/test_prepare_data.py", '"voc"'),
     "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
@@ -60,8 +63,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("methods", "scripts", "evaluation.py"):
         (folder / name).symlink_to(ROOT / name)
     # A file of that name here comes before the one in configs/.
-    (folder / "cti_cvpr24").write_text(TINY.format(**VOC, epochs=60, last=59))
-    (folder / "cti_coco_cvpr24").write_text(TINY.format(**COCO, epochs=2, last=1))
+    (folder / "cti_cvpr24").write_text(TINY.format(**VOC, method=CTI, epochs=60, last=59))
+    (folder / "cti_coco_cvpr24").write_text(TINY.format(**COCO, method=CTI, epochs=2, last=1))
+    (folder / "pcss_eccv24").write_text(TINY.format(**VOC, method=PCSS, epochs=60, last=59))
     make_voc(folder / "data" / "VOC2012")
     make_coco(folder / "data" / "COCO2014")
     make_own(folder / "my_set")
@@ -135,7 +139,7 @@ def test_command(command: str, workplace: Path, monkeypatch: pytest.MonkeyPatch)
     if "69.5_pascal.pth" in words:
         shutil.copy("experiment/exp/ckpt/059net_trm.pth", "69.5_pascal.pth")
     if program == "torchrun":
-        Path("cti_cvpr24").write_text(TINY.format(**VOC, epochs=2, last=1))
+        Path("cti_cvpr24").write_text(TINY.format(**VOC, method=CTI, epochs=2, last=1))
         assert run_torchrun(words) == 0
         return
     assert program == "python"
@@ -148,7 +152,7 @@ def test_what_the_commands_left(workplace: Path) -> None:
     assert len(list((runs / "exp" / "crf" / "06").glob("*.npy"))) == 6
     assert len(list((runs / "exp" / "vis").glob("*.png"))) == 6
     assert (runs / "two" / "ckpt" / "001net_trm.pth").is_file()
-    for name, count in (("exp", 6), ("released", 6), ("coco", 4), ("mine", 4)):
+    for name, count in (("exp", 6), ("released", 6), ("pcss", 6), ("coco", 4), ("mine", 4)):
         assert len(list((runs / name / "dict").glob("*.npy"))) == count, name
     assert (runs / "coco" / "eval_cam.json").is_file()
 
