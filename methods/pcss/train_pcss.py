@@ -35,14 +35,14 @@ def main() -> int:
     model = PCSS(config.model, len(images.classes)).to(device)
     start = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
     importance = FrequencyImportance(len(images.classes), size, config.fim, device)
-    fim = FIM(importance, images, setup.runtime)
+    fim = FIM(importance, images, setup.runtime) if config.loss.weights[0] > 0 else None
     step = PCSSStep(model, config.loss, importance, processes.gather_rows, processes.rank)
 
     # Training, and a round of frequency importance after some epochs
     trainer = Trainer(setup, images, transforms, model, start, step, LOSS_TERMS, {"importance": importance})
 
     def measure_importance(epoch: int) -> None:
-        if config.loss.weights[0] <= 0 or not importance.is_due_after(epoch, config.train.epochs):
+        if fim is None or not importance.is_due_after(epoch, config.train.epochs):
             return
         ratios = fim.measure(model, epoch, trainer.is_stopping)
         if ratios is None:
