@@ -87,11 +87,19 @@ class Checkpoints:
         if self.processes.is_main:
             save_torch(self.folder / "best.pth", self._weights())
 
+    def check(self) -> None:
+        """Called before weights are written anywhere.
+
+        Raises:
+            UserError: the last step has spoilt them, which the losses only show in the next one.
+        """
+        self._weights()
+
     def _weights(self) -> dict[str, Tensor]:
         """The network's state dict.
 
         Raises:
-            UserError: the last step has spoilt it, which the losses only show in the next one.
+            UserError: as `check`.
         """
         state = dict(self.model.state_dict())
         broken = [name for name, value in state.items() if not value.isfinite().all()]

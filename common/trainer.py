@@ -1,5 +1,6 @@
-"""The training of a classifier: batches, optimiser, checkpoints, log and validation around a method's step."""
+"""The training of a network: batches, optimiser, checkpoints, log and validation around a method's step."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,14 +11,12 @@ from common.checkpoint import Checkpoints, Position, Stateful
 from common.data.dataset import ImageSet
 from common.data.loader import EpochBatches, TrainViews, shared_generator, train_loader
 from common.dist import stop_processes
-from common.optim import adamw, learning_rate, scaled_lr, set_lr
+from common.optim import adamw, learning_rate, set_lr
 from common.run import RunLog
 from common.runtime import usable_workers
 from common.scoring import scored_images, validate
 from common.script import Setup, start_run
 from common.training import LossWatch, ProgressLine, StopRequest, label_accuracy, micro_step, wrap_for_training
-
-ACCURACIES = ("accuracy_cls", "accuracy_pcls")
 
 
 class Batch(NamedTuple):
@@ -25,7 +24,7 @@ class Batch(NamedTuple):
 
     Attributes:
         views: random views of the images, each (B, 3, S, S).
-        labels: multi-hot (B, C).
+        labels: multi-hot (B, C); (B, 0) where the images have none.
         epoch: from 0.
         draws: a CPU generator, the same on all processes and in a resumed run, for draws over the whole micro-batch.
     """
@@ -42,11 +41,15 @@ class Trainer:
     Attributes:
         log: the run's log.
         position: how far the training is.
+        scaler: the loss scaling of fp16.
+        total_steps: the whole run's.
     """
 
     def __init__(
         self, setup: Setup, images: ImageSet, views: Sequence[Callable], model: nn.Module, start: str, step: nn.Module,
-        terms: Sequence[str], parts: Mapping[str, Stateful],
+        terms: Sequence[str], parts: Mapping[str, Stateful], *, logits: Sequence[str] = ("cls", "pcls"),
+        optimizer: torch.optim.Optimizer | None = None, rate: Callable[[Position, int], float] | None = None,
+        clip: float = 0.0,
     ) -> None:  # fmt: skip
         """Puts a resumed run back where it was, and makes the run folder: all input has proved to be there.
 
@@ -55,9 +58,14 @@ class Trainer:
             model: the network, on the device; its state dict is what the epoch files hold.
             start: where its weights come from, in words.
             step: model and losses as one module, which gives a dictionary of losses: ``total``, ``terms``, and
-                the logits ``logits_cls`` and ``logits_pcls`` (B, C).
+                ``logits_NAME`` (B, C) for each of ``logits``.
             terms: names of the weighted losses that are logged besides their total.
             parts: the method's state besides weights, alike on all processes.
+            logits: names of the logits whose agreement with the labels is logged.
+            optimizer: of the model's parameters, with its learning rate; None for AdamW by the section ``optim``.
+            rate: the learning rate of the next step, given the position and the steps of an epoch; None for the cosine
+                by the section ``optim``.
+            clip: largest norm of the gradient of all parameters together; 0: not clipped.
         """
         self.setup, self.config, self.runtime, self.processes = setup, setup.config, setup.runtime, setup.processes
         config, processes, resumed = self.config, self.processes, setup.args.resume
@@ -71,12 +79,18 @@ class Trainer:
         workers, is_cuda = usable_workers(config.runtime.num_workers), self.runtime.device.type == "cuda"
         self.loader = train_loader(TrainViews(images, views, seed), self.batches, workers, is_cuda)
 
-        self.model, self.module = model, wrap_for_training(step, self.runtime)
-        self.optimizer = adamw(model, config.optim, self.train.batch_size)
+        self.total_steps = self.train.length(len(self.batches))
+
+        self.model, self.module, self.logits, self.clip = model, wrap_for_training(step, self.runtime), logits, clip
+        self.optimizer = optimizer or adamw(model, config.optim, self.train.batch_size)
+        self.peak = self.optimizer.param_groups[0]["lr"]  # before a resumed state replaces it
+        self.rate = rate or self._cosine
         self.scaler = self.runtime.grad_scaler()
-        self.watch, self.stop = LossWatch(("total", *terms, *ACCURACIES), images.ids), StopRequest()
+        accuracies = (f"accuracy_{name}" for name in logits)
+        self.watch, self.stop = LossWatch(("total", *terms, *accuracies), images.ids), StopRequest()
+        classes = 0 if images.labels is None else len(images.classes)
         identity = {
-            "train.batch_size": self.train.batch_size, "training images": len(images), "classes": len(images.classes),
+            "train.batch_size": self.train.batch_size, "training images": len(images), "classes": classes,
             "runtime.seed": seed,
         }  # fmt: skip
         state = {"optimizer": self.optimizer, "scaler": self.scaler, **parts}
@@ -86,53 +100,63 @@ class Trainer:
         start_run(setup.run, config, processes, setup.args.overwrite)
         resumed_at = self.position.total_steps if resumed else None
         self.log = RunLog(setup.run.path, processes.is_main, resumed_at)
+        labels = f"{classes} classes" if classes else "no labels"
         self.log.say(
-            f"{setup.run.path}: {len(images)} images, {len(images.classes)} classes, {len(self.batches)} steps an "
-            f"epoch on {self.runtime.describe()}"
+            f"{setup.run.path}: {len(images)} images, {labels}, {len(self.batches)} steps an epoch on "
+            f"{self.runtime.describe()}"
         )
         self.log.say(f"weights: {start}")
 
     def run(
         self,
         losses_of: Callable[[nn.Module, Batch], dict[str, Tensor]],
-        cams_of: Callable[[], Callable[[Tensor], Tensor]],
-        after_epoch: Callable[[int], None] = lambda epoch: None,
+        cams_of: Callable[[], Callable[[Tensor], Tensor]] | None = None,
+        after_epoch: Callable[[int], bool] = lambda epoch: True,
         seeds_by: str = "",
+        after_step: Callable[[Position], None] = lambda position: None,
+        next_command: str = "",
     ) -> int:
         """Trains to the end, or until a signal asks to stop.
 
         Args:
             losses_of: calls the (wrapped) step module on a batch.
             cams_of: gives the function that validation makes seeds with, for the present weights: images (b, 3, H, W)
-                to foreground CAMs (b, C, h, w).
-            after_epoch: what a method does at the end of a whole epoch; it returns early when `is_stopping`, and goes
-                on from its own state in the resumed run.
+                to foreground CAMs (b, C, h, w). None for a training without validation.
+            after_epoch: what a method does at the end of a whole epoch; gives whether it is finished. When `is_stopping`
+                it may return early, and goes on from its own state in the resumed run.
             seeds_by: the script that writes the seeds, for the last line of the log.
+            after_step: what a method does after every step, before anything is saved: what it changes is part of the
+                step, what it writes is written again should the run be resumed from before.
+            next_command: what the last line of the log tells to do, where it is not to write seeds.
 
         Returns:
             The exit code.
         """
         train, position = self.train, self.position
-        peak = scaled_lr(self.config.optim, train.batch_size)
-        self.log.say(f"epochs {position.epoch} to {train.epochs - 1}, peak learning rate {peak:.3g}")
+        self.log.say(
+            f"epochs {position.epoch} to {self._epochs() - 1}, {self.total_steps} steps in all, peak learning rate "
+            f"{self.peak:.3g}"
+        )
         while not train.is_over(position):
             epoch = position.epoch
-            self._train_epoch(losses_of, peak)
+            self._train_epoch(losses_of, after_step)
             if self.is_stopping():  # a finished epoch is closed by the resumed run
                 return self._leave()
-            if train.is_over(position) or train.keeps(epoch):
+            if train.keeps(position):
                 self.checkpoints.save_epoch(epoch)
             if self.val_images is not None and train.validates(epoch) and position.validated != position.total_steps:
                 self.checkpoints.save_last(position)  # validation may fail; the resumed run begins with it
                 self._validate(cams_of())
             if position.step == len(self.batches):
-                after_epoch(epoch)
-                if self.is_stopping():
+                if not after_epoch(epoch):
                     return self._leave()
                 position.epoch, position.step = epoch + 1, 0
-            self.checkpoints.save_last(position)
-        name = self.setup.run.name
-        self.log.say(f"done: {position.total_steps} steps. Seeds: python {seeds_by} --name {name} --dict")
+            if train.is_over(position) or train.saves_after(epoch):
+                self.checkpoints.save_last(position)
+            if self.is_stopping() and not train.is_over(position):
+                return self._leave()
+        command = next_command or f"Seeds: python {seeds_by} --name {self.setup.run.name} --dict"
+        self.log.say(f"done: {position.total_steps} steps. {command}")
         self.log.close()
         stop_processes()
         return 0
@@ -141,30 +165,46 @@ class Trainer:
         """Whether a signal asked any process to stop; all give the same answer, so all have to ask."""
         return self.stop.wanted(self.processes)
 
-    def _train_epoch(self, losses_of: Callable[[nn.Module, Batch], dict[str, Tensor]], peak: float) -> None:
+    def check(self) -> None:
+        """Called by all processes before the method writes weights.
+
+        Raises:
+            UserError: the last loss or the weights are not finite.
+        """
+        self.watch.check()
+        self.checkpoints.check()
+
+    def _epochs(self) -> int:
+        """How many epochs are begun in the whole run."""
+        return math.ceil(self.total_steps / len(self.batches))
+
+    def _cosine(self, position: Position, steps: int) -> float:
+        return learning_rate(position, steps, self.train.epochs, self.peak, self.config.optim)
+
+    def _train_epoch(
+        self, losses_of: Callable[[nn.Module, Batch], dict[str, Tensor]], after_step: Callable[[Position], None]
+    ) -> None:
         """The (rest of the) steps of the present epoch, until its end, the step limit or a signal."""
         train, position, epoch, steps = self.train, self.position, self.position.epoch, len(self.batches)
         self.batches.start_at(epoch, position.step)
-        progress = ProgressLine(epoch, train.epochs, steps, position.step, self.processes.is_main)
+        progress = ProgressLine(epoch, self._epochs(), steps, position.step, self.processes.is_main)
         self.module.train()
         for micro, (views, labels, indices) in enumerate(self.loader, start=1):
             is_last_micro = micro % train.accumulation == 0
             draws = shared_generator(self.batches.seed, epoch, position.step, micro % train.accumulation)
             *views, labels = self.runtime.to_device(*views, labels)
             batch = Batch(views, labels, epoch, draws)
-            set_lr(self.optimizer, learning_rate(position, steps, train.epochs, peak, self.config.optim))
+            set_lr(self.optimizer, self.rate(position, steps))
             with micro_step(self.module, is_last_micro):
                 with self.runtime.autocast():
                     losses = losses_of(self.module, batch)
                 self.scaler.scale(losses["total"] / train.accumulation).backward()
-            for accuracy in ACCURACIES:
-                losses[accuracy] = label_accuracy(losses[accuracy.replace("accuracy", "logits")], labels)
+            for name in self.logits:
+                losses[f"accuracy_{name}"] = label_accuracy(losses[f"logits_{name}"], labels)
             self.watch.add(losses, indices)
             if not is_last_micro:
                 continue
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
+            self._update_weights()
             position.step += 1
             position.total_steps += 1
             progress.advance()
@@ -173,6 +213,7 @@ class Trainer:
                 timing = {"lr": self.optimizer.param_groups[0]["lr"], "seconds_per_step": progress.seconds_per_step()}
                 self.log.numbers(position.total_steps, {**values, **timing}, kind="train", epoch=epoch)
                 progress.show(values)
+            after_step(position)
             if self.is_stopping() or train.is_over(position):
                 break
             if train.save_steps and position.total_steps % train.save_steps == 0:
@@ -180,6 +221,15 @@ class Trainer:
                 self.checkpoints.save_last(position)
         progress.close()
         self.watch.check()
+
+    def _update_weights(self) -> None:
+        """One step of the optimiser."""
+        if self.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _validate(self, cams_of: Callable[[Tensor], Tensor]) -> None:
         """Scores seeds of the validation list, and keeps the weights if they are the best so far."""

@@ -3,6 +3,7 @@ script.
 """
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Sequence
@@ -23,11 +24,13 @@ from common.runtime import Runtime
 
 
 @dataclass
-class TrainConfig:
-    """The course of a training run."""
+class CourseConfig:
+    """The course of any training run; as it is, of one without validation and without a file for each epoch.
+
+    A run that is as long as so many steps sets ``max_steps`` and leaves ``epochs`` large.
+    """
 
     image_list: str = option("train_aug", "Training images: a list of the data set or a file.", flag="--train_list")
-    val_list: str = option("train", "Images that validation scores seeds on; needs masks.", flag="--val_list")
     epochs: int = option(60, "Epochs.", flag="--epochs", rule=at_least(1))
     batch_size: int = option(
         64, "Global batch: images of one optimiser step over all processes and micro-batches.",
@@ -36,16 +39,48 @@ class TrainConfig:
     accumulation: int = option(1, "Micro-batches that a global batch is cut into, to save memory.", rule=at_least(1))
     max_steps: int = option(0, "Stop after so many steps in all; 0: no limit.", rule=at_least(0))
     save_steps: int = option(0, "Write last.pth every so many steps, besides once an epoch; 0: not.", rule=at_least(0))
-    save_epochs: int = option(1, "Keep an epoch file every so many epochs (and for the last one).", rule=at_least(1))
-    validate_from: int = option(9, "Validate after every epoch from this one (from 0); -1: never.")
-    validate_also: list[int] = option([], "Earlier epochs to validate after.")
     print_freq: int = option(
         60, "Steps between two lines of the log.", flag=("--print_freq", "--print-freq"), rule=at_least(1)
     )
 
-    def keeps(self, epoch: int) -> bool:
-        """Whether this epoch's weights get a file of their own."""
-        return (epoch + 1) % self.save_epochs == 0 or epoch + 1 == self.epochs
+    def length(self, steps: int) -> int:
+        """Steps of the whole run; ``steps`` are those of an epoch."""
+        return min(self.epochs * steps, self.max_steps or math.inf)
+
+    def is_over(self, position: Position) -> bool:
+        """Whether all steps are done."""
+        return position.epoch >= self.epochs or 0 < self.max_steps <= position.total_steps
+
+    def saves_after(self, epoch: int) -> bool:
+        """Whether last.pth is written after this epoch, too."""
+        return True
+
+    def keeps(self, position: Position) -> bool:
+        """Whether the weights at the end of this epoch, or of the run, get a file of their own."""
+        return False
+
+    def validates(self, epoch: int) -> bool:
+        """Whether seeds are scored after this epoch."""
+        return False
+
+    def validates_at_all(self) -> bool:
+        """Whether seeds are scored after any epoch."""
+        return False
+
+
+@dataclass
+class TrainConfig(CourseConfig):
+    """The course of a classifier's training."""
+
+    val_list: str = option("train", "Images that validation scores seeds on; needs masks.", flag="--val_list")
+    save_epochs: int = option(1, "Keep an epoch file every so many epochs (and for the last one).", rule=at_least(1))
+    validate_from: int = option(9, "Validate after every epoch from this one (from 0); -1: never.")
+    validate_also: list[int] = option([], "Earlier epochs to validate after.")
+
+    def keeps(self, position: Position) -> bool:
+        """Every ``save_epochs`` epochs and at the end of the run."""
+        done = position.epoch + 1
+        return done % self.save_epochs == 0 or done == self.epochs or self.is_over(position)
 
     def validates(self, epoch: int) -> bool:
         """Whether seeds are scored after this epoch."""
@@ -54,10 +89,6 @@ class TrainConfig:
     def validates_at_all(self) -> bool:
         """Whether seeds are scored after any epoch."""
         return any(self.validates(epoch) for epoch in range(self.epochs))
-
-    def is_over(self, position: Position) -> bool:
-        """Whether all steps are done."""
-        return position.epoch >= self.epochs or 0 < self.max_steps <= position.total_steps
 
 
 class StopRequest:

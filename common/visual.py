@@ -134,6 +134,26 @@ def plot_curve(
         figure.savefig(file, format="png", dpi=120)
 
 
+def plot_loss(path: str | Path, steps: Sequence[int], losses: Sequence[float], title: str) -> None:
+    """Writes the curve of a loss over the steps, and its running mean over a twentieth of them, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    window = max(len(losses) // 20, 1)
+    sums = np.cumsum([0.0, *losses])
+    means = (sums[window:] - sums[:-window]) / window
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(steps, losses, color="tab:blue", alpha=0.35, linewidth=0.8, label="loss")
+    axes.plot(steps[window - 1 :], means, color="tab:blue", label=f"mean of {window}")
+    axes.set(xlabel="step", ylabel="loss", title=title, yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    with atomic_write(path, durable=False) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
 def heat_maps(path: Path, maps: np.ndarray, names: Sequence[str], title: str) -> None:
     """Draws maps (n, H, W) of values in [0, 1] side by side, ten in a row, with their names."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -141,7 +161,7 @@ def heat_maps(path: Path, maps: np.ndarray, names: Sequence[str], title: str) ->
 
     columns = min(len(names), 10)
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(1.3 * columns + 0.5, 1.5 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(max(1.3 * columns + 0.5, 4.5), 1.5 * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:

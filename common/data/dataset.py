@@ -4,6 +4,8 @@ VOC 2012, COCO 2014 and a folder of the user's own differ only in where things l
 (`common.data.lists`).
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +79,7 @@ class ImageSet:
     Attributes:
         ids: image ids in list order.
         labels: float32 (N, C), or None where the set was opened without labels.
-        classes: C foreground class names.
+        classes: C foreground class names; none if the set was opened without labels and nothing names them.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class ImageSet:
         """Opens the list and labels, and checks that every image is there.
 
         Args:
-            list_name: A list file, or the name of one; ``all`` takes every row of a folder data set's CSV.
+            list_name: A list file, or the name of one; ``all`` takes every image in the data set's image folder.
             require_images: Off for the data check, which wants to name every missing image itself.
 
         Raises:
@@ -99,9 +101,9 @@ class ImageSet:
                 f"no {self.layout.title} at {self.root} (from {Path.cwd()}). Get it with: {self.layout.provided_by}; "
                 "or name the place where it is: data.root=/path/to/it"
             )
-        self.classes = class_names(config)
+        self.classes = self._class_names(with_labels)
         self.split = config.split if config.split != "auto" else ("val" if "val" in Path(list_name).stem else "train")
-        if config.dataset == "folder" and list_name == "all":
+        if list_name == "all":
             self.ids = sorted(self._image_index())
         else:
             self.ids = read_list(find_list(list_name, config.dataset, self.root), config.dataset)
@@ -109,6 +111,7 @@ class ImageSet:
         if require_images:
             self._refuse_missing()
         self.labels = self._labels() if with_labels else None
+        self._kept: list[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -119,7 +122,25 @@ class ImageSet:
         Raises:
             UserError: the file is damaged; it is named.
         """
-        return read_image(self.images[index])
+        return read_image(self.images[index]) if self._kept is None else Image.fromarray(self._kept[index])
+
+    def keep_in_memory(self, prepare: Callable[[Image.Image], Image.Image], threads: int) -> int:
+        """Decodes all images now and keeps what ``prepare`` makes of each, which `load_image` then gives.
+
+        Forked loader workers share the memory; every process of a run has its own.
+
+        Args:
+            prepare: RGB image to RGB image, without random draws.
+
+        Returns:
+            How many bytes are held.
+
+        Raises:
+            UserError: a file is damaged; it is named.
+        """
+        with ThreadPoolExecutor(threads) as pool:
+            self._kept = list(pool.map(lambda path: np.asarray(prepare(read_image(path))), self.images))
+        return sum(pixels.nbytes for pixels in self._kept)
 
     def mask_path(self, image_id: str) -> Path:
         """Where the ground-truth mask of an image is, or would be."""
@@ -151,11 +172,25 @@ class ImageSet:
             )
 
     def _image_index(self) -> dict[str, Path]:
-        """All images of a folder whose pattern leaves the extension open, by id."""
-        folder = (self.root / (self.config.image or self.layout.image)).parent
+        """All files of the image folder that fit the pattern, by id; ``.*`` stands for any extension of an image."""
+        pattern = self.root / self._fill(self.config.image or self.layout.image, "{id}")
+        folder, (before, _, after) = pattern.parent, pattern.name.partition("{id}")
         if not folder.is_dir():
             raise UserError(f"no image folder {folder}; {self.layout.provided_by}")
-        return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+        found = {}
+        for path in sorted(folder.iterdir()):
+            ending = path.suffix if after == ".*" and path.suffix.lower() in IMAGE_SUFFIXES else after
+            if path.name.startswith(before) and path.name.endswith(ending):
+                found[path.name[len(before) : -len(ending) or None]] = path
+        return found
+
+    def _class_names(self, are_needed: bool) -> list[str]:
+        try:
+            return class_names(self.config)
+        except UserError:
+            if are_needed:
+                raise
+            return []
 
     def _labels(self) -> np.ndarray:
         table = read_labels(self._labels_path(), self.ids, self.classes, self.config.dataset)

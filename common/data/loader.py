@@ -19,6 +19,8 @@ from common.errors import UserError
 class TrainViews(Dataset):
     """``(views, label, index)`` of an image; the image is decoded once and every transform sees it.
 
+    The label is multi-hot (C,), or empty where the images have none.
+
     An item's random draws come from (seed, epoch, image), so a run that is resumed in mid-epoch, or spread over another
     number of workers or processes, sees the same crops.
     """
@@ -31,7 +33,8 @@ class TrainViews(Dataset):
         image = self.images.load_image(index)
         with draws_from(self.seed, epoch, index):
             views = [transform(image) for transform in self.transforms]
-        return views, torch.from_numpy(self.images.labels[index]), index
+        label = torch.zeros(0) if self.images.labels is None else torch.from_numpy(self.images.labels[index])
+        return views, label, index
 
 
 class EpochBatches(Sampler):

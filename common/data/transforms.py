@@ -47,6 +47,24 @@ def posterize(image: Image.Image, bits_to_keep: int, **unused: object) -> Image.
     return timm_auto_augment.posterize(image, bits_to_keep)
 
 
+def short_side(size: int) -> transforms.Resize:
+    """Brings the shorter side of an image to ``size`` pixels (bilinear, antialiased); leaves one that has it alone."""
+    return transforms.Resize(size, transforms.InterpolationMode.BILINEAR)
+
+
+def square_view(size: int, flip: float = 0.5) -> transforms.Compose:
+    """The view that generative models are trained on: float32 (3, size, size) in [0, 1].
+
+    Shorter side to ``size``, random horizontal flip, central crop.
+
+    Args:
+        flip: probability of the flip.
+    """
+    return transforms.Compose(
+        [short_side(size), transforms.RandomHorizontalFlip(flip), transforms.CenterCrop(size), transforms.ToTensor()]
+    )
+
+
 def eval_transform(image: Image.Image) -> torch.Tensor:
     """The whole image, ImageNet-normalised: float32 (3, H, W)."""
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))  # H W 3
