@@ -41,8 +41,14 @@ def own_data(shapes: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The YAML of the tiny experiment on `shapes`."""
+    """The YAML of CTI's tiny experiment on `shapes`."""
     return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny.yaml", shapes)
+
+
+@pytest.fixture(scope="session")
+def pcss_experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of PCSS's."""
+    return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny_pcss.yaml", shapes, "pcss")
 
 
 @pytest.fixture
@@ -61,9 +67,16 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path) -
     return Scripts(monkeypatch, experiment)
 
 
+@pytest.fixture
+def pcss_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pcss_experiment: Path) -> Scripts:
+    """PCSS's scripts, called in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Scripts(monkeypatch, pcss_experiment, "pcss")
+
+
 @pytest.fixture(scope="session")
 def checkpoint(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An epoch file of the tiny network."""
+    """An epoch file of CTI's tiny network."""
     folder = tmp_path_factory.mktemp("checkpoint")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -1,6 +1,7 @@
-"""A tiny CTI experiment on generated shapes: its scripts, called in this process or as a user does, and their files."""
+"""A method's tiny experiment on generated shapes: its scripts, called here or as users do, and their files."""
 
 import errno
+import importlib.util
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,14 +21,13 @@ from common import files
 from common.errors import run_script
 from common.files import ROOT, load_torch
 from methods.cti import infer_trm, train_trm
+from methods.pcss import infer_pcss, train_pcss
 
 TINY = {
-    "data": {"dataset": "voc12"},
     "model": {
         "pretrained": "none", "img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2,
         "drop_path": 0.3,
     },
-    "loss": {"swap_idx": 1, "n_layers": 2, "memory_size": 3},
     "optim": {"lr": 1e-3, "base_batch": 4, "warmup_epochs": 1},
     "train": {
         "image_list": "train", "val_list": "val", "epochs": 2, "batch_size": 4, "validate_from": -1, "print_freq": 1,
@@ -34,21 +35,31 @@ TINY = {
     "infer": {"image_list": "val", "eval_list": "val", "num_workers": 0},
     "runtime": {"num_workers": 0, "device": "cpu"},
 }  # fmt: skip
+TINY_OF = {  # sections that a method adds or replaces
+    "cti": {"loss": {"swap_idx": 1, "n_layers": 2, "memory_size": 3}},
+    "pcss": {  # rounds of frequency importance after epochs 0 and 1, suppression in epochs 1 and 2
+        "loss": {"mpc_idx": 1},
+        "fim": {"start_epoch": 0, "interval": 1, "images_per_class": 3, "block": 8},
+        "train": {**TINY["train"], "epochs": 3},
+    },
+}
+SCRIPTS_OF = {"cti": (train_trm, infer_trm), "pcss": (train_pcss, infer_pcss)}  # training, inference
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
-def write_experiment(path: Path, data: Path) -> Path:
-    """The tiny experiment on a data set as `make_shapes` makes it: a YAML file."""
+def write_experiment(path: Path, data: Path, method: str = "cti") -> Path:
+    """A method's tiny experiment on a data set as `make_shapes` makes it: a YAML file."""
     places = {"root": str(data), "classes": str(data / "classes.txt"), "labels": str(data / "Annotations")}
-    path.write_text(yaml.safe_dump({**TINY, "data": {**TINY["data"], **places}}))
+    path.write_text(yaml.safe_dump({**TINY, **TINY_OF[method], "data": {"dataset": "voc12", **places}}))
     return path
 
 
 class Scripts:
-    """CTI's scripts in the current folder, with the tiny experiment."""
+    """A method's scripts in the current folder, with its tiny experiment."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, experiment: Path, method: str = "cti") -> None:
         self._patch, self._experiment = monkeypatch, experiment
+        self._train, self._infer = SCRIPTS_OF[method]
 
     def _call(self, module: Any, arguments: tuple) -> int:
         self._patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
@@ -64,11 +75,11 @@ class Scripts:
 
     def train(self, name: str, *arguments: object) -> int:
         """Trains in this process; the exit code. A `UserError` comes through."""
-        return self._call(train_trm, ("--name", name, "--exp", self._experiment, *arguments))
+        return self._call(self._train, ("--name", name, "--exp", self._experiment, *arguments))
 
     def infer(self, name: str, *arguments: object) -> int:
         """Infers in this process."""
-        return self._call(infer_trm, ("--name", name, "--exp", self._experiment, *arguments))
+        return self._call(self._infer, ("--name", name, "--exp", self._experiment, *arguments))
 
     def start(self, script: str, name: str, *arguments: object, launcher: tuple = ()) -> subprocess.Popen:
         """Starts a script as a user does, in a session of its own."""
@@ -85,6 +96,16 @@ class Scripts:
         process = self.start(script, name, *arguments, launcher=launcher)
         output, errors = process.communicate(timeout=240)
         return process.returncode, output, errors
+
+
+def evaluation_script() -> ModuleType:
+    """``evaluation.py`` as a module; its ``main`` takes a command line."""
+    name = "evaluation"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 def failure(capsys: pytest.CaptureFixture, function: Any, *arguments: object) -> str:

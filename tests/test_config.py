@@ -1,22 +1,28 @@
 """Configuration: every shipped YAML, strictness, the papers' flags, help."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.config import CONFIG_DIR, config_path, leaves, load_config, save_config
 from common.errors import UserError
+from common.optim import scaled_lr
 from common.script import infer_arguments, train_arguments
 from methods.cti.config import CTIConfig
+from methods.dig.config import DiGConfig
+from methods.dig.diffusion_config import DiffusionConfig
+from methods.pcss.config import PCSSConfig
 
-CLASSES = {"cti": CTIConfig}  # by the first part of the YAML's name
+# By the first part of the YAML's name.
+CLASSES = {"cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig}
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 
 
-def trained(*arguments: str) -> CTIConfig:
+def trained(*arguments: str, cls: type = CTIConfig) -> Any:
     """What a training's command line gives."""
-    _, overrides = train_arguments("", CTIConfig, "cti_cvpr24", ["--name", "x", *arguments])
-    return load_config(CTIConfig, None, overrides)
+    _, overrides = train_arguments("", cls, "", ["--name", "x", *arguments])
+    return load_config(cls, None, overrides)
 
 
 def inferred(*arguments: str) -> CTIConfig:
@@ -46,6 +52,29 @@ def test_the_papers_settings() -> None:
         assert not config.loss.share_prefix and config.runtime.precision == "fp32" and config.infer.seed_map == "rcams"
     assert [epoch for epoch in range(60) if voc.train.validates(epoch)] == list(range(9, 60))
     assert [epoch for epoch in range(60) if coco.train.validates(epoch)] == [3, *range(11, 60)]
+
+
+def test_the_papers_settings_of_pcss() -> None:
+    """For VOC and COCO: what its two training scripts have as defaults."""
+    voc, coco = (load_config(PCSSConfig, config_path(name)) for name in ("pcss_eccv24", "pcss_coco_eccv24"))
+    assert (voc.loss.weights, voc.loss.mpc_cam_start_epoch, voc.fim.start_epoch) == ([2, 2], 0, 2)
+    assert (coco.loss.weights, coco.loss.mpc_cam_start_epoch, coco.fim.start_epoch) == ([0.4, 0.4], 3, 3)
+    for config in (voc, coco):
+        assert (config.train.epochs, config.train.batch_size) == (60, 64)
+        assert (config.loss.mpc_idx, config.loss.mpc_org_ratio, config.loss.share_prefix) == (7, 0.3, False)
+        assert (config.fim.interval, config.fim.images_per_class, config.fim.block) == (3, 100, 16)
+        assert not config.fim.corrected and config.runtime.precision == "fp32" and config.runtime.seed == 0
+        assert (config.views.scale, config.views.interpolation) == ([0.6, 1.2], "bicubic")
+        assert (config.views.auto_augment, config.model.drop_path) == ("rand-m9-mstd0.5-inc1", 0.1)
+        assert scaled_lr(config.optim, 64) == 6.25e-5 and config.optim.weight_decay == 0.05
+        assert (config.optim.warmup_lr, config.optim.min_lr, config.optim.warmup_epochs) == (1e-6, 1e-5, 5)
+        assert config.optim.schedule == "epoch" and config.eval.early_stop
+        assert (config.infer.seed_map, config.infer.scales, config.infer.flip) == ("rcams", [1.0], True)
+    assert [epoch for epoch in range(60) if voc.train.validates(epoch)] == list(range(9, 60))
+    assert [epoch for epoch in range(60) if coco.train.validates(epoch)] == list(range(10, 60))
+    assert (voc.eval.reference_range, coco.eval.reference_range) == ([0.30, 0.59], [0.32, 0.40])
+    assert (voc.train.image_list, voc.train.val_list, voc.infer.image_list) == ("train_aug", "train", "train_aug")
+    assert (coco.train.image_list, coco.train.val_list) == ("train14", "train14_small")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +179,44 @@ def test_flags_of_the_papers_commands() -> None:
         trained("--W", "0.1", "1", "one")
 
 
+def test_flags_of_pcss_commands() -> None:
+    """In both spellings that argparse users know."""
+    config = trained(
+        "--W", "0.4", "0.5", "--fim_start_epo", "3", "--fim_interval_epo", "4", "--fim_ipc", "50", "--mpc_idx", "5",
+        "--mpc_org_ratio", "0.6", "--mpc_cam_start_epo", "2", "--scale", "0.5", "1.1", "--train-interpolation",
+        "bilinear", "--aa", "", "--finetune", "x.pth", "--min-lr", "1e-6", "--warmup-lr", "2e-6", "--weight-decay",
+        "0.1", "--epochs", "9", "--batch_size", "16", "--drop-path", "0.2", "--val_list", "val", cls=PCSSConfig,
+    )  # fmt: skip
+    assert config.loss.weights == [0.4, 0.5] and config.loss.mpc_idx == 5 and config.loss.mpc_org_ratio == 0.6
+    assert (config.fim.start_epoch, config.fim.interval, config.fim.images_per_class) == (3, 4, 50)
+    assert config.loss.mpc_cam_start_epoch == 2 and config.views.scale == [0.5, 1.1]
+    assert (config.views.interpolation, config.views.auto_augment, config.model.pretrained) == ("bilinear", "", "x.pth")
+    assert (config.optim.min_lr, config.optim.warmup_lr, config.optim.weight_decay) == (1e-6, 2e-6, 0.1)
+    assert (config.train.epochs, config.train.batch_size, config.train.val_list) == (9, 16, "val")
+    other = trained("--fim-start-epo", "7", "--fim-ipc", "8", "--mpc-idx", "2", "--mpc-org-ratio", "1", cls=PCSSConfig)
+    assert (other.fim.start_epoch, other.fim.images_per_class) == (7, 8)
+    assert (other.loss.mpc_idx, other.loss.mpc_org_ratio) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss.weights=[1, 1, 1]", r"loss\.weights is .*; it must be 2 numbers"),
+        ("fim.start_epoch=-1", "fim.start_epoch is -1; it must be at least 0"),
+        ("fim.interval=0", "fim.interval"),
+        ("fim.images_per_class=0", "fim.images_per_class"),
+        ("fim.block=0", "fim.block"),
+        ("fim.batch_size=0", "fim.batch_size"),
+        ("views.interpolation=nearest", "it must be one of: bicubic, bilinear"),
+        ("views.scale2=[0.1, 1]", r"unknown.*'views\.scale2'"),
+    ],
+)
+def test_wrong_overrides_of_pcss(override: str, message: str) -> None:
+    """Its own sections' rules."""
+    with pytest.raises(UserError, match=message):
+        load_config(PCSSConfig, None, [override])
+
+
 def test_flags_of_inference_mean_inference() -> None:
     """``--val_list`` and ``--num_workers`` set the inference's own keys there."""
     config = inferred("--val_list", "val", "--alphas", "1", "2", "--num_workers", "3", "train.epochs=3")
@@ -164,16 +231,21 @@ def test_pictures_without_seeds_are_refused() -> None:
         inferred("--vis")
 
 
-@pytest.mark.parametrize(("parse", "absent"), [(train_arguments, {"infer"}), (infer_arguments, {"loss", "train"})])
-def test_help_lists_flags_and_keys_with_their_sentences(parse, absent: set, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("cls", [CTIConfig, PCSSConfig])
+@pytest.mark.parametrize(
+    ("parse", "absent"), [(train_arguments, {"infer"}), (infer_arguments, {"loss", "train", "fim"})]
+)
+def test_help_lists_flags_and_keys_with_their_sentences(
+    parse, absent: set, cls: type, capsys: pytest.CaptureFixture
+) -> None:
     """Every key that the script reads, with default and sentence; none of the sections that it does not read."""
     with pytest.raises(SystemExit) as stop:
-        parse("What it does.", CTIConfig, "cti_cvpr24", ["--help"])
+        parse("What it does.", cls, "cti_cvpr24", ["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     words = " ".join(shown.split())
     assert "--name" in shown and "--exp" in shown and "--seed" in shown
-    for leaf in leaves(CTIConfig()):
+    for leaf in leaves(cls()):
         is_listed = f"\n  {leaf.key}={leaf.default}" in shown
         if leaf.key.split(".")[0] in absent:
             assert not is_listed, leaf.key
@@ -183,6 +255,7 @@ def test_help_lists_flags_and_keys_with_their_sentences(parse, absent: set, caps
     assert shown.count("\n      ") >= 40 and "  runtime.precision=fp32  (fp32 | tf32 | bf16 | fp16)" in shown
 
 
-def test_every_key_is_documented() -> None:
+@pytest.mark.parametrize("cls", CLASSES.values())
+def test_every_key_is_documented(cls: type) -> None:
     """A sentence each, that ends as sentences do."""
-    assert all(leaf.help.endswith(".") for leaf in leaves(CTIConfig()))
+    assert all(leaf.help.endswith(".") for leaf in leaves(cls()))

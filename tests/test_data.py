@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 from itertools import chain
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
 from common.data.classes import COCO14, VOC12
 from common.data.dataset import LAYOUTS, DataConfig, ImageSet, read_mask
@@ -17,7 +19,16 @@ from common.data.labels import csv_classes, read_labels, write_labels
 from common.data.lists import LIST_DIR, canonical_id, find_list, read_list
 from common.data.loader import EpochBatches, TrainViews, draws_from, train_loader
 from common.data.masks import write_mask
-from common.data.transforms import MEAN, STD, eval_transform, posterize, train_transform
+from common.data.transforms import (
+    MEAN,
+    STD,
+    eval_transform,
+    posterize,
+    short_side,
+    square_transform,
+    square_view,
+    train_transform,
+)
 from common.errors import UserError
 from tests.datasets import make_voc, truncate, write_image, write_lines, write_xml
 
@@ -237,6 +248,42 @@ def test_folder_with_mixed_extensions(tmp_path: Path) -> None:
     assert [images.load_image(i).mode for i in range(3)] == ["RGB"] * 3
 
 
+def test_all_takes_every_image_of_the_folder(tmp_path: Path) -> None:
+    """In every layout; other files in the folder do not count, and no labels are needed to open them without."""
+    ids = make_voc(tmp_path / "voc")
+    (tmp_path / "voc" / "JPEGImages" / "readme.txt").touch()
+    voc = ImageSet(DataConfig(root=str(tmp_path / "voc")), "all", with_labels=False)
+    assert voc.ids == sorted(ids) and voc.labels is None and len(voc.classes) == 20
+    coco_root = tmp_path / "coco"
+    for number in (12, 9):
+        write_image(coco_root / "train2014" / f"COCO_train2014_{number:012d}.jpg")
+    assert ImageSet(DataConfig("coco14", str(coco_root)), "all", with_labels=False).ids == [
+        f"{n:012d}" for n in (9, 12)
+    ]
+    write_image(tmp_path / "own" / "images" / "a.b.jpg")
+    own = ImageSet(DataConfig("folder", str(tmp_path / "own")), "all", with_labels=False)
+    assert own.ids == ["a.b"] and own.classes == [] and own.load_image(0).size == (32, 24)
+    with pytest.raises(UserError, match="labels"):
+        ImageSet(DataConfig("folder", str(tmp_path / "own")), "all")
+
+
+def test_images_in_memory_are_the_same(tmp_path: Path) -> None:
+    """Prepared once: the same view for the same draws, though the files are gone. A damaged file is named."""
+    make_voc(tmp_path)
+    opened = [ImageSet(DataConfig(root=str(tmp_path)), "train", with_labels=False) for _ in range(2)]
+    before, after = (TrainViews(images, [square_view(16)], seed=5) for images in opened)
+    whole = [before[0, index] for index in range(6)]
+    assert opened[1].keep_in_memory(short_side(16), threads=2) == 6 * 16 * 21 * 3
+    shutil.rmtree(tmp_path / "JPEGImages")
+    for index, ((view,), label, _) in enumerate(whole):
+        assert torch.equal(after[0, index][0][0], view) and label.shape == (0,)
+    assert view.shape == (3, 16, 16) and 0 <= view.min() < view.max() <= 1
+    views = [after[epoch, 0][0][0] for epoch in range(8)]
+    assert 0 < sum(torch.equal(view, views[0]) for view in views[1:]) < 7  # some are flipped
+    with pytest.raises(UserError, match=r"2007_000001\.jpg cannot be decoded"):
+        opened[0].keep_in_memory(short_side(16), threads=2)
+
+
 def test_what_is_missing_is_named_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"prepare_data\.py voc.*data\.root"):
         ImageSet(DataConfig(root=str(tmp_path / "none")), "train")
@@ -291,6 +338,16 @@ def test_evaluation_input_is_the_whole_normalised_image() -> None:
     assert tensor.shape == (3, 5, 7) and tensor.dtype == torch.float32
     restored = (tensor * STD + MEAN).mul(255).round().byte().permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(restored, pixels)
+
+
+@pytest.mark.parametrize("size", [(50, 31), (24, 24), (17, 90), (32, 32)])
+def test_square_input_is_the_whole_image_resized(size: tuple[int, int]) -> None:
+    """Whatever its aspect, up and down: torchvision's chain of the references, bilinear and antialiased."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    steps = [Resize((32, 32)), ToTensor(), Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+    found = square_transform(image, 32)
+    assert found.shape == (3, 32, 32) and found.dtype == torch.float32
+    torch.testing.assert_close(found, Compose(steps)(image), rtol=1e-6, atol=1e-6)
 
 
 # --- order of batches

@@ -1,6 +1,5 @@
 """`evaluation.py` on hand-made masks with known numbers, and on what users feed it by mistake."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -20,6 +19,7 @@ from common.evaluate import EvalConfig, Evaluation, FilePredictions, MaskFiles, 
 from common.files import ROOT
 from common.metrics import SweepCounts
 from common.seeds import write_seed
+from tests.helpers import evaluation_script
 
 MASKS = {
     "a": np.array([[0, 0, 1, 1], [0, 255, 1, 1]], np.uint8),
@@ -44,10 +44,7 @@ class Malicious:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluation", ROOT / "evaluation.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return evaluation_script()
 
 
 @pytest.fixture
@@ -208,6 +205,23 @@ def test_the_data_set_comes_from_the_runs_configuration(script: ModuleType, fold
     Path("other.yaml").write_text("train: {lr: 1}\n")
     with pytest.raises(UserError, match="no section 'data'"):
         script.main(["--name", "x", "--dict_dir", "dict", "--data", "other.yaml"])
+
+
+def test_the_early_stop_is_written(script: ModuleType, folder: Path) -> None:
+    """Into the JSON and the CSV, as the other points; the curve that is stopped is that of the range."""
+    arguments = [*COMMAND, "--dict_dir", "dict", "eval.reference_range=[0.3, 0.59]"]
+    script.main([*arguments, "eval.early_stop=true"])
+    result = result_of("eval_cam")
+    curve = [miou for threshold, miou in zip(result["thresholds"], result["mIoU"], strict=True) if threshold > 0.295]
+    index = next(i for i in range(30) if curve[i + 1] <= curve[i])
+    assert result["early_stop"]["mIoU"] == pytest.approx(curve[index])
+    assert result["early_stop"]["threshold"] == pytest.approx(0.3 + index / 100)
+    assert set(result["early_stop"]["classes"]) == {"background", "cat", "dog"}
+    rows = Path("experiment/x/eval_cam.csv").read_text().splitlines()
+    assert rows[0].endswith("IoU_early_stop,precision_early_stop,recall_early_stop")
+    assert float(rows[2].split(",")[-3]) == pytest.approx(result["early_stop"]["classes"]["cat"]["IoU"], abs=1e-4)
+    script.main(arguments)
+    assert "early_stop" not in result_of("eval_cam")
 
 
 def test_coco_names_masks_by_split(folder: Path) -> None:

@@ -13,6 +13,7 @@ from common.visual import (
     PALETTE,
     cam_panels,
     contact_sheet,
+    heat_maps,
     overlay_cam,
     plot_curve,
     save_overlay,
@@ -88,3 +89,28 @@ def test_curve(tmp_path: Path) -> None:
     plot_curve(tmp_path / "curve.png", thresholds, thresholds * 50, {"best: 45.00 at 0.90": (0.9, 45.0)}, "title")
     with Image.open(tmp_path / "curve.png") as image:
         assert image.format == "PNG" and image.width > 500
+
+
+@pytest.mark.parametrize("count", [1, 10, 23])
+def test_heat_maps(tmp_path: Path, count: int) -> None:
+    """Each map is there with its own values; ten stand in a row."""
+    maps = np.zeros((count, 16, 16), np.float32)
+    maps[-1] = 1
+    names = [f"class {number}" for number in range(count)]
+    heat_maps(tmp_path / "new" / "maps.png", maps, names, "frequency importance after epoch 2")
+    with Image.open(tmp_path / "new" / "maps.png") as image:
+        assert image.format == "PNG"
+        pixels = np.array(image.convert("RGB"))
+    rows, columns = -(-count // 10), min(count, 10)
+    height, width = pixels.shape[:2]
+    assert width > 130 * columns and 100 * rows < height < 250 * rows + 100
+    dark, bright = ((pixels == colour).all(-1).sum() for colour in ((68, 1, 84), (253, 231, 36)))  # viridis' ends
+    assert bright > 40**2 and dark >= 40**2 * (count - 1)
+
+
+def test_the_title_over_one_heat_map_is_whole(tmp_path: Path) -> None:
+    """Nothing of it is cut off at the sides."""
+    heat_maps(tmp_path / "maps.png", np.zeros((1, 16, 16), np.float32), ["cat"], "frequency importance after epoch 2")
+    with Image.open(tmp_path / "maps.png") as image:
+        strip = np.array(image.convert("L"))[:20]
+    assert strip.min() < 100 and strip[:, [0, -1]].min() == 255

@@ -80,7 +80,8 @@ class FrequencyImportance:
             labels: multi-hot (B, C); an image without any is weighted by 1.
         """
         count = labels.sum(1).clamp(min=1)[:, None, None]
-        weights = torch.einsum("bc,chw->bhw", labels, self._kept) / count
+        with torch.autocast(labels.device.type, enabled=False):
+            weights = torch.einsum("bc,chw->bhw", labels, self._kept) / count
         return torch.where(labels.any(1)[:, None, None], weights, 1.0)
 
     def begin_round(self, epoch: int) -> None:
@@ -114,7 +115,7 @@ class FrequencyImportance:
         measured = (high > 0)[:, None, None]
         new = torch.where(measured & (span > 0), (losses - low[:, None, None]) / span, 0.0)
         new = torch.where(measured, new, self.previous)
-        self.previous, self.current = (self.current if self.rounds else new), new
+        self.previous, self.current = (self.current if self.rounds else new.clone()), new
         self.rounds, self.round_epoch, self.done = self.rounds + 1, -1, 0
         self._kept = half_plane(1 - self.current)
         return {"min_ratio": low / high, "max_ratio": high / self.max_loss}

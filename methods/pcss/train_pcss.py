@@ -41,12 +41,13 @@ def main() -> int:
     # Training, and a round of frequency importance after some epochs
     trainer = Trainer(setup, images, transforms, model, start, step, LOSS_TERMS, {"importance": importance})
 
-    def measure_importance(epoch: int) -> None:
+    def measure_importance(epoch: int) -> bool:
+        """Whether there was nothing to do, or it was done: a signal may interrupt a round."""
         if fim is None or not importance.is_due_after(epoch, config.train.epochs):
-            return
+            return True
         ratios = fim.measure(model, epoch, trainer.is_stopping)
         if ratios is None:
-            return
+            return False
         measured = ratios["min_ratio"].isfinite()
         means = {name: float(values[measured].mean()) for name, values in ratios.items() if measured.any()}
         trainer.log.numbers(trainer.position.total_steps, means, kind="importance", epoch=epoch)
@@ -55,6 +56,7 @@ def main() -> int:
             title = f"frequency importance after epoch {epoch}"
             path = setup.run.path / "importance" / f"{epoch:03d}.png"
             heat_maps(path, importance.current.cpu().numpy(), images.classes, title)
+        return True
 
     return trainer.run(
         losses_of=lambda module, batch: module(

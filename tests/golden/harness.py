@@ -116,7 +116,8 @@ def compare(case: Case, results: Results) -> None:
     for key, output in case.entry["outputs"].items():
         if output["compare"] in ("input", "ignore"):
             continue
-        place = output["role"], output["case"]
+        which = output["case"]
+        place = output["role"], tuple(which) if isinstance(which, list) else which
         assert place in results, f"{case.file}: nothing computed for {key} (role {place[0]!r}, case {place[1]!r})"
         computed, expected = _as_array(results[place]), case.stored[key]
         if output["slice"]:

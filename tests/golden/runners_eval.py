@@ -1,6 +1,7 @@
 """Scores the golden seeds through files, as ``evaluation.py`` does."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from common.data.classes import BACKGROUND, COCO14, VOC12
 from common.data.dataset import DataConfig
+from common.data.masks import write_mask
 from common.evaluate import EvalConfig, FilePredictions, MaskFiles, evaluate
 from common.results import Evaluation
 from common.seeds import Seed, write_seed
@@ -64,6 +66,21 @@ def scored(case: Case, images: list[dict], predictions: list[Seed], task: str) -
         data = DataConfig(dataset=dataset, root=folder)
         masks = MaskFiles(data, str(root / "images.txt"), str(root / Path(case.params["gt_file"]).parent))
         return evaluate(masks.ids, FilePredictions(root / task, task), masks, classes, config, task, progress=False)
+
+
+def swept_voc(
+    images: Sequence[tuple[Seed, np.ndarray]], thresholds: list[float], early_stop: bool = False
+) -> Evaluation:
+    """Scores seeds against VOC masks at the thresholds given, through files."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, ids = Path(folder), [str(number) for number in range(len(images))]
+        for image_id, (seed, gt) in zip(ids, images, strict=True):
+            write_seed(root / "cam", image_id, seed)
+            write_mask(root / "SegmentationClass" / f"{image_id}.png", gt)
+        (root / "images.txt").write_text("\n".join(ids))
+        masks = MaskFiles(DataConfig(root=folder), str(root / "images.txt"))
+        config = ListedThresholds(thresholds, reference_range=[thresholds[0], thresholds[-1]], early_stop=early_stop)
+        return evaluate(masks.ids, FilePredictions(root / "cam", "cam"), masks, list(VOC12), config, progress=False)
 
 
 def reference_spelling(classes: list[str]) -> list[str]:

@@ -1,22 +1,15 @@
 """Computes PCSS's golden cases with the project's code."""
 
 import functools
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import timm
 import torch
 
 from common.cam import max_norm, multi_view_cams
-from common.data.classes import VOC12
-from common.data.dataset import DataConfig
-from common.data.masks import write_mask
 from common.dist import Processes
-from common.evaluate import FilePredictions, MaskFiles, evaluate
 from common.optim import OptimConfig, cosine_lr, scaled_lr
 from common.runtime import Runtime, RuntimeConfig
-from common.seeds import write_seed
 from common.vit import MapRequest, ViTConfig
 from methods.pcss.fim import block_losses, wanted_labels
 from methods.pcss.frequency import block_filters, filtered, half_plane, removed_blocks, spectrum
@@ -24,7 +17,7 @@ from methods.pcss.importance import FIMConfig, FrequencyImportance
 from methods.pcss.losses import LossConfig, PCSSStep
 from methods.pcss.model import PCSS
 from tests.golden.harness import Case, Results, runner
-from tests.golden.runners_eval import ListedThresholds
+from tests.golden.runners_eval import swept_voc
 from tests.golden.weights import fill, tensor_for
 
 
@@ -245,18 +238,12 @@ def lr(case: Case) -> Results:
 @runner("pcss", "eval")
 def evaluation(case: Case) -> Results:
     """mIoU at every threshold, through files, and what a search that stops early would have found."""
-    params, images = case.params, case.entry["inputs"]["images"]
-    with tempfile.TemporaryDirectory() as folder:
-        root, ids = Path(folder), [str(number) for number in range(len(images))]
-        for image_id, image in zip(ids, images, strict=True):
-            keys, maps = case.make(image["keys"]).tolist(), case.make(image["maps"])
-            write_seed(root / "cam", image_id, dict(zip(keys, maps, strict=True)))
-            write_mask(root / "SegmentationClass" / f"{image_id}.png", case.make(image["gt"]))
-        (root / "images.txt").write_text("\n".join(ids))
-        masks = MaskFiles(DataConfig(root=folder), str(root / "images.txt"))
-        thresholds = params["thresholds"]
-        config = ListedThresholds(thresholds, reference_range=[thresholds[0], thresholds[-1]], early_stop=True)
-        swept = evaluate(masks.ids, FilePredictions(root / "cam", "cam"), masks, list(VOC12), config, progress=False)
+    params = case.params
+    images = [
+        (dict(zip(case.make(image["keys"]).tolist(), case.make(image["maps"]), strict=True)), case.make(image["gt"]))
+        for image in case.entry["inputs"]["images"]
+    ]
+    swept = swept_voc(images, params["thresholds"], early_stop=True)
     found = {
         "miou": swept.scores.miou, "iou_at_0.40": swept.scores.iou[params["iou_threshold_index"]],
         "early_stop_best": np.array([swept.early_stop.miou, swept.early_stop.threshold]),
