@@ -27,7 +27,7 @@ from common.metrics import SweepCounts, counts_by_argmax
 from common.runtime import PRECISIONS, Runtime, RuntimeConfig
 from common.seeds import Seed
 
-METHODS = ("cti", "pcss")
+METHODS = ("cti", "pcss", "dig")
 
 
 def main() -> int:
@@ -123,6 +123,7 @@ def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
         help="of the inferred image (default: 375 500)",
     )
     add("--turns", type=int, default=7, help="timed turns (default: %(default)s)")
+    add("--warmup", type=int, default=2, help="turns before that (default: %(default)s)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
     add("--precision", default="fp32", choices=PRECISIONS)
     add("--compile", action="store_true", help="compile both sides with torch.compile")
@@ -130,12 +131,18 @@ def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
 
 
 def run_train(args: argparse.Namespace) -> int:
-    """Forward, losses and backward of one step, against forward and backward of the plain passes it needs."""
+    """Forward, losses and backward of one step, against forward and backward of the plain passes it needs.
+
+    A method that needs other networks besides the ViT gives their plain work as ``extra_plain_train_work``.
+    """
     runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
     plain = _plain_vit(method.PLAIN_TOKENS, (224, 224), args, runtime).train()
     inputs = method.plain_train_inputs(args.batch, runtime)
+    has_more = hasattr(method, "extra_plain_train_work")
+    run_more = method.extra_plain_train_work(args.batch, runtime) if has_more else lambda: None
 
     def run_plain() -> None:
+        run_more()
         plain.zero_grad(set_to_none=True)
         for images, labels in inputs:
             with runtime.autocast():
@@ -197,7 +204,7 @@ def _plain_vit(tokens: int, size: tuple[int, int], args: argparse.Namespace, run
 
 def _compare(
     plain: Callable[[], None],
-    passes: int,
+    passes: int | str,
     variants: dict[str, Callable[[], None]],
     images: int,
     args: argparse.Namespace,
@@ -206,11 +213,11 @@ def _compare(
     """Runs all in turns and prints images/s, ratio to the plain passes, and peak memory."""
     works = {f"{passes} plain passes": plain, **variants}
     times: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(args.turns + 2):  # two warm-up turns
+    for turn in range(args.turns + args.warmup):
         for name, work in works.items():
             _wait(runtime)
             taken = seconds(lambda work=work: (work(), _wait(runtime)))
-            if turn >= 2:
+            if turn >= args.warmup:
                 times[name].append(taken)
     base, *_ = times.values()
     print(f"{args.method} {args.command}, {images} image(s) a turn, {args.turns} turns on {runtime.describe()}\n")

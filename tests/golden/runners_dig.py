@@ -3,16 +3,27 @@
 import fnmatch
 import functools
 import json
+import random
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
+from common.cam import max_norm, multi_view_cams
+from common.data.transforms import train_transform
+from common.mctformer import Output
+from common.optim import OptimConfig, cosine_lr, has_weight_decay, scaled_lr
+from common.vit import MapRequest, ViTConfig
 from methods.dig.diffusion import GaussianDiffusion, schedule_buffers
+from methods.dig.lfca import RELEASED_FEATURES
+from methods.dig.losses import DiGStep, LossConfig, classification_loss, distillation, prediction_loss, weighted_terms
+from methods.dig.model import TOP, DiG, Fused
 from methods.dig.unet import UNet, UNetConfig
 from tests.golden.harness import Case, Results, runner
+from tests.golden.runners_eval import swept_voc
 from tests.golden.weights import fill
 
 PATCH = 16  # side of a patch of the classifier, whose grid the feature taps are resized to
@@ -124,3 +135,290 @@ def training_step(
     }
     model.zero_grad(set_to_none=True)
     return found
+
+
+@functools.lru_cache(maxsize=2)
+def _filled(recipe: str, has_lfca: bool, seed: int) -> DiG:
+    description = json.loads(recipe)
+    config = ViTConfig(arch=description["arch"], drop_path=description["drop_path"])
+    model = DiG(config, description["num_classes"], RELEASED_FEATURES if has_lfca else None)
+    if has_lfca:
+        model.LFCA0.drop_path.drop_prob = model.LFCA1.drop_path.drop_prob = description["lfca_drop_path"]
+    return fill(model, seed)
+
+
+def filled(description: dict[str, Any], seed: int, mode: str, has_lfca: bool = True) -> DiG:
+    """The classifier of a manifest's description with the recipe's weights, made once for cases that share it."""
+    assert description["drop"] == 0
+    model = _filled(json.dumps(description, sort_keys=True), has_lfca, seed)
+    model.zero_grad(set_to_none=True)
+    return model.train(mode == "train")
+
+
+def joined(features: list[np.ndarray]) -> Tensor:
+    """X (B, K*F, h, w) of the features at each timestep."""
+    return torch.cat([torch.as_tensor(part) for part in features], dim=1)
+
+
+@runner("dig", "vit")
+@torch.no_grad()
+def vit(case: Case) -> Results:
+    """All maps of the network that inference uses, its tokens and queries, and images of other sizes."""
+    model, x = filled(case.model, case.entry["weights_seed"], case.params["mode"], has_lfca=False), case.input("x")
+    embedded, grid = model.embed(x)
+    tokens, attention = model.run_blocks(embedded, range(model.depth), MapRequest())
+    out, (_, queries) = model.output(tokens, grid, attention), model.training_pass(x, query_rows=len(x))
+    features = tokens[:, model.num_tokens :].transpose(1, 2).unflatten(2, grid)
+    found = {
+        **{name: getattr(out, name) for name in ("cls", "pcls", "cams", "fcams", "mtatt", "rcams")},
+        "attn_rows": out.patch_attention, "feat_sub": features, "head_raw": model.head(features), "tok_sub": tokens,
+        "q_last_sub": queries[0], "q_prev_sub": queries[1], "maxnorm_rcams": max_norm(out.rcams),
+        "attn_layer0_headmean_rows": model.run_blocks(embedded, range(1), MapRequest())[1],
+    }  # fmt: skip
+    results = {(role, None): value for role, value in found.items()}
+    for image in case.input("other_sizes"):
+        out, (height, width) = model(image), image.shape[-2:]
+        found = {
+            **{name: getattr(out, name) for name in ("cls", "pcls", "rcams")},
+            "pos": model.positions(height, width),
+        }
+        results |= {(f"other_{name}", f"{height}x{width}"): value for name, value in found.items()}
+    return results
+
+
+@runner("dig", "lfca")
+@torch.no_grad()
+def lfca(case: Case) -> Results:
+    """Both LFCA with what is inside them, and the diffusion logits and CAMs."""
+    model, seen, hooks = filled(case.model, case.entry["weights_seed"], case.params["mode"]), {}, []
+    x, features = case.input("x"), joined(case.input("features"))
+    grid = tuple(side // PATCH for side in x.shape[-2:])
+
+    def watch(module: nn.Module, *places: tuple[str, Any]) -> None:
+        def note(_: nn.Module, inputs: tuple, outputs: Any) -> None:
+            seen.update({place: pick(inputs, outputs) for place, pick in places})
+
+        hooks.append(module.register_forward_hook(note))
+
+    for name in ("LFCA0", "LFCA1"):
+        module = model.get_submodule(name)
+        watch(module.diff_init, (("kv_sub", name), lambda _, outputs: outputs))
+        watch(module.mlp_c0, (("o_c_sub", name), lambda inputs, _: inputs[0]))
+        watch(module.mlp_p0, (("o_p_sub", name), lambda inputs, _: inputs[0]))
+        watch(module, (("xc", name), lambda _, out: out[0]), (("xp_sub", name), lambda _, out: out[1]))
+    watch(model.diff_head_p, (("cam_diff_raw", None), lambda _, outputs: outputs))
+    try:
+        out, queries = model.training_pass(x, query_rows=len(x))
+        fused = model.fuse(features, queries, grid)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = {"cls": out.cls, "pcls": out.pcls, **fused_outputs(fused)}
+    return {**seen, **{(role, None): value for role, value in found.items()}}
+
+
+def fused_outputs(fused: Fused) -> dict[str, Tensor]:
+    """Under the reference's names."""
+    return {"diff_cls": fused.cls, "diff_pcls": fused.pcls, "cam_diff": fused.cams}
+
+
+@runner("dig", "coco")
+@torch.no_grad()
+def coco(case: Case) -> Results:
+    """Another number of classes, temperature and alpha."""
+    model, params = filled(case.model, case.entry["weights_seed"], case.params["mode"]), case.params
+    x, (labels,) = case.input("x"), tensors(case, "label")
+    plain, (_, queries) = model(x), model.training_pass(x, query_rows=len(x))
+    fused = model.fuse(joined(case.input("features")), queries, tuple(plain.cams.shape[-2:]))
+    found = {
+        "cls": plain.cls, "pcls": plain.pcls, "diff_cls": fused.cls, "diff_pcls": fused.pcls,
+        "rcams_sub": plain.rcams, "cam_diff_sub": fused.cams,
+        "loss_cls": classification_loss(plain.cls, plain.pcls, labels),
+        "loss_pred_diff": prediction_loss(plain, fused, labels, params["T"], params["alpha"]),
+    }  # fmt: skip
+    return {(role, None): value for role, value in found.items()}
+
+
+def loss_config(params: dict[str, Any]) -> LossConfig:
+    """The losses of a manifest's parameters."""
+    return LossConfig(params["W"], params["T"], params["alpha"], params["late_losses_after_epoch"] + 1)
+
+
+def named_losses(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Under the reference's names."""
+    names = {
+        "loss_cls": "cls", "loss_pred_diff": "pred_diff", "loss_cam_consistency": "cam",
+        "loss_cls_diff": "cls_denoised", "loss_rcams_consistency": "rcam",
+    }  # fmt: skip
+    return {role: terms[name] for role, name in names.items()}
+
+
+class Given(Output):
+    """An output whose refined CAMs are given instead of made from attention."""
+
+    def __init__(self, cls: Tensor, pcls: Tensor, cams: Tensor, rcams: Tensor) -> None:
+        super().__init__(cls, pcls, cams, None, 1.0)
+        self._rcams = rcams
+
+    @property
+    def rcams(self) -> Tensor:
+        """As given."""
+        return self._rcams
+
+
+@runner("dig", "losses")
+def losses(case: Case) -> Results:
+    """The losses of given logits and maps, with gradients, and the pooling."""
+    params = case.params
+    names = ("cls", "pcls", "cams", "rcams", "cls2", "pcls2", "rcams2", "diff_cls", "diff_pcls", "cam_diff")
+    given = {name: tensor.requires_grad_() for name, tensor in zip(names, tensors(case, *names), strict=True)}
+    labels, pool_in = tensors(case, "label", "pool_in")
+    plain = Given(given["cls"], given["pcls"], given["cams"], given["rcams"])
+    denoised = Given(given["cls2"], given["pcls2"], given["cams"], given["rcams2"])
+    fused = Fused(given["diff_cls"], given["diff_pcls"], given["cam_diff"])
+    terms = weighted_terms(plain, fused, denoised, labels, loss_config(params), params["epoch"])
+    total = sum(terms.values())
+    total.backward()
+    model = DiG(ViTConfig(embed_dim=48, depth=1), labels.shape[1], None)
+    assert params["top_k"] == TOP
+    found = {
+        "kd_cls": distillation(plain.cls, fused.cls, params["T"]),
+        "kd_pcls": distillation(plain.pcls, fused.pcls, params["T"]),
+        **named_losses(terms), "total": total, "maxnorm_cams": max_norm(plain.cams), "pool_out": model.pool(pool_in),
+        **{f"grad_{name}": tensor.grad for name, tensor in given.items()},
+    }  # fmt: skip
+    return {(role, None): value for role, value in found.items()}
+
+
+@runner("dig", "step")
+def step(case: Case) -> Results:
+    """Whole training steps at some epochs, whose diffusion passes and outputs are the same."""
+    params, seed = case.params, case.entry["weights_seed"]
+    model = filled(case.model["vit"], seed, params["mode"])
+    diffusion = GaussianDiffusion(filled_unet(case.model["unet"], seed))
+    images, (labels,) = case.input("x"), tensors(case, "label")
+    *timesteps, denoised = params["timesteps"]
+    assert denoised == params["denoise_timestep"]
+    noise = [torch.as_tensor(draw) for draw in case.input("noise")]
+    grid = tuple(side // PATCH for side in images.shape[-2:])
+    guidance = diffusion.guide(images, grid, timesteps, denoised, noise, max_rows=1)
+    module, seen, results = DiGStep(model, loss_config(params)), {}, {}
+    _record(model, "training_pass", seen)
+    _record(model, "fuse", seen)
+    try:
+        for epoch in params["epochs"]:
+            seen.clear()
+            model.zero_grad(set_to_none=True)
+            found = module(images, labels, epoch, *guidance)
+            found["total"].backward()
+            found = {"total": found["total"], **named_losses(found), **gradient_norms(model, case.stored["grad_names"])}
+            results |= {(role, epoch): value for role, value in found.items()}
+    finally:
+        del model.training_pass, model.fuse
+    (plain, _), (second, _) = seen["training_pass"]  # of the last epoch, which has all maps
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    found = {
+        **{f"o_{name}": getattr(plain, name) for name in ("cls", "pcls", "rcams", "cams")},
+        **{f"o_{name}": value for name, value in fused_outputs(seen["fuse"][0]).items()},
+        **{f"o2_{name}": getattr(second, name) for name in ("cls", "pcls", "rcams")},
+        "img_denoised_sub": guidance.denoised, "feat_sub": guidance.features.unflatten(1, (len(timesteps), -1)),
+        "no_grad_params": np.array(without),
+        "lr_scaled": np.array(scaled_lr(optim_config(params), params["batch_size"])),
+    }  # fmt: skip
+    return results | {(role, None): value for role, value in found.items()}
+
+
+def _record(model: nn.Module, name: str, seen: dict[str, list]) -> None:
+    """Keeps what a method returns from now on, until the attribute is deleted."""
+    method = getattr(model, name)
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        seen.setdefault(name, []).append(method(*args, **kwargs))
+        return seen[name][-1]
+
+    setattr(model, name, recorded)
+
+
+def gradient_norms(model: nn.Module, names: np.ndarray) -> dict[str, Any]:
+    """L2 norms by parameter, and of all together.
+
+    In float32 as the stored ones, whose rounding is 0.5 % for the largest parameters (47 million values).
+    """
+    norms = {name: p.grad.norm() for name, p in model.named_parameters() if p.grad is not None}
+    return {
+        "grad_norms": torch.stack([norms[str(name)] for name in names]),
+        "grad_total_norm": torch.stack(list(norms.values())).norm(),
+    }
+
+
+@runner("dig", "infer")
+@torch.no_grad()
+def infer(case: Case) -> Results:
+    """Maps of image and mirror image, and the seeds, by the network without LFCA."""
+    model, results = filled(case.model, case.entry["weights_seed"], case.params["mode"], has_lfca=False), {}
+    maps_of = model.foreground_maps("rcams")
+    for number, (image, label) in enumerate(zip(case.input("images"), case.input("labels"), strict=True)):
+        seeds, classes = multi_view_cams(maps_of, image, label)[0], label[0].nonzero().flatten().tolist()
+        found = {"rcams": maps_of(image), "rcams_flip": maps_of(image.flip(-1)), "classes": np.array(classes)}
+        results |= {(role, number): value for role, value in found.items()}
+        results |= {("map", (number, key)): seed for key, seed in zip(classes, seeds, strict=True)}
+    return results
+
+
+def optim_config(params: dict[str, Any]) -> OptimConfig:
+    """The optimiser's configuration, as far as a manifest's parameters name it."""
+    names = {"base_lr": "lr"} | {
+        name: name for name in ("base_batch", "warmup_epochs", "warmup_lr", "min_lr", "weight_decay")
+    }
+    return OptimConfig(**{ours: params[name] for name, ours in names.items() if name in params})
+
+
+@runner("dig", "schedule")
+def schedule(case: Case) -> Results:
+    """Learning rates by epoch, and the optimiser's groups."""
+    params, config, results = case.params, optim_config(case.params), {}
+    for listed in params["cases"]:
+        peak = scaled_lr(config, listed["batch_size"])
+        rates = [cosine_lr(epoch, listed["epochs"], peak, config) for epoch in range(listed["epochs_listed"])]
+        results["lr", listed["name"]] = np.array(rates)
+    with torch.device("meta"):  # names and shapes are all that counts
+        model = DiG(ViTConfig(arch=case.model["arch"]), case.model["num_classes"])
+    groups: tuple[dict, dict] = {}, {}
+    for name, parameter in model.named_parameters():
+        groups[has_weight_decay(name, parameter)][name] = parameter.numel()
+    names = [str(name) for name in case.stored["no_decay_names"]]
+    assert set(names) == set(groups[0])
+    found = {
+        "wd": np.array([0.0, config.weight_decay]), "n_params_group": np.array([len(group) for group in groups]),
+        "numel_group": np.array([sum(group.values()) for group in groups]), "no_decay_names": np.array(names),
+        "betas": np.array(config.betas), "eps": np.array(config.eps),
+    }  # fmt: skip
+    return results | {(role, None): value for role, value in found.items()}
+
+
+@runner("dig", "aug")
+def aug(case: Case) -> Results:
+    """Crops that the training transform takes, by seed and image size."""
+    params, rows = case.params, []
+    crop = train_transform(224, params["scale"]).transforms[0]
+    np.testing.assert_allclose(crop.ratio, params["ratio"])
+    for seed, width, height in case.input("rows")[:, :3].tolist():
+        random.seed(seed)
+        rows.append([seed, width, height, *crop.get_params(Image.new("L", (width, height)), crop.scale, crop.ratio)])
+    return {("crops", None): np.array(rows)}
+
+
+@runner("dig", "eval")
+def evaluation(case: Case) -> Results:
+    """mIoU, precision and recall at every threshold, and the classes' IoU at one of them."""
+    params, images = case.params, case.entry["inputs"]["images"]
+    seeds = [
+        (dict(zip(classes, case.make(image["maps"]), strict=True)), case.make(image["gt"]))
+        for image, classes in zip(images, params["classes"], strict=True)
+    ]
+    scores, thresholds = swept_voc(seeds, params["thresholds"]).scores, sorted(params["thresholds"])
+    found = {
+        "miou": scores.miou, "mP": scores.mean_precision, "mR": scores.mean_recall,
+        "iou_at_040": scores.iou[thresholds.index(params["iou_threshold"])],
+    }  # fmt: skip
+    return {(role, None): value for role, value in found.items()}

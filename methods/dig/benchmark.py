@@ -1,0 +1,113 @@
+"""What ``scripts/benchmark.py`` times of DiG."""
+
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from common.cam import multi_view_cams
+from common.optim import OptimConfig, adamw
+from common.runtime import Runtime
+from common.vit import ViTConfig
+from methods.dig.diffusion import GaussianDiffusion
+from methods.dig.diffusion_files import save_diffusion
+from methods.dig.guide import Guide, GuideConfig
+from methods.dig.lfca import FeatureShape
+from methods.dig.losses import DiGStep, LossConfig
+from methods.dig.model import DiG
+from methods.dig.unet import UNet, UNetConfig
+
+CLASSES, SIZE = 20, 224
+PLAIN_TOKENS = CLASSES  # class tokens of the plain ViT that it is compared with
+TRAIN_PASSES = "6 U-Net, 2 ViT and LFCA"  # plain passes that the method needs for a train step
+INFER_PASSES = 2  # and for an image
+EARLY, LATE = 0, 10  # epochs before and after the losses set in that read attention maps
+
+
+def train_steps(batch: int, runtime: Runtime) -> dict[str, Callable[[], None]]:
+    """One train step (guidance, forward, losses, backward) in each mode, on random images of 224 x 224."""
+    images, labels = random_batch(batch, runtime)
+    model, guide = _model(runtime, True).train(), _guide(runtime)
+    steps = {merge: DiGStep(model, LossConfig(merge_passes=merge)) for merge in (False, True)}
+    if runtime.config.compile:
+        steps = {merge: torch.compile(step) for merge, step in steps.items()}
+    optimizer = adamw(model, OptimConfig(), batch)
+
+    def run(epoch: int, merge: bool = False, updates: bool = False) -> None:
+        model.zero_grad(set_to_none=True)
+        with runtime.autocast():
+            guidance = guide(images, epoch, torch.Generator().manual_seed(0))
+            total = steps[merge](images, labels, epoch, *guidance)["total"]
+        total.backward()
+        if updates:
+            optimizer.step()
+
+    return {
+        "before the CAM losses": lambda: run(EARLY),
+        "all losses": lambda: run(LATE),
+        "all losses, merged passes": lambda: run(LATE, merge=True),
+        "all losses, with AdamW": lambda: run(LATE, updates=True),
+    }
+
+
+def plain_train_inputs(batch: int, runtime: Runtime) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Images and labels of the plain ViT's passes: one for the images, one for the denoised images."""
+    return [random_batch(batch, runtime)] * 2
+
+
+def extra_plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
+    """What stands against a train step besides: whole U-Net passes for six timesteps, LFCA forward and backward."""
+    images, labels = random_batch(batch, runtime)
+    model, unet = _model(runtime, True).train(), UNet(UNetConfig()).requires_grad_(False).eval().to(runtime.device)
+    unet, fuse = (torch.compile(part) if runtime.config.compile else part for part in (unet, model.fuse))
+    shape, side = FeatureShape(), SIZE // 16
+    features = torch.randn(batch, shape.timesteps * shape.channels, side, side, device=runtime.device)
+    queries = [torch.randn(batch, CLASSES + side**2, model.embed_dim, device=runtime.device) for _ in range(2)]
+
+    def run() -> None:
+        model.zero_grad(set_to_none=True)
+        with runtime.autocast():
+            for t in (0, 1, 2, 3, 4, 100):
+                with torch.no_grad():
+                    unet(images, torch.full((batch,), t, device=runtime.device))
+            fused = fuse(features, queries, (side, side))
+            loss = sum(F.multilabel_soft_margin_loss(part.float(), labels) for part in (fused.cls, fused.pcls))
+        loss.backward()
+
+    return run
+
+
+def random_batch(batch: int, runtime: Runtime) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (B, 3, 224, 224) and labels (B, C), the same at every call."""
+    images = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    return tuple(runtime.to_device(images, F.one_hot(torch.arange(batch) % CLASSES, CLASSES).float()))
+
+
+@functools.lru_cache(maxsize=1)  # with LFCA nearly 1 GB
+def _model(runtime: Runtime, has_lfca: bool) -> DiG:
+    torch.manual_seed(0)
+    return DiG(ViTConfig(), CLASSES, FeatureShape() if has_lfca else None).to(runtime.device)
+
+
+def _guide(runtime: Runtime) -> Guide:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "random.pt"
+        save_diffusion(file, GaussianDiffusion(UNet(UNetConfig())), 0)
+        return Guide(GuideConfig(file=str(file)), UNetConfig(), LossConfig(), ViTConfig(), runtime)
+
+
+def inference(height: int, width: int, runtime: Runtime) -> dict[str, Callable[[], None]]:
+    """Seeds of one image with two labels: image and mirror image, all maps, normalised at full size."""
+    cams_of = _model(runtime, False).eval().foreground_maps("rcams")
+    cams_of = torch.compile(cams_of) if runtime.config.compile else cams_of
+    image, labels = torch.randn(1, 3, height, width, device=runtime.device), torch.zeros(1, CLASSES)
+    labels[0, [3, 7]] = 1
+
+    def run() -> None:
+        with runtime.autocast():
+            multi_view_cams(cams_of, image, labels)
+
+    return {"seeds": run}

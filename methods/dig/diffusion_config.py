@@ -1,0 +1,101 @@
+"""Configuration of the diffusion model's training; the section ``unet`` is that of the classifier's configuration."""
+
+from dataclasses import dataclass
+
+from common.config import Rule, at_least, numbers, option, section
+from common.data.dataset import DataConfig
+from common.errors import UserError
+from common.runtime import RuntimeConfig
+from common.training import CourseConfig
+from methods.dig.unet import UNetConfig
+
+TIMESTEPS = 1000  # T of the published model
+
+
+@dataclass
+class ViewsConfig:
+    """The view of a training image: shorter side to ``size``, random flip, central crop."""
+
+    size: int = option(224, "Side of the training images in pixels.", flag="--input-size", rule=at_least(1))
+    flip: float = option(0.5, "Probability of a horizontal flip.")
+
+
+@dataclass
+class AdamConfig:
+    """Adam at a constant learning rate."""
+
+    lr: float = option(1e-4, "Learning rate; not scaled with the batch.", flag="--lr")
+    betas: list[float] = option([0.9, 0.99], "Adam's betas.", rule=numbers(2))
+    eps: float = option(1e-8, "Adam's epsilon.")
+    clip: float = option(1.0, "Largest norm of the gradient; 0: not clipped.", rule=at_least(0))
+
+
+@dataclass
+class DiffusionCourseConfig(CourseConfig):
+    """The course of the training, in steps."""
+
+    save_steps: int = option(
+        1000, "Write last.pth every so many steps; 0: after every epoch (and at the end in either case).",
+        rule=at_least(0),
+    )  # fmt: skip
+    save_every: int = option(
+        5000, "Steps between two milestones: ckpt/model-N.pt and a preview; the last step is one, too.",
+        rule=at_least(1),
+    )  # fmt: skip
+    init: str = option(
+        "", "A diffusion model's file to start from, the released or your own; empty: random weights.", flag="--init"
+    )
+    cache: bool = option(False, "Decode all images at the start, and keep them in memory at the training size.")
+    channels_last: bool = option(True, "Channels-last memory format on GPUs.")
+
+    def saves_after(self, epoch: int) -> bool:
+        """Only where no number of steps says when."""
+        return not self.save_steps
+
+
+@dataclass
+class EMAConfig:
+    """The average of the weights, from which previews are made; DiG itself uses the raw weights."""
+
+    decay: float = option(0.995, "What the decay grows to.")
+    every: int = option(10, "Steps from one update to the next.", rule=at_least(1))
+    after: int = option(100, "The last step at which the weights are copied instead of averaged.", rule=at_least(0))
+
+
+@dataclass
+class SamplingConfig:
+    """The previews."""
+
+    images: int = option(25, "Images of a preview; 0: no previews.", rule=at_least(0))
+    steps: int = option(
+        150, "DDIM steps of a preview.",
+        rule=Rule(f"from 1 to {TIMESTEPS}", lambda value: 1 <= value <= TIMESTEPS),
+    )  # fmt: skip
+
+
+@dataclass
+class DiffusionConfig:
+    """All sections of a diffusion model's training."""
+
+    data: DataConfig = section(DataConfig)
+    views: ViewsConfig = section(ViewsConfig)
+    unet: UNetConfig = section(UNetConfig)
+    optim: AdamConfig = section(AdamConfig)
+    train: DiffusionCourseConfig = section(
+        DiffusionCourseConfig, epochs=1_000_000, max_steps=700_000, batch_size=32, print_freq=100
+    )
+    ema: EMAConfig = section(EMAConfig)
+    sampling: SamplingConfig = section(SamplingConfig)
+    runtime: RuntimeConfig = section(RuntimeConfig)
+
+    def check(self) -> None:
+        """Checks what no single key can.
+
+        Raises:
+            UserError: the image size does not suit the network.
+        """
+        if self.views.size % self.unet.stride:
+            raise UserError(
+                f"views.size={self.views.size} does not suit the diffusion network, which takes multiples of "
+                f"{self.unet.stride} (unet.dim_mults={list(self.unet.dim_mults)})"
+            )

@@ -1,0 +1,24 @@
+"""Writes DiG's seeds. Neither the diffusion model nor ImageNet weights are needed.
+
+python methods/dig/infer_trm.py --name exp --load_epo 19 --dict                    seeds of the run's epoch 19
+python methods/dig/infer_trm.py --name new --load_pretrained 69.3_pascal.pth --dict   of a released checkpoint
+python methods/dig/infer_trm.py --name exp --load_epo 19 --dict --vis --crf        with pictures and dense CRF
+python methods/dig/infer_trm.py --name exp --load_epo 19                           only the score, nothing written
+torchrun --nproc_per_node 2 methods/dig/infer_trm.py --name exp --load_epo 19 --dict  shared by two processes
+"""
+
+from common.errors import run_script
+from common.infer_script import run_inference
+from methods.dig.config import DiGConfig
+from methods.dig.model import DiG, without_lfca
+
+
+def main() -> None:
+    """Seeds by the network's `MCTformer.foreground_maps`; the steps are those of `common.infer_script`."""
+    run_inference(
+        __doc__, DiGConfig, "dig_eccv24", lambda config, classes: DiG(config.model, classes, None), without_lfca
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,207 @@
+"""DiG's training step: a pass over images and one over their denoised versions, five loss terms.
+
+Attention maps are made in the epochs whose losses read refined CAMs: with gradients for the denoised images, without
+for the others, whose refined CAM is constant. In all other epochs the fused kernel runs.
+"""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.cam import max_norm
+from common.config import Rule, option
+from common.mctformer import Output
+from common.vit import MapRequest
+from methods.dig.model import DiG, Fused
+
+LOSS_TERMS = ("cls", "pred_diff", "cam", "cls_denoised", "rcam")
+
+
+@dataclass
+class LossConfig:
+    """The losses (paper symbols: docs/dig.md)."""
+
+    weights: list[float] = option(
+        [1.0, 1.0, 1.0, 1.0, 10.0],
+        "W: weights of classification, of LFCA's predictions, of the CAM against the diffusion CAM, of classifying "
+        "denoised images, and of their refined CAM; 0 switches one off, and 1 0 0 0 0 needs no diffusion model.",
+        flag="--W", rule=Rule("5 numbers, none below 0", lambda values: len(values) == 5 and min(values) >= 0),
+    )  # fmt: skip
+    temperature: float = option(
+        5.0, "T: softens the logits that LFCA's predictions are compared by.",
+        rule=Rule("above 0", lambda value: value > 0),
+    )  # fmt: skip
+    alpha: float = option(
+        0.2, "Share of the image labels in the loss of LFCA's predictions; the rest is that comparison.",
+        rule=Rule("from 0 to 1", lambda value: 0 <= value <= 1),
+    )  # fmt: skip
+    cam_start_epoch: int = option(10, "Epoch (from 0) from which the two CAM losses count.")
+    merge_passes: bool = option(
+        False,
+        "Fast on GPUs: images and denoised images in one pass (with stochastic depth: other draws).",
+    )
+
+    def trains_lfca(self) -> bool:
+        """Whether any loss trains LFCA: without one, the diffusion CAM is made by random weights."""
+        return self.weights[1] > 0
+
+    def has_lfca(self) -> bool:
+        """Whether any loss reads what LFCA makes."""
+        return self.weights[1] > 0 or self.weights[2] > 0
+
+    def compares_cams(self, epoch: int) -> bool:
+        """Whether the CAM is compared with the diffusion CAM."""
+        return self.weights[2] > 0 and epoch >= self.cam_start_epoch
+
+    def compares_rcams(self, epoch: int) -> bool:
+        """Whether refined CAMs of images and denoised images are compared."""
+        return self.weights[4] > 0 and epoch >= self.cam_start_epoch
+
+    def uses_features(self, epoch: int) -> bool:
+        """Whether diffusion features are read."""
+        return self.weights[1] > 0 or self.compares_cams(epoch)
+
+    def uses_denoised(self, epoch: int) -> bool:
+        """Whether denoised images are read."""
+        return self.weights[3] > 0 or self.compares_rcams(epoch)
+
+    def uses_diffusion(self) -> bool:
+        """Whether the diffusion model is needed in any epoch."""
+        return any(weight > 0 for weight in self.weights[1:])
+
+
+class DiGStep(nn.Module):
+    """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps.
+
+    The diffusion model is no part of it: what it makes of the images is an input.
+    """
+
+    def __init__(self, model: DiG, config: LossConfig) -> None:
+        """Composes the step; LFCA is frozen where no loss trains it."""
+        super().__init__()
+        self.model, self.config = model, config
+        if model.has_lfca:
+            for part in (model.LFCA0, model.LFCA1, model.diff_head_p):
+                part.requires_grad_(config.trains_lfca())
+
+    def forward(
+        self, images: Tensor, labels: Tensor, epoch: int, features: Tensor | None = None, denoised: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """One training step's losses.
+
+        Args:
+            images: (B, 3, S, S), ImageNet-normalised.
+            labels: multi-hot (B, C).
+            epoch: from 0.
+            features: X (B, K*F, h, w), in the epochs where `LossConfig.uses_features`.
+            denoised: (B, 3, S, S), ImageNet-normalised, in the epochs where `LossConfig.uses_denoised`.
+
+        Returns:
+            ``total`` to minimise, its terms `LOSS_TERMS` (one that is off is 0), and detached ``logits_cls``,
+            ``logits_pcls`` (B, C) of the images.
+        """
+        plain, queries, second = self._passes(images, denoised, epoch, features is not None)
+        fused = None
+        if features is not None:
+            with contextlib.nullcontext() if self.config.trains_lfca() else torch.no_grad():
+                fused = self.model.fuse(features, queries, tuple(plain.cams.shape[-2:]))
+        terms = weighted_terms(plain, fused, second, labels, self.config, epoch)
+        logits = {"logits_cls": plain.cls.detach(), "logits_pcls": plain.pcls.detach()}
+        return {"total": sum(terms.values()), **terms, **logits}
+
+    def _passes(
+        self, images: Tensor, denoised: Tensor | None, epoch: int, wants_queries: bool
+    ) -> tuple[Output, list[Tensor], Output | None]:
+        """Outputs of images, LFCA's queries, and outputs of the denoised images."""
+        maps, count = self.config.compares_rcams(epoch), len(images)
+        query_rows = count if wants_queries else 0
+        request = MapRequest() if maps else None
+        if denoised is not None and self.config.merge_passes:
+            both, queries = self.model.training_pass(torch.cat([images, denoised]), request, query_rows)
+            return rows_of(both, slice(count)), queries, rows_of(both, slice(count, None))
+        constant = MapRequest(detach=True) if maps else None
+        plain, queries = self.model.training_pass(images, constant, query_rows)
+        return plain, queries, None if denoised is None else self.model.training_pass(denoised, request)[0]
+
+
+def rows_of(output: Output, rows: slice) -> Output:
+    """The output of some images of a pass."""
+    attention = None if output.attention is None else output.attention[rows]
+    return Output(output.cls[rows], output.pcls[rows], output.cams[rows], attention, output.class_attention_weight)
+
+
+def weighted_terms(
+    plain: Output, fused: Fused | None, denoised: Output | None, labels: Tensor, config: LossConfig, epoch: int
+) -> dict[str, Tensor]:
+    """The terms of the total, under the names of `LOSS_TERMS`.
+
+    Args:
+        plain: outputs of the images.
+        fused: what LFCA makes of them, where a loss reads it.
+        denoised: outputs of the denoised images, where a loss reads them.
+        labels: multi-hot (B, C).
+    """
+    weight_cls, weight_pred, weight_cam, weight_denoised, weight_rcam = config.weights
+    terms = dict.fromkeys(LOSS_TERMS, plain.cls.new_zeros((), dtype=torch.float32))
+    terms["cls"] = weight_cls * classification_loss(plain.cls, plain.pcls, labels)
+    if weight_pred:
+        terms["pred_diff"] = weight_pred * prediction_loss(plain, fused, labels, config.temperature, config.alpha)
+    present = labels[:, :, None, None]  # B C 1 1
+    if config.compares_cams(epoch):
+        cams, target = plain.cams.float(), max_norm(fused.cams.float()).detach()
+        if cams.shape != target.shape:
+            cams = F.interpolate(cams, size=target.shape[-2:], mode="bilinear", align_corners=False)
+        terms["cam"] = weight_cam * ((target - max_norm(cams)) * present).abs().mean()
+    if weight_denoised:
+        terms["cls_denoised"] = weight_denoised * classification_loss(denoised.cls, denoised.pcls, labels)
+    if config.compares_rcams(epoch):
+        target = max_norm(plain.rcams.float()).detach()
+        terms["rcam"] = weight_rcam * ((target - max_norm(denoised.rcams.float())) * present).abs().mean()
+    return terms
+
+
+def classification_loss(cls: Tensor, pcls: Tensor, labels: Tensor) -> Tensor:
+    """Multi-label soft-margin losses of class and patch logits (B, C), added."""
+    return sum(F.multilabel_soft_margin_loss(logits.float(), labels) for logits in (cls, pcls))
+
+
+def prediction_loss(plain: Output, fused: Fused, labels: Tensor, temperature: float, alpha: float) -> Tensor:
+    """L_pred_diff: LFCA's logits learn from the labels and from the classifier's logits (eq. 6, as in the code)."""
+    distance = sum(
+        distillation(teacher, student, temperature)
+        for teacher, student in ((plain.cls, fused.cls), (plain.pcls, fused.pcls))
+    )
+    return alpha * classification_loss(fused.cls, fused.pcls, labels) + (1 - alpha) * temperature**2 / 2 * distance
+
+
+def distillation(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """KL divergence from the student's to the teacher's softened probabilities, a scalar.
+
+    Both are [p, 1 - p] with p = softmax(logits / T) over classes; the divergence is summed over these 2C entries and
+    averaged over images.
+
+    Args:
+        teacher: logits (B, C); no gradient.
+        student: logits (B, C).
+        temperature: T.
+    """
+    target = log_probabilities(teacher.detach().float() / temperature)
+    return F.kl_div(log_probabilities(student.float() / temperature), target, reduction="batchmean", log_target=True)
+
+
+def log_probabilities(scores: Tensor) -> Tensor:
+    """log [p, 1 - p] (B, 2C) with p = softmax of scores (B, C), finite in value and gradient for any finite scores.
+
+    The reference's log of 1 - p is -inf where p rounds to 1, and its loss NaN. There the share of all other classes is
+    taken; elsewhere log1p(-p), as the share is a difference of two sums, whose rounding counts if p is small.
+    """
+    whole = scores.logsumexp(1, keepdim=True)
+    own = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    # The lowest number instead of -inf: with a single class there is no other, and 0 * inf would be NaN again.
+    others = scores[:, None].masked_fill(own, torch.finfo(scores.dtype).min).logsumexp(2)  # B C
+    p = (scores - whole).exp()
+    rest = torch.where(p > 0.5, others - whole, torch.log1p(-p.clamp(max=0.5)))
+    return torch.cat([scores - whole, rest], dim=1)
