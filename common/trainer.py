@@ -122,8 +122,8 @@ class Trainer:
             losses_of: calls the (wrapped) step module on a batch.
             cams_of: gives the function that validation makes seeds with, for the present weights: images (b, 3, H, W)
                 to foreground CAMs (b, C, h, w). None for a training without validation.
-            after_epoch: what a method does at the end of a whole epoch; gives whether it is finished. When `is_stopping`
-                it may return early, and goes on from its own state in the resumed run.
+            after_epoch: what a method does at the end of a whole epoch; gives whether it is finished. It may return
+                early when `is_stopping`, and goes on from its own state in the resumed run.
             seeds_by: the script that writes the seeds, for the last line of the log.
             after_step: what a method does after every step, before anything is saved: what it changes is part of the
                 step, what it writes is written again should the run be resumed from before.
