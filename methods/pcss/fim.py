@@ -100,7 +100,8 @@ class FIM:
     def _plan(self, epoch: int) -> tuple[np.ndarray, Tensor]:
         """The images of a round in a fresh order, those left out that no class needs, and their wanted labels."""
         seed = self.runtime.config.seed
-        order = np.random.default_rng([seed, epoch, 0]).permutation(len(self.images))
+        # The last number tells this order from that of the epoch's batches; a 0 would not.
+        order = np.random.default_rng([seed, epoch, 1]).permutation(len(self.images))
         labels = torch.from_numpy(self.images.labels[order])
         wanted = wanted_labels(labels, torch.full((labels.shape[1],), self.importance.config.images_per_class))
         used = wanted.any(1)

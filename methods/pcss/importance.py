@@ -123,11 +123,17 @@ class FrequencyImportance:
     def state_dict(self) -> dict[str, Any]:
         """The state for a checkpoint."""
         names = ("current", "previous", "max_loss", "totals", "rounds", "round_epoch", "done")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "measured_by": self._measured_by()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` returned."""
+        """Puts back what `state_dict` returned; a round in progress under other settings begins anew."""
         for name in ("current", "previous", "max_loss", "totals"):
             getattr(self, name).copy_(state[name])
         self.rounds, self.round_epoch, self.done = state["rounds"], state["round_epoch"], state["done"]
+        if state["measured_by"] != self._measured_by():
+            self.round_epoch, self.done = -1, 0
         self._kept = half_plane(1 - self.current)
+
+    def _measured_by(self) -> list[int]:
+        """The settings that all images of a round must share."""
+        return [self.config.images_per_class, self.config.block, int(self.config.corrected)]

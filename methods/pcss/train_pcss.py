@@ -45,6 +45,7 @@ def main() -> int:
         """Whether there was nothing to do, or it was done: a signal may interrupt a round."""
         if fim is None or not importance.is_due_after(epoch, config.train.epochs):
             return True
+        trainer.checkpoints.save_last(trainer.position)  # a round may fail; the resumed run begins with it
         ratios = fim.measure(model, epoch, trainer.is_stopping)
         if ratios is None:
             return False

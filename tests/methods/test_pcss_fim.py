@@ -178,7 +178,6 @@ def test_rounds_see_fresh_orders(model: PCSS) -> None:
     assert orders[0] == orders[1] != orders[2]
 
 
-@pytest.mark.xfail(strict=True, reason="NumPy's seeds [s, e] and [s, e, 0] are the same")
 def test_the_order_of_a_round_is_not_that_of_its_epoch(model: PCSS) -> None:
     """Which the training batches had; images of a round are drawn anew."""
     pictures, batches = Pictures(), EpochBatches(10, 1, seed=0)

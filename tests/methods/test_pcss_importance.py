@@ -196,6 +196,18 @@ def test_a_state_in_use_can_be_restored_over() -> None:
     assert_same(restored(state, used).state_dict(), state.state_dict())
 
 
+def test_a_round_under_other_settings_begins_anew() -> None:
+    """Its images would be others; finished rounds stay."""
+    state, other = importance(), importance(images_per_class=7)
+    measured(state, 0, losses(0))
+    state.begin_round(1)
+    state.add(losses(1), 3)
+    restored(state, other)
+    assert (other.rounds, other.round_epoch, other.done) == (1, -1, 0) and torch.equal(other.current, state.current)
+    other.begin_round(1)
+    assert other.totals.abs().sum() == 0
+
+
 def test_a_round_begins_with_nothing_or_goes_on() -> None:
     """Going on is for the same epoch only."""
     state = importance()
