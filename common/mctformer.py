@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -159,3 +160,8 @@ class MCTformer(ViTBackbone):
     def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
         """The function that seed inference calls: images (B, 3, H, W) to maps (B, C, h, w), `ViTBackbone.seed_maps`."""
         return lambda images: self.seed_maps(*self.embed(images), kind)
+
+
+def classification_loss(cls: Tensor, pcls: Tensor, labels: Tensor) -> Tensor:
+    """Multi-label soft-margin losses of class and patch logits (B, C), added."""
+    return sum(F.multilabel_soft_margin_loss(logits.float(), labels) for logits in (cls, pcls))

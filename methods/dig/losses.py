@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.cam import max_norm
 from common.config import Rule, option
-from common.mctformer import Output
+from common.mctformer import Output, classification_loss
 from common.vit import MapRequest
 from methods.dig.model import DiG, Fused
 
@@ -161,11 +161,6 @@ def weighted_terms(
         target = max_norm(plain.rcams.float()).detach()
         terms["rcam"] = weight_rcam * ((target - max_norm(denoised.rcams.float())) * present).abs().mean()
     return terms
-
-
-def classification_loss(cls: Tensor, pcls: Tensor, labels: Tensor) -> Tensor:
-    """Multi-label soft-margin losses of class and patch logits (B, C), added."""
-    return sum(F.multilabel_soft_margin_loss(logits.float(), labels) for logits in (cls, pcls))
 
 
 def prediction_loss(plain: Output, fused: Fused, labels: Tensor, temperature: float, alpha: float) -> Tensor:

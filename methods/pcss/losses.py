@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.cam import max_norm
 from common.config import numbers, option
 from common.errors import UserError
-from common.mctformer import Output
+from common.mctformer import Output, classification_loss
 from common.vit import MapRequest
 from methods.pcss.frequency import filtered, spectrum
 from methods.pcss.importance import FrequencyImportance
@@ -103,11 +102,11 @@ class PCSSStep(nn.Module):
         last, plain_attention = model.run_blocks(middle, range(split, model.depth), constant, plain_attention)
         plain = model.output(last, grid, plain_attention)
         terms = dict.fromkeys(LOSS_TERMS, plain.cls.new_zeros((), dtype=torch.float32))
-        terms["cls"] = classification_loss(plain, labels)
+        terms["cls"] = classification_loss(plain.cls, plain.pcls, labels)
 
         if weight_suppressed > 0 and self.importance.is_used_in(epoch):
             suppressed = self._suppressed_pass(images, labels)
-            terms["cls_suppressed"] = classification_loss(suppressed, labels)
+            terms["cls_suppressed"] = classification_loss(suppressed.cls, suppressed.pcls, labels)
             difference = (max_norm(plain.cams.float()) - max_norm(suppressed.cams.float())).abs()  # B C h w
             has_labels = labels.any(1)[:, None, None, None]
             terms["cam_suppressed"] = weight_suppressed * (difference * has_labels).mean()
@@ -119,7 +118,7 @@ class PCSSStep(nn.Module):
             middle = model.mixed(middle, grid, magnitude)
             last, attention = model.run_blocks(middle, range(split, model.depth), request, attention)
             mixed = model.output(last, grid, attention)
-            terms["cls_mixed"] = classification_loss(mixed, labels)
+            terms["cls_mixed"] = classification_loss(mixed.cls, mixed.pcls, labels)
             if compares_mixed:
                 target = max_norm(plain.rcams.float()).detach()
                 terms["cam_mixed"] = weight_mixed * (target - max_norm(mixed.rcams.float())).abs().mean()
@@ -143,8 +142,3 @@ class PCSSStep(nn.Module):
         first = self._rank * len(own)
         partner = self._gather(own.detach())[partners[first : first + len(own)].to(own.device)]
         return ratio * own + (1 - ratio) * partner
-
-
-def classification_loss(output: Output, labels: Tensor) -> Tensor:
-    """Multi-label soft-margin losses of class and patch logits, added."""
-    return sum(F.multilabel_soft_margin_loss(logits.float(), labels) for logits in (output.cls, output.pcls))
