@@ -12,8 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
 
+from methods.dig.diffusion import GaussianDiffusion
+from methods.dig.diffusion_files import save_diffusion
+from methods.dig.unet import UNet, UNetConfig
 from tests.datasets import call
-from tests.helpers import Scripts, write_experiment
+from tests.helpers import TINY_OF, Scripts, write_experiment
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,6 +54,23 @@ def pcss_experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny_pcss.yaml", shapes, "pcss")
 
 
+@pytest.fixture(scope="session")
+def diffusion_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusion model of DiG's tiny experiment after step 7, with random weights; not to be changed."""
+    path = tmp_path_factory.mktemp("diffusion") / "tiny.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_diffusion(path, GaussianDiffusion(UNet(UNetConfig(**TINY_OF["dig"]["unet"]))), 7)
+    return path
+
+
+@pytest.fixture(scope="session")
+def dig_experiment(shapes: Path, diffusion_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of DiG's classifier."""
+    path = tmp_path_factory.mktemp("experiment") / "tiny_dig.yaml"
+    return write_experiment(path, shapes, "dig", diffusion={**TINY_OF["dig"]["diffusion"], "file": str(diffusion_file)})
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny networks are many times faster without a team of threads, the more so on a busy machine."""
@@ -72,6 +92,13 @@ def pcss_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pcss_experimen
     """PCSS's scripts, called in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return Scripts(monkeypatch, pcss_experiment, "pcss")
+
+
+@pytest.fixture
+def dig_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dig_experiment: Path) -> Scripts:
+    """The scripts of DiG's classifier, called in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Scripts(monkeypatch, dig_experiment, "dig")
 
 
 @pytest.fixture(scope="session")

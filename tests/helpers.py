@@ -21,6 +21,8 @@ from common import files
 from common.errors import run_script
 from common.files import ROOT, load_torch
 from methods.cti import infer_trm, train_trm
+from methods.dig import infer_trm as infer_dig
+from methods.dig import train_trm as train_dig
 from methods.pcss import infer_pcss, train_pcss
 
 TINY = {
@@ -42,15 +44,23 @@ TINY_OF = {  # sections that a method adds or replaces
         "fim": {"start_epoch": 0, "interval": 1, "images_per_class": 3, "block": 8},
         "train": {**TINY["train"], "epochs": 3},
     },
+    "dig": {  # the CAM losses in epoch 1; conftest.py makes the diffusion model's file
+        "loss": {"cam_start_epoch": 1},
+        "diffusion": {"feature_timesteps": [0, 3]},
+        "unet": {"dim": 8, "dim_mults": [1, 2]},
+    },
 }
-SCRIPTS_OF = {"cti": (train_trm, infer_trm), "pcss": (train_pcss, infer_pcss)}  # training, inference
+SCRIPTS_OF = {  # training, inference
+    "cti": (train_trm, infer_trm), "pcss": (train_pcss, infer_pcss), "dig": (train_dig, infer_dig),
+}  # fmt: skip
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
-def write_experiment(path: Path, data: Path, method: str = "cti") -> Path:
-    """A method's tiny experiment on a data set as `make_shapes` makes it: a YAML file."""
+def write_experiment(path: Path, data: Path, method: str = "cti", **sections: dict[str, Any]) -> Path:
+    """A method's tiny experiment on a data set as `make_shapes` makes it, with more sections: a YAML file."""
     places = {"root": str(data), "classes": str(data / "classes.txt"), "labels": str(data / "Annotations")}
-    path.write_text(yaml.safe_dump({**TINY, **TINY_OF[method], "data": {"dataset": "voc12", **places}}))
+    content = {**TINY, **TINY_OF[method], "data": {"dataset": "voc12", **places}, **sections}
+    path.write_text(yaml.safe_dump(content))
     return path
 
 

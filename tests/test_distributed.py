@@ -117,6 +117,29 @@ def test_pcss_inference_shards_write_the_same_files(pcss_scripts: Scripts) -> No
     assert scores[0] == scores[1]
 
 
+# The same for DiG, the CAM losses in the second epoch. LFCA is left out: each process draws its stochastic depth.
+DIG_FIXED = (
+    "loss.weights=[1, 0, 0, 1, 10]", "model.drop_path=0", "train.batch_size=12", "train.epochs=2",
+    "optim.warmup_epochs=0", "optim.lr=0.001", "optim.eps=1e-3", "runtime.num_workers=1",
+)  # fmt: skip
+
+
+def test_dig_is_shared_by_two_processes(dig_scripts: Scripts) -> None:
+    """Both denoise with the noise of the whole batch: weights, optimiser, logged losses."""
+    code, output, errors = dig_scripts.run("methods/dig/train_trm.py", "two", *DIG_FIXED, launcher=TORCHRUN)
+    assert code == 0, errors
+    assert output.count("done: 4 steps") == 1 and output.count("diffusion model: ") == 1
+    assert dig_scripts.train("one", *DIG_FIXED) == 0
+    one, two = last("one"), last("two")
+    assert one["position"] == two["position"] and len(two["own"]) == 2
+    assert_equal_training(one, two)
+    for line, other in zip(metrics("one"), metrics("two"), strict=True):
+        assert line.keys() == other.keys()
+        for name in line.keys() - {"kind", "accuracy_cls", "accuracy_pcls"}:
+            assert other[name] == pytest.approx(line[name], rel=1e-3, abs=1e-6), name
+    assert metrics("one")[-1]["rcam"] > 0 and metrics("one")[-1]["cls_denoised"] > 0
+
+
 def test_sigterm_under_torchrun_saves_a_checkpoint(scripts: Scripts) -> None:
     """Torchrun passes it on to both processes and their workers; one process resumes."""
     longer = ("runtime.num_workers=1", "train.epochs=20", "train.save_epochs=20")
