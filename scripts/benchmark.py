@@ -9,6 +9,7 @@ Everything that is compared runs in turns in the same process, as machines are n
 """
 
 import argparse
+import functools
 import importlib
 import resource
 import statistics
@@ -21,9 +22,11 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from common.cam import multi_view_cams
 from common.dist import Processes
 from common.errors import run_script
 from common.metrics import SweepCounts, counts_by_argmax
+from common.optim import OptimConfig, adamw
 from common.runtime import PRECISIONS, Runtime, RuntimeConfig
 from common.seeds import Seed
 
@@ -149,12 +152,32 @@ def run_train(args: argparse.Namespace) -> int:
                 loss = F.multilabel_soft_margin_loss(plain(images).float(), labels)
             loss.backward()
 
-    _compare(run_plain, method.TRAIN_PASSES, method.train_steps(args.batch, runtime), args.batch, args, runtime)
+    steps = method.train_steps(args.batch, runtime)
+    works = {name: functools.partial(_train_step, *step, runtime) for name, step in steps.items()}
+    first, (network, loss) = next(iter(steps.items()))
+    optimizer = adamw(network, OptimConfig(), args.batch)
+    works[f"{first}, with AdamW"] = functools.partial(_train_step, network, loss, runtime, optimizer)
+    _compare(run_plain, method.TRAIN_PASSES, works, args.batch, args, runtime)
     return 0
 
 
+def _train_step(
+    network: torch.nn.Module,
+    loss: Callable[[], torch.Tensor],
+    runtime: Runtime,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> None:
+    """Forward, losses and backward; with an optimiser its step, too."""
+    network.zero_grad(set_to_none=True)
+    with runtime.autocast():
+        total = loss()
+    total.backward()
+    if optimizer is not None:
+        optimizer.step()
+
+
 def run_infer(args: argparse.Namespace) -> int:
-    """Seeds of one image, against forward passes of the image and its mirror image."""
+    """Seeds of one image with two labels (both views, all maps, normalised at full size), against forward passes."""
     runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
     size = tuple(side // 16 * 16 for side in args.size)  # the plain ViT takes whole patches only
     plain, images = (
@@ -168,7 +191,16 @@ def run_infer(args: argparse.Namespace) -> int:
             plain(images)
             plain(images.flip(-1))
 
-    _compare(run_plain, method.INFER_PASSES, method.inference(*args.size, runtime), 1, args, runtime)
+    cams_of = method.network(runtime).eval().foreground_maps("rcams")
+    cams_of = torch.compile(cams_of) if args.compile else cams_of
+    image, labels = torch.randn(1, 3, *args.size, device=runtime.device), torch.zeros(1, method.CLASSES)
+    labels[0, [3, 7]] = 1
+
+    def run_seeds() -> None:
+        with runtime.autocast():
+            multi_view_cams(cams_of, image, labels)
+
+    _compare(run_plain, method.INFER_PASSES, {"seeds": run_seeds}, 1, args, runtime)
     return 0
 
 

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
 
+from common.training import ProgressLine
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
 from methods.dig.unet import UNet, UNetConfig
@@ -109,3 +111,18 @@ def checkpoint(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         patch.chdir(folder)
         assert Scripts(patch, experiment).train("run", "train.epochs=1") == 0
     return folder / "experiment" / "run" / "ckpt" / "000net_trm.pth"
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has this process get SIGTERM during the n-th step of the next training; 0: not at all."""
+    advance, left = ProgressLine.advance, [0]
+
+    def count(line: ProgressLine) -> None:
+        advance(line)
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ProgressLine, "advance", count)
+    return lambda step: left.__setitem__(0, step)

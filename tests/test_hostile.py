@@ -134,7 +134,7 @@ def test_mask_of_another_size(scripts: Scripts, own_data: Path, checkpoint: Path
     root = f"data.root={own_data}"
     message = failure(capsys, scripts.train, "x", root, "train.epochs=1", "train.validate_from=0")
     assert "2027_000002" in message and "(8, 9)" in message
-    assert last("x")["position"] == {"epoch": 0, "step": 6, "total_steps": 6, "best": -1.0}
+    assert last("x")["position"] == {"epoch": 0, "step": 6, "total_steps": 6, "best": -1.0, "validated": -1}
     message = failure(capsys, scripts.infer, "y", "--load_pretrained", checkpoint, root)
     assert "2027_000002" in message and "(8, 9)" in message
     message = failure(capsys, scripts.infer, "y", "--load_pretrained", checkpoint, root, "--dict")

@@ -18,7 +18,7 @@ from common.dist import Processes
 from common.errors import UserError
 from common.files import ROOT, load_torch
 from common.seeds import read_seed
-from common.training import LossWatch, ProgressLine, label_accuracy
+from common.training import LossWatch, label_accuracy
 from tests.helpers import Scripts, assert_same, contents, failure, last, metrics
 
 TRAIN = "methods/cti/train_trm.py"
@@ -67,21 +67,6 @@ def test_train_infer_evaluate(scripts: Scripts) -> None:
     code, output, errors = scripts.run("evaluation.py", "x", "--dict_dir", "dict", "--list", "val", "--out", "again")
     assert code == 0, errors
     assert (run / "again.csv").read_bytes() == (run / "eval_cam.csv").read_bytes()
-
-
-@pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Has this process get SIGTERM during the n-th step of the next training; 0: not at all."""
-    advance, left = ProgressLine.advance, [0]
-
-    def count(line: ProgressLine) -> None:
-        advance(line)
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(ProgressLine, "advance", count)
-    return lambda step: left.__setitem__(0, step)
 
 
 @pytest.mark.parametrize("step", [3, 6, 7, 12])

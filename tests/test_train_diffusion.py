@@ -1,8 +1,6 @@
 """DiG's diffusion model from training to files and previews; interrupted anywhere, a run goes on exactly."""
 
-import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +14,6 @@ from common.dist import Processes
 from common.errors import UserError
 from common.files import load_torch
 from common.trainer import Batch
-from common.training import ProgressLine
 from methods.dig import train_diffusion
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import DiffusionFile, load_diffusion
@@ -119,21 +116,6 @@ def test_milestones_are_read_back(whole: SimpleNamespace) -> None:
     name = "model.mid_block1.block1.proj.weight"
     assert torch.equal(ema[f"online_model.{name}"], content["model"][name])
     assert not torch.equal(ema[f"ema_model.{name}"], content["model"][name])
-
-
-@pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Has this process get SIGTERM during the n-th step of the next training; 0: not at all."""
-    advance, left = ProgressLine.advance, [0]
-
-    def count(line: ProgressLine) -> None:
-        advance(line)
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(ProgressLine, "advance", count)
-    return lambda step: left.__setitem__(0, step)
 
 
 @pytest.mark.parametrize("step", [1, 5, 6, 7])

@@ -1,8 +1,6 @@
 """DiG's classifier from training to score, guided by a diffusion model; interrupted anywhere, a run goes on exactly."""
 
-import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +11,6 @@ import torch
 from common.errors import UserError
 from common.files import load_torch
 from common.seeds import read_seed
-from common.training import ProgressLine
 from methods.dig.losses import LOSS_TERMS
 from methods.dig.model import TRAINING_ONLY
 from tests.helpers import Scripts, assert_same, contents, evaluation_script, last, metrics
@@ -74,21 +71,6 @@ def test_train_infer_evaluate(
     evaluation_script().main(["--name", "x", "--dict_dir", "dict", "--list", "val", "--out", "again"])
     assert (run / "again.csv").read_bytes() == (run / "eval_cam.csv").read_bytes()
     assert "IoU_reference_range" in (run / "again.csv").read_text() and "early_stop" in (run / "again.json").read_text()
-
-
-@pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Has this process get SIGTERM during the n-th step of the next training; 0: not at all."""
-    advance, left = ProgressLine.advance, [0]
-
-    def count(line: ProgressLine) -> None:
-        advance(line)
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(ProgressLine, "advance", count)
-    return lambda step: left.__setitem__(0, step)
 
 
 @pytest.mark.parametrize("step", [3, 6, 9])

@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from common.cam import multi_view_cams
-from common.optim import OptimConfig, adamw
 from common.runtime import Runtime
 from common.vit import ViTConfig
 from methods.cti.losses import CTIStep, LossConfig
@@ -18,27 +17,14 @@ PLAIN_TOKENS = CLASSES + 1  # class tokens of the plain ViT that it is compared 
 TRAIN_PASSES, INFER_PASSES = 4, 2  # plain passes that the method needs for a train step, and for an image
 
 
-def train_steps(batch: int, runtime: Runtime) -> dict[str, Callable[[], None]]:
-    """One train step (forward, losses, backward; memory full) in each mode, on random images of 224 x 224."""
+def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+    """One train step's network and total loss (memory full) in each mode, on random images of 224 x 224."""
     view1, view2, labels = random_batch(batch, runtime)
     steps = {
         "exact": _step(LossConfig(skip_idle_cross=False), runtime),
         "shared prefix": _step(LossConfig(share_prefix=True), runtime),
     }
-    optimizer = adamw(steps["exact"], OptimConfig(), batch)
-
-    def run(step: torch.nn.Module) -> None:
-        step.zero_grad(set_to_none=True)
-        with runtime.autocast():
-            total = step(view1, view2, labels, 0)["total"]
-        total.backward()
-
-    def run_with_optimizer() -> None:
-        run(steps["exact"])
-        optimizer.step()
-
-    timed = {name: (lambda step=step: run(step)) for name, step in steps.items()}
-    return {**timed, "exact, with AdamW": run_with_optimizer}
+    return {name: (step, lambda step=step: step(view1, view2, labels, 0)["total"]) for name, step in steps.items()}
 
 
 def plain_train_inputs(batch: int, runtime: Runtime) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -55,26 +41,15 @@ def random_batch(batch: int, runtime: Runtime) -> tuple[torch.Tensor, torch.Tens
     return tuple(runtime.to_device(*views, labels))
 
 
-def _step(config: LossConfig, runtime: Runtime) -> torch.nn.Module:
+def network(runtime: Runtime) -> CTI:
+    """The network, with random weights."""
     torch.manual_seed(0)
-    model = CTI(ViTConfig(), CLASSES).to(runtime.device).train()
+    return CTI(ViTConfig(), CLASSES).to(runtime.device)
+
+
+def _step(config: LossConfig, runtime: Runtime) -> nn.Module:
+    model = network(runtime).train()
     memory = TokenMemory(CLASSES, config.memory_size, model.embed_dim, runtime.device)
     memory.counts += config.memory_size
     step = CTIStep(model, config, memory)
     return torch.compile(step) if runtime.config.compile else step
-
-
-def inference(height: int, width: int, runtime: Runtime) -> dict[str, Callable[[], None]]:
-    """Seeds of one image with two labels: image and mirror image, all maps, normalised at full size."""
-    torch.manual_seed(0)
-    model = CTI(ViTConfig(), CLASSES).to(runtime.device).eval()
-    cams_of = model.foreground_maps("rcams")
-    cams_of = torch.compile(cams_of) if runtime.config.compile else cams_of
-    image, labels = torch.randn(1, 3, height, width, device=runtime.device), torch.zeros(1, CLASSES)
-    labels[0, [3, 7]] = 1
-
-    def run() -> None:
-        with runtime.autocast():
-            multi_view_cams(cams_of, image, labels)
-
-    return {"seeds": run}

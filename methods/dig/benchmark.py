@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from common.cam import multi_view_cams
-from common.optim import OptimConfig, adamw
 from common.runtime import Runtime
 from common.vit import ViTConfig
 from methods.dig.diffusion import GaussianDiffusion
@@ -27,29 +26,22 @@ INFER_PASSES = 2  # and for an image
 EARLY, LATE = 0, 10  # epochs before and after the losses set in that read attention maps
 
 
-def train_steps(batch: int, runtime: Runtime) -> dict[str, Callable[[], None]]:
-    """One train step (guidance, forward, losses, backward) in each mode, on random images of 224 x 224."""
+def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+    """One train step's network and total loss, guidance included, in each mode, on random images of 224 x 224."""
     images, labels = random_batch(batch, runtime)
-    model, guide = _model(runtime, True).train(), _guide(runtime)
+    model, guide = _training_network(runtime).train(), _guide(runtime)
     steps = {merge: DiGStep(model, LossConfig(merge_passes=merge)) for merge in (False, True)}
     if runtime.config.compile:
         steps = {merge: torch.compile(step) for merge, step in steps.items()}
-    optimizer = adamw(model, OptimConfig(), batch)
 
-    def run(epoch: int, merge: bool = False, updates: bool = False) -> None:
-        model.zero_grad(set_to_none=True)
-        with runtime.autocast():
-            guidance = guide(images, epoch, torch.Generator().manual_seed(0))
-            total = steps[merge](images, labels, epoch, *guidance)["total"]
-        total.backward()
-        if updates:
-            optimizer.step()
+    def total(epoch: int, merge: bool = False) -> Tensor:
+        guidance = guide(images, epoch, torch.Generator().manual_seed(0))
+        return steps[merge](images, labels, epoch, *guidance)["total"]
 
     return {
-        "before the CAM losses": lambda: run(EARLY),
-        "all losses": lambda: run(LATE),
-        "all losses, merged passes": lambda: run(LATE, merge=True),
-        "all losses, with AdamW": lambda: run(LATE, updates=True),
+        "all losses": (model, lambda: total(LATE)),
+        "all losses, merged passes": (model, lambda: total(LATE, merge=True)),
+        "before the CAM losses": (model, lambda: total(EARLY)),
     }
 
 
@@ -61,7 +53,7 @@ def plain_train_inputs(batch: int, runtime: Runtime) -> list[tuple[torch.Tensor,
 def extra_plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
     """What stands against a train step besides: whole U-Net passes for six timesteps, LFCA forward and backward."""
     images, labels = random_batch(batch, runtime)
-    model, unet = _model(runtime, True).train(), UNet(UNetConfig()).requires_grad_(False).eval().to(runtime.device)
+    model, unet = _training_network(runtime).train(), UNet(UNetConfig()).requires_grad_(False).eval().to(runtime.device)
     unet, fuse = (torch.compile(part) if runtime.config.compile else part for part in (unet, model.fuse))
     shape, side = FeatureShape(), SIZE // 16
     features = torch.randn(batch, shape.timesteps * shape.channels, side, side, device=runtime.device)
@@ -86,10 +78,16 @@ def random_batch(batch: int, runtime: Runtime) -> tuple[torch.Tensor, torch.Tens
     return tuple(runtime.to_device(images, F.one_hot(torch.arange(batch) % CLASSES, CLASSES).float()))
 
 
-@functools.lru_cache(maxsize=1)  # with LFCA nearly 1 GB
-def _model(runtime: Runtime, has_lfca: bool) -> DiG:
+def network(runtime: Runtime) -> DiG:
+    """The network that makes seeds, with random weights."""
     torch.manual_seed(0)
-    return DiG(ViTConfig(), CLASSES, FeatureShape() if has_lfca else None).to(runtime.device)
+    return DiG(ViTConfig(), CLASSES, None).to(runtime.device)
+
+
+@functools.lru_cache(maxsize=1)  # nearly 1 GB
+def _training_network(runtime: Runtime) -> DiG:
+    torch.manual_seed(0)
+    return DiG(ViTConfig(), CLASSES).to(runtime.device)
 
 
 def _guide(runtime: Runtime) -> Guide:
@@ -97,17 +95,3 @@ def _guide(runtime: Runtime) -> Guide:
         file = Path(folder) / "random.pt"
         save_diffusion(file, GaussianDiffusion(UNet(UNetConfig())), 0)
         return Guide(GuideConfig(file=str(file)), UNetConfig(), LossConfig(), ViTConfig(), runtime)
-
-
-def inference(height: int, width: int, runtime: Runtime) -> dict[str, Callable[[], None]]:
-    """Seeds of one image with two labels: image and mirror image, all maps, normalised at full size."""
-    cams_of = _model(runtime, False).eval().foreground_maps("rcams")
-    cams_of = torch.compile(cams_of) if runtime.config.compile else cams_of
-    image, labels = torch.randn(1, 3, height, width, device=runtime.device), torch.zeros(1, CLASSES)
-    labels[0, [3, 7]] = 1
-
-    def run() -> None:
-        with runtime.autocast():
-            multi_view_cams(cams_of, image, labels)
-
-    return {"seeds": run}
