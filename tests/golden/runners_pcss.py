@@ -58,7 +58,9 @@ def forward(case: Case) -> Results:
         "ret_att_equals_rcams": np.array(float((model.foreground_maps("rcams")(x) - out.rcams).abs().max())),
     }  # fmt: skip
     if perm is not None:
-        step = PCSSStep(model, LossConfig(mpc_idx=index, mpc_org_ratio=params["mpc_org_ratio"]), importance_of(case))
+        step = PCSSStep(
+            model, LossConfig(mpc_idx=index, mpc_org_ratio=params["mpc_org_ratio"]), importance_of(case, x.shape[-1])
+        )
         magnitude = step._mixed_magnitude(middle, torch.tensor(perm))
         entering = model.mixed(tokens[index], grid, magnitude)
         _, early = model.run_blocks(embedded, range(index + 1), MapRequest())
@@ -93,9 +95,9 @@ def geometry(case: Case) -> Results:
     return results
 
 
-def importance_of(case: Case, **config: int) -> FrequencyImportance:
-    """Masks before any round, for images of 224 pixels."""
-    return FrequencyImportance(case.model["num_classes"], 224, FIMConfig(**config))
+def importance_of(case: Case, size: int, **config: int) -> FrequencyImportance:
+    """Masks before any round, for images of so many pixels a side."""
+    return FrequencyImportance(case.model["num_classes"], size, FIMConfig(**config))
 
 
 @runner("pcss", "loss")
@@ -103,7 +105,9 @@ def loss(case: Case) -> Results:
     """One training step: losses, every pass's logits, gradients."""
     model, params = network(case), case.params
     x, labels = case.input("x"), torch.as_tensor(case.input("label")).float()
-    importance = importance_of(case, start_epoch=params["fim_start_epo"], interval=params["fim_interval_epo"])
+    importance = importance_of(
+        case, x.shape[-1], start_epoch=params["fim_start_epo"], interval=params["fim_interval_epo"]
+    )
     if case.entry["inputs"]["fim_loss_matrix"] is not None:
         importance.begin_round(params["fim_round_epoch"])
         importance.add(torch.as_tensor(case.input("fim_loss_matrix")), 0)
@@ -186,8 +190,10 @@ def fim(case: Case) -> Results:
 def hifm(case: Case) -> Results:
     """Rounds of given class losses: masks with their fallback, running maxima, logged ratios."""
     params, results = case.params, {}
-    importance = importance_of(case, start_epoch=params["fim_start_epo"], interval=params["fim_interval_epo"])
-    for epoch, losses in zip(params["rounds"], case.input("loss_mats"), strict=True):
+    rounds = case.input("loss_mats")
+    size = rounds[0].shape[-1] * FIMConfig().block
+    importance = importance_of(case, size, start_epoch=params["fim_start_epo"], interval=params["fim_interval_epo"])
+    for epoch, losses in zip(params["rounds"], rounds, strict=True):
         assert importance.is_due_after(epoch, max(params["rounds"]) + 2)
         importance.begin_round(epoch)
         importance.add(torch.as_tensor(losses), 1)
