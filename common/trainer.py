@@ -112,7 +112,6 @@ class Trainer:
         losses_of: Callable[[nn.Module, Batch], dict[str, Tensor]],
         cams_of: Callable[[], Callable[[Tensor], Tensor]] | None = None,
         after_epoch: Callable[[int], bool] = lambda epoch: True,
-        seeds_by: str = "",
         after_step: Callable[[Position], None] = lambda position: None,
         next_command: str = "",
     ) -> int:
@@ -124,10 +123,9 @@ class Trainer:
                 to foreground CAMs (b, C, h, w). None for a training without validation.
             after_epoch: what a method does at the end of a whole epoch; gives whether it is finished. It may return
                 early when `is_stopping`, and goes on from its own state in the resumed run.
-            seeds_by: the script that writes the seeds, for the last line of the log.
             after_step: what a method does after every step, before anything is saved: what it changes is part of the
                 step, what it writes is written again should the run be resumed from before.
-            next_command: what the last line of the log tells to do, where it is not to write seeds.
+            next_command: what the last line of the log tells to do.
 
         Returns:
             The exit code.
@@ -155,8 +153,7 @@ class Trainer:
                 self.checkpoints.save_last(position)
             if self.is_stopping() and not train.is_over(position):
                 return self._leave()
-        command = next_command or f"Seeds: python {seeds_by} --name {self.setup.run.name} --dict"
-        self.log.say(f"done: {position.total_steps} steps. {command}")
+        self.log.say(f"done: {position.total_steps} steps. {next_command}")
         self.log.close()
         stop_processes()
         return 0

@@ -1,5 +1,7 @@
 """Image transforms: the training crops of DeiT (through timm) and the plain evaluation input."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from PIL import Image
@@ -8,8 +10,25 @@ from timm.data import auto_augment as timm_auto_augment
 from timm.data.auto_augment import RandAugment
 from torchvision import transforms
 
+from common.config import numbers, option
+
 MEAN = torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1)
 STD = torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1)
+
+
+@dataclass
+class ViewConfig:
+    """The random view of a training image."""
+
+    scale: list[float] = option(
+        [0.6, 1.2], "Area range of the crop, relative to the image.", flag="--scale", rule=numbers(2)
+    )
+    interpolation: str = option(
+        "bicubic", "Resampling of the crop.", flag="--train-interpolation", choices=("bicubic", "bilinear")
+    )
+    auto_augment: str = option(
+        "rand-m9-mstd0.5-inc1", "timm's RandAugment, such as rand-m9-mstd0.5-inc1; empty for none.", flag="--aa"
+    )
 
 
 def train_transform(

@@ -41,7 +41,7 @@ def main() -> int:
     return trainer.run(
         losses_of=lambda module, batch: module(*batch.views, batch.labels, batch.epoch),
         cams_of=lambda: model.foreground_maps(config.infer.seed_map),
-        seeds_by="methods/cti/infer_trm.py",
+        next_command=f"Seeds: python methods/cti/infer_trm.py --name {setup.run.name} --dict",
     )
 
 

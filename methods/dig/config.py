@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from common.config import numbers, option, section
+from common.config import section
 from common.data.dataset import DataConfig
+from common.data.transforms import ViewConfig
 from common.evaluate import EvalConfig
 from common.infer import ClassTokenInferConfig
 from common.optim import OptimConfig
@@ -16,27 +17,11 @@ from methods.dig.unet import UNetConfig
 
 
 @dataclass
-class ViewsConfig:
-    """The random view of a training image, which the classifier and the diffusion model both see."""
-
-    scale: list[float] = option(
-        [0.3, 1.2], "Area range of the crop, relative to the image.", flag="--scale", rule=numbers(2)
-    )
-    interpolation: str = option(
-        "bicubic", "Resampling of the crop.", flag="--train-interpolation", choices=("bicubic", "bilinear")
-    )
-    auto_augment: str = option(
-        "", "timm's RandAugment, such as rand-m9-mstd0.5-inc1; empty for none, as the diffusion model expects.",
-        flag="--aa",
-    )  # fmt: skip
-
-
-@dataclass
 class DiGConfig:
     """All sections of a DiG experiment."""
 
     data: DataConfig = section(DataConfig)
-    views: ViewsConfig = section(ViewsConfig)
+    views: ViewConfig = section(ViewConfig, scale=[0.3, 1.2], auto_augment="")
     model: ViTConfig = section(ViTConfig)
     loss: LossConfig = section(LossConfig)
     diffusion: GuideConfig = section(GuideConfig)

@@ -49,7 +49,7 @@ def main() -> int:
     return trainer.run(
         losses_of,
         cams_of=lambda: model.foreground_maps(config.infer.seed_map),
-        seeds_by="methods/dig/infer_trm.py",
+        next_command=f"Seeds: python methods/dig/infer_trm.py --name {setup.run.name} --dict",
     )
 
 

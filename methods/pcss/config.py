@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from common.config import numbers, option, section
+from common.config import section
 from common.data.dataset import DataConfig
+from common.data.transforms import ViewConfig
 from common.evaluate import EvalConfig
 from common.infer import ClassTokenInferConfig
 from common.optim import OptimConfig
@@ -15,24 +16,11 @@ from methods.pcss.losses import LossConfig
 
 
 @dataclass
-class ViewsConfig:
-    """The random view of a training image."""
-
-    scale: list[float] = option(
-        [0.6, 1.2], "Area range of the crop, relative to the image.", flag="--scale", rule=numbers(2)
-    )
-    interpolation: str = option(
-        "bicubic", "Resampling of the crop.", flag="--train-interpolation", choices=("bicubic", "bilinear")
-    )
-    auto_augment: str = option("rand-m9-mstd0.5-inc1", "timm's RandAugment; empty for none.", flag="--aa")
-
-
-@dataclass
 class PCSSConfig:
     """All sections of a PCSS experiment."""
 
     data: DataConfig = section(DataConfig)
-    views: ViewsConfig = section(ViewsConfig)
+    views: ViewConfig = section(ViewConfig)
     model: ViTConfig = section(ViTConfig)
     loss: LossConfig = section(LossConfig)
     fim: FIMConfig = section(FIMConfig)

@@ -66,7 +66,7 @@ def main() -> int:
         ),
         cams_of=lambda: model.foreground_maps(config.infer.seed_map),
         after_epoch=measure_importance,
-        seeds_by="methods/pcss/infer_pcss.py",
+        next_command=f"Seeds: python methods/pcss/infer_pcss.py --name {setup.run.name} --dict",
     )  # fmt: skip
 
 
