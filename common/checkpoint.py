@@ -2,6 +2,7 @@
 best.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,15 +78,14 @@ class Checkpoints:
             save_torch(self.last, content)
         self.processes.barrier()
 
-    def save_epoch(self, epoch: int) -> None:
-        """Saves the bare state dict under the papers' name for this epoch."""
+    def save_weights(self, file: str) -> None:
+        """Saves the bare state dict in a file of this name."""
         if self.processes.is_main:
-            save_torch(self.folder / EPOCH_FILE.format(epoch), self._weights())
+            save_torch(self.folder / file, self._weights())
 
     def save_best(self) -> None:
         """Saves the bare state dict as the best so far."""
-        if self.processes.is_main:
-            save_torch(self.folder / "best.pth", self._weights())
+        self.save_weights("best.pth")
 
     def check(self) -> None:
         """Called before weights are written anywhere.
@@ -146,26 +146,28 @@ class Checkpoints:
             raise UserError(f"{self.last} does not fit this run ({type(error).__name__}: {error})") from error
 
 
-def epoch_checkpoint(folder: Path, epoch: int | None) -> Path:
+def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, unit: str = "epoch") -> Path:
     """The file of an epoch (``--load_epo``), or of the best or last written one for None.
+
+    Args:
+        file: the pattern of the file names, with the place of the number in braces.
+        unit: what the number counts, for messages.
 
     Raises:
         UserError: there is none; the message lists those there are.
     """
-    there = sorted(folder.glob("[0-9][0-9][0-9]*.pth"))
+    before, after = (re.escape(part) for part in re.split(r"\{.*\}", file))
+    found = (re.fullmatch(rf"{before}(\d+){after}", path.name) for path in folder.glob("*.pth"))
+    there = sorted(int(match[1]) for match in found if match)
     if epoch is not None:
-        path = folder / EPOCH_FILE.format(epoch)
+        path = folder / file.format(epoch)
         if path.is_file():
             return path
-        known = (
-            f"There are epochs {int(there[0].name[:3])} to {int(there[-1].name[:3])}."
-            if there
-            else "There is no epoch file at all."
-        )
+        known = f"There are {unit}s {there[0]} to {there[-1]}." if there else f"There is no {unit} file at all."
         raise UserError(f"no checkpoint {path}. {known}")
     best = folder / "best.pth"
     if best.is_file():
         return best
     if there:
-        return there[-1]
+        return folder / file.format(there[-1])
     raise UserError(f"no checkpoint in {folder}: train first, or name a file with --load_pretrained")

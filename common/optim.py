@@ -89,7 +89,12 @@ def learning_rate(position: Position, steps: int, epochs: int, peak: float, conf
     return cosine_lr(position.epoch + fraction, epochs, peak, config)
 
 
+def poly(step: int, total: int, power: float) -> float:
+    """The poly schedule's factor of the learning rate in a step (from 0) of so many."""
+    return (1 - step / total) ** power
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of all groups."""
+    """Sets the learning rate of all groups; one may have an ``lr_scale`` that multiplies it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -18,7 +18,7 @@ from common.files import load_torch
 PRETRAINED_DIR = Path("pretrained")
 
 RANDOM_WEIGHTS = (
-    "WARNING: the backbone starts from RANDOM weights (model.pretrained=none). Seeds will be far below the published "
+    "WARNING: the backbone starts from RANDOM weights (model.pretrained=none). Results will be far below the published "
     "ones; "
     "this is meant for tests, demos and experiments."
 )
@@ -40,14 +40,26 @@ OFFICIAL_FILES = {
         "deit_base_patch16_224-b5f2ef4d.pth",
         "deit_base_patch16_224.safetensors",
     ),
+    # ImageNet-21k, then 1k. timm's plain "vit_base_patch16_224" is another training (augreg) and not accepted.
+    "vit_base_patch16_224": (
+        "jx_vit_base_p16_224-80ecf9dd.pth",
+        "vit_base_patch16_224.orig_in21k_ft_in1k.safetensors",
+    ),
+    # torchvision's IMAGENET1K_V1: both names mean the same weights.
+    "resnet18": ("resnet18-5c106cde.pth", "resnet18-f37072fd.pth"),
+    "resnet34": ("resnet34-333f7ec4.pth", "resnet34-b627a593.pth"),
+    "resnet50": ("resnet50-19c8e357.pth", "resnet50-0676ba61.pth"),
+    "resnet101": ("resnet101-5d3b4d8f.pth", "resnet101-63fe2227.pth"),
+    "resnet152": ("resnet152-b121ed2d.pth", "resnet152-394f9c45.pth"),
 }
+HUB_TAGS = {"vit_base_patch16_224": "orig_in21k_ft_in1k"}  # of timm's models; those not named here are fb_in1k
 
 
 def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
-    """The ImageNet state dict of a backbone under timm's names, or None for random weights.
+    """The ImageNet state dict of a backbone under timm's (ResNets: torchvision's) names, or None for random weights.
 
     Args:
-        source: ``auto`` (a file in ``pretrained/``, else timm's hub), ``none``, or a file.
+        source: ``auto`` (a file in ``pretrained/``, else timm's or torchvision's hub), ``none``, or a file.
 
     Raises:
         UserError: nothing was found; the message says where it was looked for, and what to fetch.
@@ -62,12 +74,12 @@ def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
             return state_dict_in(candidate)
     try:
         return _from_hub(arch)
-    except Exception as error:  # the hub client raises a dozen types when there is no network
+    except Exception as error:  # the hub clients raise a dozen types when there is no network
         raise UserError(
             f"no ImageNet weights for {arch}: looked for {', '.join(map(str, candidates))} (from {Path.cwd()}), then "
-            f"asked timm's hub, which failed ({type(error).__name__}: {str(error)[:120]}). Without a network: fetch "
-            f"{OFFICIAL_FILES[arch][1]} from the public DeiT release on another machine and put it "
-            f"into {PRETRAINED_DIR}/. To train from random weights on purpose: model.pretrained=none"
+            f"asked {_library(arch)}'s hub, which failed ({type(error).__name__}: {str(error)[:120]}). Without a network: "
+            f"fetch one of these files on another machine ({PRETRAINED_DIR}/README.md says where from) and put it into "
+            f"{PRETRAINED_DIR}/. To train from random weights on purpose: model.pretrained=none"
         ) from error
 
 
@@ -84,11 +96,20 @@ def start_weights(model: nn.Module, arch: str, source: str, is_resumed: bool) ->
     return RANDOM_WEIGHTS if weights is None else f"{arch} of ImageNet, {model.load_imagenet(weights)}"
 
 
+def _library(arch: str) -> str:
+    """Whose network it is."""
+    return "torchvision" if arch.startswith("resnet") else "timm"
+
+
 def _from_hub(arch: str) -> dict[str, Tensor]:
+    if _library(arch) == "torchvision":
+        from torchvision.models import get_model_weights
+
+        return get_model_weights(arch)["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
     import timm
     from huggingface_hub import constants, try_to_load_from_cache
 
-    name = f"{arch}.fb_in1k"
+    name = f"{arch}.{HUB_TAGS.get(arch, 'fb_in1k')}"
     cached = isinstance(try_to_load_from_cache(f"timm/{name}", "model.safetensors"), str)
     if not cached and not any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         # Ask for the host first: the client would try again for a minute where there is no network.

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from common.checkpoint import Checkpoints, Position, Stateful
+from common.checkpoint import EPOCH_FILE, Checkpoints, Position, Stateful
 from common.data.dataset import ImageSet
 from common.data.loader import EpochBatches, TrainViews, shared_generator, train_loader
 from common.dist import stop_processes
@@ -23,15 +23,19 @@ class Batch(NamedTuple):
     """This process's part of a micro-batch, on the device.
 
     Attributes:
-        views: random views of the images, each (B, 3, S, S).
+        views: what the method's transform gives, stacked: random views of the images, each (B, 3, S, S).
         labels: multi-hot (B, C); (B, 0) where the images have none.
         epoch: from 0.
+        step: steps done since the start of the run.
+        is_first: whether this is the step's first micro-batch.
         draws: a CPU generator, the same on all processes and in a resumed run, for draws over the whole micro-batch.
     """
 
     views: list[Tensor]
     labels: Tensor
     epoch: int
+    step: int
+    is_first: bool
     draws: torch.Generator
 
 
@@ -41,30 +45,33 @@ class Trainer:
     Attributes:
         log: the run's log.
         position: how far the training is.
+        val_images: what the weights are validated on, if they ever are.
         scaler: the loss scaling of fp16.
         total_steps: the whole run's.
     """
 
     def __init__(
-        self, setup: Setup, images: ImageSet, views: Sequence[Callable], model: nn.Module, start: str, step: nn.Module,
-        terms: Sequence[str], parts: Mapping[str, Stateful], *, logits: Sequence[str] = ("cls", "pcls"),
-        optimizer: torch.optim.Optimizer | None = None, rate: Callable[[Position, int], float] | None = None,
-        clip: float = 0.0,
+        self, setup: Setup, images: ImageSet, views: Callable[[Any], list[Tensor]], model: nn.Module,
+        start: str, step: nn.Module, terms: Sequence[str], parts: Mapping[str, Stateful], *,
+        logits: Sequence[str] = ("cls", "pcls"), optimizer: torch.optim.Optimizer | None = None,
+        rate: Callable[[Position, int], float] | None = None, clip: float = 0.0,
+        load: Callable[[int], Any] | None = None,
     ) -> None:  # fmt: skip
         """Puts a resumed run back where it was, and makes the run folder: all input has proved to be there.
 
         Args:
-            views: the transforms that make an image's random views.
+            views: makes the random views of an image, or of what ``load`` gives.
             model: the network, on the device; its state dict is what the epoch files hold.
             start: where its weights come from, in words.
             step: model and losses as one module, which gives a dictionary of losses: ``total``, ``terms``, and
                 ``logits_NAME`` (B, C) for each of ``logits``.
-            terms: names of the weighted losses that are logged besides their total.
+            terms: names of the losses that are logged besides their total.
             parts: the method's state besides weights, alike on all processes.
             logits: names of the logits whose agreement with the labels is logged.
             optimizer: of the model's parameters, with its learning rate; None for AdamW by the section ``optim``.
-            rate: the learning rate of the next step, given the position and the steps of an epoch; None for the cosine
-                by the section ``optim``.
+            rate: the learning rate of the next step, given the position and the steps of an epoch, which a group of
+                parameters multiplies by its own ``lr_scale``; None for the cosine by the section ``optim``.
+            load: reads an image and what belongs to it, by index in ``images``; None: the image alone.
             clip: largest norm of the gradient of all parameters together; 0: not clipped.
         """
         self.setup, self.config, self.runtime, self.processes = setup, setup.config, setup.runtime, setup.processes
@@ -77,7 +84,7 @@ class Trainer:
             len(images), self.train.batch_size, seed, processes.rank, processes.world, self.train.accumulation
         )
         workers, is_cuda = usable_workers(config.runtime.num_workers), self.runtime.device.type == "cuda"
-        self.loader = train_loader(TrainViews(images, views, seed), self.batches, workers, is_cuda)
+        self.loader = train_loader(TrainViews(images, views, seed, load), self.batches, workers, is_cuda)
 
         self.total_steps = self.train.length(len(self.batches))
 
@@ -110,7 +117,7 @@ class Trainer:
     def run(
         self,
         losses_of: Callable[[nn.Module, Batch], dict[str, Tensor]],
-        cams_of: Callable[[], Callable[[Tensor], Tensor]] | None = None,
+        validate: Callable[[], float] | None = None,
         after_epoch: Callable[[int], bool] = lambda epoch: True,
         after_step: Callable[[Position], None] = lambda position: None,
         next_command: str = "",
@@ -119,8 +126,8 @@ class Trainer:
 
         Args:
             losses_of: calls the (wrapped) step module on a batch.
-            cams_of: gives the function that validation makes seeds with, for the present weights: images (b, 3, H, W)
-                to foreground CAMs (b, C, h, w). None for a training without validation.
+            validate: scores the present weights on `val_images`, which stand in evaluation mode: the larger, the
+                better. None for a training without validation.
             after_epoch: what a method does at the end of a whole epoch; gives whether it is finished. It may return
                 early when `is_stopping`, and goes on from its own state in the resumed run.
             after_step: what a method does after every step, before anything is saved: what it changes is part of the
@@ -141,10 +148,10 @@ class Trainer:
             if self.is_stopping():  # a finished epoch is closed by the resumed run
                 return self._leave()
             if train.keeps(position):
-                self.checkpoints.save_epoch(epoch)
-            if self.val_images is not None and train.validates(epoch) and position.validated != position.total_steps:
+                self.checkpoints.save_weights(EPOCH_FILE.format(epoch))
+            if self._validation_is_due():
                 self.checkpoints.save_last(position)  # validation may fail; the resumed run begins with it
-                self._validate(cams_of())
+                self._validate(validate)
             if position.step == len(self.batches):
                 if not after_epoch(epoch):
                     return self._leave()
@@ -181,16 +188,19 @@ class Trainer:
     def _train_epoch(
         self, losses_of: Callable[[nn.Module, Batch], dict[str, Tensor]], after_step: Callable[[Position], None]
     ) -> None:
-        """The (rest of the) steps of the present epoch, until its end, the step limit or a signal."""
+        """The (rest of the) steps of the present epoch, until its end, a validation, the step limit or a signal."""
         train, position, epoch, steps = self.train, self.position, self.position.epoch, len(self.batches)
+        if self._validation_is_due():  # of a resumed run
+            return
         self.batches.start_at(epoch, position.step)
         progress = ProgressLine(epoch, self._epochs(), steps, position.step, self.processes.is_main)
         self.module.train()
-        for micro, (views, labels, indices) in enumerate(self.loader, start=1):
-            is_last_micro = micro % train.accumulation == 0
-            draws = shared_generator(self.batches.seed, epoch, position.step, micro % train.accumulation)
+        for micro, (views, labels, indices) in enumerate(self.loader):
+            number = micro % train.accumulation  # within the step
+            is_last_micro = number == train.accumulation - 1
+            draws = shared_generator(self.batches.seed, epoch, position.step, number)
             *views, labels = self.runtime.to_device(*views, labels)
-            batch = Batch(views, labels, epoch, draws)
+            batch = Batch(views, labels, epoch, position.total_steps, number == 0, draws)
             set_lr(self.optimizer, self.rate(position, steps))
             with micro_step(self.module, is_last_micro):
                 with self.runtime.autocast():
@@ -211,7 +221,7 @@ class Trainer:
                 self.log.numbers(position.total_steps, {**values, **timing}, kind="train", epoch=epoch)
                 progress.show(values)
             after_step(position)
-            if self.is_stopping() or train.is_over(position):
+            if self.is_stopping() or train.is_over(position) or self._validation_is_due():
                 break
             if train.save_steps and position.total_steps % train.save_steps == 0:
                 self.watch.check()
@@ -228,13 +238,27 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _validate(self, cams_of: Callable[[Tensor], Tensor]) -> None:
-        """Scores seeds of the validation list, and keeps the weights if they are the best so far."""
-        position, config = self.position, self.config
-        self.model.eval()
-        score = validate(
+    def _validation_is_due(self) -> bool:
+        position = self.position
+        is_new = self.val_images is not None and position.validated != position.total_steps
+        return is_new and self.train.validates_at(position, len(self.batches))
+
+    def score_seeds(self, cams_of: Callable[[Tensor], Tensor]) -> float:
+        """Validation by seeds: their best mIoU in percent, which is logged.
+
+        Args:
+            cams_of: images (b, 3, H, W) to foreground CAMs (b, C, h, w), for the present weights.
+        """
+        config, position = self.config, self.position
+        return validate(
             cams_of, self.val_images, config.infer, config.eval, self.runtime, self.log, position, position.epoch
         )
+
+    def _validate(self, score_of: Callable[[], float]) -> None:
+        """Scores the weights, and keeps them if they are the best so far."""
+        position = self.position
+        self.model.eval()
+        score = score_of()
         position.validated = position.total_steps
         if score > position.best:
             position.best = score

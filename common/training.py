@@ -59,12 +59,12 @@ class CourseConfig:
         """Whether the weights at the end of this epoch, or of the run, get a file of their own."""
         return False
 
-    def validates(self, epoch: int) -> bool:
-        """Whether seeds are scored after this epoch."""
+    def validates_at(self, position: Position, steps: int) -> bool:
+        """Whether the weights are scored at this point; ``steps`` are those of an epoch."""
         return False
 
     def validates_at_all(self) -> bool:
-        """Whether seeds are scored after any epoch."""
+        """Whether the weights are ever scored."""
         return False
 
 
@@ -85,6 +85,10 @@ class TrainConfig(CourseConfig):
     def validates(self, epoch: int) -> bool:
         """Whether seeds are scored after this epoch."""
         return epoch in self.validate_also or 0 <= self.validate_from <= epoch
+
+    def validates_at(self, position: Position, steps: int) -> bool:
+        """At the end of an epoch after which seeds are scored, or of the run in the middle of it."""
+        return (position.step == steps or self.is_over(position)) and self.validates(position.epoch)
 
     def validates_at_all(self) -> bool:
         """Whether seeds are scored after any epoch."""

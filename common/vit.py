@@ -20,6 +20,7 @@ ARCHITECTURES = {
     "deit_tiny_patch16_224": (192, 12, 3),
     "deit_small_patch16_224": (384, 12, 6),
     "deit_base_patch16_224": (768, 12, 12),
+    "vit_base_patch16_224": (768, 12, 12),
 }
 
 

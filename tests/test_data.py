@@ -22,6 +22,7 @@ from common.data.masks import write_mask
 from common.data.transforms import (
     MEAN,
     STD,
+    SeparateViews,
     eval_transform,
     posterize,
     short_side,
@@ -271,7 +272,7 @@ def test_images_in_memory_are_the_same(tmp_path: Path) -> None:
     """Prepared once: the same view for the same draws, though the files are gone. A damaged file is named."""
     make_voc(tmp_path)
     opened = [ImageSet(DataConfig(root=str(tmp_path)), "train", with_labels=False) for _ in range(2)]
-    before, after = (TrainViews(images, [square_view(16)], seed=5) for images in opened)
+    before, after = (TrainViews(images, SeparateViews(square_view(16)), seed=5) for images in opened)
     whole = [before[0, index] for index in range(6)]
     assert opened[1].keep_in_memory(short_side(16), threads=2) == 6 * 16 * 21 * 3
     shutil.rmtree(tmp_path / "JPEGImages")
@@ -386,7 +387,7 @@ def test_batch_that_does_not_divide_or_is_too_large() -> None:
 def views(tmp_path: Path) -> TrainViews:
     make_voc(tmp_path, count=12)
     transform = train_transform(16, [0.3, 1.0], auto_augment="rand-m9-mstd0.5-inc1")
-    return TrainViews(ImageSet(DataConfig(root=str(tmp_path)), "train"), [transform, transform], seed=5)
+    return TrainViews(ImageSet(DataConfig(root=str(tmp_path)), "train"), SeparateViews(transform, transform), seed=5)
 
 
 def _epoch(views: TrainViews, workers: int, epoch: int = 1, step: int = 0, rank: int = 0, world: int = 1) -> list:

@@ -4,6 +4,7 @@ VOC 2012, COCO 2014 and a folder of the user's own differ only in where things l
 (`common.data.lists`).
 """
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -115,6 +116,14 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def labelled(self, limit: int = 0) -> "ImageSet":
+        """The images that have any label; the first so many of them if there is a limit."""
+        chosen = np.flatnonzero(self.labels.any(axis=1))[: limit or None]
+        part = copy.copy(self)
+        part.ids, part.images = ([values[index] for index in chosen] for values in (self.ids, self.images))
+        part.labels = self.labels[chosen]
+        return part
 
     def load_image(self, index: int) -> Image.Image:
         """The image as RGB, decoded.

@@ -17,7 +17,7 @@ from common.errors import UserError
 
 
 class TrainViews(Dataset):
-    """``(views, label, index)`` of an image; the image is decoded once and every transform sees it.
+    """``(views, label, index)`` of an image.
 
     The label is multi-hot (C,), or empty where the images have none.
 
@@ -25,14 +25,23 @@ class TrainViews(Dataset):
     number of workers or processes, sees the same crops.
     """
 
-    def __init__(self, images: ImageSet, transforms: Sequence[Callable], seed: int) -> None:
-        self.images, self.transforms, self.seed = images, transforms, seed
+    def __init__(
+        self, images: ImageSet, make_views: Callable[[Any], list[torch.Tensor]], seed: int,
+        load: Callable[[int], Any] | None = None,
+    ) -> None:  # fmt: skip
+        """See the class.
+
+        Args:
+            make_views: makes the views of what ``load`` gives.
+            load: reads an image and what belongs to it, by index; None: the image alone.
+        """
+        self.images, self.make_views, self.seed, self.load = images, make_views, seed, load or images.load_image
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[torch.Tensor], torch.Tensor, int]:
         epoch, index = key
-        image = self.images.load_image(index)
+        loaded = self.load(index)
         with draws_from(self.seed, epoch, index):
-            views = [transform(image) for transform in self.transforms]
+            views = self.make_views(loaded)
         label = torch.zeros(0) if self.images.labels is None else torch.from_numpy(self.images.labels[index])
         return views, label, index
 

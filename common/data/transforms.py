@@ -1,5 +1,6 @@
 """Image transforms: the training crops of DeiT (through timm) and the plain evaluation input."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,16 @@ class ViewConfig:
     auto_augment: str = option(
         "rand-m9-mstd0.5-inc1", "timm's RandAugment, such as rand-m9-mstd0.5-inc1; empty for none.", flag="--aa"
     )
+
+
+class SeparateViews:
+    """Random views of an image, each by a transform of its own."""
+
+    def __init__(self, *transforms: Callable[[Image.Image], torch.Tensor]) -> None:
+        self.transforms = transforms
+
+    def __call__(self, image: Image.Image) -> list[torch.Tensor]:
+        return [transform(image) for transform in self.transforms]
 
 
 def train_transform(

@@ -7,7 +7,7 @@ python methods/cti/train_trm.py --name exp --resume                          go 
 """
 
 from common.data.dataset import ImageSet
-from common.data.transforms import train_transform
+from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
 from common.pretrained import start_weights
 from common.script import start_training
@@ -25,10 +25,10 @@ def main() -> int:
 
     # Data: two views of an image, the second with RandAugment
     images, views, size = ImageSet(config.data, config.train.image_list), config.views, config.model.img_size
-    transforms = [
+    transform = SeparateViews(
         train_transform(size, views.scale, views.interpolation),
         train_transform(size, views.scale2, views.interpolation, views.auto_augment),
-    ]
+    )
 
     # Model, memory, losses
     model = CTI(config.model, len(images.classes)).to(device)
@@ -37,10 +37,10 @@ def main() -> int:
     step = CTIStep(model, config.loss, memory, setup.processes.gather_rows)
 
     # Training
-    trainer = Trainer(setup, images, transforms, model, start, step, LOSS_TERMS, {"memory": memory})
+    trainer = Trainer(setup, images, transform, model, start, step, LOSS_TERMS, {"memory": memory})
     return trainer.run(
         losses_of=lambda module, batch: module(*batch.views, batch.labels, batch.epoch),
-        cams_of=lambda: model.foreground_maps(config.infer.seed_map),
+        validate=lambda: trainer.score_seeds(model.foreground_maps(config.infer.seed_map)),
         next_command=f"Seeds: python methods/cti/infer_trm.py --name {setup.run.name} --dict",
     )
 

@@ -22,7 +22,7 @@ from torchvision.utils import make_grid
 from common.checkpoint import Position
 from common.data.dataset import ImageSet
 from common.data.loader import shared_generator
-from common.data.transforms import short_side, square_view
+from common.data.transforms import SeparateViews, short_side, square_view
 from common.dist import Processes
 from common.errors import run_script
 from common.run import RunFolder
@@ -49,7 +49,7 @@ def main() -> int:
         size = images.keep_in_memory(short_side(config.views.size), usable_workers(config.runtime.num_workers) or 1)
         if processes.is_main:
             print(f"{len(images)} images in memory: {size / 2**20:.0f} MiB a process")
-    transform = square_view(config.views.size, config.views.flip)
+    transform = SeparateViews(square_view(config.views.size, config.views.flip))
 
     # Model, its average, optimiser
     diffusion = GaussianDiffusion(UNet(config.unet), TIMESTEPS)
@@ -64,7 +64,7 @@ def main() -> int:
 
     # Training; a milestone now and then
     trainer = Trainer(
-        setup, images, [transform], diffusion, start, DiffusionStep(diffusion), (), {"ema": ema}, logits=(),
+        setup, images, transform, diffusion, start, DiffusionStep(diffusion), (), {"ema": ema}, logits=(),
         optimizer=optimizer, rate=lambda position, steps: config.optim.lr, clip=config.optim.clip,
     )  # fmt: skip
 

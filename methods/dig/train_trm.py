@@ -11,7 +11,7 @@ python methods/dig/train_trm.py --name exp --resume                        go on
 from torch import Tensor, nn
 
 from common.data.dataset import ImageSet
-from common.data.transforms import train_transform
+from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
 from common.pretrained import start_weights
 from common.script import start_training
@@ -29,7 +29,8 @@ def main() -> int:
 
     # Data: one view of an image, which both networks see
     images, views = ImageSet(config.data, config.train.image_list), config.views
-    transforms = [train_transform(config.model.img_size, views.scale, views.interpolation, views.auto_augment)]
+    size = config.model.img_size
+    transform = SeparateViews(train_transform(size, views.scale, views.interpolation, views.auto_augment))
 
     # Model, frozen diffusion model, losses
     guide = Guide(config.diffusion, config.unet, config.loss, config.model, runtime)
@@ -39,7 +40,7 @@ def main() -> int:
     step = DiGStep(model, config.loss)
 
     # Training
-    trainer = Trainer(setup, images, transforms, model, start, step, LOSS_TERMS, {})
+    trainer = Trainer(setup, images, transform, model, start, step, LOSS_TERMS, {})
     trainer.log.say(f"diffusion model: {guide.source}")
 
     def losses_of(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -48,7 +49,7 @@ def main() -> int:
 
     return trainer.run(
         losses_of,
-        cams_of=lambda: model.foreground_maps(config.infer.seed_map),
+        validate=lambda: trainer.score_seeds(model.foreground_maps(config.infer.seed_map)),
         next_command=f"Seeds: python methods/dig/infer_trm.py --name {setup.run.name} --dict",
     )
 

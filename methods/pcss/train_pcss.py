@@ -9,7 +9,7 @@ python methods/pcss/train_pcss.py --name exp --resume                        go 
 import torch
 
 from common.data.dataset import ImageSet
-from common.data.transforms import train_transform
+from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
 from common.pretrained import start_weights
 from common.script import start_training
@@ -29,7 +29,7 @@ def main() -> int:
 
     # Data: one view of an image, with RandAugment
     images, views, size = ImageSet(config.data, config.train.image_list), config.views, config.model.img_size
-    transforms = [train_transform(size, views.scale, views.interpolation, views.auto_augment)]
+    transform = SeparateViews(train_transform(size, views.scale, views.interpolation, views.auto_augment))
 
     # Model, importance masks, losses
     model = PCSS(config.model, len(images.classes)).to(device)
@@ -39,7 +39,7 @@ def main() -> int:
     step = PCSSStep(model, config.loss, importance, processes.gather_rows, processes.rank)
 
     # Training, and a round of frequency importance after some epochs
-    trainer = Trainer(setup, images, transforms, model, start, step, LOSS_TERMS, {"importance": importance})
+    trainer = Trainer(setup, images, transform, model, start, step, LOSS_TERMS, {"importance": importance})
 
     def measure_importance(epoch: int) -> bool:
         """Whether there was nothing to do, or it was done: a signal may interrupt a round."""
@@ -64,7 +64,7 @@ def main() -> int:
             *batch.views, batch.labels, batch.epoch,
             torch.randperm(len(batch.labels) * processes.world, generator=batch.draws),
         ),
-        cams_of=lambda: model.foreground_maps(config.infer.seed_map),
+        validate=lambda: trainer.score_seeds(model.foreground_maps(config.infer.seed_map)),
         after_epoch=measure_importance,
         next_command=f"Seeds: python methods/pcss/infer_pcss.py --name {setup.run.name} --dict",
     )  # fmt: skip
