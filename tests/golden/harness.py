@@ -70,7 +70,8 @@ class Case:
         if isinstance(recipe, list):
             return [self.make(part) for part in recipe]
         if "image_batch" in recipe:
-            return image_batch(*recipe["image_batch"], seed=recipe["seed"])
+            x = image_batch(*recipe["image_batch"], seed=recipe["seed"])
+            return _evaluate(recipe["then"], x=x) if "then" in recipe else x
         if "numpy_default_rng" in recipe:
             return self._draw(recipe)
         if "stored" in recipe:
@@ -129,12 +130,11 @@ def compare(case: Case, results: Results) -> None:
 def _assert_close(name: str, computed: np.ndarray, expected: np.ndarray, output: dict[str, Any]) -> None:
     kind = output["compare"]
     if kind == "allclose":
-        factor = output.get("scale") or 1.0
         np.testing.assert_allclose(
-            computed,
+            computed * (output.get("scale") or 1.0),
             expected,
             rtol=output["rtol"],
-            atol=output["atol"] * factor,
+            atol=output["atol"],
             equal_nan=output["equal_nan"],
             err_msg=name,
         )

@@ -2,7 +2,17 @@
 
 import pytest
 
-from tests.golden import runners_cti, runners_data, runners_dig, runners_eval, runners_pcss  # noqa: F401 - they register themselves
+from tests.golden import (  # noqa: F401 - they register themselves
+    runners_cti,
+    runners_data,
+    runners_deeplab,
+    runners_dig,
+    runners_eval,
+    runners_pcss,
+    runners_toco,
+    runners_toco_infer,
+    runners_toco_labels,
+)
 from tests.golden.harness import RUNNERS, Case, cases, compare
 
 

@@ -1,0 +1,1 @@
+"""ToCo: Token Contrast for weakly supervised semantic segmentation (CVPR 2023)."""

@@ -1,0 +1,144 @@
+"""ToCo's CAMs over flips and scales, and the maps that become its seeds.
+
+Symbols: B batch, K foreground classes, H x W the images' size, n labelled classes of an image.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.config import at_least, option, section
+from common.infer import SCALES, InferConfig, MapsOf
+from common.segment import SegmentConfig, SegmentViews, segment_logits
+from methods.toco.model import ToCo
+
+EPSILON = 1e-5
+SEED_MAPS = ("cam", "cam_aux", "seg")
+
+Pair = tuple[Tensor, Tensor]  # CAMs of the classifier and of the auxiliary classifier
+
+
+@dataclass
+class ToCoInferConfig(InferConfig):
+    """Seeds (infer_cam.py), and in the section ``segment`` masks (infer_seg.py)."""
+
+    scales: list[float] = option(
+        [1.0, 0.5, 1.5], "Image scales whose CAMs are summed; 1 is always one of them.", rule=SCALES
+    )
+    flip: bool = option(True, "Whether the mirror image takes part: the larger value of the two counts.")
+    seed_map: str = option(
+        "cam",
+        "What becomes the seed: cam, cam_aux (of the auxiliary classifier) or seg (the segmentation's probabilities).",
+        choices=SEED_MAPS,
+    )
+    cam_size: int = option(
+        448, "Side of the square that images are brought to for CAMs; 0: their own size.", rule=at_least(0)
+    )
+    seg_scales: list[float] = option(
+        [1.0, 1.25, 1.5], "Image scales whose logits are summed for seed_map=seg, at the images' own size.", rule=SCALES
+    )
+    segment: SegmentConfig = section(SegmentConfig)
+
+    def settings(self) -> dict[str, Any]:
+        """As `InferConfig.settings`."""
+        views = {"cam_size": self.cam_size, "seg_scales": list(self.seg_scales)}
+        return {**super().settings(), **views, "seed_map": self.seed_map}
+
+
+@torch.no_grad()
+def multi_scale_cams(
+    cams_of: Callable[[Tensor], Pair],
+    images: Tensor,
+    scales: Sequence[float] = (1.0, 0.5, 1.5),
+    first: Pair | None = None,
+    flip: bool = True,
+) -> Pair:
+    """Both kinds of CAMs, summed over scales and normalised (reference: utils/camutils.py).
+
+    Each view's maps are brought to the images' size (bilinear); of an image and its mirror image the larger value
+    counts, where it is above 0. The sum's minimum over the pixels is subtracted, then it is divided by its maximum
+    + 1e-5. On accelerators image and mirror image are one batch; on CPUs one follows the other, as larger activations
+    leave the cache.
+
+    Args:
+        cams_of: maps images (b, 3, H', W') to CAMs and auxiliary CAMs, each (b, K, h, w), not rectified.
+        images: a batch (B, 3, H, W).
+        scales: scale 1 comes first, whether or not it is among them.
+        first: what ``cams_of`` gives for the images themselves, if it is known.
+        flip: whether there are mirror images.
+
+    Returns:
+        CAMs and auxiliary CAMs, each float32 (B, K, H, W), values in [0, 1).
+    """
+    height, width = images.shape[-2:]
+    totals = [0.0, 0.0]
+    for scale in (1.0, *(scale for scale in scales if scale != 1.0)):
+        view = images if scale == 1.0 else _resized(images, (int(scale * height), int(scale * width)))
+        plain, mirrored = _of_view(cams_of, view, first if scale == 1.0 else None, flip)
+        for kind, maps in enumerate(plain):
+            best = _resized(maps.float(), (height, width))
+            if mirrored is not None:
+                best = torch.maximum(best, _resized(mirrored[kind].float(), (height, width)).flip(-1))
+            totals[kind] = totals[kind] + best.relu()
+    return tuple(_normalised(total) for total in totals)
+
+
+def _of_view(
+    cams_of: Callable[[Tensor], Pair], view: Tensor, known: Pair | None, flip: bool
+) -> tuple[Pair, Pair | None]:
+    """Maps of a view and of its mirror image, the latter not flipped back."""
+    if not flip:
+        return known or cams_of(view), None
+    if known is not None or view.device.type == "cpu":
+        return known or cams_of(view), cams_of(view.flip(-1))
+    halves = (maps.chunk(2) for maps in cams_of(torch.cat([view, view.flip(-1)])))
+    return tuple(zip(*halves, strict=True))
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _normalised(maps: Tensor) -> Tensor:
+    """Maps (B, K, H, W) from 0 to just below 1 over their pixels."""
+    maps = maps - maps.amin((-2, -1), keepdim=True)
+    return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)
+
+
+def seed_maps(model: ToCo, config: ToCoInferConfig) -> MapsOf:
+    """What makes the seeds, by the configuration."""
+    if config.seed_map == "seg":
+        flip = "max" if config.flip else "none"
+        views = SegmentViews(resize=0, scales=list(config.seg_scales), flip=flip, merge="sum")
+        return functools.partial(_segmentation_maps, model.segment, views)
+    return functools.partial(_cam_maps, model.cams, config)
+
+
+@torch.inference_mode()
+def _cam_maps(
+    cams_of: Callable[[Tensor], Pair], config: ToCoInferConfig, images: Tensor, labels: Tensor
+) -> list[Tensor]:
+    """(Auxiliary) CAMs of squares of ``cam_size``, at the images' size (reference: infer_cam.py)."""
+    size, side = images.shape[-2:], config.cam_size
+    views = _resized(images, (side, side)) if side else images
+    cams = multi_scale_cams(cams_of, views, config.scales, flip=config.flip)[SEED_MAPS.index(config.seed_map)]
+    return _labelled(_resized(cams, size), labels)
+
+
+@torch.inference_mode()
+def _segmentation_maps(
+    logits_of: Callable[[Tensor], Tensor], views: SegmentViews, images: Tensor, labels: Tensor
+) -> list[Tensor]:
+    """Probabilities of the segmentation (reference: infer_seg_as_cam.py)."""
+    logits = segment_logits(logits_of, images, images.shape[-2:], views)  # B K+1 H W
+    return _labelled(logits.softmax(dim=1)[:, 1:], labels)
+
+
+def _labelled(maps: Tensor, labels: Tensor) -> list[Tensor]:
+    """Of maps (B, K, H, W) those of each image's labels (B, K), in ascending order."""
+    return [own[row.nonzero().flatten().to(own.device)] for own, row in zip(maps, labels, strict=True)]

@@ -1,0 +1,135 @@
+"""ToCo's local crops: small views of regions that the auxiliary CAM does not find certainly foreground.
+
+Symbols: B batch, n crops of an image, s their side. (Reference: crop_from_roi_neg.)
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+
+CROPS = 8
+GLOBAL_VIEWS = 2
+FOREGROUND = 2  # in the region map
+NEGATIVE_SHARE = 0.2  # a crop whose region map has at most this mean counts as background
+
+
+class LocalCrops(NamedTuple):
+    """Crops and what the class token contrast needs to know of them.
+
+    Attributes:
+        images: (n*B, 3, s, s), crop by crop: the first crops of all images come first.
+        flags: which views are positive, bool (B, 2+n); the two global views, which come first, always are.
+        topleft: row and column of each crop's first pixel, int64 (B, n, 2).
+    """
+
+    images: Tensor
+    flags: Tensor
+    topleft: Tensor
+
+
+def local_crops(
+    images: Tensor, roi: Tensor, picks: Tensor | Callable[[Tensor], Tensor], crop_size: int, crops: int = CROPS
+) -> LocalCrops:
+    """Cuts n crops from each image around pixels that are background or uncertain.
+
+    A crop is negative if it has next to no foreground: foreground pixels count twice, uncertain ones once, as in the
+    reference (whose paper speaks of uncertain regions alone).
+
+    Args:
+        images: (B, 3, H, W).
+        roi: region map (B, H, W): 0 background, 1 uncertain, 2 foreground.
+        picks: uniform draws (B, n) in [0, 1), of which `draw_ranks` makes the choice; or a function that maps the
+            numbers of candidates (B,) to their chosen ranks (B, n).
+        crop_size: s.
+        crops: n; only read where ``picks`` is a function.
+
+    Raises:
+        UserError: the images have no room for n different crops.
+    """
+    if isinstance(picks, Tensor):
+        crops = picks.shape[1]
+    candidates = crop_candidates(roi, crop_size, crops)
+    counts = candidates.flatten(1).sum(1)
+    ranks = draw_ranks(picks, counts) if isinstance(picks, Tensor) else picks(counts)
+    topleft = positions(candidates, ranks.to(roi.device))
+    return LocalCrops(*cut(images, roi, topleft, crop_size), topleft)
+
+
+def window_size(height: int, width: int, crop_size: int, crops: int = CROPS) -> tuple[int, int]:
+    """Height and width of the window of positions that a crop's first pixel can have.
+
+    Raises:
+        UserError: there are fewer than ``crops`` positions.
+    """
+    window = height - 2 * (crop_size // 2), width - 2 * (crop_size // 2)
+    if min(window) < 1 or window[0] * window[1] < crops:
+        raise UserError(
+            f"an image of {height} x {width} pixels has no room for {crops} different local crops of {crop_size} x "
+            f"{crop_size}: use larger images or smaller crops"
+        )
+    return window
+
+
+def crop_candidates(roi: Tensor, crop_size: int, crops: int) -> Tensor:
+    """Where a crop's first pixel may be: bool (B, H', W') over the window.
+
+    The window leaves out a margin of half a crop, so a position in it is the centre of a crop, and at the same time,
+    counted from the window's corner, its first pixel in the image. Candidates are all centres that are not foreground;
+    all of the window in images with fewer than ``crops`` of them.
+
+    Raises:
+        UserError: the images have no room for so many different crops.
+    """
+    height, width = window_size(*roi.shape[-2:], crop_size, crops)
+    margin = crop_size // 2
+    candidates = roi[:, margin : margin + height, margin : margin + width] < FOREGROUND
+    too_few = candidates.flatten(1).sum(1) < crops
+    return candidates | too_few[:, None, None]
+
+
+def draw_ranks(picks: Tensor, counts: Tensor) -> Tensor:
+    """Chooses n of each image's candidates, all different and every set equally likely: int64 (B, n) from 0.
+
+    Floyd's method: the j-th draw is among the first counts - n + j + 1 candidates; where it hits one that is chosen
+    already, the last of these is taken.
+
+    Args:
+        picks: uniform draws (B, n) in [0, 1).
+        counts: candidates of each image (B,), at least n.
+    """
+    picks, crops = picks.to(counts.device, torch.float64), picks.shape[1]
+    ranks = picks.new_empty(picks.shape, dtype=torch.int64)
+    for number in range(crops):
+        last = counts - crops + number
+        drawn = (picks[:, number] * (last + 1)).long()
+        taken = (ranks[:, :number] == drawn[:, None]).any(1)
+        ranks[:, number] = torch.where(taken, last, drawn)
+    return ranks
+
+
+def positions(candidates: Tensor, ranks: Tensor) -> Tensor:
+    """Row and column of candidates by their ranks in row-major order: int64 (B, n, 2).
+
+    Args:
+        candidates: bool (B, H', W').
+        ranks: int64 (B, n), from 0.
+    """
+    seen = candidates.flatten(1).cumsum(1)  # B H'*W': candidates up to each position
+    place = torch.searchsorted(seen, ranks + 1)
+    width = candidates.shape[-1]
+    return torch.stack([place // width, place % width], dim=2)
+
+
+def cut(images: Tensor, roi: Tensor, topleft: Tensor, crop_size: int) -> tuple[Tensor, Tensor]:
+    """Crops and flags (see `LocalCrops`) at given positions (B, n, 2)."""
+    steps = torch.arange(crop_size, device=images.device)
+    rows, columns = (start.t()[:, :, None] + steps for start in topleft.unbind(2))  # n B s each
+    place = torch.arange(len(images), device=images.device)[:, None, None], rows[..., None], columns[:, :, None]
+    parts = images.transpose(0, 1)[:, *place]  # 3 n B s s
+    share = roi[place].sum((2, 3)) / crop_size**2  # n B
+    flags = torch.cat([share.new_ones(GLOBAL_VIEWS, len(images), dtype=torch.bool), share > NEGATIVE_SHARE])
+    return parts.flatten(1, 2).transpose(0, 1).contiguous(), flags.t().contiguous()

@@ -1,0 +1,102 @@
+"""ToCo's regularisation: the dense-CRF energy of the segmentation, filtered on the permutohedral lattice.
+
+Tang et al., "On regularized losses for weakly-supervised CNN segmentation" (ECCV 2018), gated as in ToCo's code.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.config import Rule, at_least, option
+from common.data.classes import IGNORE_LABEL
+from common.lattice import Lattice, bilateral_features
+
+# ImageNet's statistics in units of 255 as the reference rounds them: the lattice's simplices depend on the last bit.
+PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_POSITIVE = Rule("above 0", lambda value: value > 0)
+
+
+@dataclass
+class EnergyConfig:
+    """The dense-CRF energy loss."""
+
+    weight: float = option(
+        1e-7, "Factor of the energy itself, apart from its weight among the losses.", rule=at_least(0)
+    )
+    sigma_rgb: float = option(15.0, "Colour difference (of 255) over which pixels are compared.", rule=_POSITIVE)
+    sigma_xy: float = option(100.0, "Distance in pixels of the input over which pixels are compared.", rule=_POSITIVE)
+    scale: float = option(
+        0.5, "Size at which the energy is computed, as a share of the input's.",
+        rule=Rule("above 0, at most 1", lambda value: 0 < value <= 1),
+    )  # fmt: skip
+
+
+def energy_loss(logits: Tensor, images: Tensor, labels: Tensor, boxes: Tensor, config: EnergyConfig) -> Tensor:
+    """-(weight / B) sum_{b,k,i} S G (K S): low where similar pixels have similar scores (reference: DenseEnergyLoss).
+
+    S are the softmax scores inside the image's box, K the lattice's bilateral filter. The gate G is 1 where the pseudo
+    label ignores a pixel; elsewhere max(box - max_k score, 0), so that confident pixels count little.
+
+    The gradient with respect to the scores is the reference's, -(2 weight / B) G (K S) box. It is not the derivative
+    of the value: it treats G as constant and as if it applied to both S, and K as symmetric.
+
+    Args:
+        logits: (B, C, H, W), the decoder's, brought to the image's size.
+        images: (B, 3, H, W), ImageNet-normalised.
+        labels: pseudo labels (B, H, W), 255 where there is none.
+        boxes: integers (B, 4): top, bottom, left, right of the image's content in the input; the rest is padding.
+        config: see `EnergyConfig`.
+
+    Returns:
+        A scalar, at most 0.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        scores = logits.float().softmax(dim=1)
+        scores = F.interpolate(scores, scale_factor=config.scale, mode="bilinear", align_corners=False)  # B C h w
+        with torch.no_grad():
+            filtered = _gated_filter(scores, images, labels, boxes, config)
+        return config.weight * _Energy.apply(scores, filtered)
+
+
+class _Energy(torch.autograd.Function):
+    """-(1/B) sum of scores x filtered scores, with the gradient -(2/B) filtered scores."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, filtered: Tensor) -> Tensor:
+        ctx.save_for_backward(filtered)
+        return -(scores * filtered).sum() / len(scores)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (filtered,) = ctx.saved_tensors
+        return gradient * (-2 / len(filtered)) * filtered, None
+
+
+def _gated_filter(scores: Tensor, images: Tensor, labels: Tensor, boxes: Tensor, config: EnergyConfig) -> Tensor:
+    """G (K S), zero outside the box: (B, C, h, w)."""
+    mean, std = (images.new_tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    pixels = _shrink(images.float() * std + mean, config.scale)
+    inside = _shrink(box_mask(boxes, *images.shape[-2:])[:, None].to(scores), config.scale)  # B 1 h w
+    ignored = _shrink(labels[:, None].to(scores), config.scale) == IGNORE_LABEL
+    gate = (inside - scores.amax(1, keepdim=True)).clamp(min=0).masked_fill(ignored, 1)
+    filtered = torch.empty_like(scores)
+    for index, image in enumerate(pixels):
+        lattice = Lattice(bilateral_features(image, config.sigma_xy * config.scale, config.sigma_rgb))
+        values = (scores[index] * inside[index]).flatten(1).T.contiguous()  # h*w C
+        filtered[index] = lattice.filter(values).T.view_as(filtered[index])
+    return filtered * gate * inside
+
+
+def _shrink(maps: Tensor, scale: float) -> Tensor:
+    return F.interpolate(maps, scale_factor=scale, mode="nearest")
+
+
+def box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels lie in their image's box (top, bottom, left, right; ends excluded): bool (B, H, W)."""
+    top, bottom, left, right = boxes.to(torch.int64).T[..., None, None]  # each B 1 1
+    rows = torch.arange(height, device=boxes.device)[:, None]
+    columns = torch.arange(width, device=boxes.device)
+    return (top <= rows) & (rows < bottom) & (left <= columns) & (columns < right)

@@ -1,0 +1,29 @@
+"""Writes ToCo's seeds: final or auxiliary CAMs, or the segmentation's probabilities of the image's labels.
+
+python methods/toco/infer_cam.py --name exp --dict                              CAMs of the run's best weights
+python methods/toco/infer_cam.py --name exp --load_epo 20000 --dict                of iteration 20000
+python methods/toco/infer_cam.py --name new --load_pretrained voc_vit.pth --dict   of a released checkpoint
+python methods/toco/infer_cam.py --name exp --dict --dict_dir aux infer.seed_map=cam_aux   of the auxiliary classifier
+python methods/toco/infer_cam.py --name exp --dict --dict_dir seg infer.seed_map=seg       of the segmentation
+python methods/toco/infer_cam.py --name exp --dict --vis --crf                     with pictures and dense CRF
+python methods/toco/infer_cam.py --name exp                                        only the score, nothing written
+torchrun --nproc_per_node 2 methods/toco/infer_cam.py --name exp --dict            shared by two processes
+"""
+
+from common.errors import run_script
+from common.infer_script import run_inference
+from methods.toco.cams import seed_maps
+from methods.toco.config import WEIGHTS_FILE, ToCoConfig
+from methods.toco.model import ToCo
+
+
+def main() -> None:
+    """Seeds by `seed_maps`; the steps are those of `common.infer_script`."""
+    run_inference(
+        __doc__, ToCoConfig, "toco_cvpr23", lambda config, classes: ToCo(config.model, classes),
+        maps_of=seed_maps, file=WEIGHTS_FILE, unit="iteration",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_script(main)

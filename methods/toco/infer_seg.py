@@ -1,0 +1,61 @@
+"""Segments images with ToCo: flips and scales, dense CRF, scores, and the archive for VOC's server.
+
+python methods/toco/infer_seg.py --name exp --crf                               VOC val, the run's best weights
+python methods/toco/infer_seg.py --name exp --load_epo 20000 --crf                 of iteration 20000
+python methods/toco/infer_seg.py --name new --load_pretrained voc_vit.pth --crf    of a released checkpoint
+python methods/toco/infer_seg.py --name exp --crf --infer_list test --submission   VOC test: no masks, no labels
+python methods/toco/infer_seg.py --name coco --crf                              COCO val, for a run on COCO
+torchrun --nproc_per_node 2 methods/toco/infer_seg.py --name exp --crf          shared by two processes
+
+Masks go to experiment/NAME/segs/<list>/ and, after the CRF, to segs_crf/<list>/; an interrupted run goes on.
+"""
+
+from common.data.dataset import ImageSet, class_names
+from common.dist import stop_processes
+from common.errors import UserError, run_script
+from common.infer_script import load_network
+from common.scoring import has_masks
+from common.script import start_segmentation
+from common.segment import open_mask_folders, report_masks, write_masks
+from common.submission import write_submission
+from methods.toco.config import WEIGHTS_FILE, ToCoConfig
+from methods.toco.model import ToCo
+
+
+def main() -> None:
+    """Goes in the order config, data, model, masks; then scores and submission."""
+    setup = start_segmentation(__doc__, ToCoConfig, "toco_cvpr23", "infer.segment")
+    args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
+    segment = config.infer.segment
+    if args.submission and config.data.dataset != "voc12":
+        raise UserError(f"--submission is for VOC's server; the data set is {config.data.dataset}")
+
+    # Data: no labels are needed
+    images = ImageSet(config.data, segment.image_list, with_labels=False)
+    is_scored = has_masks(images)
+
+    # Model
+    model = ToCo(config.model, len(class_names(config.data)))
+    weights = load_network(setup, images, model, file=WEIGHTS_FILE, unit="iteration")
+
+    # Masks
+    folders = open_mask_folders(run, images.list_name, segment, weights, runtime, args.crf, args.overwrite)
+    count = write_masks(model.segment, images, segment, runtime, folders)
+    if processes.is_main:
+        print(f"{folders.final.path}: {count} masks written, {len(set(images.ids)) - count} were there")
+
+    # Scores and submission
+    if is_scored:
+        report_masks(folders, images, run, runtime, segment.num_workers)
+    elif processes.is_main:
+        print(f"not scored: no masks of {images.list_name!r}, such as {images.mask_path(images.ids[0])}")
+    if args.submission and processes.is_main:
+        masks, files = folders.final.path, dict(zip(images.ids, images.images, strict=True))
+        archive = run.path / f"{args.comp}_{masks.name}.tar"
+        write_submission(masks, files, archive, args.comp)
+        print(f"{archive}: {len(files)} masks for VOC's server")
+    stop_processes()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,194 @@
+"""ToCo's network: a ViT with a classifier on its last patch tokens, another on an intermediate block, a segmentation
+decoder, and projection heads for class tokens.
+
+Symbols: B batch, K foreground classes, D width, h*w patches. Parameter names are those of the released checkpoints.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.config import at_least, option
+from common.errors import UserError
+from common.pretrained import Coverage, load_checked
+from common.vit import ViTBackbone, ViTConfig, resize_position_grid
+
+
+@dataclass
+class ToCoModelConfig(ViTConfig):
+    """The network; ``img_size`` only sets the grid of the position embedding, which is resized for every image."""
+
+    aux_layer: int = option(
+        -3, "Block (Python index) whose tokens go to the auxiliary classifier; not the last.", flag="--aux_layer"
+    )
+    decoder_dim: int = option(512, "Width of the segmentation decoder.", rule=at_least(1))
+    proj_dim: int = option(2048, "Width of the hidden layers of the projection heads.", rule=at_least(1))
+
+
+class Features(NamedTuple):
+    """What a pass through the encoder gives.
+
+    Attributes:
+        cls_token: of the last block, after the norm, (B, D).
+        patches: of the last block, after the norm, (B, D, h, w).
+        aux: patch tokens of the auxiliary block, before any norm, (B, D, h, w).
+    """
+
+    cls_token: Tensor
+    patches: Tensor
+    aux: Tensor
+
+    def first(self, count: int) -> "Features":
+        """Those of the first so many images."""
+        return Features(*(part[:count] for part in self))
+
+
+class Encoder(ViTBackbone):
+    """timm's ViT under timm's names; the position embedding stays as ImageNet left it, and the head is not used."""
+
+    num_tokens = 1
+
+    def __init__(self, config: ToCoModelConfig) -> None:
+        """Random weights.
+
+        Raises:
+            UserError: there is no such auxiliary block, or it is the last.
+        """
+        super().__init__(config)
+        if not -self.depth <= config.aux_layer < self.depth or config.aux_layer % self.depth == self.depth - 1:
+            raise UserError(
+                f"model.aux_layer={config.aux_layer} is no block before the last: the network has {self.depth} blocks"
+            )
+        self.aux_block = config.aux_layer % self.depth
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, self.embed_dim), requires_grad=False)
+        self.norm = nn.LayerNorm(self.embed_dim, eps=1e-6)
+        self.head = nn.Linear(self.embed_dim, 1000).requires_grad_(False)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens (B, 1 + h*w, D) of images (B, 3, H, W), class token first, and the patch grid (h, w)."""
+        patches = self.embed_patches(images)  # B D h w
+        grid = tuple(patches.shape[-2:])
+        class_tokens = self.cls_token.to(patches.dtype).expand(len(images), -1, -1)
+        tokens = torch.cat([class_tokens, patches.flatten(2).transpose(1, 2)], dim=1)
+        return tokens + torch.cat([self.pos_embed[:, :1], resize_position_grid(self.pos_embed[:, 1:], *grid)], 1), grid
+
+    def forward(self, images: Tensor) -> Features:
+        """Features of images (B, 3, H, W); a remainder of less than a patch at the right and bottom is dropped."""
+        tokens, grid = self.embed(images)
+        for index, block in enumerate(self.blocks):
+            tokens, _ = block(tokens)
+            if index == self.aux_block:
+                aux = tokens[:, 1:]
+        tokens = self.norm(tokens)
+        maps = (part.transpose(1, 2).unflatten(2, grid) for part in (tokens[:, 1:], aux))  # B D h w
+        return Features(tokens[:, 0], *maps)
+
+
+class CosineLayer(nn.Module):
+    """A weight-normalised linear layer: rows are directions ``weight_v`` times gains ``weight_g``, frozen at 1."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight_g = nn.Parameter(torch.ones(outputs, 1), requires_grad=False)
+        self.weight_v = nn.Parameter(nn.Linear(inputs, outputs, bias=False).weight.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs) to (B, outputs)."""
+        return F.linear(x, self.weight_g * self.weight_v / self.weight_v.norm(dim=1, keepdim=True))
+
+
+class ProjectionHead(nn.Module):
+    """DINO's head: class tokens (B, D) to (B, 1024) cosines with learned directions."""
+
+    def __init__(self, dim: int, hidden: int, bottleneck: int = 256, outputs: int = 1024) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        self.last_layer = CosineLayer(bottleneck, outputs)
+        for module in self.mlp:
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) to (B, 1024)."""
+        return self.last_layer(F.normalize(self.mlp(x), dim=-1))
+
+
+class LargeFOV(nn.Module):
+    """DeepLab's LargeFOV decoder: patch tokens (B, D, h, w) to logits (B, K + 1, h, w), background first.
+
+    PyTorch's own initialisation: the reference's Kaiming initialiser is never called.
+    """
+
+    def __init__(self, dim: int, num_labels: int, hidden: int, dilation: int = 5) -> None:
+        super().__init__()
+        around = {"padding": dilation, "dilation": dilation, "bias": False}
+        self.conv6 = nn.Conv2d(dim, hidden, 3, **around)
+        self.conv7 = nn.Conv2d(hidden, hidden, 3, **around)
+        self.conv8 = nn.Conv2d(hidden, num_labels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, K + 1, h, w)."""
+        return self.conv8(F.relu(self.conv7(F.relu(self.conv6(x)))))
+
+
+class ToCo(nn.Module):
+    """The network."""
+
+    def __init__(self, config: ToCoModelConfig, num_classes: int) -> None:
+        """Random weights; the teacher head starts as a copy of the student's.
+
+        Args:
+            num_classes: K, without background.
+        """
+        super().__init__()
+        self.num_classes = num_classes
+        self.encoder = Encoder(config)
+        dim = self.encoder.embed_dim
+        self.proj_head, self.proj_head_t = (ProjectionHead(dim, config.proj_dim) for _ in range(2))
+        self.proj_head_t.requires_grad_(False).load_state_dict(self.proj_head.state_dict())
+        self.decoder = LargeFOV(dim, num_classes + 1, config.decoder_dim)
+        self.classifier = nn.Conv2d(dim, num_classes, 1, bias=False)
+        self.aux_classifier = nn.Conv2d(dim, num_classes, 1, bias=False)
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> Coverage:
+        """Starts the encoder from an ImageNet ViT; the heads stay random.
+
+        Raises:
+            UserError: it is no ViT of this size with one class token.
+        """
+        return load_checked(self.encoder, state, "the ImageNet checkpoint", strict=False)
+
+    def logits(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Class logits and auxiliary class logits, each (B, K), of maxima over the patches."""
+        heads = (self.classifier, features.patches), (self.aux_classifier, features.aux)
+        return tuple(head(F.adaptive_max_pool2d(maps, 1)).flatten(1) for head, maps in heads)
+
+    @torch.no_grad()
+    def raw_cams(self, features: Features) -> tuple[Tensor, Tensor]:
+        """CAM and auxiliary CAM, each (B, K, h, w), not rectified."""
+        return self.classifier(features.patches), self.aux_classifier(features.aux)
+
+    @torch.no_grad()
+    def cams(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """CAM and auxiliary CAM, each (B, K, h, w), not rectified, of images (B, 3, H, W)."""
+        return self.raw_cams(self.encoder(images))
+
+    def segment(self, images: Tensor) -> Tensor:
+        """Segmentation logits (B, K + 1, h, w), background first, of images (B, 3, H, W)."""
+        return self.decoder(self.encoder(images).patches)
+
+    @torch.no_grad()
+    def update_teacher(self, momentum: float) -> None:
+        """Moves the teacher head towards the student's: t <- m t + (1 - m) s for every tensor as it is."""
+        for teacher, student in zip(self.proj_head_t.parameters(), self.proj_head.parameters(), strict=True):
+            teacher.lerp_(student, 1 - momentum)

@@ -1,0 +1,146 @@
+"""ToCo's training step: one pass over two global views, CAMs of the first at several scales, a pass over local crops.
+
+The un-flipped CAM at scale 1 comes from the first pass, whose class tokens the teacher head reads, too: the weights are
+the same. What a phase of the training does not use is not computed, but its weights get gradients of zero, as in the
+reference: AdamW goes on counting its steps and decays them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.config import Rule, at_least, option
+from methods.toco.cams import multi_scale_cams
+from methods.toco.crops import local_crops
+from methods.toco.energy import EnergyConfig, energy_loss
+from methods.toco.labels import LabelConfig, affinity_mask, refined_label, roi_mask, uncertain_label
+from methods.toco.losses import LossGroups, class_contrast, patch_contrast, segmentation_loss
+from methods.toco.model import ToCo
+
+LOSS_TERMS = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg")
+
+
+@dataclass
+class LossConfig:
+    """The losses, and from which step (counted from 0) they are in force (paper symbols: docs/toco.md)."""
+
+    ptc: float = option(0.2, "Weight of patch token contrast.", flag="--w_ptc", rule=at_least(0))
+    ctc: float = option(0.5, "Weight of class token contrast.", flag="--w_ctc", rule=at_least(0))
+    seg: float = option(0.1, "Weight of the segmentation loss.", flag="--w_seg", rule=at_least(0))
+    reg: float = option(0.05, "Weight of the energy loss.", flag="--w_reg", rule=at_least(0))
+    contrast_after: int = option(-1, "Both contrasts count in the steps after this one; -1: in all.")
+    seg_after: int = option(2000, "Segmentation and energy loss count in the steps after this one.")
+    aux_cam_until: int = option(-1, "Last step in which pseudo labels come from the auxiliary CAM; -1: none.")
+    temperature: float = option(
+        0.5, "tau of class token contrast.", flag="--temp", rule=Rule("above 0", lambda value: value > 0)
+    )
+    momentum: float = option(0.9, "Share of itself that the teacher head keeps in a step.", flag="--momentum")
+    cam_scales: list[float] = option(
+        [1.0, 0.5, 1.5], "Scales of the CAMs that labels are made from.", flag="--cam_scales",
+        rule=Rule("one or more numbers above 0", lambda scales: bool(scales) and min(scales) > 0),
+    )  # fmt: skip
+    group: int = option(
+        2, "Images over which pair and pixel counts are taken: 2 as on the authors' GPUs; 0: the whole micro-batch.",
+        flag="--loss_group", rule=at_least(0),
+    )  # fmt: skip
+    compute_inactive: bool = option(False, "Compute and log losses that do not count yet, too, as the reference does.")
+
+    def contrasts(self, step: int) -> bool:
+        """Whether the contrasts count in a step."""
+        return step > self.contrast_after
+
+    def segments(self, step: int) -> bool:
+        """Whether segmentation and energy loss count in a step."""
+        return step > self.seg_after
+
+
+class ToCoStep(nn.Module):
+    """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
+
+    def __init__(
+        self, model: ToCo, config: LossConfig, labels: LabelConfig, energy: EnergyConfig, crop_size: int,
+        gather: Callable[[Tensor], Tensor] = lambda rows: rows, rank: int = 0,
+    ) -> None:  # fmt: skip
+        """Composes the step.
+
+        Args:
+            crop_size: side of the local crops in pixels.
+            gather: concatenates tensors of all processes in rank order: losses are normalised over groups of images.
+            rank: this process's place among them.
+        """
+        super().__init__()
+        self.model, self.config, self.labels, self.energy, self.crop_size = model, config, labels, energy, crop_size
+        self.groups = LossGroups(config.group, gather, rank)
+
+    def forward(
+        self, main: Tensor, second: Tensor, source: Tensor, boxes: Tensor, labels: Tensor, step: int, picks: Tensor
+    ) -> dict[str, Tensor]:
+        """One training step's losses; the teacher has been updated before.
+
+        Args:
+            main: images and first global view, (B, 3, S, S), ImageNet-normalised.
+            second: second global view, (B, 3, S, S).
+            source: what local crops are cut from, (B, 3, S, S).
+            boxes: where the image lies in ``main``: top, bottom, left, right, (B, 4).
+            labels: multi-hot (B, K).
+            step: from 0.
+            picks: draws that choose the crops, see `local_crops`.
+
+        Returns:
+            ``total`` to minimise, the terms `LOSS_TERMS` before weighting (one that is not computed is 0), and detached
+            ``logits_cls``, ``logits_aux`` (B, K).
+        """
+        model, config, count = self.model, self.config, len(main)
+        contrasts, segments = config.contrasts(step), config.segments(step)
+        computes_contrasts, computes_seg = contrasts or config.compute_inactive, segments or config.compute_inactive
+        features = model.encoder(torch.cat([main, second]) if computes_contrasts else main)
+        own = features.first(count)
+        cls, cls_aux = model.logits(own)
+        terms = dict.fromkeys(LOSS_TERMS, cls.new_zeros((), dtype=torch.float32))
+        terms["cls"] = F.multilabel_soft_margin_loss(cls.float(), labels)
+        terms["cls_aux"] = F.multilabel_soft_margin_loss(cls_aux.float(), labels)
+        if computes_contrasts or computes_seg:
+            cams, cams_aux = multi_scale_cams(model.cams, main, config.cam_scales, model.raw_cams(own))
+        if computes_contrasts:
+            terms["ptc"] = self._patch_contrast(own.patches, cams_aux, boxes, labels)
+            terms["ctc"] = self._class_contrast(features.cls_token, cams_aux, source, labels, picks)
+        if computes_seg:
+            target = refined_label(main, cams_aux if step <= config.aux_cam_until else cams, labels, boxes, self.labels)
+            logits = model.decoder(own.patches).float()  # B K+1 h w
+            logits = F.interpolate(logits, main.shape[-2:], mode="bilinear", align_corners=False)
+            terms["seg"] = segmentation_loss(logits, target, self.groups)
+            terms["reg"] = energy_loss(logits, main, target, boxes, self.energy)
+        weights = {
+            "cls": 1.0, "cls_aux": 1.0, "ptc": config.ptc * contrasts, "ctc": config.ctc * contrasts,
+            "seg": config.seg * segments, "reg": config.reg * segments,
+        }  # fmt: skip
+        total = sum(weight * terms[name] for name, weight in weights.items())
+        if not computes_contrasts:
+            total = total + _zero_of(model.proj_head)
+        if not computes_seg:
+            total = total + _zero_of(model.decoder)
+        return {"total": total, **terms, "logits_cls": cls.detach(), "logits_aux": cls_aux.detach()}
+
+    def _patch_contrast(self, patches: Tensor, cams_aux: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
+        """PTC between patches (B, D, h, w), by labels from the auxiliary CAM (B, K, S, S)."""
+        small = F.interpolate(cams_aux, patches.shape[-2:], mode="bilinear", align_corners=False)
+        label = uncertain_label(small, labels, boxes, self.labels, cams_aux.shape[-2:])
+        return patch_contrast(patches, affinity_mask(label), self.groups)
+
+    def _class_contrast(
+        self, cls_tokens: Tensor, cams_aux: Tensor, source: Tensor, labels: Tensor, picks: Tensor
+    ) -> Tensor:
+        """CTC of the global views' class tokens (2 B, D) and those of local crops of ``source``."""
+        model = self.model
+        crops, flags, _ = local_crops(source, roi_mask(cams_aux, labels, self.labels), picks, self.crop_size)
+        student = model.proj_head(torch.cat([cls_tokens, model.encoder(crops).cls_token]))
+        teacher = model.proj_head_t(cls_tokens.detach())
+        return class_contrast(student, teacher, flags, self.config.temperature)
+
+
+def _zero_of(module: nn.Module) -> Tensor:
+    """0, through which all trainable parameters of a module get gradients of exactly zero."""
+    return 0.0 * sum(parameter.sum() for parameter in module.parameters() if parameter.requires_grad)

@@ -1,0 +1,115 @@
+"""ToCo's validation during training: mIoU of CAMs, auxiliary CAMs and the segmentation, F1 of the image labels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from common.data.dataset import ImageSet
+from common.data.loader import start_worker
+from common.data.transforms import eval_transform
+from common.errors import UserError
+from common.evaluate import summed
+from common.metrics import ConfusionCounts
+from common.runtime import Runtime, usable_workers
+from methods.toco.cams import multi_scale_cams
+from methods.toco.config import ToCoConfig
+from methods.toco.labels import cam_to_label
+from methods.toco.model import ToCo
+
+PREDICTIONS = ("cam", "cam_aux", "seg")
+
+
+class _ResizedImages(Dataset):
+    """``(index, image)``: whole images brought to size x size whatever their aspect, ImageNet-normalised."""
+
+    def __init__(self, images: ImageSet, size: int) -> None:
+        self.images, self.size = images, size
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        image = eval_transform(self.images.load_image(index))[None]
+        return index, F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False)[0]
+
+
+@torch.inference_mode()
+def predict(
+    model: ToCo, images: Tensor, labels: Tensor, sizes: Sequence[tuple[int, int]], scales: Sequence[float], bkg: float
+) -> tuple[list[dict[str, np.ndarray]], Tensor]:
+    """Label maps by the CAM, the auxiliary CAM (both of the image's own labels) and the segmentation.
+
+    Args:
+        images: (B, 3, S, S), ImageNet-normalised.
+        labels: multi-hot (B, K).
+        sizes: (H, W) of each image's maps.
+        scales: of the CAMs.
+        bkg: CAM values up to this are background.
+
+    Returns:
+        For each image {name of `PREDICTIONS`: uint8 (H, W)}; class logits (B, K).
+    """
+    features = model.encoder(images)
+    maps = multi_scale_cams(model.cams, images, scales, model.raw_cams(features))  # 2 x B K S S
+    logits = model.decoder(features.patches).float()  # B K+1 h w
+    found = []
+    for index, size in enumerate(sizes):
+        own, one = slice(index, index + 1), {"size": size, "mode": "bilinear", "align_corners": False}
+        by_cams = [cam_to_label(F.interpolate(cams[own], **one), labels[own], bkg) for cams in maps]
+        predicted = [*by_cams, F.interpolate(logits[own], **one).argmax(1)]
+        arrays = (prediction[0].to(torch.uint8).cpu().numpy() for prediction in predicted)
+        found.append(dict(zip(PREDICTIONS, arrays, strict=True)))
+    return found, model.logits(features)[0]
+
+
+def f1_score(logits: Tensor, labels: Tensor) -> Tensor:
+    """F1 of logits (B, K) above 0 against labels (B, K), for each image: (B,); 0 where nothing is right."""
+    chosen = logits > 0
+    hits = (chosen & (labels > 0)).sum(1)
+    return 2 * hits / (chosen.sum(1) + (labels > 0).sum(1)).clamp(min=1)
+
+
+def mean_iou(counts: ConfusionCounts) -> float:
+    """Mean IoU in percent over the labels that are there, as ToCo's evaluator has it."""
+    return float(counts.scores().iou[counts.matrix.sum(axis=1) > 0].mean())
+
+
+def validate(model: ToCo, images: ImageSet, config: ToCoConfig, runtime: Runtime) -> dict[str, float]:
+    """Scores the weights on images with masks; the work is shared by all processes.
+
+    Returns:
+        ``val_f1`` and, for each of `PREDICTIONS`, ``val_NAME``: mIoU; in percent.
+
+    Raises:
+        UserError: a mask does not fit its image.
+    """
+    train, processes = config.train, runtime.processes
+    counts = {name: ConfusionCounts(len(images.classes) + 1) for name in PREDICTIONS}
+    own = processes.shard(list(range(len(images))))
+    batches = [own[start : start + train.val_batch] for start in range(0, len(own), train.val_batch)]
+    loader = DataLoader(
+        _ResizedImages(images, train.val_size), batch_sampler=batches, generator=torch.Generator(),
+        num_workers=usable_workers(min(config.runtime.num_workers, len(batches))), worker_init_fn=start_worker,
+    )  # fmt: skip
+    scores = []
+    for indices, pixels in tqdm(loader, "validation", disable=not processes.is_main, leave=False, dynamic_ncols=True):
+        masks = [images.load_mask(index) for index in indices.tolist()]
+        pixels, labels = runtime.to_device(pixels, torch.from_numpy(images.labels[indices.numpy()]))
+        sizes = [mask.shape for mask in masks]
+        with runtime.autocast():
+            found, logits = predict(model, pixels, labels, sizes, config.loss.cam_scales, config.labels.bkg)
+        scores.append(f1_score(logits, labels).cpu())
+        for index, mask, predictions in zip(indices.tolist(), masks, found, strict=True):
+            for name, prediction in predictions.items():
+                try:
+                    counts[name].add(prediction, mask)
+                except UserError as error:
+                    raise UserError(f"the mask of {images.ids[index]} cannot be used: {error}") from error
+    f1 = torch.cat([part for parts in processes.gather_objects(scores) for part in parts]).double().mean()
+    miou = {f"val_{name}": mean_iou(summed(count, processes)) for name, count in counts.items()}
+    return {"val_f1": 100 * float(f1), **miou}

@@ -1,0 +1,165 @@
+"""Computes DeepLab's golden cases with the project's code."""
+
+import functools
+import json
+import random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from common.crf import CRFConfig, dense_crf
+from common.metrics import ConfusionCounts
+from methods.deeplab.config import DeepLabTestConfig
+from methods.deeplab.crf_image import MEAN_BGR, clean_image, wrapped_image
+from methods.deeplab.losses import DeepLabStep, resized_labels
+from methods.deeplab.model import DeepLab, DeepLabModelConfig
+from methods.deeplab.optim import DeepLabOptimConfig, deeplab_lr
+from methods.deeplab.scores import segmentation_scores
+from methods.deeplab.views import DeepLabViewConfig, DeepLabViews, draw_crop, input_transform
+from tests.golden.harness import Case, Results, runner
+from tests.golden.runners_dig import change_filled
+from tests.golden.weights import fill
+
+
+@functools.lru_cache(maxsize=1)
+def _filled(recipe: str, seed: int) -> DeepLab:
+    description = json.loads(recipe)
+    assert description["arch"] == "deeplabv2_resnet101_msc"
+    model = DeepLab(DeepLabModelConfig(scales=description["scales"]), description["num_classes"])
+    fill(model, seed)
+    change_filled(model, description["after_fill"])
+    return model
+
+
+def network(case: Case) -> DeepLab:
+    """The network of a case, made once for those that share it."""
+    model = _filled(json.dumps(case.model, sort_keys=True), case.entry["weights_seed"])
+    model.zero_grad(set_to_none=True)
+    return model.train(case.params["mode"] == "train")
+
+
+@runner("deeplab", "train")
+def train(case: Case) -> Results:
+    """The four outputs, their labels and losses, gradient norms; the norms' parameters get gradients for once."""
+    params, model = case.params, network(case)
+    assert params["freeze_bn"] and params["ignore"] == 255
+    x, labels = case.input("x"), torch.as_tensor(case.input("label"))
+    with torch.no_grad():
+        outputs = model.outputs(x)
+    step, parameters = DeepLabStep(model), dict(model.named_parameters())
+    frozen = [parameter.requires_grad_() for parameter in parameters.values() if not parameter.requires_grad]
+    losses = step(x, labels)
+    total = losses["total"] / params["iter_size"]
+    total.backward()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    results = {("logit", number): logits for number, logits in enumerate(outputs)}
+    results |= {
+        ("label_resized", number): resized_labels(labels, logits.shape[-2:]) for number, logits in enumerate(outputs)
+    }
+    norms = [parameters[str(name)].grad.double().norm() for name in case.stored["grad_names"]]
+    found = {
+        "losses": torch.stack([losses[name] for name in step.terms]),
+        "backward_value": total,
+        "grad_norms": torch.stack(norms),
+    }
+    return results | {(role, None): value for role, value in found.items()}
+
+
+@runner("deeplab", "test")
+@torch.inference_mode()
+def test(case: Case) -> Results:
+    """The largest logits of the scales, probabilities and labels at the image's size."""
+    x = case.input("x")
+    logits = network(case)(x)
+    probabilities = F.interpolate(logits, x.shape[-2:], mode="bilinear").softmax(1)
+    found = {"logit": logits, "prob": probabilities, "pred": probabilities.argmax(1)}
+    return {(role, None): value for role, value in found.items()}
+
+
+@runner("deeplab", "lr")
+def lr(case: Case) -> Results:
+    """The learning rate of the three groups in a step, and after the last one."""
+    params = case.params
+    base, *heads = params["lrs"]
+    config = DeepLabOptimConfig(
+        lr=base, head_scale=heads[0] / base, head_bias_scale=heads[1] / base, power=params["power"],
+        lr_decay=params["step_size"],
+    )  # fmt: skip
+    scales = np.array([1.0, config.head_scale, config.head_bias_scale])
+    steps = [*(case.input("iteration") - 1), params["iter_max"]]
+    *used, after = (deeplab_lr(int(step), params["iter_max"], config) * scales for step in steps)
+    return {("lr_used_f64", None): np.stack(used), ("lr_after_last_f64", None): after}
+
+
+@runner("deeplab", "label_resize")
+def label_resize(case: Case) -> Results:
+    """Labels at the sizes of the logits."""
+    labels = torch.as_tensor(case.input("label"))
+    return {("to", side): resized_labels(labels, (side, side)) for side in case.params["sizes"]}
+
+
+@runner("deeplab", "aug")
+def aug(case: Case) -> Results:
+    """Draws and views of images whose channels are in the order BGR; and a whole image."""
+    params = case.params
+    config = DeepLabViewConfig(crop_size=params["crop"], scales=params["scales"])
+    assert tuple(params["mean_bgr"]) == MEAN_BGR and params["ignore"] == 255
+    images = [np.ascontiguousarray(image[..., ::-1]) for image in case.input("images")]
+    results: Results = {}
+    for number, (image, labels, seed) in enumerate(
+        zip(images, case.input("labels"), params["python_seeds"], strict=True)
+    ):
+        random.seed(seed)
+        crop = draw_crop(*labels.shape, config)
+        pixels, cropped = DeepLabViews(config).crop(image, labels, crop)
+        found = {
+            "scale": np.float32(crop.scale), "resized": crop.size, "start": crop.start, "flip": crop.flip,
+            "out": pixels, "out_label": cropped,
+        }  # fmt: skip
+        results |= {(role, number): value for role, value in found.items()}
+    whole = input_transform(config.input)(Image.fromarray(images[params["test_image"]]))
+    return results | {("test_out", None): whole}
+
+
+@runner("deeplab", "crf")
+def crf(case: Case) -> Results:
+    """The CRF on the wrapped image, and on the image itself."""
+    params, config = case.params, DeepLabTestConfig().crf
+    near, far = params["crf"]["gaussian"], params["crf"]["bilateral"]
+    assert config == CRFConfig(
+        iterations=params["crf"]["iterations"], gaussian_sxy=near["sxy"], gaussian_compat=near["compat"],
+        bilateral_sxy=far["sxy"], bilateral_srgb=far["srgb"], bilateral_compat=far["compat"],
+    )  # fmt: skip
+    assert tuple(params["mean_bgr"]) == MEAN_BGR
+    results: Results = {}
+    for number, recipe in enumerate(case.entry["inputs"]["images"]):
+        image = np.ascontiguousarray(case.make(recipe["image_bgr"])[..., ::-1])
+        logits = torch.as_tensor(case.make(recipe["logit"]))[None]
+        probabilities = F.interpolate(logits, image.shape[:2], mode="bilinear").softmax(1)[0].numpy()
+        marginals = dense_crf(wrapped_image(image), probabilities, config)
+        found = {
+            "image_wrapped": wrapped_image(image),
+            "label_before": probabilities.argmax(0),
+            "label_after": marginals.argmax(0),
+            "Q": marginals,
+            "label_after_clean_image": dense_crf(clean_image(image), probabilities, config).argmax(0),
+        }
+        results |= {(role, number): value for role, value in found.items()}
+    return results
+
+
+@runner("deeplab", "metric")
+def metric(case: Case) -> Results:
+    """The scores of label maps."""
+    counts = ConfusionCounts(case.params["num_classes"])
+    for recipe in case.entry["inputs"]["images"]:
+        counts.add(case.make(recipe["pred"]), case.make(recipe["gt"]))
+    scores = segmentation_scores(counts)
+    found = {
+        "pixel_acc_f64": scores.pixel_accuracy, "mean_acc_f64": scores.mean_accuracy,
+        "fwiou_f64": scores.frequency_weighted_iou, "miou_f64": scores.mean_iou, "class_iou_f64": scores.class_iou,
+    }  # fmt: skip
+    return {(role, None): value for role, value in found.items()}
