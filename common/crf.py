@@ -1,9 +1,11 @@
 """Dense CRF over an image's own classes, and the pool of processes that refines a folder of seeds with it.
 
-The fully connected CRF of Kraehenbuehl and Koltun (NIPS 2011) through the package pydensecrf2. A further backend is a
-function (image, unary energies, config) -> marginals in `BACKENDS`.
+The fully connected CRF of Kraehenbuehl and Koltun (NIPS 2011), by the package pydensecrf2 or by this project's lattice
+(common/crf_lattice.py), which needs no extension and runs on GPUs; labels are equal. A further backend is a function
+(image, unary energies, config) -> marginals in `BACKENDS`.
 """
 
+import importlib.util
 import multiprocessing
 import os
 import threading
@@ -12,14 +14,17 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 import torch
 
 from common.config import option
+from common.crf_lattice import NormalizedKernel, mean_field
 from common.data.dataset import read_image
 from common.errors import UserError
+from common.lattice import bilateral_features, spatial_features
 from common.seeds import Seed, write_seed
 
 SMALLEST_PROBABILITY = 1e-5  # seeds hold exact zeros
@@ -29,7 +34,11 @@ SMALLEST_PROBABILITY = 1e-5  # seeds hold exact zeros
 class CRFConfig:
     """Dense CRF; the defaults are those of PSA and of the methods built on it."""
 
-    backend: str = option("pydensecrf", "Implementation.", choices=("pydensecrf",))
+    backend: str = option(
+        "auto", "Implementation; auto: pydensecrf on CPUs where it is installed (faster there), else lattice.",
+        choices=("auto", "pydensecrf", "lattice"),
+    )  # fmt: skip
+    device: str = option("cpu", "Where the lattice computes; cuda: the process's GPU.", choices=("cpu", "cuda"))
     iterations: int = option(10, "Mean-field iterations.")
     gaussian_sxy: float = option(3.0, "Pixels over which the smoothing term reaches.")
     gaussian_compat: float = option(3.0, "Weight of the smoothing term.")
@@ -50,7 +59,7 @@ def dense_crf(image: np.ndarray, probabilities: np.ndarray, config: CRFConfig | 
         float32 (n, H, W), which sum to 1 over n.
 
     Raises:
-        UserError: the maps are not of the image's size or hold NaN, or the backend is not installed.
+        UserError: the maps are not of the image's size or hold NaN, or the backend asked for is not there.
     """
     config = config or CRFConfig()
     if probabilities.ndim != 3 or image.shape != (*probabilities.shape[1:], 3):
@@ -60,7 +69,25 @@ def dense_crf(image: np.ndarray, probabilities: np.ndarray, config: CRFConfig | 
     if len(probabilities) == 1:
         return np.ones(probabilities.shape, dtype=np.float32)
     unary = -np.log(np.clip(probabilities, SMALLEST_PROBABILITY, 1)).astype(np.float32)
-    return BACKENDS[config.backend](np.ascontiguousarray(image), unary, config)
+    return BACKENDS[crf_backend(config)](np.ascontiguousarray(image), unary, config)
+
+
+def crf_backend(config: CRFConfig) -> str:
+    """The key of `BACKENDS` that a configuration means on this machine.
+
+    Raises:
+        UserError: the package or the GPU asked for is not there, or the package is asked for on a GPU.
+    """
+    on_cpu = config.device == "cpu"
+    if config.backend == "pydensecrf" and not on_cpu:
+        raise UserError(f"pydensecrf has no {config.device} version: use the CRF's backend lattice, or its device cpu")
+    if not on_cpu and not torch.cuda.is_available():
+        raise UserError(f"CRF: device {config.device}, but this PyTorch sees no CUDA device; use device cpu")
+    if config.backend == "pydensecrf":
+        import_pydensecrf()
+    if config.backend != "auto":
+        return config.backend
+    return "pydensecrf" if on_cpu and importlib.util.find_spec("pydensecrf") else "lattice"
 
 
 def seed_crf(image: np.ndarray, seed: Seed, alpha: float, config: CRFConfig | None = None) -> Seed:
@@ -116,13 +143,15 @@ class CRFPool:
     """
 
     def __init__(self, num_workers: int, config: CRFConfig | None = None) -> None:
-        """Starts the processes; 0 works in the calling one.
+        """Starts the processes; 0 works in the calling one, and so does a GPU, which one image fills.
 
         Raises:
-            UserError: the CRF package is not installed.
+            UserError: as `crf_backend`.
         """
         self.config = config or CRFConfig()
-        _import_pydensecrf()
+        crf_backend(self.config)
+        if self.config.device != "cpu":
+            num_workers = 0
         self._error: BaseException | None = None
         self._free = threading.BoundedSemaphore(max(2 * num_workers, 1))
         # Spawned, not forked: the caller may hold CUDA and threads, which do not survive a fork.
@@ -174,20 +203,25 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _import_pydensecrf() -> object:
+def import_pydensecrf() -> ModuleType:
+    """The package's module.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         from pydensecrf import densecrf
     except ImportError as error:
         raise UserError(
-            f"the dense CRF needs the package pydensecrf2 ({error}). Install it: pip install pydensecrf2 (the package "
-            "called pydensecrf no longer builds)"
+            f"the dense CRF's backend pydensecrf needs the package pydensecrf2 ({error}). Install it: pip install "
+            "pydensecrf2 (the package called pydensecrf no longer builds), or use the backend lattice"
         ) from error
     return densecrf
 
 
 def _by_pydensecrf(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> np.ndarray:
     count, height, width = unary.shape
-    crf = _import_pydensecrf().DenseCRF2D(width, height, count)
+    crf = import_pydensecrf().DenseCRF2D(width, height, count)
     crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(count, -1)))
     crf.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
     crf.addPairwiseBilateral(
@@ -196,4 +230,20 @@ def _by_pydensecrf(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> n
     return np.array(crf.inference(config.iterations), dtype=np.float32).reshape(unary.shape)
 
 
-BACKENDS: dict[str, Callable[[np.ndarray, np.ndarray, CRFConfig], np.ndarray]] = {"pydensecrf": _by_pydensecrf}
+def _by_lattice(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> np.ndarray:
+    pixels = torch.tensor(image, device=config.device).permute(2, 0, 1)
+    position = spatial_features(*image.shape[:2], config.gaussian_sxy, pixels.device)
+    colour = bilateral_features(pixels, config.bilateral_sxy, config.bilateral_srgb)
+    kernels = [
+        NormalizedKernel(features, weight)
+        for features, weight in ((position, config.gaussian_compat), (colour, config.bilateral_compat))
+    ]
+    energies = torch.tensor(unary, device=config.device).flatten(1).T.contiguous()  # H*W n
+    marginals = mean_field(energies, kernels, config.iterations)
+    return marginals.T.reshape(unary.shape).cpu().numpy()
+
+
+BACKENDS: dict[str, Callable[[np.ndarray, np.ndarray, CRFConfig], np.ndarray]] = {
+    "pydensecrf": _by_pydensecrf,
+    "lattice": _by_lattice,
+}

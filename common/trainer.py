@@ -142,7 +142,8 @@ class Trainer:
             f"epochs {position.epoch} to {self._epochs() - 1}, {self.total_steps} steps in all, peak learning rate "
             f"{self.peak:.3g}"
         )
-        while not train.is_over(position):
+        is_open = position.step > 0 or not train.is_over(position)  # a signal may have come after the very last step
+        while is_open:
             epoch = position.epoch
             self._train_epoch(losses_of, after_step)
             if self.is_stopping():  # a finished epoch is closed by the resumed run
@@ -156,9 +157,10 @@ class Trainer:
                 if not after_epoch(epoch):
                     return self._leave()
                 position.epoch, position.step = epoch + 1, 0
-            if train.is_over(position) or train.saves_after(epoch):
+            is_open = not train.is_over(position)
+            if train.saves_after(epoch) or not is_open:
                 self.checkpoints.save_last(position)
-            if self.is_stopping() and not train.is_over(position):
+            if self.is_stopping() and is_open:
                 return self._leave()
         self.log.say(f"done: {position.total_steps} steps. {next_command}")
         self.log.close()
@@ -190,7 +192,7 @@ class Trainer:
     ) -> None:
         """The (rest of the) steps of the present epoch, until its end, a validation, the step limit or a signal."""
         train, position, epoch, steps = self.train, self.position, self.position.epoch, len(self.batches)
-        if self._validation_is_due():  # of a resumed run
+        if self._validation_is_due() or train.is_over(position):  # of a resumed run
             return
         self.batches.start_at(epoch, position.step)
         progress = ProgressLine(epoch, self._epochs(), steps, position.step, self.processes.is_main)

@@ -73,6 +73,12 @@ def dig_experiment(shapes: Path, diffusion_file: Path, tmp_path_factory: pytest.
     return write_experiment(path, shapes, "dig", diffusion={**TINY_OF["dig"]["diffusion"], "file": str(diffusion_file)})
 
 
+@pytest.fixture(scope="session")
+def toco_experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of ToCo's."""
+    return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny_toco.yaml", shapes, "toco")
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny networks are many times faster without a team of threads, the more so on a busy machine."""
@@ -101,6 +107,13 @@ def dig_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dig_experiment:
     """The scripts of DiG's classifier, called in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return Scripts(monkeypatch, dig_experiment, "dig")
+
+
+@pytest.fixture
+def toco_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toco_experiment: Path) -> Scripts:
+    """ToCo's training and its inference of seeds, called in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Scripts(monkeypatch, toco_experiment, "toco")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ from methods.cti import infer_trm, train_trm
 from methods.dig import infer_trm as infer_dig
 from methods.dig import train_trm as train_dig
 from methods.pcss import infer_pcss, train_pcss
+from methods.toco import infer_cam as infer_toco
+from methods.toco import train_toco
 
 TINY = {
     "model": {
@@ -49,9 +51,28 @@ TINY_OF = {  # sections that a method adds or replaces
         "diffusion": {"feature_timesteps": [0, 3]},
         "unet": {"dim": 8, "dim_mults": [1, 2]},
     },
+    "toco": {  # an epoch of 6 steps and 2 more; the segmentation counts from step 3, validation after 5 and 8
+        "views": {"crop_size": 32, "local_size": 16, "local_crops": 3, "scale": [0.75, 1.5]},
+        "model": {**TINY["model"], "drop_path": 0.0, "aux_layer": -2, "decoder_dim": 16, "proj_dim": 32},
+        "loss": {"seg_after": 2, "cam_scales": [1.0, 0.5]},
+        "optim": {"lr": 1e-3, "warmup_steps": 2},
+        "train": {
+            "image_list": "train",
+            "val_list": "val",
+            "max_steps": 8,
+            "batch_size": 4,
+            "print_freq": 1,
+            "eval_steps": 5,
+            "keep_steps": 4,
+            "save_steps": 3,
+            "val_size": 32,
+        },
+        "infer": {**TINY["infer"], "cam_size": 32, "segment": {"image_list": "val", "num_workers": 0}},
+    },
 }
 SCRIPTS_OF = {  # training, inference
     "cti": (train_trm, infer_trm), "pcss": (train_pcss, infer_pcss), "dig": (train_dig, infer_dig),
+    "toco": (train_toco, infer_toco),
 }  # fmt: skip
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 

@@ -13,9 +13,10 @@ from methods.cti.config import CTIConfig
 from methods.dig.config import DiGConfig
 from methods.dig.diffusion_config import DiffusionConfig
 from methods.pcss.config import PCSSConfig
+from methods.toco.config import ToCoConfig
 
 # By the first part of the YAML's name.
-CLASSES = {"cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig}
+CLASSES = {"cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig, "toco": ToCoConfig}
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 
 

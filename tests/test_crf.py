@@ -6,11 +6,13 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from common.crf import CRFConfig, CRFPool, crf_done, dense_crf, seed_crf
+from common.crf import CRFConfig, CRFPool, crf_backend, crf_done, dense_crf, seed_crf
 from common.errors import UserError
 from common.seeds import read_seed
 
@@ -29,10 +31,25 @@ def noisy_seed(height: int = 24, width: int = 32) -> dict[int, np.ndarray]:
     return {4: cam}
 
 
-def test_noise_is_removed_along_the_image() -> None:
+BOTH = pytest.mark.parametrize("backend", ["pydensecrf", "lattice"])
+
+
+def noisy_scene(height: int, width: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth image with noise and probabilities (count, H, W) of a network that is right more often than not."""
+    rng = np.random.default_rng(height)
+    coarse = rng.random((5, 6, 3), dtype=np.float32) * 255
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) + rng.normal(0, 4, (height, width, 3))
+    scores = rng.normal(0, 1, (height, width, count))
+    scores += 3 * cv2.resize(rng.normal(0, 1, (4, 5, count)), (width, height), interpolation=cv2.INTER_CUBIC)
+    probabilities = torch.from_numpy(scores).softmax(-1).permute(2, 0, 1).float().numpy()
+    return image.clip(0, 255).astype(np.uint8), np.ascontiguousarray(probabilities)
+
+
+@BOTH
+def test_noise_is_removed_along_the_image(backend: str) -> None:
     image, seed = two_halves(), noisy_seed()
     before = seed[4] > (1 - seed[4]) ** 2
-    refined = seed_crf(image, seed, 2)
+    refined = seed_crf(image, seed, 2, CRFConfig(backend))
     assert list(refined) == [0, 5] and refined[5].dtype == np.float32 and refined[5].shape == (24, 32)
     np.testing.assert_allclose(refined[0] + refined[5], 1, atol=1e-5)
     truth = np.arange(32) >= 16
@@ -45,15 +62,37 @@ def test_a_larger_alpha_leaves_less_background() -> None:
     assert background[0] > background[1] > background[2]
 
 
-def test_settings_are_used() -> None:
+@BOTH
+def test_settings_are_used(backend: str) -> None:
     image, probabilities = two_halves(), np.random.default_rng(0).random((3, 24, 32), dtype=np.float32)
-    default = dense_crf(image, probabilities)
-    assert (default == dense_crf(image, probabilities, CRFConfig())).all()
+    default = dense_crf(image, probabilities, CRFConfig(backend))
+    assert (default == dense_crf(image, probabilities, CRFConfig(backend))).all()
     for change in ({"iterations": 1}, {"gaussian_sxy": 1.0}, {"gaussian_compat": 1.0}, {"bilateral_sxy": 5.0},
                    {"bilateral_srgb": 200.0}, {"bilateral_compat": 1.0}):  # fmt: skip
-        assert np.abs(dense_crf(image, probabilities, CRFConfig(**change)) - default).max() > 1e-4, change
-    unconnected = dense_crf(image, probabilities, CRFConfig(gaussian_compat=0.0, bilateral_compat=0.0))
+        assert np.abs(dense_crf(image, probabilities, CRFConfig(backend, **change)) - default).max() > 1e-4, change
+    unconnected = dense_crf(image, probabilities, CRFConfig(backend, gaussian_compat=0.0, bilateral_compat=0.0))
     np.testing.assert_allclose(unconnected, probabilities / probabilities.sum(axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(60, 80), (61, 83)])
+@pytest.mark.parametrize("settings", [
+    {}, {"gaussian_sxy": 1.0, "gaussian_compat": 1.0, "bilateral_sxy": 121.0, "bilateral_srgb": 5.0,
+         "bilateral_compat": 4.0},
+], ids=["psa", "toco"])  # fmt: skip
+def test_the_backends_agree(size: tuple[int, int], settings: dict[str, float]) -> None:
+    image, probabilities = noisy_scene(*size, 21)
+    package, lattice = (
+        dense_crf(image, probabilities, CRFConfig(backend, **settings)) for backend in ("pydensecrf", "lattice")
+    )
+    assert lattice.dtype == np.float32 and lattice.shape == package.shape
+    assert (lattice.argmax(0) == package.argmax(0)).mean() > 0.999
+    assert (package.argmax(0) != probabilities.argmax(0)).mean() > 0.05  # it did change labels
+    np.testing.assert_allclose(lattice, package, atol=1e-4)
+
+
+@BOTH
+def test_only_one_label(backend: str) -> None:
+    assert (dense_crf(two_halves(), np.full((1, 24, 32), 0.3, np.float32), CRFConfig(backend)) == 1).all()
 
 
 def test_a_seed_of_no_class_is_background() -> None:
@@ -69,12 +108,28 @@ def test_maps_that_cannot_be_refined(probabilities: np.ndarray, words: str) -> N
         dense_crf(two_halves(), probabilities)
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_if_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, probabilities, asked = two_halves(), np.ones((2, 24, 32), np.float32), CRFConfig("pydensecrf")
+    assert crf_backend(CRFConfig()) == "pydensecrf" and crf_backend(CRFConfig("lattice")) == "lattice"
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     with pytest.raises(UserError, match="pip install pydensecrf2"):
-        dense_crf(two_halves(), np.ones((2, 24, 32), np.float32))
+        dense_crf(image, probabilities, asked)
     with pytest.raises(UserError, match="pip install pydensecrf2"):
-        CRFPool(2)
+        CRFPool(2, asked)
+    assert crf_backend(CRFConfig()) == "lattice"
+    probabilities = np.random.default_rng(0).random((2, 24, 32), dtype=np.float32)
+    assert (dense_crf(image, probabilities) == dense_crf(image, probabilities, CRFConfig("lattice"))).all()
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert crf_backend(CRFConfig(device="cuda")) == "lattice"
+    assert CRFPool(4, CRFConfig(device="cuda"))._pool is None  # one image fills the GPU
+    with pytest.raises(UserError, match="pydensecrf has no cuda version"):
+        crf_backend(CRFConfig("pydensecrf", device="cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="sees no CUDA device"):
+        dense_crf(two_halves(), np.ones((2, 24, 32), np.float32), CRFConfig(device="cuda"))
 
 
 def test_the_pool_writes_what_one_process_writes(tmp_path: Path) -> None:

@@ -80,6 +80,16 @@ def test_known_maps_are_not_computed_again(network: Network, images: Tensor) -> 
         assert torch.equal(maps, others) and not maps.requires_grad
 
 
+def test_image_and_mirror_image_are_one_batch_on_accelerators(network: Network, images: Tensor) -> None:
+    """But for the view whose maps are known."""
+    network, views = network.to("meta"), images.to("meta")
+    for first, batches in ((None, [4, 4, 4]), (network.cams(views), [2, 4, 4])):
+        network.seen.clear()
+        found = multi_scale_cams(network.cams, views, first=first)
+        assert [shape[0] for shape in network.seen] == batches
+        assert all(maps.shape == (2, 5, *SIZE) for maps in found)
+
+
 def test_maps_without_positive_values_are_zero(images: Tensor) -> None:
     """No division by zero."""
     for maps in multi_scale_cams(lambda views: 2 * (torch.full((len(views), 5, 5, 6), -3.0),), images):
