@@ -3,9 +3,10 @@
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -24,6 +25,12 @@ from common.runtime import Runtime, usable_workers
 from common.seeds import FORMATS, BackgroundWriter, Seed, write_seed
 from common.vit import SEED_MAPS
 
+# Maps images (b, 3, H, W), on the device, and their multi-hot labels (b, C), on the CPU, to one (n, H, W) for each
+# image: its n labelled classes in ascending order, values in [0, 1].
+MapsOf = Callable[[Tensor, Tensor], list[Tensor]]
+
+SCALES = Rule("one or more numbers above 0", lambda scales: bool(scales) and min(scales) > 0)
+
 
 @dataclass
 class InferConfig:
@@ -33,10 +40,7 @@ class InferConfig:
     eval_list: str = option(
         "train", "Images whose seeds are scored at the end, where there are masks for them; empty: none."
     )
-    scales: list[float] = option(
-        [1.0], "Image scales whose CAMs are summed.",
-        rule=Rule("one or more numbers above 0", lambda scales: bool(scales) and min(scales) > 0),
-    )  # fmt: skip
+    scales: list[float] = option([1.0], "Image scales whose CAMs are summed.", rule=SCALES)
     flip: bool = option(True, "Whether the mirror image's CAMs are added.")
     batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
     format: str = option("npy", "Seed files: npy as the papers' tools read it, or the compact npz.", choices=FORMATS)
@@ -45,6 +49,10 @@ class InferConfig:
         4, "Image-loader worker processes; also the processes of --crf.", flag="--num_workers", rule=at_least(0)
     )
     vis_limit: int = option(200, "Most pictures that --vis makes.")
+
+    def settings(self) -> dict[str, Any]:
+        """What the seeds of a network depend on; recorded with them, so that two inferences are not mixed."""
+        return {"scales": list(self.scales), "flip": self.flip, "format": self.format, "batch_size": self.batch_size}
 
 
 @dataclass
@@ -57,15 +65,28 @@ class ClassTokenInferConfig(InferConfig):
         choices=SEED_MAPS,
     )
 
+    def settings(self) -> dict[str, Any]:
+        """As `InferConfig.settings`."""
+        return {**super().settings(), "seed_map": self.seed_map}
+
+
+def view_maps(cams_of: Callable[[Tensor], Tensor], config: InferConfig) -> MapsOf:
+    """Seeds by `multi_view_cams` over the flips and scales of a configuration.
+
+    Args:
+        cams_of: maps images (b, 3, H, W) to foreground CAMs (b, C, h, w).
+    """
+    return functools.partial(multi_view_cams, cams_of, scales=config.scales, flip=config.flip)
+
 
 class _Images(Dataset):
     """``(index, image)`` of an image set, for lists of indices of one size."""
 
-    def __init__(self, images: ImageSet) -> None:
-        self.images = images
+    def __init__(self, images: ImageSet, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.images, self.transform = images, transform
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        return index, eval_transform(self.images.load_image(index))
+        return index, self.transform(self.images.load_image(index))
 
 
 def size_batches(images: ImageSet, batch_size: int) -> list[list[int]]:
@@ -82,73 +103,88 @@ def size_batches(images: ImageSet, batch_size: int) -> list[list[int]]:
     return [by_size[size][i : i + batch_size] for size in sizes for i in range(0, len(by_size[size]), batch_size)]
 
 
+def image_batches(
+    images: ImageSet,
+    batch_size: int,
+    num_workers: int,
+    runtime: Runtime,
+    is_done: Callable[[str], bool],
+    title: str,
+    transform: Callable[[Image.Image], Tensor] = eval_transform,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yields ``(indices, pixels (b, 3, H, W) on the device)`` for this process's share of an image set.
+
+    The batches are the same for any number of processes and after any restart, so that what is made of them is, too: a
+    batch is left out only when all of its images are done.
+
+    Args:
+        is_done: whether an image needs no work any more, by its id.
+        title: of the progress bar.
+        transform: maps a decoded RGB image to what the network takes, of the same size.
+    """
+    # Shared out first: the other processes may be writing already, and all must cut the same list.
+    batches = runtime.processes.shard(size_batches(images, batch_size))
+    batches = [batch for batch in batches if not all(is_done(images.ids[index]) for index in batch)]
+    workers = usable_workers(min(num_workers, len(batches)))
+    loader = DataLoader(
+        _Images(images, transform), batch_sampler=batches, num_workers=workers,
+        pin_memory=runtime.device.type == "cuda", generator=torch.Generator(), worker_init_fn=start_worker,
+    )  # fmt: skip
+    with tqdm(
+        total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True
+    ) as bar:
+        for indices, pixels in loader:
+            yield indices.tolist(), pixels.to(runtime.device, non_blocking=True)
+            bar.update(len(indices))
+
+
 def infer_seeds(
-    cams_of: Callable[[Tensor], Tensor],
+    maps_of: MapsOf,
     images: ImageSet,
     config: InferConfig,
     runtime: Runtime,
     is_done: Callable[[str], bool] = lambda image_id: False,
     title: str = "seeds",
 ) -> Iterator[tuple[int, Seed]]:
-    """Yields ``(index, seed)`` for this process's share of an image set.
+    """Yields ``(index, seed)`` for this process's share of an image set; see `image_batches`."""
+    for indices, pixels in image_batches(images, config.batch_size, config.num_workers, runtime, is_done, title):
+        labels = torch.from_numpy(images.labels[indices])
+        with runtime.autocast():
+            maps = maps_of(pixels, labels)
+        for index, cams, label in zip(indices, maps, labels, strict=True):
+            yield index, dict(zip(label.nonzero().flatten().tolist(), cams.float().cpu().numpy(), strict=True))
 
-    The batches are the same for any number of processes and after any restart, so the seeds are, too: a batch is left
-    out only when all of its images are done.
 
-    Args:
-        cams_of: maps images (b, 3, H, W) to foreground CAMs (b, C, h, w).
-        is_done: whether an image needs no seed any more.
+class StampedFolder:
+    """A folder of one file an image that one inference writes; refuses to mix two in it.
+
+    Its settings stand beside it, in ``<folder>.json``.
     """
-    # Shared out first: the other processes may be writing already, and all must cut the same list.
-    batches = runtime.processes.shard(size_batches(images, config.batch_size))
-    batches = [batch for batch in batches if not all(is_done(images.ids[index]) for index in batch)]
-    workers = usable_workers(min(config.num_workers, len(batches)))
-    loader = DataLoader(
-        _Images(images), batch_sampler=batches, num_workers=workers, pin_memory=runtime.device.type == "cuda",
-        generator=torch.Generator(),
-        worker_init_fn=start_worker,
-    )  # fmt: skip
-    with tqdm(
-        total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True
-    ) as bar:
-        for indices, pixels in loader:
-            labels = torch.from_numpy(images.labels[indices.numpy()])
-            with runtime.autocast():
-                cams = multi_view_cams(
-                    cams_of, pixels.to(runtime.device, non_blocking=True), labels, config.scales, config.flip
-                )
-            for index, maps, label in zip(indices.tolist(), cams, labels, strict=True):
-                yield index, dict(zip(label.nonzero().flatten().tolist(), maps.float().cpu().numpy(), strict=True))
-            bar.update(len(indices))
-
-
-class SeedFolder:
-    """Where one inference writes its seeds; knows which are done, and refuses to mix two inferences in one folder."""
 
     def __init__(
-        self, path: Path, settings: dict, config: InferConfig, runtime: Runtime, overwrite: bool = False
-    ) -> None:
+        self, path: Path, settings: dict[str, Any], suffixes: Sequence[str], runtime: Runtime, overwrite: bool,
+        content: str, elsewhere: str,
+    ) -> None:  # fmt: skip
         """Opens the folder.
 
         Args:
-            settings: what the seeds depend on (checkpoint, kind of map, scales, ...).
+            settings: what the files depend on (checkpoint, scales, ...), as plain containers.
+            suffixes: of the files that it holds, such as ``png``.
+            overwrite: whether files that are there are deleted.
+            content: what they are, and ``elsewhere`` how to write into another folder, both for the message.
 
         Raises:
-            UserError: it holds seeds of other settings and ``overwrite`` is not given.
+            UserError: it holds files of other settings and ``overwrite`` is not given.
         """
-        self.path, self.config = path, config
-        settings = {
-            **settings, "scales": list(config.scales), "flip": config.flip, "format": config.format,
-            "batch_size": config.batch_size, "precision": runtime.precision,
-        }  # fmt: skip
+        self.path = path
         stamp = path.parent / f"{path.name}.json"
         if runtime.processes.is_main:
-            there = [file for fmt in FORMATS for file in path.glob(f"*.{fmt}")]
+            there = [file for suffix in suffixes for file in path.glob(f"*.{suffix}")]
             same = stamp.is_file() and json.loads(stamp.read_text()) == settings
             if there and not same and not overwrite:
                 raise UserError(
-                    f"{path} holds seeds of another checkpoint or other settings (see {stamp}). Start anew with "
-                    "--overwrite, or write elsewhere with --dict_dir"
+                    f"{path} holds {content} of another checkpoint or other settings (see {stamp}). Start anew with "
+                    f"--overwrite, or write elsewhere with {elsewhere}"
                 )
             if overwrite:
                 for file in there:
@@ -157,18 +193,35 @@ class SeedFolder:
             write_json(stamp, settings)
         runtime.processes.barrier()
 
+
+class SeedFolder(StampedFolder):
+    """Where one inference writes its seeds; knows which are done."""
+
+    def __init__(
+        self, path: Path, settings: dict[str, Any], config: InferConfig, runtime: Runtime, overwrite: bool = False
+    ) -> None:
+        """Opens the folder.
+
+        Args:
+            settings: what the seeds depend on besides the configuration: the checkpoint.
+
+        Raises:
+            UserError: as `StampedFolder`.
+        """
+        self.format = config.format
+        settings = {**settings, **config.settings(), "precision": runtime.precision}
+        super().__init__(path, settings, FORMATS, runtime, overwrite, "seeds", "--dict_dir")
+
     def is_done(self, image_id: str) -> bool:
         """Whether the image's seed is there."""
-        return (self.path / f"{image_id}.{self.config.format}").is_file()
+        return (self.path / f"{image_id}.{self.format}").is_file()
 
     def write(self, image_id: str, seed: Seed) -> None:
         """Writes one seed."""
-        write_seed(self.path, image_id, seed, self.config.format)
+        write_seed(self.path, image_id, seed, self.format)
 
 
-def write_seeds(
-    cams_of: Callable[[Tensor], Tensor], images: ImageSet, config: InferConfig, runtime: Runtime, seeds: SeedFolder
-) -> int:
+def write_seeds(maps_of: MapsOf, images: ImageSet, config: InferConfig, runtime: Runtime, seeds: SeedFolder) -> int:
     """Writes the seeds of an image set that are not there yet.
 
     Returns:
@@ -176,7 +229,7 @@ def write_seeds(
     """
     written = 0
     with BackgroundWriter() as writer:
-        for index, seed in infer_seeds(cams_of, images, config, runtime, seeds.is_done):
+        for index, seed in infer_seeds(maps_of, images, config, runtime, seeds.is_done):
             writer.submit(functools.partial(seeds.write, images.ids[index], seed))
             written += 1
     return sum(runtime.processes.gather_objects(written))

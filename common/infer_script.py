@@ -3,25 +3,61 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from common.checkpoint import epoch_checkpoint
+from common.checkpoint import EPOCH_FILE, epoch_checkpoint
 from common.data.dataset import ImageSet
 from common.dist import stop_processes
-from common.infer import SeedFolder, write_seeds
+from common.infer import ClassTokenInferConfig, MapsOf, SeedFolder, view_maps, write_seeds
 from common.pretrained import load_checked, state_dict_in
 from common.scoring import report_seeds, score_folder, score_seeds, scored_images
-from common.script import start_inference, start_run
+from common.script import Setup, start_inference, start_run
 from common.seed_products import draw_seeds, refine_by_crf
 from common.vit import ViTBackbone
+
+
+def load_network(
+    setup: Setup,
+    images: ImageSet,
+    model: nn.Module,
+    needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
+    file: str = EPOCH_FILE,
+    unit: str = "epoch",
+) -> dict[str, Any]:
+    """Loads the checkpoint that the command line names, makes the run folder, and says what goes over which images.
+
+    Args:
+        model: is filled, and moved to the device in evaluation mode.
+        needed: picks from a checkpoint what this network has, where trainings save more.
+        file: the pattern of the checkpoints' names, and ``unit`` what their numbers count: see `epoch_checkpoint`.
+
+    Returns:
+        What identifies the weights, for the settings of the files that are made by them.
+    """
+    args, run, runtime = setup.args, setup.run, setup.runtime
+    checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo, file, unit)
+    coverage = load_checked(model, needed(state_dict_in(checkpoint)), str(checkpoint))
+    model.to(runtime.device).eval()
+    start_run(run, setup.config, setup.processes, keep_config=True)
+    if setup.processes.is_main:
+        print(f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}")
+    return {"checkpoint": str(checkpoint), "modified": checkpoint.stat().st_mtime_ns}
+
+
+def foreground_maps(model: ViTBackbone, config: ClassTokenInferConfig) -> MapsOf:
+    """Seeds of a network with class tokens: its `foreground_maps` over the views of the configuration."""
+    return view_maps(model.foreground_maps(config.seed_map), config)
 
 
 def run_inference(
     description: str,
     cls: type,
     default_exp: str,
-    build: Callable[[Any, int], ViTBackbone],
+    build: Callable[[Any, int], nn.Module],
     needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
+    maps_of: Callable[[Any, Any], MapsOf] = foreground_maps,
+    file: str = EPOCH_FILE,
+    unit: str = "epoch",
 ) -> None:
     """Goes in the order config, data, model; then seeds, CRF, pictures, score.
 
@@ -29,8 +65,9 @@ def run_inference(
         description: the script's docstring, for ``--help``.
         cls: the method's configuration.
         default_exp: the experiment without ``--exp``.
-        build: makes the network of a configuration for a number of classes; its ``foreground_maps`` makes the seeds.
-        needed: picks from a checkpoint what this network has, where trainings save more than seeds need.
+        build: makes the network of a configuration for a number of classes.
+        needed: see `load_network`, as ``file`` and ``unit``.
+        maps_of: gives what makes the seeds, for the network and the section ``infer``.
     """
     setup = start_inference(description, cls, default_exp)
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
@@ -43,23 +80,17 @@ def run_inference(
         images = scored_images(config.data, infer.eval_list or infer.image_list, config.eval)
 
     # Model
-    checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo)
     model = build(config, len(images.classes))
-    coverage = load_checked(model, needed(state_dict_in(checkpoint)), str(checkpoint))
-    model.to(runtime.device).eval()
-    cams_of = model.foreground_maps(infer.seed_map)
-    start_run(run, config, processes, keep_config=True)
-    if processes.is_main:
-        print(f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}")
+    weights = load_network(setup, images, model, needed, file, unit)
+    maps = maps_of(model, infer)
 
     if not args.dict:
-        report_seeds(score_seeds(cams_of, images, infer, config.eval, runtime), run, runtime)
+        report_seeds(score_seeds(maps, images, infer, config.eval, runtime), run, runtime)
         return stop_processes()
 
     # Seeds, and what is made of them
-    settings = {"checkpoint": str(checkpoint), "modified": checkpoint.stat().st_mtime_ns, "seed_map": infer.seed_map}
-    seeds = SeedFolder(run.path / args.dict_dir, settings, infer, runtime, args.overwrite)
-    written = write_seeds(cams_of, images, infer, runtime, seeds)
+    seeds = SeedFolder(run.path / args.dict_dir, weights, infer, runtime, args.overwrite)
+    written = write_seeds(maps, images, infer, runtime, seeds)
     if processes.is_main:
         print(f"{seeds.path}: {written} seeds written, {len(set(images.ids)) - written} were there")
     if args.crf:

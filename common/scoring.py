@@ -9,7 +9,7 @@ from common.checkpoint import Position
 from common.data.dataset import DataConfig, ImageSet
 from common.errors import UserError, preview
 from common.evaluate import EvalConfig, Evaluation, FilePredictions, MaskFiles, evaluate, summed
-from common.infer import InferConfig, infer_seeds
+from common.infer import InferConfig, MapsOf, infer_seeds, view_maps
 from common.metrics import SweepCounts
 from common.run import RunFolder, RunLog
 from common.runtime import Runtime
@@ -25,17 +25,37 @@ def scored_images(data: DataConfig, list_name: str, config: EvalConfig) -> Image
     """
     config.grid()
     images = ImageSet(data, list_name)
-    missing = [path for path in map(images.mask_path, images.ids) if not path.is_file()]
+    missing = _missing_masks(images)
     if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(images)} masks of list {list_name!r} are missing: {preview(missing, 3)}. "
-            f"Get them with: {images.layout.provided_by}; or score another list, or none"
-        )
+        raise _masks_needed(images, missing)
     return images
 
 
+def has_masks(images: ImageSet) -> bool:
+    """Whether predictions for the images can be scored.
+
+    Raises:
+        UserError: masks of only some of them are there.
+    """
+    missing = _missing_masks(images)
+    if missing and len(missing) < len(images):
+        raise _masks_needed(images, missing)
+    return not missing
+
+
+def _missing_masks(images: ImageSet) -> list[Path]:
+    return [path for path in map(images.mask_path, images.ids) if not path.is_file()]
+
+
+def _masks_needed(images: ImageSet, missing: list[Path]) -> UserError:
+    return UserError(
+        f"{len(missing)} of the {len(images)} masks of list {images.list_name!r} are missing: {preview(missing, 3)}. "
+        f"Get them with: {images.layout.provided_by}; or score another list, or none"
+    )
+
+
 def score_seeds(
-    cams_of: Callable[[Tensor], Tensor], images: ImageSet, infer: InferConfig, config: EvalConfig, runtime: Runtime
+    maps_of: MapsOf, images: ImageSet, infer: InferConfig, config: EvalConfig, runtime: Runtime
 ) -> Evaluation:
     """Scores the seeds of an image set without writing them; the work is shared by all processes.
 
@@ -44,7 +64,7 @@ def score_seeds(
     """
     counts = SweepCounts(len(images.classes) + 1, config.grid())
     masks = MaskFiles(images.config, images.list_name)
-    for index, seed in infer_seeds(cams_of, images, infer, runtime, title="scoring seeds"):
+    for index, seed in infer_seeds(maps_of, images, infer, runtime, title="scoring seeds"):
         try:
             counts.add(seed, masks(images.ids[index]))
         except UserError as error:
@@ -63,8 +83,8 @@ def validate(
     position: Position,
     epoch: int,
 ) -> float:
-    """Scores seeds, logs the result and returns the best mIoU in percent."""
-    result = score_seeds(cams_of, images, infer, config, runtime)
+    """Scores seeds by `multi_view_cams`, logs the result and returns the best mIoU in percent."""
+    result = score_seeds(view_maps(cams_of, infer), images, infer, config, runtime)
     values = {"mIoU": result.best.miou, "threshold": result.best.threshold, "mIoU_fixed": result.fixed.miou}
     log.numbers(
         position.total_steps, {f"val_{name}": value for name, value in values.items()}, kind="validation", epoch=epoch

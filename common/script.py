@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.config import config_path, load_config, parse_config, save_config, script_parser
+from common.config import config_path, leaves, load_config, parse_config, save_config, script_parser
 from common.dist import Processes, start_processes
 from common.errors import UserError
 from common.run import RunFolder
@@ -39,8 +39,21 @@ def start_training(description: str, cls: type, default_exp: str) -> Setup:
 
 
 def start_inference(description: str, cls: type, default_exp: str) -> Setup:
-    """The beginning of an inference script; as `start_training`."""
-    args, overrides = infer_arguments(description, cls, default_exp)
+    """The beginning of a script that makes seeds; as `start_training`."""
+    return _start(infer_arguments(description, cls, default_exp), cls)
+
+
+def start_segmentation(description: str, cls: type, default_exp: str, section: str = "infer") -> Setup:
+    """The beginning of a script that makes masks of a segmentation network; as `start_training`.
+
+    Args:
+        section: where the configuration has its `SegmentConfig`.
+    """
+    return _start(segment_arguments(description, cls, default_exp, section=section), cls)
+
+
+def _start(parsed: tuple[argparse.Namespace, list[str]], cls: type) -> Setup:
+    args, overrides = parsed
     processes = start_processes()
     config, run = open_inference_run(args, overrides, cls)
     return Setup(args, config, run, processes, Runtime(config.runtime, processes))
@@ -81,19 +94,8 @@ def open_training_run(args: argparse.Namespace, overrides: list[str], cls: type)
 def infer_arguments(
     description: str, cls: type, default_exp: str, argv: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, list[str]]:
-    """Parses an inference script's command line: ``(args, configuration overrides)``."""
-    of_training = {field.name for field in fields(cls)} - {"data", "model", "infer", "eval", "runtime"}
-    parser = script_parser(description, cls, unused=(*of_training, "runtime.num_workers"))
-    parser.add_argument("--name", required=True, help="name of the run, experiment/NAME/")
-    parser.add_argument(
-        "--exp", default="", help=f"experiment YAML; default: the run's own configuration, else {default_exp}"
-    )
-    parser.add_argument(
-        "--load_epo", type=int, help="epoch whose checkpoint is used; default: the best, else the last one"
-    )
-    parser.add_argument(
-        "--load_pretrained", type=Path, help="a checkpoint file from anywhere, used instead of the run's own"
-    )
+    """Parses the command line of a script that makes seeds: ``(args, configuration overrides)``."""
+    parser = _inference_parser(description, cls, default_exp, "infer")
     parser.add_argument("--dict", action="store_true", help="write seed files to the run's folder --dict_dir")
     parser.add_argument(
         "--dict_dir", default="dict", help="folder for the seeds inside the run folder (default: %(default)s)"
@@ -103,11 +105,51 @@ def infer_arguments(
         "--crf", action="store_true", help="with --dict: refine the seeds by dense CRF into crf/<alpha>/"
     )
     parser.add_argument("--overwrite", action="store_true", help="delete seeds of other settings in the folder")
-    parser.set_defaults(default_exp=default_exp)
     args, overrides = parse_config(parser, argv)
     if (args.vis or args.crf) and not args.dict:
         raise UserError("--vis and --crf work on seed files: add --dict")
     return args, overrides
+
+
+def segment_arguments(
+    description: str, cls: type, default_exp: str, argv: Sequence[str] | None = None, section: str = "infer"
+) -> tuple[argparse.Namespace, list[str]]:
+    """Parses the command line of a script that makes masks; ``section`` is that of `start_segmentation`."""
+    parser = _inference_parser(description, cls, default_exp, section)
+    parser.add_argument("--crf", action="store_true", help="also refine by dense CRF, into segs_crf/<list>/")
+    parser.add_argument("--overwrite", action="store_true", help="delete the masks in the list's folders")
+    pack = "pack the masks (with --crf the refined ones) for VOC's server"
+    parser.add_argument(
+        "--submission", action="store_const", const="comp6", help=f"{pack}, competition comp6: any training data"
+    )
+    parser.add_argument(
+        "--comp5", action="store_const", const="comp5", dest="submission", help=f"{pack}, comp5: trained on VOC alone"
+    )
+    return parse_config(parser, argv)
+
+
+def _inference_parser(description: str, cls: type, default_exp: str, section: str) -> argparse.ArgumentParser:
+    """Flags of every inference. A section within ``infer`` belongs to a script of its own."""
+    read, keys = ("data", "model", section, "eval", "runtime"), [leaf.key for leaf in leaves(cls())]
+    unused = [
+        key for key in keys
+        if not key.startswith(tuple(f"{name}." for name in read))
+        or (section == "infer" and key.startswith("infer.segment."))
+    ]  # fmt: skip
+    parser = script_parser(description, cls, unused=(*unused, "runtime.num_workers"))
+    parser.add_argument("--name", required=True, help="name of the run, experiment/NAME/")
+    parser.add_argument(
+        "--exp", default="", help=f"experiment YAML; default: the run's own configuration, else {default_exp}"
+    )
+    parser.add_argument(
+        "--load_epo", type=int,
+        help="epoch (iteration, where checkpoints are numbered so) that is used; default: the best, else the last one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--load_pretrained", type=Path, help="a checkpoint file from anywhere, used instead of the run's own"
+    )
+    parser.set_defaults(default_exp=default_exp)
+    return parser
 
 
 def open_inference_run(args: argparse.Namespace, overrides: list[str], cls: type) -> tuple[Any, RunFolder]:

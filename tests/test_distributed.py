@@ -124,6 +124,30 @@ DIG_FIXED = (
 )  # fmt: skip
 
 
+# The same for ToCo: groups of two images as on the authors' GPUs, one in each process; then one group over both.
+TOCO_FIXED = (
+    "train.max_steps=4", "optim.eps=1e-3", "loss.seg_after=1", "train.eval_steps=4", "runtime.num_workers=1",
+    "labels.high=0.6", "labels.low=0.4",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("group", [2, 0])
+def test_toco_is_shared_by_two_processes(toco_scripts: Scripts, group: int) -> None:
+    """Weights, teacher, optimiser, logged losses and validation; local crops are the same."""
+    fixed = (*TOCO_FIXED, f"loss.group={group}")
+    code, output, errors = toco_scripts.run("methods/toco/train_toco.py", "two", *fixed, launcher=TORCHRUN)
+    assert code == 0, errors
+    assert output.count("done: 4 steps") == 1 and "2 x cpu" in output
+    assert toco_scripts.train("one", *fixed) == 0
+    one, two = last("one"), last("two")
+    assert_equal_training(one, two)
+    for line, other in zip(metrics("one"), metrics("two"), strict=True):
+        assert line.keys() == other.keys()
+        for name in line.keys() - {"kind", "accuracy_cls", "accuracy_aux"}:
+            assert other[name] == pytest.approx(line[name], rel=2e-3, abs=1e-6), name
+    assert metrics("one")[3]["seg"] > 0
+
+
 def test_dig_is_shared_by_two_processes(dig_scripts: Scripts) -> None:
     """Both denoise with the noise of the whole batch: weights, optimiser, logged losses."""
     code, output, errors = dig_scripts.run("methods/dig/train_trm.py", "two", *DIG_FIXED, launcher=TORCHRUN)

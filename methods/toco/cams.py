@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.config import at_least, option, section
 from common.infer import SCALES, InferConfig, MapsOf
-from common.segment import SegmentConfig, SegmentViews, segment_logits
+from common.segment import SegmentConfig, SegmentViews, resized, segment_logits
 from methods.toco.model import ToCo
 
 EPSILON = 1e-5
@@ -78,12 +77,12 @@ def multi_scale_cams(
     height, width = images.shape[-2:]
     totals = [0.0, 0.0]
     for scale in (1.0, *(scale for scale in scales if scale != 1.0)):
-        view = images if scale == 1.0 else _resized(images, (int(scale * height), int(scale * width)))
+        view = images if scale == 1.0 else resized(images, (int(scale * height), int(scale * width)))
         plain, mirrored = _of_view(cams_of, view, first if scale == 1.0 else None, flip)
         for kind, maps in enumerate(plain):
-            best = _resized(maps.float(), (height, width))
+            best = resized(maps.float(), (height, width))
             if mirrored is not None:
-                best = torch.maximum(best, _resized(mirrored[kind].float(), (height, width)).flip(-1))
+                best = torch.maximum(best, resized(mirrored[kind].float(), (height, width)).flip(-1))
             totals[kind] = totals[kind] + best.relu()
     return tuple(_normalised(total) for total in totals)
 
@@ -98,10 +97,6 @@ def _of_view(
         return known or cams_of(view), cams_of(view.flip(-1))
     halves = (maps.chunk(2) for maps in cams_of(torch.cat([view, view.flip(-1)])))
     return tuple(zip(*halves, strict=True))
-
-
-def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def _normalised(maps: Tensor) -> Tensor:
@@ -125,9 +120,9 @@ def _cam_maps(
 ) -> list[Tensor]:
     """(Auxiliary) CAMs of squares of ``cam_size``, at the images' size (reference: infer_cam.py)."""
     size, side = images.shape[-2:], config.cam_size
-    views = _resized(images, (side, side)) if side else images
+    views = resized(images, (side, side)) if side else images
     cams = multi_scale_cams(cams_of, views, config.scales, flip=config.flip)[SEED_MAPS.index(config.seed_map)]
-    return _labelled(_resized(cams, size), labels)
+    return _labelled(resized(cams, size), labels)
 
 
 @torch.inference_mode()

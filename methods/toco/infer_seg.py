@@ -51,8 +51,8 @@ def main() -> None:
         print(f"not scored: no masks of {images.list_name!r}, such as {images.mask_path(images.ids[0])}")
     if args.submission and processes.is_main:
         masks, files = folders.final.path, dict(zip(images.ids, images.images, strict=True))
-        archive = run.path / f"{args.comp}_{masks.name}.tar"
-        write_submission(masks, files, archive, args.comp)
+        archive = run.path / f"{args.submission}_{masks.name}.tar"
+        write_submission(masks, files, archive, args.submission)
         print(f"{archive}: {len(files)} masks for VOC's server")
     stop_processes()
 
