@@ -1,4 +1,4 @@
-"""Dense CRF over an image's own classes, and the pool of processes that refines a folder of seeds with it.
+"""Dense CRF over an image's own classes, and the files that it makes of a folder of seeds.
 
 The fully connected CRF of Kraehenbuehl and Koltun (NIPS 2011), by the package pydensecrf2 or by this project's lattice
 (common/crf_lattice.py), which needs no extension and runs on GPUs; labels are equal. A further backend is a function
@@ -6,17 +6,11 @@ The fully connected CRF of Kraehenbuehl and Koltun (NIPS 2011), by the package p
 """
 
 import importlib.util
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import cv2
 import numpy as np
 import torch
 
@@ -25,6 +19,7 @@ from common.crf_lattice import NormalizedKernel, mean_field
 from common.data.dataset import read_image
 from common.errors import UserError
 from common.lattice import bilateral_features, spatial_features
+from common.pool import WorkerPool
 from common.seeds import Seed, write_seed
 
 SMALLEST_PROBABILITY = 1e-5  # seeds hold exact zeros
@@ -131,76 +126,15 @@ def refine_to_files(
         write_seed(crf_folder(folder, alpha), image_id, seed_crf(image, seed, alpha, config))
 
 
-class CRFPool:
-    """Refines seeds in processes of one thread each, while the caller goes on making them.
+def crf_pool(num_workers: int, config: CRFConfig | None = None) -> WorkerPool:
+    """Processes for CRFs of images; none where they are computed on a GPU, which one image fills.
 
-        with CRFPool(num_workers) as pool:
-            for ...:
-                pool.submit(image_path, image_id, seed, alphas, run.path / "crf")
-
-    `submit` waits while two jobs a process are pending, which bounds the memory. The first error is raised by the next
-    `submit` or at the end of the ``with`` block.
+    Raises:
+        UserError: as `crf_backend`.
     """
-
-    def __init__(self, num_workers: int, config: CRFConfig | None = None) -> None:
-        """Starts the processes; 0 works in the calling one, and so does a GPU, which one image fills.
-
-        Raises:
-            UserError: as `crf_backend`.
-        """
-        self.config = config or CRFConfig()
-        crf_backend(self.config)
-        if self.config.device != "cpu":
-            num_workers = 0
-        self._error: BaseException | None = None
-        self._free = threading.BoundedSemaphore(max(2 * num_workers, 1))
-        # Spawned, not forked: the caller may hold CUDA and threads, which do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(num_workers, context, initializer=_one_thread) if num_workers else None
-
-    def __enter__(self) -> "CRFPool":
-        return self
-
-    def submit(self, image_path: Path, image_id: str, seed: Seed, alphas: Sequence[int], folder: Path) -> None:
-        """Queues one image; see `refine_to_files`."""
-        if self._pool is None:
-            refine_to_files(image_path, image_id, seed, alphas, folder, self.config)
-            return
-        self._free.acquire()
-        self._raise_error()
-        try:
-            job = self._pool.submit(refine_to_files, image_path, image_id, seed, alphas, folder, self.config)
-        except BrokenProcessPool as error:
-            raise _died() from error
-        job.add_done_callback(self._finish)
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=error is not None)
-        if error is None:
-            self._raise_error()
-
-    def _finish(self, job: Future) -> None:
-        if not job.cancelled() and self._error is None:
-            self._error = job.exception()
-        self._free.release()
-
-    def _raise_error(self) -> None:
-        if isinstance(self._error, BrokenProcessPool):
-            raise _died() from self._error
-        if self._error is not None:
-            raise self._error
-
-
-def _died() -> UserError:
-    return UserError("a CRF process died; mostly for lack of memory: use fewer. The files written are whole.")
-
-
-def _one_thread() -> None:
-    """The processes are the parallelism."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    config = config or CRFConfig()
+    crf_backend(config)
+    return WorkerPool(num_workers if config.device == "cpu" else 0, "CRF")
 
 
 def import_pydensecrf() -> ModuleType:

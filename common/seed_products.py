@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.crf import CRFPool, crf_done
+from common.crf import crf_done, crf_pool, refine_to_files
 from common.data.dataset import ImageSet
 from common.dist import Processes
 from common.infer import InferConfig
@@ -32,12 +32,13 @@ def refine_by_crf(images: ImageSet, seeds: Path, folder: Path, config: InferConf
     Refined files that are newer than their seed are kept, so that an interrupted run goes on where it stopped.
     """
     share = processes.shard(list({image_id: index for index, image_id in enumerate(images.ids)}.values()))
-    with CRFPool(usable_workers(config.num_workers)) as pool:
+    with crf_pool(usable_workers(config.num_workers)) as pool:
         for index in tqdm(share, desc="dense CRF", disable=not processes.is_main, leave=False):
             image_id = images.ids[index]
             path = seed_path(seeds, image_id)
             if not crf_done(folder, config.crf_alphas, image_id, path):
-                pool.submit(images.images[index], image_id, read_seed(path), config.crf_alphas, folder)
+                alphas = config.crf_alphas
+                pool.submit(refine_to_files, images.images[index], image_id, read_seed(path), alphas, folder)
     processes.barrier()
     if processes.is_main:
         print(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.crf import CRFConfig, CRFPool, crf_backend, crf_done, dense_crf, seed_crf
+from common.crf import CRFConfig, crf_backend, crf_done, crf_pool, dense_crf, refine_to_files, seed_crf
 from common.errors import UserError
 from common.seeds import read_seed
 
@@ -115,7 +115,7 @@ def test_a_missing_package_is_named_if_it_was_asked_for(monkeypatch: pytest.Monk
     with pytest.raises(UserError, match="pip install pydensecrf2"):
         dense_crf(image, probabilities, asked)
     with pytest.raises(UserError, match="pip install pydensecrf2"):
-        CRFPool(2, asked)
+        crf_pool(2, asked)
     assert crf_backend(CRFConfig()) == "lattice"
     probabilities = np.random.default_rng(0).random((2, 24, 32), dtype=np.float32)
     assert (dense_crf(image, probabilities) == dense_crf(image, probabilities, CRFConfig("lattice"))).all()
@@ -124,7 +124,7 @@ def test_a_missing_package_is_named_if_it_was_asked_for(monkeypatch: pytest.Monk
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert crf_backend(CRFConfig(device="cuda")) == "lattice"
-    assert CRFPool(4, CRFConfig(device="cuda"))._pool is None  # one image fills the GPU
+    assert crf_pool(4, CRFConfig(device="cuda"))._pool is None  # one image fills the GPU
     with pytest.raises(UserError, match="pydensecrf has no cuda version"):
         crf_backend(CRFConfig("pydensecrf", device="cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -135,10 +135,12 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_pool_writes_what_one_process_writes(tmp_path: Path) -> None:
     Image.fromarray(two_halves()).save(tmp_path / "image.png")
     for workers in (0, 2):
-        with CRFPool(workers) as pool:
+        with crf_pool(workers) as pool:
             for index in range(6):
                 seed = noisy_seed() if index else {}
-                pool.submit(tmp_path / "image.png", f"id{index}", seed, [6, 24], tmp_path / f"crf{workers}")
+                pool.submit(
+                    refine_to_files, tmp_path / "image.png", f"id{index}", seed, [6, 24], tmp_path / f"crf{workers}"
+                )
                 assert pool._pool is None or len(pool._pool._pending_work_items) <= 4
     for folder in ("06", "24"):
         for index in range(6):
@@ -150,16 +152,16 @@ def test_the_pool_writes_what_one_process_writes(tmp_path: Path) -> None:
 
 def test_an_error_in_a_process_reaches_the_caller(tmp_path: Path) -> None:
     (tmp_path / "image.jpg").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"image\.jpg cannot be decoded"), CRFPool(1) as pool:
-        pool.submit(tmp_path / "image.jpg", "a", noisy_seed(), [6], tmp_path)
+    with pytest.raises(UserError, match=r"image\.jpg cannot be decoded"), crf_pool(1) as pool:
+        pool.submit(refine_to_files, tmp_path / "image.jpg", "a", noisy_seed(), [6], tmp_path)
 
 
 def test_a_killed_process_is_reported(tmp_path: Path) -> None:
     Image.fromarray(two_halves()).save(tmp_path / "image.png")
-    with pytest.raises(UserError, match="CRF process died"), CRFPool(1) as pool:
-        pool.submit(tmp_path / "image.png", "a", noisy_seed(), [6], tmp_path)
+    with pytest.raises(UserError, match="CRF process died"), crf_pool(1) as pool:
+        pool.submit(refine_to_files, tmp_path / "image.png", "a", noisy_seed(), [6], tmp_path)
         while not crf_done(tmp_path, [6], "a"):
             time.sleep(0.05)
         os.kill(next(iter(pool._pool._processes)), signal.SIGKILL)
         while True:
-            pool.submit(tmp_path / "image.png", "b", noisy_seed(), [6], tmp_path)
+            pool.submit(refine_to_files, tmp_path / "image.png", "b", noisy_seed(), [6], tmp_path)
