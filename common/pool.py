@@ -35,8 +35,9 @@ class WorkerPool:
         self.title = title
         self._error: BaseException | None = None
         self._free = threading.BoundedSemaphore(num_workers + WAITING)
-        # Spawned, not forked: the caller may hold CUDA and threads, which do not survive a fork.
-        context = multiprocessing.get_context("spawn")
+        # Not forked from the caller, which may hold CUDA and threads; the fork server imports once for all processes.
+        has_server = "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if has_server else "spawn")
         self._pool = ProcessPoolExecutor(num_workers, context, initializer=_one_thread) if num_workers else None
 
     def __enter__(self) -> "WorkerPool":
