@@ -144,9 +144,13 @@ def _origin(point: str, result: Evaluation) -> str:
     """How the threshold of a point was chosen."""
     if point == "fixed":
         return "fixed beforehand"
-    first, last = result.config.reference_range if point == "reference_range" else result.thresholds[[0, -1]]
-    title = "the reference's range" if point == "reference_range" else "best of"
-    return f"{title} {first:.2f} to {last:.2f}, tuned on list {result.list_name}"
+    first, last = result.thresholds[[0, -1]] if point == "best" else result.config.reference_range
+    titles = {
+        "best": "best of",
+        "reference_range": "the reference's range",
+        "early_stop": "the reference's early stop in",
+    }
+    return f"{titles[point]} {first:.2f} to {last:.2f}, tuned on list {result.list_name}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -217,7 +217,8 @@ class Trainer:
             position.step += 1
             position.total_steps += 1
             progress.advance()
-            if position.total_steps % train.print_freq == 0 or position.step == steps:
+            is_last = position.step == steps or train.is_over(position)
+            if position.total_steps % train.print_freq == 0 or is_last:
                 values = self.watch.averages(self.processes)
                 timing = {"lr": self.optimizer.param_groups[0]["lr"], "seconds_per_step": progress.seconds_per_step()}
                 self.log.numbers(position.total_steps, {**values, **timing}, kind="train", epoch=epoch)

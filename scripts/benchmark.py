@@ -136,7 +136,8 @@ def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
 def run_train(args: argparse.Namespace) -> int:
     """Forward, losses and backward of one step, against forward and backward of the plain passes it needs.
 
-    A method that needs other networks besides the ViT gives their plain work as ``extra_plain_train_work``.
+    A method that needs other networks besides the ViT gives their plain work as ``extra_plain_train_work``, and what of
+    a step is worth a row of its own as ``train_parts``.
     """
     runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
     plain = _plain_vit(method.PLAIN_TOKENS, (224, 224), args, runtime).train()
@@ -157,6 +158,8 @@ def run_train(args: argparse.Namespace) -> int:
     first, (network, loss) = next(iter(steps.items()))
     optimizer = adamw(network, OptimConfig(), args.batch)
     works[f"{first}, with AdamW"] = functools.partial(_train_step, network, loss, runtime, optimizer)
+    if hasattr(method, "train_parts"):
+        works |= method.train_parts(args.batch, runtime)
     _compare(run_plain, method.TRAIN_PASSES, works, args.batch, args, runtime)
     return 0
 

@@ -1,6 +1,7 @@
-"""scripts/demo.sh and its table, cheaply: the demo itself takes minutes (bash scripts/demo.sh)."""
+"""scripts/demo.sh, scripts/demo_dig.sh and their tables, cheaply: the demos themselves take minutes."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.config import config_path, load_config
 from common.data.masks import write_mask
 from common.errors import UserError
 from common.files import ROOT
 from common.seeds import write_seed
+from methods.dig.config import DiGConfig
+from methods.dig.diffusion_config import DiffusionConfig
 from tests.datasets import call, write_image, write_lines
 
 SHELL = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]
@@ -46,13 +50,18 @@ DEMO_STEPS = (
     "scripts/make_shapes.py", "methods/{method}/{train}", "methods/{method}/{infer}", "evaluation.py", "evaluation.py",
     "evaluation.py", "scripts/show_seeds.py", "scripts/seed_table.py",
 )  # fmt: skip
+SCORED = ("methods/dig/infer_trm.py", "evaluation.py", "evaluation.py", "evaluation.py")
+DIG_STEPS = (
+    "scripts/make_shapes.py", "methods/dig/train_diffusion.py", "methods/dig/train_trm.py", "methods/dig/train_trm.py",
+    *SCORED, *SCORED, "scripts/show_seeds.py", "scripts/seed_table.py", "scripts/seed_table.py",
+)  # fmt: skip
 SCRIPTS = {"cti": ("train_trm.py", "infer_trm.py"), "pcss": ("train_pcss.py", "infer_pcss.py")}
 
 
 @pytest.mark.parametrize("method", SCRIPTS)
 def test_the_demo_calls_scripts_that_are_there(tmp_path: Path, method: str) -> None:
     train, infer = SCRIPTS[method]
-    done, called = run_demo(tmp_path, "0", method)
+    done, called = run_demo(tmp_path, "0", "demo.sh", method)
     assert done == 0
     assert called == [step.format(method=method, train=train, infer=infer) for step in DEMO_STEPS]
     assert all((ROOT / script).is_file() for script in called)
@@ -60,20 +69,45 @@ def test_the_demo_calls_scripts_that_are_there(tmp_path: Path, method: str) -> N
 
 
 def test_an_unknown_demo_names_those_there_are(tmp_path: Path) -> None:
-    assert run_demo(tmp_path, "0", "nothing") == (2, [])
+    assert run_demo(tmp_path, "0", "demo.sh", "nothing") == (2, [])
 
 
-def run_demo(folder: Path, fails: str, *arguments: str) -> tuple[int, list[str]]:
-    """The demo's exit code and the scripts it calls, with a python that only says so, and fails where ``fails``."""
+def test_the_demo_of_dig_calls_scripts_that_are_there(tmp_path: Path) -> None:
+    assert run_demo(tmp_path, "0", "demo_dig.sh") == (0, list(DIG_STEPS))
+    assert all((ROOT / script).is_file() for script in DIG_STEPS)
+
+
+@pytest.mark.parametrize(
+    ("fails", "calls"),
+    [("'diffusion' in sys.argv[1]", 2), ("'--W' in sys.argv", 4), ("'--margin' in sys.argv", len(DIG_STEPS))],
+)
+def test_a_failing_step_ends_the_demo_of_dig(tmp_path: Path, fails: str, calls: int) -> None:
+    """The diffusion model, the run without one, and at last a margin that is too small."""
+    assert run_demo(tmp_path, fails, "demo_dig.sh") == (1, list(DIG_STEPS[:calls]))
+
+
+def test_the_demo_of_dig_uses_the_diffusion_model_that_it_trains() -> None:
+    """The last milestone, of a network and for images of the same size."""
+    trained = load_config(DiffusionConfig, config_path("diffusion_dig_demo"))
+    guided = load_config(DiGConfig, config_path("dig_demo"))
+    last = math.ceil(trained.train.max_steps / trained.train.save_every)
+    assert guided.diffusion.file == f"experiment/dig_demo_diffusion/ckpt/model-{last}.pt"
+    assert (guided.unet, guided.model.img_size) == (trained.unet, trained.views.size)
+    assert guided.data.root == trained.data.root
+    assert min(guided.loss.weights) > 0 and guided.loss.cam_start_epoch < guided.train.epochs  # all five losses
+
+
+def run_demo(folder: Path, fails: str, script: str, *arguments: str) -> tuple[int, list[str]]:
+    """A demo's exit code and the scripts it calls, with a python that only says so, and fails where ``fails``."""
     (folder / "scripts").mkdir()
-    (folder / "scripts" / "demo.sh").write_text((ROOT / "scripts" / "demo.sh").read_text())
+    (folder / "scripts" / script).write_text((ROOT / "scripts" / script).read_text())
     (folder / "scripts" / "setup.sh").write_text("exit 0\n")
     (folder / ".venv" / "bin").mkdir(parents=True)
     python = folder / ".venv" / "bin" / "python"
     said = f"import sys\nprint('called', sys.argv[1], file=open('called.txt', 'a'))\nsys.exit({fails})\n"
     python.write_text(f"#!{sys.executable}\n{said}")
     python.chmod(0o755)
-    command = ["bash", "scripts/demo.sh", *arguments]
+    command = ["bash", f"scripts/{script}", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     called = folder / "called.txt"
     return done.returncode, [line.split()[1] for line in called.read_text().splitlines()] if called.is_file() else []
@@ -131,6 +165,6 @@ def test_contact_sheet(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_a_failing_step_ends_the_demo(tmp_path: Path) -> None:
     """Nothing after it runs."""
-    done, called = run_demo(tmp_path, "'train' in sys.argv[1]")
+    done, called = run_demo(tmp_path, "'train' in sys.argv[1]", "demo.sh")
     assert done == 1
     assert called == ["scripts/make_shapes.py", "methods/cti/train_trm.py"]

@@ -18,6 +18,9 @@ from common.data.classes import COCO14
 from common.data.labels import write_labels
 from common.data.masks import write_mask
 from common.files import ROOT
+from methods.dig.diffusion import GaussianDiffusion
+from methods.dig.diffusion_files import save_diffusion
+from methods.dig.unet import UNet, UNetConfig
 from tests.datasets import make_voc, write_image, write_lines
 
 # A configuration that trains the literal 60 epochs of the README in seconds.
@@ -32,12 +35,26 @@ runtime: {{num_workers: 0}}
 """
 CTI = "loss: {swap_idx: 0, n_layers: 2, memory_size: 2}"
 PCSS = "loss: {mpc_idx: 0}\nfim: {images_per_class: 1, block: 8, interval: 30}"
+DIG = """
+loss: {cam_start_epoch: 0}
+diffusion: {file: pretrained/model-140-pascal.pt}
+unet: {dim: 8, dim_mults: [1, 2]}
+"""
+DIFFUSION = """
+data: {dataset: voc12, root: data/VOC2012}
+views: {size: 16}
+unet: {dim: 8, dim_mults: [1, 2]}
+train: {image_list: train, max_steps: 1, batch_size: 4}
+sampling: {images: 1, steps: 1}
+runtime: {num_workers: 0}
+"""
 COCO_IDS = [f"{number:012d}" for number in (9, 25, 30, 34, 42)]
 
 # Commands that need the network, or are a test run themselves: what exercises them, and a text that it must contain.
 ELSEWHERE = {
     "bash scripts/demo.sh": ("tests/test_demo.py", "demo.sh"),
     "bash scripts/demo.sh pcss": ("tests/test_demo.py", '"pcss"'),
+    "bash scripts/demo_dig.sh": ("tests/test_demo.py", "demo_dig.sh"),
     "bash scripts/test.sh": (".ci/run", "scripts/test.sh"),
     "python scripts/prepare_data.py voc": ("tests/test_prepare_data.py", '"voc"'),
     "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
@@ -66,6 +83,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "cti_cvpr24").write_text(TINY.format(**VOC, method=CTI, epochs=60, last=59))
     (folder / "cti_coco_cvpr24").write_text(TINY.format(**COCO, method=CTI, epochs=2, last=1))
     (folder / "pcss_eccv24").write_text(TINY.format(**VOC, method=PCSS, epochs=60, last=59))
+    (folder / "dig_eccv24").write_text(TINY.format(**VOC, method=DIG, epochs=2, last=1))
+    (folder / "diffusion_dig_voc").write_text(DIFFUSION)
+    save_diffusion(folder / "pretrained" / "model-140-pascal.pt", GaussianDiffusion(UNet(UNetConfig(8, [1, 2]))), 7)
     make_voc(folder / "data" / "VOC2012")
     make_coco(folder / "data" / "COCO2014")
     make_own(folder / "my_set")
@@ -98,7 +118,7 @@ def make_own(root: Path) -> None:
 
 def run_here(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Runs a script's ``main`` in this process, which spares its imports; its exit code."""
-    name = Path(script).stem
+    name = script.removesuffix(".py").replace("/", ".")  # methods have scripts of one name
     if name not in sys.modules:  # where worker processes look for it
         spec = importlib.util.spec_from_file_location(name, ROOT / script)
         sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -138,6 +158,8 @@ def test_command(command: str, workplace: Path, monkeypatch: pytest.MonkeyPatch)
     program, *words = shlex.split(command)
     if "69.5_pascal.pth" in words:
         shutil.copy("experiment/exp/ckpt/059net_trm.pth", "69.5_pascal.pth")
+    if "diffusion.file=experiment/ddpm/ckpt/model-140.pt" in words:
+        shutil.copy("experiment/ddpm/ckpt/model-1.pt", "experiment/ddpm/ckpt/model-140.pt")
     if program == "torchrun":
         Path("cti_cvpr24").write_text(TINY.format(**VOC, method=CTI, epochs=2, last=1))
         assert run_torchrun(words) == 0
@@ -152,9 +174,12 @@ def test_what_the_commands_left(workplace: Path) -> None:
     assert len(list((runs / "exp" / "crf" / "06").glob("*.npy"))) == 6
     assert len(list((runs / "exp" / "vis").glob("*.png"))) == 6
     assert (runs / "two" / "ckpt" / "001net_trm.pth").is_file()
-    for name, count in (("exp", 6), ("released", 6), ("pcss", 6), ("coco", 4), ("mine", 4)):
+    for name, count in (("exp", 6), ("released", 6), ("pcss", 6), ("dig", 6), ("coco", 4), ("mine", 4)):
         assert len(list((runs / name / "dict").glob("*.npy"))) == count, name
     assert (runs / "coco" / "eval_cam.json").is_file()
+    for name, source in (("dig", "pretrained/model-140-pascal.pt (step 7"), ("own", "model-140.pt (step 1")):
+        assert source in (runs / name / "log.txt").read_text()
+    assert "diffusion model: none" in (runs / "plain" / "log.txt").read_text()
 
 
 def test_commands_and_links_of_the_other_pages_lead_somewhere() -> None:

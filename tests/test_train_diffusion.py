@@ -97,6 +97,7 @@ def test_a_run_writes_checkpoints_milestones_previews_and_the_loss_curve(whole: 
     log = (run / "log.txt").read_text()
     assert "24 images, no labels, 6 steps an epoch" in log and "epochs 0 to 1, 8 steps in all" in log
     assert "diffusion.file=experiment/whole/ckpt/model-2.pt unet.dim=8" in log
+    assert "--name NAME --exp dig_eccv24 data.root=" in log
     assert [(line["step"], line["lr"]) for line in whole.metrics] == [(step, 1e-3) for step in (4, 6, 8)]
     assert all(0 < line["total"] < 2 for line in whole.metrics)
 
@@ -202,7 +203,8 @@ def test_noise_does_not_depend_on_the_number_of_processes() -> None:
 
     def draw(rank: int, world: int) -> tuple[torch.Tensor, torch.Tensor]:
         images = torch.zeros(4 // world, 3, 5, 5)
-        return draw_noise(Batch([images], images, 0, torch.Generator().manual_seed(7)), Processes(rank, rank, world))
+        batch = Batch([images], images, 0, 0, True, torch.Generator().manual_seed(7))
+        return draw_noise(batch, Processes(rank, rank, world))
 
     state = torch.get_rng_state()
     t, noise = draw(0, 1)

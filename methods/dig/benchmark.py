@@ -45,6 +45,13 @@ def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Call
     }
 
 
+def train_parts(batch: int, runtime: Runtime) -> dict[str, Callable[[], object]]:
+    """What is also timed alone: the frozen U-Net's part of a train step with all losses."""
+    images, _ = random_batch(batch, runtime)
+    guide = _guide(runtime)
+    return {"of which the U-Net": lambda: guide(images, LATE, torch.Generator().manual_seed(0))}
+
+
 def plain_train_inputs(batch: int, runtime: Runtime) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Images and labels of the plain ViT's passes: one for the images, one for the denoised images."""
     return [random_batch(batch, runtime)] * 2
@@ -90,6 +97,7 @@ def _training_network(runtime: Runtime) -> DiG:
     return DiG(ViTConfig(), CLASSES).to(runtime.device)
 
 
+@functools.lru_cache(maxsize=1)
 def _guide(runtime: Runtime) -> Guide:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "random.pt"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from common.data.transforms import MEAN, STD
 from common.errors import UserError
@@ -160,18 +161,20 @@ class GaussianDiffusion(nn.Module):
         return torch.linspace(-1, self.timesteps - 1, steps + 1).int().flip(0).tolist()
 
     @torch.no_grad()
-    def sample(self, noise: Tensor, steps: int = 150) -> Tensor:
+    def sample(self, noise: Tensor, steps: int = 150, title: str = "") -> Tensor:
         """Images made from noise by deterministic DDIM (eta 0), x0 clipped to [-1, 1] in every step.
 
         Args:
             noise: where to start, standard normal (B, 3, H, W).
             steps: of the sampler.
+            title: of a progress bar; none without.
 
         Returns:
             (B, 3, H, W) in [0, 1].
         """
         x, visited = noise, self.ddim_timesteps(steps)
-        for now, after in itertools.pairwise(visited):
+        pairs = list(itertools.pairwise(visited))
+        for now, after in tqdm(pairs, title, disable=not title, leave=False, dynamic_ncols=True):
             t = torch.full((len(x),), now, device=x.device)
             x0 = self.x0_from_v(x, t, self.model(x, t)).clamp(-1, 1)
             x = self.q_sample(x0, torch.full_like(t, after), self.noise_from_x0(x, t, x0)) if after >= 0 else x0

@@ -13,6 +13,7 @@ diffusion.file, and a picture previews/STEP.png of images made from noise.
 
 import json
 import math
+import shlex
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from common.checkpoint import Position
+from common.config import config_path, leaves, load_config
 from common.data.dataset import ImageSet
 from common.data.loader import shared_generator
 from common.data.transforms import SeparateViews, short_side, square_view
@@ -30,11 +32,12 @@ from common.runtime import usable_workers
 from common.script import Setup, start_training
 from common.trainer import Batch, Trainer
 from common.visual import plot_loss, save_image
+from methods.dig.config import DiGConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_config import TIMESTEPS, DiffusionConfig
 from methods.dig.diffusion_files import load_diffusion, save_diffusion
 from methods.dig.ema import EMA
-from methods.dig.unet import UNet, UNetConfig
+from methods.dig.unet import UNet
 
 
 def main() -> int:
@@ -126,10 +129,14 @@ def milestone(setup: Setup, step: int) -> str:
 
 
 def classifier_command(config: DiffusionConfig, file: str) -> str:
-    """How the classifier is trained with a file; the network's size is named where it is not the released model's."""
-    unet = config.unet
-    size = f' unet.dim={unet.dim} "unet.dim_mults={list(unet.dim_mults)}"' if unet != UNetConfig() else ""
-    return f"python methods/dig/train_trm.py --name NAME diffusion.file={file}{size}"
+    """How the classifier is trained with a file; data and network are named where its configuration has others."""
+    exp = "dig_coco_eccv24" if config.data.dataset == "coco14" else "dig_eccv24"
+    usual = {leaf.key: leaf.default for leaf in leaves(load_config(DiGConfig, config_path(exp)))}
+    data, unet = (
+        "".join(f" {shlex.quote(f'{leaf.key}={leaf.default}')}" for leaf in part if leaf.default != usual[leaf.key])
+        for part in (leaves(config.data, "data."), leaves(config.unet, "unet."))
+    )
+    return f"python methods/dig/train_trm.py --name NAME --exp {exp}{data} diffusion.file={file}{unet}"
 
 
 def save_preview(setup: Setup, ema: EMA, step: int) -> None:
@@ -140,7 +147,7 @@ def save_preview(setup: Setup, ema: EMA, step: int) -> None:
     noise = torch.randn((config.sampling.images, 3, size, size), generator=shared_generator(config.runtime.seed))
     at_once = max(config.train.batch_size // (setup.processes.world * config.train.accumulation), 1)
     parts = noise.to(setup.runtime.device).split(at_once)  # no more memory than a training step takes
-    images = torch.cat([ema.ema_model.sample(part, config.sampling.steps) for part in parts])
+    images = torch.cat([ema.ema_model.sample(part, config.sampling.steps, "preview") for part in parts])
     grid = make_grid(images.cpu(), nrow=math.ceil(math.sqrt(len(images))))
     save_image(setup.run.path / "previews" / f"{step:06d}.png", to_pil_image(grid))
 
