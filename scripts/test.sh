@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# ruff, then the test suite; arguments go to pytest: bash scripts/test.sh -k metrics
+# ruff, then the test suite in two processes of one thread each; arguments go to pytest: bash scripts/test.sh -k metrics
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
 .venv/bin/ruff check .
-exec .venv/bin/python -m pytest "$@"
+# Tiny networks run no faster on two threads. The tests of a file share fixtures and stay together (tests/conftest.py).
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec .venv/bin/python -m pytest -n 2 --dist loadgroup "$@"
