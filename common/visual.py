@@ -69,11 +69,16 @@ def cam_panels(
     """
     panels = [("image", image)]
     if mask is not None:
-        panels.append((f"mask: {_names(mask, classes)}", colour_mask(mask)))
+        panels.append(mask_panel("mask", mask, classes))
     if threshold is not None:
         labels = seed_labels(seed, threshold, image.shape[:2])
-        panels.append((f"seed at {threshold:.2f}: {_names(labels, classes)}", colour_mask(labels)))
+        panels.append(mask_panel(f"seed at {threshold:.2f}", labels, classes))
     return panels + [(f"CAM: {classes[key]}", overlay_cam(image, seed[key])) for key in sorted(seed)]
+
+
+def mask_panel(title: str, mask: np.ndarray, classes: Sequence[str]) -> tuple[str, np.ndarray]:
+    """One panel for `contact_sheet`: a label mask, uint8 (H, W), in colours, captioned with its classes."""
+    return f"{title}: {_names(mask, classes)}", colour_mask(mask)
 
 
 def contact_sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: str | Path, panel: int = 240) -> None:

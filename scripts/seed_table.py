@@ -1,8 +1,10 @@
-"""Prints a run's seed scores beside those of the two trivial seeds, from the files that evaluation.py wrote.
+"""Prints a run's scores beside those of the two trivial seeds, from the files that evaluation.py wrote.
 
-    python scripts/seed_table.py --name cti_demo --margin 35
+    python scripts/seed_table.py --name cti_demo --margin 35            of seeds
+    python scripts/seed_table.py --name toco_demo --margin 15 --masks   of masks, and masks after the CRF
 
-Exit code 1 if the best seed score is not at least ``--margin`` mIoU above the better trivial one.
+Exit code 1 if the best seed score, or that of the masks before the CRF, is not at least ``--margin`` mIoU above the
+better trivial one.
 """
 
 import json
@@ -27,36 +29,49 @@ def read_scores(path: Path) -> dict[str, Any]:
     """
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
-        if "mIoU" not in scores["best"] or "mIoU" not in scores["fixed"]:
+        if "mIoU" not in scores["best"] or (scores["task"] == "cam" and "mIoU" not in scores["fixed"]):
             raise KeyError("mIoU")
     except FileNotFoundError:
         hint = "run evaluation.py first, also with --trivial background and --trivial first_label"
         raise UserError(f"no {path}: {hint}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no result of evaluation.py --task cam ({type(error).__name__}: {error})") from error
+        raise UserError(f"{path} is no result of evaluation.py ({type(error).__name__}: {error})") from error
     return scores
 
 
-def table(folder: Path) -> tuple[list[str], float]:
-    """The lines of the table, and the margin of the best seed over the better trivial one.
+def of_seeds(folder: Path) -> tuple[dict[str, Any], list[tuple[str, float]]]:
+    """The evaluation of a run's seeds, and its rows, best first."""
+    seeds = read_scores(folder / "eval_cam.json")
+    points = ("best", "their best threshold"), ("fixed", "the fixed threshold")
+    rows = [(f"seeds at {title}, {seeds[name]['threshold']:.2f}", seeds[name]["mIoU"]) for name, title in points]
+    return seeds, rows
+
+
+def of_masks(folder: Path) -> tuple[dict[str, Any], list[tuple[str, float]]]:
+    """The evaluation of a run's masks, and its rows: before and, if there was one, after the CRF."""
+    masks, refined = read_scores(folder / "eval_png.json"), folder / "eval_png_crf.json"
+    rows = [("masks", masks["best"]["mIoU"])]
+    return masks, rows + ([("masks after the CRF", read_scores(refined)["best"]["mIoU"])] if refined.is_file() else [])
+
+
+def table(folder: Path, masks: bool = False) -> tuple[list[str], float]:
+    """The lines of the table, and the margin of the seeds or masks over the better trivial seed.
 
     Raises:
         UserError: a result is missing, or they are of different images.
     """
-    seeds = read_scores(folder / "eval_cam.json")
+    scored, found = (of_masks if masks else of_seeds)(folder)
     trivial = {title: read_scores(folder / f"{stem}.json") for stem, title in TRIVIAL.items()}
-    scored = {(scores["list"], scores["images"]) for scores in (seeds, *trivial.values())}
-    if len(scored) > 1:
-        raise UserError(f"the results in {folder} are of different images: {sorted(scored)}; evaluate all on one list")
-    best, fixed = seeds["best"], seeds["fixed"]
-    margin = best["mIoU"] - max(scores["best"]["mIoU"] for scores in trivial.values())
+    sets = {(scores["list"], scores["images"]) for scores in (scored, *trivial.values())}
+    if len(sets) > 1:
+        raise UserError(f"the results in {folder} are of different images: {sorted(sets)}; evaluate all on one list")
+    margin = found[0][1] - max(scores["best"]["mIoU"] for scores in trivial.values())
     rows = [
-        (f"seeds at their best threshold, {best['threshold']:.2f}", best["mIoU"]),
-        (f"seeds at the fixed threshold, {fixed['threshold']:.2f}", fixed["mIoU"]),
+        *found,
         *((f"trivial {title}", scores["best"]["mIoU"]) for title, scores in trivial.items()),
-        ("margin of the best over the better trivial seed", margin),
+        (f"margin of the {'masks' if masks else 'best'} over the better trivial seed", margin),
     ]
-    lines = [f"{seeds['images']} images of list {seeds['list']}".ljust(50) + "  mIoU (%)"]
+    lines = [f"{scored['images']} images of list {scored['list']}".ljust(50) + "  mIoU (%)"]
     return lines + [f"{title:<50}{value:>10.2f}" for title, value in rows], margin
 
 
@@ -65,8 +80,9 @@ def main() -> int:
     parser = script_parser(__doc__)
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
     parser.add_argument("--margin", type=float, default=0.0, help="mIoU that is asked for (default: %(default)s)")
+    parser.add_argument("--masks", action="store_true", help="the run's masks instead of its seeds")
     args = parser.parse_args()
-    lines, margin = table(RunFolder(args.name).existing().path)
+    lines, margin = table(RunFolder(args.name).existing().path, args.masks)
     print("\n".join(lines))
     if margin < args.margin:
         print(f"FAILED: the margin should be at least {args.margin:g}")

@@ -1,0 +1,64 @@
+"""Draws a contact sheet of masks in a run's folder: image, true mask, and each of the masks made for it.
+
+    python scripts/show_masks.py --name exp --list val --masks segs/val segs_crf/val
+    python scripts/show_masks.py --name irn_exp --list train --masks masks --count 20
+
+The images are spread evenly over the list. The sheet goes to experiment/<name>/masks_<list>.png.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from common.config import load_config, parse_config, script_parser
+from common.data.dataset import ImageSet, class_names, read_mask
+from common.errors import UserError, run_script
+from common.results import EvaluationConfig, shared_sections
+from common.run import RunFolder
+from common.visual import contact_sheet, mask_panel
+
+Panels = list[tuple[str, np.ndarray]]
+
+
+def rows(images: ImageSet, folders: list[Path], classes: list[str], count: int) -> list[Panels]:
+    """The panels of some images.
+
+    Raises:
+        UserError: an image has no mask in one of the folders.
+    """
+    made = []
+    for index in np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int).tolist():
+        image_id = images.ids[index]
+        panels = [("image", np.array(images.load_image(index)))]
+        if images.mask_path(image_id).is_file():
+            panels.append(mask_panel("true", images.load_mask(index), classes))
+        for folder in folders:
+            if not (folder / f"{image_id}.png").is_file():
+                raise UserError(f"no mask of {image_id} in {folder}; --masks names folders of the run")
+            panels.append(mask_panel(folder.parent.name, read_mask(folder / f"{image_id}.png"), classes))
+        made.append(panels)
+    return made
+
+
+def main() -> None:
+    """Command line → sheet."""
+    parser = script_parser(__doc__, EvaluationConfig)
+    parser.add_argument("--name", required=True, help="the run: experiment/<name>")
+    parser.add_argument("--list", default="val", help="image list: a file or a name (default: %(default)s)")
+    parser.add_argument("--masks", nargs="+", default=["masks"], help="folders in the run's (default: masks)")
+    parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
+    args, overrides = parse_config(parser)
+    if args.count < 1:
+        raise UserError(f"--count {args.count}: at least one image")
+    run = RunFolder(args.name).existing()
+    own = shared_sections(run.config) if run.config.is_file() else []
+    config = load_config(EvaluationConfig, None, [*own, *overrides])
+    images = ImageSet(config.data, args.list, with_labels=False)
+    sheet = run.path / f"masks_{Path(args.list).stem}.png"
+    folders = [run.path / folder for folder in args.masks]
+    contact_sheet(rows(images, folders, class_names(config.data), args.count), sheet)
+    print(f"contact sheet of {min(args.count, len(images))} images: {sheet}")
+
+
+if __name__ == "__main__":
+    run_script(main)
