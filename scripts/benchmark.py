@@ -15,6 +15,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ from common.optim import OptimConfig, adamw
 from common.runtime import PRECISIONS, Runtime, RuntimeConfig
 from common.seeds import Seed
 
-METHODS = ("cti", "pcss", "dig")
+METHODS = ("cti", "pcss", "dig", "toco")
 
 
 def main() -> int:
@@ -136,10 +137,26 @@ def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
 def run_train(args: argparse.Namespace) -> int:
     """Forward, losses and backward of one step, against forward and backward of the plain passes it needs.
 
-    A method that needs other networks besides the ViT gives their plain work as ``extra_plain_train_work``, and what of
-    a step is worth a row of its own as ``train_parts``.
+    A method that needs other networks besides the ViT gives their plain work as ``extra_plain_train_work``, one whose
+    passes are of several sizes all of it as ``plain_train_work``, and what of a step is worth a row of its own as
+    ``train_parts``.
     """
     runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
+    is_special = hasattr(method, "plain_train_work")
+    plain = method.plain_train_work(args.batch, runtime) if is_special else _plain_train_work(method, args, runtime)
+    steps = method.train_steps(args.batch, runtime)
+    works = {name: functools.partial(_train_step, *step, runtime) for name, step in steps.items()}
+    first, (network, loss) = next(iter(steps.items()))
+    optimizer = adamw(network, OptimConfig(), args.batch)
+    works[f"{first}, with AdamW"] = functools.partial(_train_step, network, loss, runtime, optimizer)
+    if hasattr(method, "train_parts"):
+        works |= method.train_parts(args.batch, runtime)
+    _compare(plain, method.TRAIN_PASSES, works, args.batch, args, runtime)
+    return 0
+
+
+def _plain_train_work(method: ModuleType, args: argparse.Namespace, runtime: Runtime) -> Callable[[], None]:
+    """Forward and backward of plain ViTs over the images of a method's passes."""
     plain = _plain_vit(method.PLAIN_TOKENS, (224, 224), args, runtime).train()
     inputs = method.plain_train_inputs(args.batch, runtime)
     has_more = hasattr(method, "extra_plain_train_work")
@@ -153,15 +170,7 @@ def run_train(args: argparse.Namespace) -> int:
                 loss = F.multilabel_soft_margin_loss(plain(images).float(), labels)
             loss.backward()
 
-    steps = method.train_steps(args.batch, runtime)
-    works = {name: functools.partial(_train_step, *step, runtime) for name, step in steps.items()}
-    first, (network, loss) = next(iter(steps.items()))
-    optimizer = adamw(network, OptimConfig(), args.batch)
-    works[f"{first}, with AdamW"] = functools.partial(_train_step, network, loss, runtime, optimizer)
-    if hasattr(method, "train_parts"):
-        works |= method.train_parts(args.batch, runtime)
-    _compare(run_plain, method.TRAIN_PASSES, works, args.batch, args, runtime)
-    return 0
+    return run_plain
 
 
 def _train_step(
@@ -180,8 +189,18 @@ def _train_step(
 
 
 def run_infer(args: argparse.Namespace) -> int:
-    """Seeds of one image with two labels (both views, all maps, normalised at full size), against forward passes."""
+    """Seeds of one image, or what else the method infers, against the forward passes it needs."""
     runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
+    is_special = hasattr(method, "infer_work")
+    plain, works = method.infer_work(runtime) if is_special else _seed_work(method, args, runtime)
+    _compare(plain, method.INFER_PASSES, works, 1, args, runtime)
+    return 0
+
+
+def _seed_work(
+    method: ModuleType, args: argparse.Namespace, runtime: Runtime
+) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
+    """Two forward passes; seeds of an image with two labels (both views, all maps, normalised at full size)."""
     size = tuple(side // 16 * 16 for side in args.size)  # the plain ViT takes whole patches only
     plain, images = (
         _plain_vit(method.PLAIN_TOKENS, size, args, runtime).eval(),
@@ -203,8 +222,7 @@ def run_infer(args: argparse.Namespace) -> int:
         with runtime.autocast():
             multi_view_cams(cams_of, image, labels)
 
-    _compare(run_plain, method.INFER_PASSES, {"seeds": run_seeds}, 1, args, runtime)
-    return 0
+    return run_plain, {"seeds": run_seeds}
 
 
 def run_fim(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""scripts/demo.sh, scripts/demo_dig.sh and their tables, cheaply: the demos themselves take minutes."""
+"""The scripts/demo*.sh and their tables, cheaply: the demos themselves take minutes."""
 
 import json
 import math
@@ -36,7 +36,8 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write_result(path: Path, score: float, images: int = 200) -> None:
     points = {name: {"threshold": 0.15, "mIoU": score - lower} for name, lower in (("best", 0), ("fixed", 2))}
-    path.write_text(json.dumps({"list": "val", "images": images, **points}))
+    task = "png" if "png" in path.name else "cam"
+    path.write_text(json.dumps({"task": task, "list": "val", "images": images, **points}))
 
 
 @pytest.mark.parametrize("path", SHELL, ids=lambda path: path.name)
@@ -54,6 +55,11 @@ SCORED = ("methods/dig/infer_trm.py", "evaluation.py", "evaluation.py", "evaluat
 DIG_STEPS = (
     "scripts/make_shapes.py", "methods/dig/train_diffusion.py", "methods/dig/train_trm.py", "methods/dig/train_trm.py",
     *SCORED, *SCORED, "scripts/show_seeds.py", "scripts/seed_table.py", "scripts/seed_table.py",
+)  # fmt: skip
+TOCO_STEPS = (
+    "scripts/make_shapes.py", "methods/toco/train_toco.py", "methods/toco/infer_seg.py", "methods/toco/infer_cam.py",
+    "evaluation.py", "evaluation.py", "evaluation.py", "scripts/show_masks.py", "scripts/plot_run.py",
+    "scripts/seed_table.py", "scripts/seed_table.py",
 )  # fmt: skip
 SCRIPTS = {"cti": ("train_trm.py", "infer_trm.py"), "pcss": ("train_pcss.py", "infer_pcss.py")}
 
@@ -75,6 +81,15 @@ def test_an_unknown_demo_names_those_there_are(tmp_path: Path) -> None:
 def test_the_demo_of_dig_calls_scripts_that_are_there(tmp_path: Path) -> None:
     assert run_demo(tmp_path, "0", "demo_dig.sh") == (0, list(DIG_STEPS))
     assert all((ROOT / script).is_file() for script in DIG_STEPS)
+
+
+def test_the_demo_of_toco_calls_scripts_that_are_there(tmp_path: Path) -> None:
+    assert run_demo(tmp_path, "0", "demo_toco.sh") == (0, list(TOCO_STEPS))
+    assert all((ROOT / script).is_file() for script in TOCO_STEPS)
+
+
+def test_masks_below_the_margin_end_the_demo_of_toco(tmp_path: Path) -> None:
+    assert run_demo(tmp_path, "'--margin' in sys.argv", "demo_toco.sh") == (1, list(TOCO_STEPS))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +139,24 @@ def test_too_small_a_margin_fails(run_folder: Path, monkeypatch: pytest.MonkeyPa
     assert call(monkeypatch, "seed_table", "--name", "x", "--margin", 47.1) == 1
 
 
+def test_table_of_masks(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Those before the CRF are held against the trivial ones; seeds play no part."""
+    (run_folder / "eval_cam.json").unlink()
+    with pytest.raises(UserError, match="run evaluation"):
+        call(monkeypatch, "seed_table", "--name", "x", "--masks")
+    write_result(run_folder / "eval_png.json", 30.0)
+    assert call(monkeypatch, "seed_table", "--name", "x", "--masks", "--margin", 17) == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "30.00",
+        "10.00",
+        "13.00",
+        "17.00",
+    ]
+    write_result(run_folder / "eval_png_crf.json", 40.0)
+    assert call(monkeypatch, "seed_table", "--name", "x", "--masks", "--margin", 17.1) == 1
+    assert "masks after the CRF" in capsys.readouterr().out
+
+
 def test_results_of_other_images_are_not_compared(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_result(run_folder / "eval_trivial_background.json", 10.0, images=199)
     with pytest.raises(UserError, match="different images"):
@@ -161,6 +194,15 @@ def test_contact_sheet(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
         assert image.width > 4 * 240
     with pytest.raises(UserError, match="no seed of b"):
         call(monkeypatch, "show_seeds", "--name", "x", "--count", 3)
+
+    for name in ("a", "c"):
+        write_mask(run_folder / "segs" / "val" / f"{name}.png", np.ones((24, 32), np.uint8))
+    assert call(monkeypatch, "show_masks", "--name", "x", "--masks", "segs/val", "--count", 2) == 0
+    assert "contact sheet of 2 images" in capsys.readouterr().out
+    with Image.open(run_folder / "masks_val.png") as image:
+        assert image.width > 3 * 240  # image, true mask where there is one, mask
+    with pytest.raises(UserError, match="no mask of b"):
+        call(monkeypatch, "show_masks", "--name", "x", "--masks", "segs/val", "--count", 3)
 
 
 def test_a_failing_step_ends_the_demo(tmp_path: Path) -> None:

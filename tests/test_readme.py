@@ -48,6 +48,18 @@ train: {image_list: train, max_steps: 1, batch_size: 4}
 sampling: {images: 1, steps: 1}
 runtime: {num_workers: 0}
 """
+TOCO = """
+data: {dataset: voc12, root: data/VOC2012}
+views: {crop_size: 32, local_size: 16, local_crops: 2}
+model:
+  {pretrained: none, img_size: 16, patch_size: 8, embed_dim: 8, depth: 3, num_heads: 2, aux_layer: -2, decoder_dim: 8,
+   proj_dim: 8}
+train: {image_list: train, val_list: train, max_steps: 2, batch_size: 4, val_size: 16, print_freq: 1}
+infer:
+  {image_list: train, eval_list: train, num_workers: 0, cam_size: 16,
+   segment: {image_list: train, num_workers: 0, scales: [1.0]}}
+runtime: {num_workers: 0}
+"""
 COCO_IDS = [f"{number:012d}" for number in (9, 25, 30, 34, 42)]
 
 # Commands that need the network, or are a test run themselves: what exercises them, and a text that it must contain.
@@ -55,6 +67,7 @@ ELSEWHERE = {
     "bash scripts/demo.sh": ("tests/test_demo.py", "demo.sh"),
     "bash scripts/demo.sh pcss": ("tests/test_demo.py", '"pcss"'),
     "bash scripts/demo_dig.sh": ("tests/test_demo.py", "demo_dig.sh"),
+    "bash scripts/demo_toco.sh": ("tests/test_demo.py", "demo_toco.sh"),
     "bash scripts/test.sh": (".ci/run", "scripts/test.sh"),
     "python scripts/prepare_data.py voc": ("tests/test_prepare_data.py", '"voc"'),
     "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
@@ -85,6 +98,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "pcss_eccv24").write_text(TINY.format(**VOC, method=PCSS, epochs=60, last=59))
     (folder / "dig_eccv24").write_text(TINY.format(**VOC, method=DIG, epochs=2, last=1))
     (folder / "diffusion_dig_voc").write_text(DIFFUSION)
+    (folder / "toco_cvpr23").write_text(TOCO)
+    (folder / "docs").symlink_to(ROOT / "docs")
     save_diffusion(folder / "pretrained" / "model-140-pascal.pt", GaussianDiffusion(UNet(UNetConfig(8, [1, 2]))), 7)
     make_voc(folder / "data" / "VOC2012")
     make_coco(folder / "data" / "COCO2014")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.runtime import Runtime
+from common.segment import SegmentViews, segment_logits
 from methods.toco.cams import multi_scale_cams
 from methods.toco.energy import EnergyConfig
 from methods.toco.labels import LabelConfig
@@ -54,7 +55,7 @@ def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
 
 
 def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
-    """The plain passes over an image's views, and the image's CAMs."""
+    """The plain passes over an image's views; its CAMs, and its segmentation, from the same views."""
     model, plain = network(runtime).eval(), _plain(runtime).eval()
     image = _images(1, CAM_SIZE, 0, runtime)
     views = [_images(1, int(scale * CAM_SIZE), 0, runtime) for scale in SCALES for _ in range(2)]
@@ -65,7 +66,12 @@ def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable
         with runtime.autocast():
             multi_scale_cams(cams_of, image, SCALES)
 
-    return lambda: _forward(plain, views, runtime), {"CAMs": make_cams}
+    @torch.inference_mode()
+    def segment() -> None:
+        with runtime.autocast():
+            segment_logits(model.segment, image, (CAM_SIZE, CAM_SIZE), SegmentViews(scales=list(SCALES)))
+
+    return lambda: _forward(plain, views, runtime), {"CAMs": make_cams, "segmentation": segment}
 
 
 @torch.no_grad()
