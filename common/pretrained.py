@@ -77,9 +77,9 @@ def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
     except Exception as error:  # the hub clients raise a dozen types when there is no network
         raise UserError(
             f"no ImageNet weights for {arch}: looked for {', '.join(map(str, candidates))} (from {Path.cwd()}), then "
-            f"asked {_library(arch)}'s hub, which failed ({type(error).__name__}: {str(error)[:120]}). Without a network: "
-            f"fetch one of these files on another machine ({PRETRAINED_DIR}/README.md says where from) and put it into "
-            f"{PRETRAINED_DIR}/. To train from random weights on purpose: model.pretrained=none"
+            f"asked {_library(arch)}'s hub, which failed ({type(error).__name__}: {str(error)[:120]}). Without a "
+            f"network: fetch one of these files on another machine ({PRETRAINED_DIR}/README.md says where from) and "
+            f"put it into {PRETRAINED_DIR}/. To train from random weights on purpose: model.pretrained=none"
         ) from error
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 
 from common.crf import CRFConfig, dense_crf
 from common.metrics import ConfusionCounts
-from methods.deeplab.config import DeepLabTestConfig
 from methods.deeplab.crf_image import MEAN_BGR, clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep, resized_labels
 from methods.deeplab.model import DeepLab, DeepLabModelConfig
@@ -69,7 +68,7 @@ def train(case: Case) -> Results:
 
 
 @runner("deeplab", "test")
-@torch.inference_mode()
+@torch.no_grad()
 def test(case: Case) -> Results:
     """The largest logits of the scales, probabilities and labels at the image's size."""
     x = case.input("x")
@@ -127,9 +126,9 @@ def aug(case: Case) -> Results:
 @runner("deeplab", "crf")
 def crf(case: Case) -> Results:
     """The CRF on the wrapped image, and on the image itself."""
-    params, config = case.params, DeepLabTestConfig().crf
+    params = case.params
     near, far = params["crf"]["gaussian"], params["crf"]["bilateral"]
-    assert config == CRFConfig(
+    config = CRFConfig(
         iterations=params["crf"]["iterations"], gaussian_sxy=near["sxy"], gaussian_compat=near["compat"],
         bilateral_sxy=far["sxy"], bilateral_srgb=far["srgb"], bilateral_compat=far["compat"],
     )  # fmt: skip

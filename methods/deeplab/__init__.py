@@ -1,0 +1,1 @@
+"""DeepLabV2 on pseudo masks: training, test, dense CRF, scores."""

@@ -1,0 +1,82 @@
+"""What ``scripts/benchmark.py`` times of DeepLab."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet101
+
+from common.runtime import Runtime
+from common.segment import SegmentViews, segment_logits
+from methods.deeplab.losses import DeepLabStep
+from methods.deeplab.model import DeepLab, DeepLabModelConfig
+
+LABELS, CROP, TEST_SIZE = 21, 321, (375, 500)
+SCALES = 1.0, *DeepLabModelConfig().scales
+TRAIN_PASSES = "3 ResNet"  # plain passes that the method needs for a train step, one a scale
+INFER_PASSES = "3 ResNet"  # and for an image
+
+
+def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+    """One micro-batch's network and total loss, on random crops of 321 x 321."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(LABELS, (batch, CROP, CROP), generator=generator).to(runtime.device, torch.uint8)
+    images, step = _images(batch, (CROP, CROP), runtime), DeepLabStep(network(runtime).train())
+    step = torch.compile(step) if runtime.config.compile else step
+    return {"all losses": (step, lambda: step(images, labels)["total"])}
+
+
+def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
+    """What stands against a train step: torchvision's dilated ResNet forward and backward, on every scale."""
+    model, labels = _plain(runtime), torch.ones(batch, LABELS, device=runtime.device)
+    views = [_images(batch, size, runtime) for size in _sizes((CROP, CROP))]
+
+    def run() -> None:
+        model.zero_grad(set_to_none=True)
+        for images in views:
+            with runtime.autocast():
+                loss = F.multilabel_soft_margin_loss(model(images).float(), labels)
+            loss.backward()
+
+    return run
+
+
+def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
+    """The plain passes over an image's scales, and the image's labels at its own size."""
+    model, plain, image = network(runtime).eval(), _plain(runtime), _images(1, TEST_SIZE, runtime)
+    views = [_images(1, size, runtime) for size in _sizes(TEST_SIZE)]
+    logits_of = torch.compile(model) if runtime.config.compile else model
+
+    @torch.inference_mode()
+    def run_plain() -> None:
+        for images in views:
+            with runtime.autocast():
+                plain(images)
+
+    def segment() -> None:
+        with runtime.autocast():
+            segment_logits(logits_of, image, TEST_SIZE, SegmentViews(scales=[1.0], flip="none")).argmax(1)
+
+    return run_plain, {"labels": segment}
+
+
+def _sizes(size: Sequence[int]) -> list[tuple[int, int]]:
+    return [tuple(int(side * scale) for side in size) for scale in SCALES]
+
+
+def _images(batch: int, size: Sequence[int], runtime: Runtime) -> Tensor:
+    """Random images (B, 3, H, W), the same at every call."""
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(runtime.device)
+
+
+def network(runtime: Runtime) -> DeepLab:
+    """The network, with random weights."""
+    torch.manual_seed(0)
+    return DeepLab(DeepLabModelConfig(), LABELS).to(runtime.device)
+
+
+def _plain(runtime: Runtime) -> nn.Module:
+    """torchvision's ResNet-101 of stride 8, its norms by their statistics."""
+    model = resnet101(num_classes=LABELS, replace_stride_with_dilation=[False, True, True]).to(runtime.device).eval()
+    return torch.compile(model) if runtime.config.compile else model

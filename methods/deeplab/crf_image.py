@@ -1,0 +1,19 @@
+"""What the dense CRF sees of an image. Apart from all else, as every process of the CRF imports this module."""
+
+import numpy as np
+
+MEAN_BGR = (104.008, 116.669, 122.675)
+
+# What the reference's cast of a mean-subtracted value to uint8 gives on x86: truncated, modulo 256 (-3.7 becomes 253).
+# Row v, column c: pixel value v of channel c. Other processors cast otherwise, so it is spelt out.
+_WRAPPED = (np.trunc(np.arange(256)[:, None] - np.array(MEAN_BGR)).astype(np.int32) & 255).astype(np.uint8)  # 256 3
+
+
+def clean_image(image: np.ndarray) -> np.ndarray:
+    """The image in BGR: uint8 RGB (H, W, 3) -> (H, W, 3)."""
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def wrapped_image(image: np.ndarray) -> np.ndarray:
+    """The mean-subtracted image in BGR, cast to uint8 as the reference does: uint8 RGB (H, W, 3) -> (H, W, 3)."""
+    return _WRAPPED[image[..., ::-1], np.arange(3)]

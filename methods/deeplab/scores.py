@@ -1,0 +1,111 @@
+"""DeepLab's scores of label maps, in its own definitions, and validation in memory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from common.data.dataset import ImageSet
+from common.errors import UserError
+from common.evaluate import MaskFiles, summed
+from common.infer import image_batches
+from common.metrics import ConfusionCounts
+from common.runtime import Runtime
+from common.segment import SegmentViews, segment_logits
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """Scores as fractions.
+
+    Attributes:
+        pixel_accuracy: pixels that are right.
+        mean_accuracy: mean recall over the labels that occur in the truth.
+        frequency_weighted_iou: IoU weighted by the share of a label in the truth.
+        mean_iou: over the labels that occur in the truth.
+        class_iou: float64 (K,), background first; NaN where a label neither occurs nor is predicted.
+    """
+
+    pixel_accuracy: float
+    mean_accuracy: float
+    frequency_weighted_iou: float
+    mean_iou: float
+    class_iou: np.ndarray
+
+    def __str__(self) -> str:
+        return (
+            f"{100 * self.mean_iou:.2f} mean IoU, {100 * self.pixel_accuracy:.2f} pixel accuracy, "
+            f"{100 * self.mean_accuracy:.2f} mean accuracy, {100 * self.frequency_weighted_iou:.2f} "
+            "frequency-weighted IoU"
+        )
+
+    def in_percent(self, prefix: str = "") -> dict[str, float]:
+        """The four figures by name."""
+        names = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
+        return {prefix + name: 100 * getattr(self, name) for name in names}
+
+    def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Under the reference's names; per label by name, None where there is no IoU."""
+        by_label = zip(labels, self.class_iou.tolist(), strict=True)
+        return {
+            "Pixel Accuracy": self.pixel_accuracy,
+            "Mean Accuracy": self.mean_accuracy,
+            "Frequency Weighted IoU": self.frequency_weighted_iou,
+            "Mean IoU": self.mean_iou,
+            "Class IoU": {label: None if np.isnan(iou) else iou for label, iou in by_label},
+        }
+
+
+def segmentation_scores(counts: ConfusionCounts) -> SegmentationScores:
+    """The scores of a confusion matrix (reference: metric.py).
+
+    Unlike the evaluator's mIoU, the mean leaves out labels that are not in the truth, predicted or not.
+    """
+    correct, truth = counts.matrix.diagonal().astype(np.float64), counts.matrix.sum(axis=1)
+    union = truth + counts.matrix[:, :-1].sum(axis=0) - correct
+    iou = np.divide(correct, union, out=np.full(len(union), np.nan), where=union > 0)
+    there = truth > 0
+    return SegmentationScores(
+        pixel_accuracy=float(correct.sum() / truth.sum()),
+        mean_accuracy=float((correct[there] / truth[there]).mean()),
+        frequency_weighted_iou=float((truth[there] * iou[there]).sum() / truth.sum()),
+        mean_iou=float(iou[there].mean()),
+        class_iou=iou,
+    )
+
+
+def validate(
+    logits_of: Callable[[Tensor], Tensor],
+    images: ImageSet,
+    transform: Callable[[Image.Image], Tensor],
+    batch_size: int,
+    runtime: Runtime,
+) -> SegmentationScores:
+    """Scores a network on images with masks, each at its own size; the work is shared by all processes.
+
+    Args:
+        logits_of: maps images (b, 3, H, W) to logits (b, C, h, w), background first.
+        transform: maps a decoded RGB image to what the network takes.
+        batch_size: images of one size that go through the network together.
+
+    Raises:
+        UserError: a mask is missing or does not fit its image.
+    """
+    counts, masks = ConfusionCounts(len(images.classes) + 1), MaskFiles(images.config, images.list_name)
+    views, workers = SegmentViews(scales=[1.0], flip="none"), runtime.config.num_workers
+    batches = image_batches(images, batch_size, workers, runtime, lambda image_id: False, "validation", transform)
+    for indices, pixels in batches:
+        with runtime.autocast():
+            logits = segment_logits(logits_of, pixels, pixels.shape[-2:], views)  # B C H W
+        predictions = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        for index, prediction in zip(indices, predictions, strict=True):
+            image_id = images.ids[index]
+            try:
+                counts.add(prediction, masks(image_id))
+            except UserError as error:
+                raise UserError(f"the mask of {image_id} cannot be used: {error}") from error
+    return segmentation_scores(summed(counts, runtime.processes))

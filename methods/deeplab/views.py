@@ -1,0 +1,118 @@
+"""What the network takes: whole images, and random crops with their labels.
+
+Every draw comes from Python's ``random``, in the reference's order; `common.data.loader.draws_from` seeds it.
+"""
+
+import functools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+
+from common.config import at_least, option
+from common.data.classes import IGNORE_LABEL
+from common.infer import SCALES
+from methods.deeplab.crf_image import MEAN_BGR
+
+
+class InputForm(NamedTuple):
+    """Order of the channels, and the mean and standard deviation of pixels 0 ... 255: float32 (3,)."""
+
+    order: slice
+    mean: np.ndarray
+    std: np.ndarray
+
+
+INPUTS = {
+    "caffe": InputForm(np.s_[::-1], np.float32(MEAN_BGR), np.ones(3, np.float32)),
+    "imagenet": InputForm(np.s_[:], 255 * np.float32(IMAGENET_DEFAULT_MEAN), 255 * np.float32(IMAGENET_DEFAULT_STD)),
+}
+
+
+@dataclass
+class DeepLabViewConfig:
+    """The network's input, and the random crop of a training image."""
+
+    input: str = option(
+        "caffe", "What the first weights were trained on: caffe (BGR of 0 to 255 minus the mean) or imagenet (RGB, "
+        "normalised, as torchvision's and timm's).",
+        choices=tuple(INPUTS),
+    )  # fmt: skip
+    crop_size: int = option(321, "Side of the crop, in pixels.", flag="--crop_size", rule=at_least(1))
+    scales: list[float] = option(
+        [0.5, 0.75, 1.0, 1.25, 1.5], "Factors of which one scales the image before it is cropped.", rule=SCALES
+    )
+
+
+class Crop(NamedTuple):
+    """The draws of one view.
+
+    Attributes:
+        scale: of the image.
+        size: (h, w) of the scaled image.
+        start: (row, column) of the crop, after the image is padded to the crop's size.
+        flip: whether it is mirrored.
+    """
+
+    scale: float
+    size: tuple[int, int]
+    start: tuple[int, int]
+    flip: bool
+
+
+def draw_crop(height: int, width: int, config: DeepLabViewConfig) -> Crop:
+    """Draws the view of an image of that size."""
+    scale, side = random.choice(config.scales), config.crop_size
+    size = max(int(height * scale), 1), max(int(width * scale), 1)
+    start = tuple(random.randint(0, max(length - side, 0)) for length in size)
+    return Crop(scale, size, start, random.random() < 0.5)
+
+
+class DeepLabViews:
+    """Maps an image and its labels, PIL and uint8 (H, W), to a random crop: [float32 (3, S, S), uint8 (S, S)]."""
+
+    def __init__(self, config: DeepLabViewConfig) -> None:
+        self.config, self.form = config, INPUTS[config.input]
+
+    def __call__(self, loaded: tuple[Image.Image, np.ndarray]) -> list[Tensor]:
+        """See the class."""
+        image, labels = loaded
+        return self.crop(np.asarray(image), labels, draw_crop(image.height, image.width, self.config))
+
+    def crop(self, pixels: np.ndarray, labels: np.ndarray, crop: Crop) -> list[Tensor]:
+        """The view of RGB pixels (H, W, 3) and labels (H, W) by given draws; padded below and right with the mean and
+        255.
+        """
+        side, (height, width) = self.config.crop_size, crop.size
+        pixels = pixels[..., self.form.order].astype(np.float32)
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+        border = 0, max(side - height, 0), 0, max(side - width, 0), cv2.BORDER_CONSTANT
+        pixels = cv2.copyMakeBorder(pixels, *border, value=self.form.mean.tolist())
+        labels = cv2.copyMakeBorder(labels, *border, value=IGNORE_LABEL)
+        window = tuple(slice(first, first + side) for first in crop.start)
+        pixels, labels = pixels[window], labels[window]
+        if crop.flip:
+            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+        return [_normalised(pixels, self.form), torch.from_numpy(np.ascontiguousarray(labels))]
+
+
+def input_transform(name: str) -> Callable[[Image.Image], Tensor]:
+    """Maps a whole image, by a key of `INPUTS`, to float32 (3, H, W)."""
+    return functools.partial(_whole, form=INPUTS[name])
+
+
+def _whole(image: Image.Image, form: InputForm) -> Tensor:
+    return _normalised(np.asarray(image)[..., form.order].astype(np.float32), form)
+
+
+def _normalised(pixels: np.ndarray, form: InputForm) -> Tensor:
+    """H W 3, 0 ... 255 -> float32 (3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(((pixels - form.mean) / form.std).transpose(2, 0, 1)))

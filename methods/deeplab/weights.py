@@ -1,0 +1,145 @@
+"""Weights of other origin under the network's names: Caffe's ResNets, DeepLab checkpoints, torchvision's ResNets."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError, preview
+from common.pretrained import imagenet_weights, load_checked, state_dict_in
+from methods.deeplab.config import DeepLabConfig
+from methods.deeplab.model import DeepLab
+
+PREFIX, HEAD, COUNTER = "base.", "aspp.", "num_batches_tracked"
+RANDOM = (
+    "WARNING: random weights (model.pretrained=none) under frozen norms: deep networks hardly learn so. This is meant "
+    "for tests, demos and experiments."
+)
+_KERNELS = {"1": "reduce", "2": "conv3x3", "3": "increase", None: "shortcut"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where weights come from.
+
+    Attributes:
+        title: in words.
+        mark: a name that tells them from others.
+        input: what they were trained on, a value of ``views.input``; empty: not known.
+        rename: their name of a tensor to that in `DeepLabV2`.
+    """
+
+    title: str
+    mark: str
+    input: str
+    rename: Callable[[str], str]
+
+
+def from_torchvision(name: str) -> str:
+    """torchvision's and timm's name of a ResNet's tensor to that in `DeepLabV2`; the classifier's stays.
+
+    ``layer3.4.conv2.weight`` becomes ``layer4.block5.conv3x3.conv.weight``.
+    """
+    stem = re.fullmatch(r"(conv|bn)1\.(\w+)", name)
+    if stem:
+        return f"layer1.conv1.{stem[1]}.{stem[2]}"
+    block = re.fullmatch(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.([01]))\.(\w+)", name)
+    if not block:
+        return name
+    stage, number, kind, index, part, leaf = block.groups()
+    kind = kind or ("conv", "bn")[int(part)]
+    return f"layer{int(stage) + 1}.block{int(number) + 1}.{_KERNELS[index]}.{kind}.{leaf}"
+
+
+LAYOUTS = (
+    Layout("a DeepLab checkpoint", "base.layer1.conv1.conv.weight", "", lambda name: name.removeprefix(PREFIX)),
+    Layout("a ResNet of Caffe", "layer1.conv1.conv.weight", "caffe", lambda name: name),
+    Layout("a ResNet of torchvision or timm", "layer1.0.conv1.weight", "imagenet", from_torchvision),
+)
+
+
+def load_init(model: DeepLab, config: DeepLabConfig) -> str:
+    """Starts a network from the weights that a configuration names; says in words what it has.
+
+    The whole backbone must be there. The ASPP is taken along where the file has one for as many labels.
+
+    Raises:
+        UserError: no such weights, weights of another network, or weights that were trained on other inputs.
+    """
+    if config.model.pretrained == "none":
+        return RANDOM
+    state, name = _read(config.model.pretrained)
+    layout = _layout_of(state, name)
+    if layout.input not in ("", config.views.input):
+        raise UserError(
+            f"{name} is {layout.title}: its inputs were of the form {layout.input!r}, not {config.views.input!r}. Set "
+            f"views.input={layout.input}"
+        )
+    renamed = {layout.rename(key): value for key, value in state.items()}
+    ignored = [key for key in renamed if key.startswith("fc.")]
+    head = {key.removeprefix(HEAD): value for key, value in renamed.items() if key.startswith(HEAD)}
+    body = {key: value for key, value in renamed.items() if key not in ignored and not key.startswith(HEAD)}
+    # The backbone as a module of its own, so that every one of its tensors is asked for, and no other.
+    backbone = nn.ModuleDict({key: part for key, part in model.base.named_children() if key != "aspp"})
+    coverage = load_checked(backbone, with_counters(body), name)
+    notes = [f"backbone {coverage}", _load_head(model.base.aspp, head, name)]
+    if ignored:
+        notes.append(f"ignored: {preview(ignored)}")
+    if layout.input == "imagenet" and config.model.stride_in == "reduce":
+        notes.append(
+            "an approximation: these weights have the stride of layer3 in the 3x3 kernel, this network in the 1x1 "
+            "kernel (model.stride_in=conv3x3 puts it where they have it)"
+        )
+    if not layout.input:
+        notes.append(f"taken to be trained with views.input={config.views.input}")
+    return f"{name}, {layout.title}: " + "; ".join(notes)
+
+
+def released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A trained DeepLab's state dict under this network's names: with prefix and counters, whatever release it is of.
+
+    Anything else stays as it is, and does not fit.
+    """
+    if f"{HEAD}c0.weight" in state:
+        state = {PREFIX + name: value for name, value in state.items()}
+    return with_counters(state)
+
+
+def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with a counter for every norm; old files lack them, and nothing reads them."""
+    mean = "running_mean"
+    norms = [name.removesuffix(mean) for name in state if name.endswith(mean)]
+    return {name + COUNTER: torch.tensor(0) for name in norms} | dict(state)
+
+
+def _read(source: str) -> tuple[dict[str, Tensor], str]:
+    """The state dict that ``model.pretrained`` means, and where it comes from in words."""
+    if source == "torchvision":
+        return imagenet_weights("resnet101", "auto"), "resnet101 of ImageNet"
+    if not Path(source).is_file():
+        raise UserError(
+            f"no initial weights {source} (from {Path.cwd()}); docs/deeplab.md says which there are. Others: "
+            "model.pretrained=torchvision views.input=imagenet; random ones on purpose: model.pretrained=none"
+        )
+    return state_dict_in(Path(source)), source
+
+
+def _load_head(aspp: nn.Module, head: Mapping[str, Tensor], name: str) -> str:
+    """Loads the ASPP if the weights have one of its shape; says in words."""
+    if not head:
+        return "ASPP at random"
+    wrong = [key for key, value in aspp.state_dict().items() if key not in head or head[key].shape != value.shape]
+    if wrong:
+        return f"ASPP at random, as that of the file is another one (other labels or rates: {preview(wrong, 2)})"
+    return f"ASPP {load_checked(aspp, head, name)}"
+
+
+def _layout_of(state: Mapping[str, Tensor], name: str) -> Layout:
+    for layout in LAYOUTS:
+        if layout.mark in state:
+            return layout
+    known = "; ".join(f"{layout.title} has {layout.mark}" for layout in LAYOUTS)
+    raise UserError(f"{name} holds no weights that can be mapped: {preview(state, 3)}. Known: {known}")

@@ -1,0 +1,1 @@
+"""IRN: inter-pixel relations refine seeds to pseudo masks."""

@@ -1,0 +1,104 @@
+"""Labels for IRN's training: seeds cut at a strict and a loose threshold, each snapped to edges by a dense CRF.
+
+A pixel is of a class where the strict cut says so, background where even the loose one finds nothing, else ignored
+(IRNet section 3.2; reference: step/cam_to_ir_label.py).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.config import Rule, at_least, option, section
+from common.crf import CRFConfig, dense_crf
+from common.data.classes import IGNORE_LABEL
+from common.data.dataset import read_image
+from common.data.masks import write_mask
+from common.errors import UserError
+from common.refine import read_maps
+
+
+@dataclass
+class LabelConfig:
+    """How seeds become the labels that IRN is trained on; thresholds apply to CAMs in [0, 1]."""
+
+    folder: str = option("", "Folder of the labels; empty: ir_label/ of the run itself.", flag="--labels")
+    fg_threshold: float = option(
+        0.35, "A pixel is foreground, confidently, where a class is above this.", flag="--conf_fg_thres",
+        rule=at_least(0),
+    )  # fmt: skip
+    bg_threshold: float = option(
+        0.15, "It is background, confidently, where no class is above this.", flag="--conf_bg_thres", rule=at_least(0)
+    )
+    certainty: float = option(
+        0.7, "Probability that the CRF starts with for a pixel's label; the other labels share the rest.",
+        rule=Rule("between 0 and 1", lambda value: 0 < value < 1),
+    )  # fmt: skip
+    crf: CRFConfig = section(CRFConfig, bilateral_sxy=50.0, bilateral_srgb=5.0)
+
+    def settings(self) -> dict[str, Any]:
+        """What the labels depend on besides the seeds; what computes the CRF does not matter."""
+        of_crf = {key: value for key, value in vars(self.crf).items() if key not in ("backend", "device")}
+        cuts = {key: value for key, value in vars(self).items() if key not in ("folder", "crf")}
+        return {**cuts, "crf": of_crf}
+
+
+def cut(maps: np.ndarray, threshold: float) -> np.ndarray:
+    """Labels uint8 (H, W) of maps (n, H, W): 0 where none is above the threshold, else 1 + the number of the largest.
+
+    The first of equal maps wins.
+    """
+    if not len(maps):
+        return np.zeros(maps.shape[1:], dtype=np.uint8)
+    return np.where(maps.max(axis=0) > threshold, maps.argmax(axis=0) + 1, 0).astype(np.uint8)
+
+
+def label_crf(image: np.ndarray, labels: np.ndarray, count: int, config: LabelConfig) -> np.ndarray:
+    """Labels after the dense CRF whose unary energies come from labels.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        labels: (H, W), from 0 to ``count`` - 1.
+        count: labels that there are, background included.
+
+    Returns:
+        uint8 (H, W).
+    """
+    if count == 1:
+        return labels.astype(np.uint8)
+    is_own = labels == np.arange(count).reshape(-1, 1, 1)  # count H W
+    probabilities = np.where(is_own, config.certainty, (1 - config.certainty) / (count - 1))
+    return dense_crf(image, probabilities.astype(np.float32), config.crf).argmax(axis=0).astype(np.uint8)
+
+
+def ir_label(image: np.ndarray, seed: dict[int, np.ndarray], config: LabelConfig) -> np.ndarray:
+    """The label map of an image.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        seed: {class index: float32 (H, W)}; an image without classes is background.
+
+    Returns:
+        uint8 (H, W): 0 background, class index + 1, 255 ignore.
+    """
+    keys = sorted(seed)
+    maps = np.stack([seed[key] for key in keys]) if keys else np.zeros((0, *image.shape[:2]), dtype=np.float32)
+    strict, loose = cut(maps, config.fg_threshold), cut(maps, config.bg_threshold)
+    confident = label_crf(image, strict, len(keys) + 1, config)
+    possible = confident if np.array_equal(strict, loose) else label_crf(image, loose, len(keys) + 1, config)
+    labels = np.array([0, *(key + 1 for key in keys)], dtype=np.uint8)[confident]
+    return np.where((confident == 0) & (possible > 0), np.uint8(IGNORE_LABEL), labels)
+
+
+def write_label(image_path: Path, seeds: Path, image_id: str, path: Path, config: LabelConfig) -> None:
+    """Makes the label map of an image and writes it as a palette PNG; a job for `common.pool.WorkerPool`.
+
+    Raises:
+        UserError: the seed cannot be used.
+    """
+    image = np.array(read_image(image_path))
+    seed = read_maps(seeds, image_id, image.shape[:2])
+    if max(seed, default=0) + 1 >= IGNORE_LABEL:
+        raise UserError(f"the seed of {image_id} in {seeds} has class {max(seed)}; masks have room for 0 to 253")
+    write_mask(path, ir_label(image, seed, config))

@@ -1,0 +1,119 @@
+"""IRN's network: a ResNet, a branch for class boundaries and one for displacements to instance centroids.
+
+Parameter names are those of the released checkpoints (reference: net/resnet50_irn.py), that of the backbone included:
+``resnet50``, whichever ResNet it is. Symbols: B images, h x w = 1/4 of the image's size, rounded up.
+"""
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.config import Rule, option
+from common.pretrained import Coverage
+from common.resnet import STAGES, ResNet, ResNetConfig
+
+STRIDES = (2, 2, 2, 1)  # of the backbone: stage 5 stays at 1/16
+STRIDE = 4  # of the maps that the branches give
+
+# What the reference saves besides the unique tensors: other names for them, and constants.
+ALIASES = ("stage?.*", "backbone.*", "edge_layers.*", "dp_layers.*", "fc_dp7.4.*", "path_indices*", "disp_target")
+
+
+@dataclass
+class IRNModelConfig(ResNetConfig):
+    """The network."""
+
+    frozen: int = option(
+        STAGES, "Stages of the backbone, from the first, that are not trained: all, as published; with random "
+        "weights it is better to train it, too: 0.",
+        rule=Rule(f"from 0 to {STAGES}", lambda value: 0 <= value <= STAGES),
+    )  # fmt: skip
+
+
+class MeanShift(nn.Module):
+    """Subtracts the mean displacement of the training set in evaluation mode; see `methods.irn.displacement`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (B, C, h, w)."""
+        return maps if self.training else maps - self.running_mean.view(1, -1, 1, 1)
+
+
+class IRN(nn.Module):
+    """Maps images to logits of a class boundary and displacements at 1/4 of their size."""
+
+    def __init__(self, config: IRNModelConfig) -> None:
+        """Random weights."""
+        super().__init__()
+        self.resnet50 = ResNet(config, STRIDES, frozen=config.frozen)
+        c1, c2, c3, c4, c5 = self.resnet50.channels
+        self.fc_edge1, self.fc_edge2 = _layer(c1, 32, 4), _layer(c2, 32, 4)
+        self.fc_edge3, self.fc_edge4, self.fc_edge5 = _layer(c3, 32, 4, 2), _layer(c4, 32, 4, 4), _layer(c5, 32, 4, 4)
+        self.fc_edge6 = nn.Conv2d(160, 1, 1)
+        self.fc_dp1, self.fc_dp2, self.fc_dp3 = _layer(c1, 64, 8), _layer(c2, 128, 16), _layer(c3, 256, 16)
+        self.fc_dp4, self.fc_dp5 = _layer(c4, 256, 16, 2), _layer(c5, 256, 16, 2)
+        self.fc_dp6 = _layer(768, 256, 16, 2)
+        self.fc_dp7 = nn.Sequential(*_layer(448, 256, 16), nn.Conv2d(256, 2, 1, bias=False))
+        self.mean_shift = MeanShift(2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Boundary logits (B, 1, h, w) and displacements dy, dx (B, 2, h, w) of ImageNet-normalised images."""
+        stages = self.resnet50(images)
+        return self._edge(stages), self._displacement(stages)
+
+    def edge(self, images: Tensor) -> Tensor:
+        """The boundary logits alone, which are all that semantic masks need."""
+        return self._edge(self.resnet50(images))
+
+    def displacement(self, images: Tensor) -> Tensor:
+        """The displacements alone."""
+        return self._displacement(self.resnet50(images))
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """What is trained: the boundary branch, with what is trained of the backbone; the displacement branch."""
+        trained = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        first, second = ([p for name, p in trained if name.startswith("fc_dp") == is_dp] for is_dp in (False, True))
+        return first, second
+
+    def load_imagenet(self, weights: Mapping[str, Tensor]) -> Coverage:
+        """Loads the backbone; see `ResNet.load_imagenet`."""
+        return self.resnet50.load_imagenet(weights)
+
+    def _edge(self, stages: list[Tensor]) -> Tensor:
+        branches = self.fc_edge1, self.fc_edge2, self.fc_edge3, self.fc_edge4, self.fc_edge5
+        size = stages[1].shape[-2:]
+        maps = [_cropped(branch(stage), size) for branch, stage in zip(branches, stages, strict=True)]
+        return self.fc_edge6(torch.cat(maps, dim=1))
+
+    def _displacement(self, stages: list[Tensor]) -> Tensor:
+        branches = self.fc_dp1, self.fc_dp2, self.fc_dp3, self.fc_dp4, self.fc_dp5
+        d1, d2, *deep = (branch(stage) for branch, stage in zip(branches, stages, strict=True))
+        joined = self.fc_dp6(torch.cat([_cropped(maps, deep[0].shape[-2:]) for maps in deep], dim=1))
+        return self.mean_shift(self.fc_dp7(torch.cat([d1, d2, _cropped(joined, d2.shape[-2:])], dim=1)))
+
+
+def unique_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint without what the reference saves twice, and without its constants."""
+    return {
+        name: value for name, value in state.items()
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in ALIASES)
+    }  # fmt: skip
+
+
+def _layer(channels: int, width: int, groups: int, scale: int = 1) -> nn.Sequential:
+    """1x1 convolution, group norm, upsampling, ReLU."""
+    upsample = [nn.Upsample(scale_factor=scale, mode="bilinear", align_corners=False)] if scale > 1 else []
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(groups, width), *upsample, nn.ReLU(inplace=True)
+    )
+
+
+def _cropped(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The upper left part of upsampled maps (B, C, h, w), which may be a little larger than those they join."""
+    return maps[..., : size[0], : size[1]]

@@ -1,0 +1,74 @@
+"""Paths between neighbouring cells, and the largest value on each: what makes a boundary an affinity.
+
+Pairs, sources and windows are those of `common.pairs`; the path of a pair is a thin line from its source to its other
+end, both included (IRNet section 4.1; reference: misc/indexing.py, PathIndex).
+"""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from common.pairs import Direction, pair_directions, window
+
+
+@functools.lru_cache(maxsize=1024)
+def path_cells(direction: Direction) -> tuple[Direction, ...]:
+    """The cells (y, x) of a path from (0, 0), less than 1 away from the straight line; the far end comes first."""
+    dy, dx = direction
+    rows, columns = (range(min(0, end), max(0, end) + 1) for end in direction)
+    near = [(y, x) for y in rows for x in columns if (dy * x - dx * y) ** 2 < dy**2 + dx**2]
+    return tuple(sorted(near, key=lambda cell: -abs(cell[0]) - abs(cell[1])))  # stable, as the reference's
+
+
+def path_directions(radius: int) -> list[Direction]:
+    """The directions of `pair_directions` in the order of the reference's affinity axis: by the length of the path."""
+    return sorted(pair_directions(radius), key=lambda direction: len(path_cells(direction)))
+
+
+def path_maximum(maps: Tensor, directions: Sequence[Direction], radius: int) -> Tensor:
+    """The largest value on the path of every pair.
+
+    Args:
+        maps: (B, h, w).
+        directions: D of them.
+        radius: of the pairs.
+
+    Returns:
+        (B, D, h - rf, w - 2 rf); the gradient goes to the (first) largest cell.
+    """
+    return _PathMaximum.apply(maps, tuple(directions), radius)
+
+
+class _PathMaximum(torch.autograd.Function):
+    """Keeps only which cell was the largest: 1 byte a pair, where autograd would keep every cell of every path."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, maps: Tensor, directions: tuple, radius: int) -> Tensor:
+        values, places = [], []
+        for direction in directions:
+            best, *others = (window(maps, radius, cell) for cell in path_cells(direction))  # B h' w'
+            place = torch.zeros_like(best, dtype=torch.uint8)
+            for number, value in enumerate(others, start=1):
+                place = torch.maximum(place, (value > best).to(torch.uint8) * number)
+                best = torch.maximum(best, value)
+            values.append(best)
+            places.append(place)
+        ctx.save_for_backward(*places)
+        ctx.directions, ctx.radius, ctx.shape = directions, radius, maps.shape
+        return torch.stack(values, dim=1)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        result = gradient.new_zeros(ctx.shape)
+        for direction, place, part in zip(ctx.directions, ctx.saved_tensors, gradient.unbind(1), strict=True):
+            for number, cell in enumerate(path_cells(direction)):
+                window(result, ctx.radius, cell).add_(part * (place == number))
+        return result, None, None
+
+
+def pair_displacements(maps: Tensor, directions: Sequence[Direction], radius: int) -> Tensor:
+    """Displacement at the source minus that at the other end of every pair: (B, 2, D, h', w') of maps (B, 2, h, w)."""
+    source = window(maps, radius)
+    return torch.stack([source - window(maps, radius, direction) for direction in directions], dim=2)

@@ -1,0 +1,63 @@
+"""How good IRN's training labels are, where there are true masks."""
+
+from typing import Any
+
+import numpy as np
+
+from common.data.dataset import DataConfig, class_names
+from common.evaluate import EvalConfig, FilePredictions, MaskFiles, evaluate
+from common.files import write_json
+from common.run import RunFolder
+from common.runtime import Runtime
+from common.segment import MaskFolder
+
+
+def label_scores(confusion: np.ndarray) -> dict[str, float]:
+    """How much of the images is labelled, and how much of that is right; percent.
+
+    Args:
+        confusion: int64 (K, K + 1) as `ConfusionCounts.matrix`: the last column counts ignored pixels.
+
+    Returns:
+        ``coverage``: labelled pixels; ``accuracy``: right ones of them, and the same of those labelled as background
+        and as a class. NaN where there are none.
+    """
+    labelled, right = confusion[:, :-1], confusion[:, :-1].diagonal()
+
+    def percent(part: np.ndarray, whole: np.ndarray) -> float:
+        return 100 * float(part.sum() / whole.sum()) if whole.sum() else float("nan")
+
+    return {
+        "coverage": percent(labelled, confusion),
+        "accuracy": percent(right, labelled),
+        "accuracy_background": percent(right[:1], labelled[:, 0]),
+        "accuracy_foreground": percent(right[1:], labelled[:, 1:]),
+    }
+
+
+def report_labels(
+    folder: MaskFolder, data: DataConfig, list_name: str, run: RunFolder, runtime: Runtime, num_workers: int
+) -> None:
+    """Prints `label_scores` over a list and writes ``eval_ir_label.json``, or says why that is not possible.
+
+    Scored are the images of the list that have a label map; there may be no others with true masks.
+    """
+    truth = MaskFiles(data, list_name)
+    ids = [image_id for image_id in truth.ids if folder.is_done(image_id) and truth.path(image_id).is_file()]
+    if not ids:
+        if runtime.processes.is_main:
+            print(f"not scored: no image of {list_name!r} has both a label map in {folder.path} and a true mask")
+        return
+    result = evaluate(
+        ids, FilePredictions(folder.path, "png"), truth, class_names(data), EvalConfig(), "png", list_name,
+        str(folder.path), processes=runtime.processes, num_workers=num_workers,
+    )  # fmt: skip
+    if runtime.processes.is_main:
+        scores = label_scores(result.counts.matrix)
+        content: dict[str, Any] = {"source": result.source, "list": list_name, "images": len(ids), "unit": "percent"}
+        write_json(run.path / "eval_ir_label.json", content | scores)
+        print(
+            f"{folder.path}, {len(ids)} images of {list_name!r}: {scores['coverage']:.1f}% of the pixels are labelled, "
+            f"{scores['accuracy']:.1f}% of them right (background {scores['accuracy_background']:.1f}%, classes "
+            f"{scores['accuracy_foreground']:.1f}%)"
+        )

@@ -1,0 +1,100 @@
+"""The random view of an image and its label map that IRN is trained on.
+
+Reference: voc12/dataloader.py. Draws come from Python's ``random`` in the reference's order; `draws_from` seeds it.
+"""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from common.config import Rule, option
+from common.data.classes import IGNORE_LABEL
+from common.data.transforms import eval_transform
+from methods.irn.model import STRIDE
+
+
+@dataclass
+class IRNViewConfig:
+    """The random view of a training image."""
+
+    crop_size: int = option(
+        512, "Side of the crop in pixels.", flag="--irn_crop_size",
+        rule=Rule(f"a multiple of {STRIDE}, at least {STRIDE}", lambda value: value > 0 and value % STRIDE == 0),
+    )  # fmt: skip
+    scale: list[float] = option(
+        [0.5, 1.5], "Smallest and largest factor that an image is scaled by before it is cropped.",
+        rule=Rule(
+            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
+        ),
+    )  # fmt: skip
+
+
+class IRNViews:
+    """Maps a PIL image and its labels, uint8 (H, W), to [image, labels] at random scale, flip and place.
+
+    The image is float32 (3, S, S), ImageNet-normalised, 0 beyond its border; the labels are uint8 (S/4, S/4), 255
+    beyond it.
+    """
+
+    def __init__(self, config: IRNViewConfig) -> None:
+        self.config = config
+
+    def __call__(self, loaded: tuple[Image.Image, np.ndarray]) -> list[Tensor]:
+        """See the class."""
+        image, labels = rescaled(*loaded, random.uniform(*self.config.scale))
+        if random.getrandbits(1):
+            image, labels = ImageOps.mirror(image), labels[:, ::-1]
+        size = self.config.crop_size
+        columns, rows = draw_place(image.width, size), draw_place(image.height, size)
+        part = image.crop((columns.source, rows.source, columns.source + columns.length, rows.source + rows.length))
+        canvas, target = torch.zeros(3, size, size), np.full((size, size), IGNORE_LABEL, dtype=np.uint8)
+        canvas[:, rows.on_canvas, columns.on_canvas] = eval_transform(part)
+        target[rows.on_canvas, columns.on_canvas] = labels[rows.on_source, columns.on_source]
+        return [canvas, torch.from_numpy(reduced(target))]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image lies on a crop, along one axis; pixels.
+
+    Attributes:
+        canvas: where it begins on the crop.
+        source: where the crop begins on it.
+        length: of what is seen.
+    """
+
+    canvas: int
+    source: int
+    length: int
+
+    @property
+    def on_canvas(self) -> slice:
+        """The part of the crop that the image covers."""
+        return slice(self.canvas, self.canvas + self.length)
+
+    @property
+    def on_source(self) -> slice:
+        """The part of the image that is seen."""
+        return slice(self.source, self.source + self.length)
+
+
+def draw_place(side: int, size: int) -> Place:
+    """A uniform place of a crop on a longer side, or of a shorter side on the crop (reference: misc/imutils.py)."""
+    offset = random.randrange(abs(side - size) + 1)
+    return Place(0, offset, size) if side >= size else Place(offset, 0, side)
+
+
+def rescaled(image: Image.Image, labels: np.ndarray, factor: float) -> tuple[Image.Image, np.ndarray]:
+    """Both scaled: the image bicubic, the labels by the nearest pixel; sides are rounded (halves to even)."""
+    size = tuple(max(round(side * factor), 1) for side in image.size)
+    resized = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
+    return image.resize(size, Image.Resampling.BICUBIC), np.asarray(resized)
+
+
+def reduced(labels: np.ndarray) -> np.ndarray:
+    """Labels (S/4, S/4) of (S, S): of every 4 x 4 pixels the third in both directions (reference: PIL's nearest)."""
+    return np.ascontiguousarray(labels[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE])

@@ -1,0 +1,151 @@
+"""From seeds and boundaries to masks: the random walk along affinities (reference: step/make_sem_seg_labels.py)."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.config import at_least, option
+from common.errors import UserError
+from common.pairs import pair_directions, random_walk
+from common.seeds import read_seed, seed_path
+from methods.irn.model import STRIDE
+from methods.irn.paths import path_maximum
+
+PAD_TO = 32  # an image larger than the usual canvas gets one of a multiple of this
+SMALLEST = 1e-30  # maximum that scores are divided by: seeds may be zero everywhere
+
+
+@dataclass
+class WalkConfig:
+    """The random walk on the grid of 1/4 of the image's size, and the mask that is made of it."""
+
+    radius: int = option(5, "Cells closer than so many cells are neighbours.", rule=at_least(2))
+    beta: float = option(10.0, "Exponent of the affinities.", flag="--beta", rule=at_least(0))
+    log2_rounds: int = option(8, "log2 of the walk's length.", flag="--exp_times", rule=at_least(0))
+    background: float = option(
+        0.25, "Background's score; those of the classes are divided by the largest in the image.",
+        flag="--sem_seg_bg_thres",
+    )  # fmt: skip
+
+    def settings(self) -> dict[str, Any]:
+        """All of it, as plain containers."""
+        return dict(vars(self))
+
+
+def grid_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Cells (h, w) of an image (H, W)."""
+    return tuple((side - 1) // STRIDE + 1 for side in size)
+
+
+@torch.inference_mode()
+def boundaries(logits_of: Callable[[Tensor], Tensor], images: Tensor, canvas: int) -> Tensor:
+    """Boundary probabilities of images and their mirror images as one (reference: EdgeDisplacement).
+
+    Both are put into the upper left corner of a canvas of zeros, as large as the training crops: group norms see it,
+    too. On accelerators they are one batch; on CPUs one follows the other, as larger activations leave the cache.
+
+    Args:
+        logits_of: maps images (b, 3, S, S) to logits (b, 1, S/4, S/4).
+        images: a batch (B, 3, H, W) of one size, ImageNet-normalised.
+        canvas: side S; larger images get a larger one (the reference cuts them off).
+
+    Returns:
+        float32 (B, h, w).
+    """
+    height, width = images.shape[-2:]
+    rows, columns = (max(canvas, math.ceil(side / PAD_TO) * PAD_TO) for side in (height, width))
+    views = [F.pad(view, (0, columns - width, 0, rows - height)) for view in (images, images.flip(-1))]
+    is_cpu = images.device.type == "cpu"
+    found = [logits_of(view) for view in views] if is_cpu else logits_of(torch.cat(views)).chunk(2)
+    h, w = grid_size((height, width))
+    plain, mirrored = (logits[:, 0, :h, :w].float() for logits in found)
+    return (plain / 2 + mirrored.flip(-1) / 2).sigmoid()
+
+
+def walked(edge: Tensor, scores: Tensor, config: WalkConfig) -> Tensor:
+    """Scores after the walk, which does not cross boundaries and does not start on them.
+
+    Args:
+        edge: boundary probabilities (h, w).
+        scores: of the classes present, (n, h, w).
+
+    Returns:
+        float32 (n, h, w).
+    """
+    height, width = edge.shape
+    reach, directions = config.radius - 1, pair_directions(config.radius)
+    around = reach, reach, 0, reach  # so that every cell is a source; a path into the margin meets a boundary
+    affinity = 1 - path_maximum(F.pad(edge, around, value=1.0)[None], directions, config.radius)[0]
+    start = F.pad(scores * (1 - edge), around)
+    end = random_walk(start, affinity, directions, config.radius, config.beta, config.log2_rounds)
+    return end[:, :height, reach : reach + width]
+
+
+def enlarged(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scores (n, h, w) of at least one class at the image's size (H, W), divided by the largest of all: (n, H, W)."""
+    large = F.interpolate(scores[None], scale_factor=STRIDE, mode="bilinear", align_corners=False)[0]
+    large = large[:, : size[0], : size[1]]
+    return large / large.max().clamp(min=SMALLEST)
+
+
+def label_map(scores: Tensor, keys: Sequence[int], background: float) -> np.ndarray:
+    """Labels uint8 (H, W): ``keys[i]`` + 1 where scores (n, H, W) are largest in i, 0 where none is above that."""
+    best, winner = scores.max(dim=0)
+    labels = torch.where(best > background, torch.tensor(keys, device=best.device)[winner] + 1, 0)
+    return labels.to(torch.uint8).cpu().numpy()
+
+
+def walk_mask(
+    edge: Tensor, keys: Sequence[int], scores: Tensor, size: tuple[int, int], config: WalkConfig
+) -> np.ndarray:
+    """The pseudo mask of an image, uint8 (H, W).
+
+    Args:
+        edge: boundary probabilities (h, w).
+        keys: the classes present; without any, all is background.
+        scores: theirs, (n, h, w).
+        size: (H, W).
+    """
+    if not len(keys):
+        return np.zeros(size, dtype=np.uint8)
+    return label_map(enlarged(walked(edge, scores, config), size), keys, config.background)
+
+
+def read_scores(folder: Path, image_id: str, size: tuple[int, int], classes: int) -> tuple[list[int], Tensor]:
+    """An image's classes and their scores on the grid (n, h, w).
+
+    Maps of the image's size are averaged over the 4 x 4 pixels of each cell; maps of the grid's size, such as CRT's
+    strided ones, are taken as they are.
+
+    Args:
+        size: (H, W) of the image.
+        classes: that the data set has.
+
+    Raises:
+        UserError: the seed is missing, damaged, of another size, or of other classes.
+    """
+    path = seed_path(folder, image_id)
+    if path is None:
+        raise UserError(f"no seed of {image_id} in {folder}")
+    seed = read_seed(path)
+    keys, grid = sorted(seed), grid_size(size)
+    if not keys:
+        return [], torch.zeros(0, *grid)
+    if keys[0] < 0 or keys[-1] >= classes:
+        raise UserError(f"{path} holds classes {keys}; the data set has 0 to {classes - 1}")
+    maps = torch.from_numpy(np.stack([seed[key] for key in keys]))
+    if maps.shape[1:] == grid:
+        return keys, maps
+    if maps.shape[1:] != tuple(size):
+        raise UserError(
+            f"{path} holds maps of {tuple(maps.shape[1:])}, but the image is of {tuple(size)} pixels (H, W) and its "
+            f"grid of {grid}"
+        )
+    return keys, F.avg_pool2d(maps, STRIDE, ceil_mode=True, count_include_pad=False)

@@ -1,0 +1,42 @@
+"""Writes the CRF scores of seeds that PSA's affinity labels are made of, under a low and a high background exponent.
+
+python methods/psa/make_crf.py --name psa --seeds experiment/exp/dict                VOC 2012, MCTformer's exponents
+python methods/psa/make_crf.py --name psa --seeds experiment/exp/dict --low_alpha 4 --high_alpha 32       others
+python methods/psa/make_crf.py --name psa --seeds experiment/exp/dict crf.device=cuda crf.backend=lattice  on a GPU
+torchrun --nproc_per_node 2 methods/psa/make_crf.py --name psa --seeds experiment/exp/dict  shared by two processes
+
+They go to experiment/NAME/crf/<exponent>/; an interrupted run goes on. For VOC's train_aug they take about 40 GB, half
+of it with crf.format=npz.
+"""
+
+from common.data.dataset import ImageSet
+from common.dist import stop_processes
+from common.errors import run_script
+from common.refine import require_maps, start_preparation
+from methods.psa.config import SCORES_DIR, PSAConfig
+from methods.psa.scores import write_scores
+
+
+def main() -> None:
+    """Goes in the order config, data, seeds, scores."""
+    setup = start_preparation(
+        __doc__, PSAConfig, "psa_voc", ("data", "seeds", "crf", "train.image_list", "runtime.num_workers")
+    )
+    config, run, processes = setup.config, setup.run, setup.processes
+
+    # Data: image labels are not needed, the seeds have them
+    images, seeds = ImageSet(config.data, config.train.image_list, with_labels=False), config.seeds.path()
+    require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
+
+    # Scores
+    folder, total = run.path / SCORES_DIR, len(set(images.ids))
+    written = write_scores(images, seeds, folder, config.crf, setup.runtime, setup.args.overwrite)
+    if processes.is_main:
+        low, high = config.crf.alphas()
+        print(f"{folder}: background exponents {low} and {high}: {written} images done, {total - written} were there")
+        print(f"Training: python methods/psa/train_aff.py --name {run.name}")
+    stop_processes()
+
+
+if __name__ == "__main__":
+    run_script(main)

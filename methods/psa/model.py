@@ -1,0 +1,119 @@
+"""AffinityNets: on ResNet-38 as published, on a ResNet for those without its weights, on a tiny trunk for demos."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from common.config import at_least, option
+from common.errors import UserError
+from common.pretrained import PRETRAINED_DIR, RANDOM_WEIGHTS, load_checked, start_weights, state_dict_in
+from common.resnet import BLOCKS, ResNet, ResNetConfig
+from methods.psa.affinity import HEADS, AffinityNet
+from methods.psa.resnet38 import ResNet38
+
+RESNET38_FILE = "res38_cls.pth"  # the classifier that PSA's authors publish
+
+
+@dataclass
+class AffinityConfig:
+    """Network and pairs."""
+
+    arch: str = option(
+        "resnet38", "Trunk: resnet38 as published, a ResNet of ImageNet, or tiny (half resolution, random weights).",
+        choices=("resnet38", *BLOCKS, "tiny"),
+    )  # fmt: skip
+    pretrained: str = option(
+        "auto", "auto (a file in pretrained/; for ResNets also torchvision's hub), none (random), or a file.",
+        flag="--weights",
+    )  # fmt: skip
+    radius: int = option(5, "Pairs are of cells nearer than this many cells.", rule=at_least(2))
+
+
+class ResNetAffinity(AffinityNet):
+    """AffinityNet on a ResNet whose last two layers are dilated: 1/8 of the size."""
+
+    frozen = ("resnet.conv1", "resnet.layer1")
+
+    def __init__(self, arch: str) -> None:
+        resnet = ResNet(ResNetConfig(arch), strides=(2, 2, 1, 1), dilations=(1, 1, 2, 4))
+        super().__init__(channels=resnet.channels[2:], widths=(64, 128, 256))
+        self.resnet = resnet
+        self.freeze()
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The outputs of the last three layers."""
+        return self.resnet(images)[2:]
+
+    def load_imagenet(self, weights: Mapping[str, Tensor]) -> object:
+        """Loads the trunk; see `ResNet.load_imagenet`."""
+        return self.resnet.load_imagenet(weights)
+
+
+class TinyAffinity(AffinityNet):
+    """AffinityNet on three convolutions at half of the image's size, all of which are trained."""
+
+    stride = 2
+
+    def __init__(self) -> None:
+        super().__init__(channels=(32, 32, 32), widths=(16, 16, 16))
+        self.layers = nn.ModuleList([_layer(3, 2, 1), _layer(32, 1, 2), _layer(32, 1, 4)])
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The outputs of all three."""
+        maps = [images]
+        for layer in self.layers:
+            maps.append(layer(maps[-1]))
+        return maps[1:]
+
+
+def affinity_net(config: AffinityConfig) -> AffinityNet:
+    """The network of a configuration, with random weights."""
+    if config.arch == "resnet38":
+        return ResNet38()
+    return TinyAffinity() if config.arch == "tiny" else ResNetAffinity(config.arch)
+
+
+def start_from(model: AffinityNet, config: AffinityConfig, is_resumed: bool) -> str:
+    """Loads the weights that a training begins with; says in words what they are.
+
+    Raises:
+        UserError: they are not there, or another network's.
+    """
+    if config.arch == "tiny" and not is_resumed:
+        return "random, as the tiny network has no others"
+    if config.arch != "resnet38":
+        return start_weights(model, config.arch, config.pretrained, is_resumed)
+    if is_resumed:
+        return "resumed"
+    return RANDOM_WEIGHTS if config.pretrained == "none" else load_trunk(model, config.pretrained)
+
+
+def load_trunk(model: AffinityNet, source: str) -> str:
+    """Loads the trunk from a file under the reference's names; what it has of the heads is loaded, too.
+
+    Args:
+        source: a file, or ``auto``.
+
+    Raises:
+        UserError: it is not there, or not the trunk's.
+    """
+    path = PRETRAINED_DIR / RESNET38_FILE if source == "auto" else Path(source)
+    if source == "auto" and not path.is_file():
+        raise UserError(
+            f"no weights of ResNet-38 at {path} (from {Path.cwd()}): {RESNET38_FILE} is published by PSA's "
+            "authors. Without it: model.arch=resnet50, which starts from ImageNet; or random weights on purpose: "
+            "model.pretrained=none"
+        )
+    weights = {name: value for name, value in state_dict_in(path).items() if not name.startswith("fc8.")}
+    own = model.state_dict()
+    # Older files have no counters of the batch norms, classifiers have no heads.
+    spared = {name: own[name] for name in own if name.startswith(HEADS) or name.endswith("num_batches_tracked")}
+    load_checked(model, {**spared, **weights}, str(path))
+    return f"{path}: {len(weights)} of the network's {len(own)} tensors"
+
+
+def _layer(inputs: int, stride: int, dilation: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, 32, 3, stride, padding=dilation, dilation=dilation, bias=False)
+    return nn.Sequential(convolution, nn.GroupNorm(4, 32), nn.ReLU())

@@ -1,0 +1,129 @@
+"""CRF scores of seeds under two background exponents: files that a training's labels are made of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from common.config import Rule, option
+from common.crf import CRFConfig, crf_folder, crf_pool, seed_crf
+from common.data.dataset import ImageSet, read_image
+from common.errors import UserError
+from common.infer import StampedFolder
+from common.refine import read_maps, require_maps, seed_settings
+from common.runtime import Runtime, usable_workers
+from common.seeds import FORMATS, seed_path, write_seed
+from methods.psa.labels import Scores
+
+TWO_DIGITS = Rule("from 1 to 99", lambda value: 1 <= value <= 99)
+
+
+@dataclass
+class ScoresConfig(CRFConfig):
+    """Dense CRF of the seeds; the exponents are MCTformer's, the rest is PSA's."""
+
+    low_alpha: int = option(
+        1, "Background exponent of which foreground is trusted: the lower, the less.", flag="--low_alpha",
+        rule=TWO_DIGITS,
+    )  # fmt: skip
+    high_alpha: int = option(
+        12, "Background exponent of which background is trusted: the higher, the less.", flag="--high_alpha",
+        rule=TWO_DIGITS,
+    )  # fmt: skip
+    format: str = option("npy", "Files: npy (float32, exact), or npz (float16, half the disk).", choices=FORMATS)
+
+    def alphas(self) -> tuple[int, int]:
+        """Both exponents.
+
+        Raises:
+            UserError: they are not in order.
+        """
+        if self.low_alpha >= self.high_alpha:
+            raise UserError(f"crf.low_alpha={self.low_alpha} must be less than crf.high_alpha={self.high_alpha}")
+        return self.low_alpha, self.high_alpha
+
+    def settings(self) -> dict[str, object]:
+        """What the files depend on: not what computes them, as labels are equal."""
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if key not in ("backend", "device", "low_alpha", "high_alpha")
+        }
+
+
+def write_scores(
+    images: ImageSet, seeds: Path, folder: Path, config: ScoresConfig, runtime: Runtime, overwrite: bool
+) -> int:
+    """Writes the scores of an image set that are not there yet, ``<folder>/<alpha>/<id>``, in a pool of processes.
+
+    Those that are older than their seed are made again.
+
+    Args:
+        overwrite: whether scores that are there are deleted.
+
+    Returns:
+        How many images were worked on, by all processes together.
+
+    Raises:
+        UserError: there are scores of other settings, or a seed is missing or unfit.
+    """
+    for alpha in config.alphas():
+        settings = {**seed_settings(seeds), "alpha": alpha, **config.settings()}
+        StampedFolder(crf_folder(folder, alpha), settings, FORMATS, runtime, overwrite, "CRF scores", "another --name")
+    first_of = {image_id: index for index, image_id in reversed(list(enumerate(images.ids)))}
+    share = runtime.processes.shard(sorted(first_of.values()))
+    share = [index for index in share if not _is_done(folder, images.ids[index], seeds, config)]
+    with crf_pool(usable_workers(runtime.config.num_workers), config) as pool:
+        for index in tqdm(
+            share, desc="dense CRF", disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True
+        ):
+            pool.submit(score_image, images.images[index], images.ids[index], seeds, folder, config)
+    return sum(runtime.processes.gather_objects(len(share)))
+
+
+def score_image(image_path: Path, image_id: str, seeds: Path, folder: Path, config: ScoresConfig) -> None:
+    """Writes an image's scores of both exponents."""
+    image = np.array(read_image(image_path))
+    seed = read_maps(seeds, image_id, image.shape[:2])
+    for alpha in config.alphas():
+        write_seed(crf_folder(folder, alpha), image_id, seed_crf(image, seed, alpha, config), config.format, stride=1)
+
+
+def _is_done(folder: Path, image_id: str, seeds: Path, config: ScoresConfig) -> bool:
+    made = seed_path(seeds, image_id).stat().st_mtime_ns
+    files = [crf_folder(folder, alpha) / f"{image_id}.{config.format}" for alpha in config.alphas()]
+    return all(file.is_file() and file.stat().st_mtime_ns >= made for file in files)
+
+
+class ScoredImages:
+    """Images with their scores, as a training reads them."""
+
+    def __init__(self, images: ImageSet, folder: Path, config: ScoresConfig, made_by: str) -> None:
+        """Opens both.
+
+        Args:
+            made_by: the command that writes the scores, for the message.
+
+        Raises:
+            UserError: images have no scores.
+        """
+        self.images, self.folders = images, [crf_folder(folder, alpha) for alpha in config.alphas()]
+        for path in self.folders:
+            require_maps(images, path, made_by)
+
+    def load(self, index: int) -> tuple[Image.Image, Scores]:
+        """An image and its scores.
+
+        Raises:
+            UserError: they do not belong together.
+        """
+        image, image_id = self.images.load_image(index), self.images.ids[index]
+        low, high = (read_maps(folder, image_id, image.size[::-1]) for folder in self.folders)
+        if not low or low.keys() != high.keys():
+            raise UserError(
+                f"the scores of {image_id} in {self.folders[0]} and {self.folders[1]} are of different labels: "
+                f"{list(low)} and {list(high)}"
+            )
+        return image, Scores(*(np.stack(list(maps.values())) for maps in (low, high)))

@@ -1,0 +1,84 @@
+"""From a seed to a pseudo mask by a random walk along affinities (PSA, section 3.3; reference: infer_aff.py).
+
+Symbols: n classes of the image, H x W pixels, h x w cells of stride x stride pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.config import Rule, option
+from common.pairs import pair_directions, random_walk
+from common.seeds import Seed
+from methods.psa.affinity import pair_affinity
+
+
+@dataclass
+class WalkConfig:
+    """The walk; the defaults are MCTformer's."""
+
+    background: str = option(
+        "constant", "Background score: constant (bg_thr), or alpha: (1 - largest foreground score)^bg_alpha.",
+        choices=("constant", "alpha"),
+    )  # fmt: skip
+    bg_thr: float = option(0.39, "The constant: the best threshold of the seeds.", flag="--bg_thr")
+    bg_alpha: float = option(16.0, "The exponent.", flag="--alpha")
+    beta: float = option(8.0, "Exponent of the affinities.", flag="--beta")
+    log2_rounds: int = option(
+        6, "The walk has 2 to the power of this many rounds.", flag="--logt",
+        rule=Rule("from 0 to 12", lambda value: 0 <= value <= 12),
+    )  # fmt: skip
+
+
+def padded(maps: Tensor, stride: int) -> Tensor:
+    """Maps (..., H, W) with zeros to the right and below, up to multiples of the stride."""
+    height, width = maps.shape[-2:]
+    return F.pad(maps, (0, -width % stride, 0, -height % stride))
+
+
+def seed_scores(seed: Seed, config: WalkConfig) -> Tensor:
+    """Background's score and those of a seed's classes, float32 (n + 1, H, W)."""
+    cams = torch.from_numpy(np.stack(list(seed.values())))
+    if config.background == "alpha":
+        background = (1 - cams.amax(0, keepdim=True)).pow(config.bg_alpha)
+    else:
+        background = torch.full_like(cams[:1], config.bg_thr)
+    return torch.cat([background, cams])
+
+
+@torch.inference_mode()
+def walked_scores(scores: Tensor, features: Tensor, stride: int, radius: int, config: WalkConfig) -> Tensor:
+    """Mean scores of the cells after the walk, (n, h, w).
+
+    Args:
+        scores: (n, H, W), on any device.
+        features: of the image (c, h, w), with h and w those of the padded image.
+        radius: of the pairs, in cells.
+    """
+    cells = F.avg_pool2d(padded(scores.to(features.device), stride), stride)
+    directions = pair_directions(radius)
+    affinity = pair_affinity(features[None], directions, radius)[0]
+    return random_walk(cells, affinity, directions, radius, config.beta, config.log2_rounds)
+
+
+@torch.inference_mode()
+def pseudo_mask(
+    seed: Seed, size: tuple[int, int], features: Tensor, stride: int, radius: int, config: WalkConfig
+) -> np.ndarray:
+    """The mask of a seed: uint8 (H, W), 0 background, class index + 1. Classes without a seed play no part.
+
+    Args:
+        seed: {class index: float32 (H, W)}.
+        size: (H, W).
+        features: see `walked_scores`.
+        radius: of the pairs, in cells.
+    """
+    if not seed:
+        return np.zeros(size, dtype=np.uint8)
+    walked = walked_scores(seed_scores(seed, config), features, stride, radius, config)
+    full = F.interpolate(walked[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
+    labels = torch.tensor([0, *(key + 1 for key in seed)], dtype=torch.uint8, device=full.device)
+    return labels[full[:, : size[0], : size[1]].argmax(0)].cpu().numpy()

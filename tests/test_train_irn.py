@@ -1,0 +1,308 @@
+"""IRN from seeds to masks: labels, training, random walk; interrupted anywhere, every step goes on exactly."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from common.data.dataset import read_mask
+from common.data.masks import write_mask
+from common.errors import UserError
+from common.files import load_torch
+from common.seeds import write_seed
+from methods.irn import infer_irn, make_ir_label, train_irn
+from methods.irn.losses import LOSS_TERMS
+from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics
+
+TRAIN = "methods/irn/train_irn.py"
+# Two epochs of 6 steps; last.pth after steps 4 and 8, too.
+TINY = {
+    "labels": {"fg_threshold": 0.5, "bg_threshold": 0.3},
+    "views": {"crop_size": 32, "scale": [0.8, 1.2]},
+    "model": {"arch": "resnet18", "blocks": [1, 1, 1, 1], "pretrained": "none"},
+    "loss": {"radius": 3},
+    "train": {
+        "image_list": "train", "displacement_list": "val", "epochs": 2, "batch_size": 4, "save_steps": 4,
+        "print_freq": 4,
+    },
+    "walk": {"radius": 2, "log2_rounds": 3},
+    "infer": {"image_list": "val", "eval_list": "val", "canvas": 64, "batch_size": 1},
+    "runtime": {"num_workers": 0, "device": "cpu"},
+}  # fmt: skip
+WEIGHTS, STEPS = "001res50_irn.pth", 12
+
+
+class IRNScripts(Scripts):
+    """The three scripts in the current folder, with the tiny experiment and its seeds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, experiment: Path, seeds: Path) -> None:
+        self._patch, self._experiment, self.seeds = monkeypatch, experiment, seeds
+        self._train = train_irn
+
+    def label(self, name: str, *arguments: object) -> int:
+        """Makes labels in this process."""
+        return self._stage(make_ir_label, name, arguments)
+
+    def infer(self, name: str, *arguments: object) -> int:
+        """Makes masks in this process."""
+        return self._stage(infer_irn, name, arguments)
+
+    def _stage(self, module: object, name: str, arguments: tuple) -> int:
+        given = () if "--seeds" in arguments else ("--seeds", self.seeds)
+        return self._call(module, ("--name", name, "--exp", self._experiment, *given, *arguments))
+
+
+@pytest.fixture(scope="module")
+def seeds(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeds like the CAMs of a fair classifier: the true masks, blurred; not to be changed."""
+    folder = tmp_path_factory.mktemp("seeds") / "dict"
+    for file in sorted((shapes / "SegmentationClass").iterdir()):
+        mask = read_mask(file)
+        classes = [int(label) for label in np.unique(mask) if label not in (0, 255)]
+        blurred = {label - 1: cv2.GaussianBlur((mask == label).astype(np.float32), (0, 0), 3) for label in classes}
+        write_seed(folder, file.stem, {key: cam / cam.max() for key, cam in blurred.items()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of the tiny experiment."""
+    path = tmp_path_factory.mktemp("experiment") / "tiny.yaml"
+    places = {"dataset": "voc12", "root": str(shapes), "classes": str(shapes / "classes.txt")}
+    path.write_text(yaml.safe_dump({**TINY, "data": places}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(experiment: Path, seeds: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """An uninterrupted run of all three scripts, and what they print."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("whole"))
+        scripts, said = IRNScripts(patch, experiment, seeds), []
+        patch.setattr("builtins.print", lambda *values, **options: said.append(" ".join(map(str, values))))
+        for script in (scripts.label, scripts.train, scripts.infer):
+            assert script("whole") == 0
+        folder = Path("experiment/whole").absolute()
+        return SimpleNamespace(last=last("whole"), metrics=metrics("whole"), folder=folder, said="\n".join(said))
+
+
+@pytest.fixture
+def scripts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path, seeds: Path, whole: SimpleNamespace
+) -> IRNScripts:
+    """The scripts, called in a folder with a run ``x`` that has its labels."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole.folder / "ir_label", "experiment/x/ir_label")
+    shutil.copy(whole.folder / "ir_label.json", "experiment/x")
+    return IRNScripts(monkeypatch, experiment, seeds)
+
+
+def assert_ends_like(name: str, whole: SimpleNamespace) -> None:
+    """A run has the same last checkpoint, weights and metrics, bitwise."""
+    assert_same(last(name), whole.last)
+    assert_same(metrics(name), whole.metrics)
+    assert_same(load_torch(f"experiment/{name}/ckpt/{WEIGHTS}"), load_torch(whole.folder / "ckpt" / WEIGHTS))
+
+
+def test_labels_training_masks(whole: SimpleNamespace, shapes: Path) -> None:
+    """Every step writes its files into one run folder, and says how good they are."""
+    run = whole.folder
+    assert {path.name for path in run.iterdir()} == {
+        "ir_label", "ir_label.json", "eval_ir_label.json", "config.yaml", "log.txt", "metrics.jsonl", "tensorboard",
+        "ckpt", "masks", "masks.json", "eval_png.json", "eval_png.csv",
+    }  # fmt: skip
+    assert len(contents(run / "ir_label")) == 24 and len(contents(run / "masks")) == 6
+    scores = json.loads((run / "eval_ir_label.json").read_text())
+    assert scores["images"] == 24 and 60 < scores["coverage"] < 100 and scores["accuracy"] > 85
+    assert (
+        f"{scores['coverage']:.1f}% of the pixels are labelled, {scores['accuracy']:.1f}% of them right" in whole.said
+    )
+    for file in (run / "masks").iterdir():
+        with Image.open(file) as mask:
+            assert mask.mode == "P"
+        truth = read_mask(shapes / "SegmentationClass" / file.name)
+        assert read_mask(file).shape == truth.shape
+        assert set(np.unique(read_mask(file)).tolist()) <= {0, *np.unique(truth).tolist()}
+    result = json.loads((run / "eval_png.json").read_text())
+    assert f"{result['best']['mIoU']:.2f} mIoU over the 6 images of 'val'" in whole.said and result["best"]["mIoU"] > 30
+    log = (run / "log.txt").read_text()
+    assert "24 images, no labels, 6 steps an epoch" in log and "RANDOM weights" in log and "mean displacement: " in log
+    assert f"Masks: python methods/irn/infer_irn.py --name {run.name} --seeds" in log
+
+
+def test_only_the_branches_are_trained(whole: SimpleNamespace, scripts: IRNScripts) -> None:
+    """By SGD with the published momentum, at a poly rate from 0.1; the losses make their total."""
+    assert scripts.train("x", "train.max_steps=1") == 0
+    first, weights = last("x")["model"], whole.last["model"]
+    for name, value in weights.items():
+        assert torch.equal(value, first[name]) == name.startswith("resnet50."), name
+    branches = whole.last["optimizer"]["param_groups"]
+    assert [(group["lr_scale"], group["momentum"], group["weight_decay"]) for group in branches] == [
+        (1.0, 1e-4, 1e-4), (10.0, 1e-4, 1e-4),
+    ]  # fmt: skip
+    assert [line["step"] for line in whole.metrics] == [4, 6, 8, 12]
+    for line in whole.metrics:
+        assert line["lr"] == pytest.approx(0.1 * (1 - (line["step"] - 1) / STEPS) ** 0.9)
+        affinity = ((line["aff_bg"] + line["aff_fg"]) / 2 + line["aff_neg"]) / 2
+        assert min(line[name] for name in LOSS_TERMS) > 0
+        assert line["total"] == pytest.approx(affinity + (line["dp_fg"] + line["dp_bg"]) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("step", [1, 6, 9, STEPS])
+def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
+    scripts: IRNScripts, whole: SimpleNamespace, interrupt: Callable, step: int
+) -> None:
+    """Stopped inside an epoch, at its end, at the end of all: weights, optimiser, mean displacement, log lines."""
+    interrupt(step)
+    assert scripts.train("x") == 143
+    assert last("x")["position"]["total_steps"] == step
+    interrupt(0)
+    assert scripts.train("x", "--resume", "runtime.num_workers=1") == 0
+    assert_ends_like("x", whole)
+
+
+def test_a_run_killed_in_its_last_step_goes_on_from_the_last_checkpoint(
+    scripts: IRNScripts, whole: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean displacement belongs to that step; then nothing is left to do."""
+
+    def kill(*args: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(train_irn, "mean_displacement", kill)
+        scripts.train("x")
+    assert last("x")["position"]["total_steps"] == 8 and not Path("experiment/x/ckpt", WEIGHTS).exists()
+    assert scripts.train("x", "--resume") == 0
+    assert_ends_like("x", whole)
+    before = contents("experiment/x/ckpt")
+    assert scripts.train("x", "--resume") == 0
+    assert contents("experiment/x/ckpt") == before
+
+
+def test_a_run_of_few_steps_has_weights_as_well(scripts: IRNScripts, whole: SimpleNamespace) -> None:
+    """The mean displacement is that of the last step, wherever that is; masks need no more."""
+    assert scripts.train("x", "train.max_steps=3") == 0
+    weights = load_torch("experiment/x/ckpt/000res50_irn.pth")
+    assert weights["mean_shift.running_mean"].abs().min() > 0
+    assert not torch.equal(weights["mean_shift.running_mean"], whole.last["model"]["mean_shift.running_mean"])
+    assert scripts.infer("x") == 0 and len(contents("experiment/x/masks")) == 6
+
+
+def test_two_processes_train_like_one(scripts: IRNScripts) -> None:
+    """Losses are those of the global batch: weights and log to float tolerance; as a user starts it."""
+    fixed = ("train.max_steps=3", "train.accumulation=2", "train.print_freq=1")
+    shutil.copytree("experiment/x", "experiment/two")
+    code, output, errors = scripts.run(TRAIN, "two", *fixed, launcher=TORCHRUN)
+    assert code == 0, errors
+    assert output.count("done: 3 steps") == 1 and "2 x cpu" in output
+    assert scripts.train("x", *fixed) == 0
+    one, two = last("x")["model"], last("two")["model"]
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    for line, other in zip(metrics("x"), metrics("two"), strict=True):
+        assert all(other[name] == pytest.approx(line[name], rel=1e-3) for name in ("total", *LOSS_TERMS))
+
+
+def test_interrupted_labels_and_masks_go_on(
+    scripts: IRNScripts, whole: SimpleNamespace, capsys: pytest.CaptureFixture
+) -> None:
+    """What is missing comes again, the same; other settings are refused, or start anew."""
+    shutil.copytree(whole.folder / "ckpt", "experiment/x/ckpt")
+    assert scripts.infer("x") == 0
+    for script, part, other in (
+        (scripts.label, "ir_label", "labels.certainty=0.8"), (scripts.infer, "masks", "walk.beta=3"),
+    ):  # fmt: skip
+        folder = Path("experiment/x", part)
+        assert contents(folder) == contents(whole.folder / part)
+        sorted(folder.iterdir())[1].unlink()
+        capsys.readouterr()
+        assert script("x") == 0
+        assert f"{part}: 1 " in capsys.readouterr().out and contents(folder) == contents(whole.folder / part)
+        with pytest.raises(UserError, match=f"{part} holds masks of another checkpoint or other settings"):
+            script("x", other)
+        assert script("x", other, "--overwrite") == 0 and contents(folder) != contents(whole.folder / part)
+
+
+def test_overwriting_a_training_keeps_its_labels(scripts: IRNScripts, whole: SimpleNamespace) -> None:
+    """A second training is refused; --overwrite deletes what the first has left, and its masks."""
+    assert scripts.train("x", "train.max_steps=1") == 0 and scripts.infer("x") == 0
+    with pytest.raises(UserError, match="not empty"):
+        scripts.train("x")
+    assert scripts.train("x", "--overwrite", "train.max_steps=2") == 0
+    assert contents("experiment/x/ir_label") == contents(whole.folder / "ir_label")
+    assert not Path("experiment/x/masks").exists() and last("x")["position"]["total_steps"] == 2
+
+
+def test_labels_of_another_run_and_weights_of_another_origin(scripts: IRNScripts, whole: SimpleNamespace) -> None:
+    """Several trainings can share labels; a released file needs no training at all, nor a run."""
+    labels = whole.folder / "ir_label"
+    assert scripts.train("y", "--labels", labels, "train.max_steps=1") == 0
+    state = load_torch(whole.folder / "ckpt" / WEIGHTS)
+    aliases = {"stage1.0.weight": state["resnet50.conv1.weight"], "disp_target": torch.zeros(1, 2, 152, 1)}
+    torch.save({**state, **aliases}, "res50_irn.pth")
+    assert scripts.infer("z", "--load_pretrained", "res50_irn.pth") == 0
+    assert contents("experiment/z/masks") == contents(whole.folder / "masks")
+
+
+def test_an_image_without_classes_is_background(scripts: IRNScripts, seeds: Path, shapes: Path) -> None:
+    """In its label map and its mask."""
+    shutil.copytree(seeds, "dict")
+    name = next((shapes / "JPEGImages").glob("2027_*")).stem
+    write_seed("dict", name, {})
+    lists = ("--seeds", "dict", "train.image_list=val", "infer.image_list=val")
+    assert scripts.label("y", *lists) == 0
+    assert scripts.train("x", "train.max_steps=1") == 0 and scripts.infer("x", *lists) == 0
+    for folder in ("experiment/y/ir_label", "experiment/x/masks"):
+        assert not read_mask(Path(folder, f"{name}.png")).any()
+
+
+@pytest.mark.parametrize("setting", ["runtime.precision=bf16", "train.accumulation=2"])
+def test_other_settings(scripts: IRNScripts, setting: str) -> None:
+    """They train and make masks; the weights stay float32."""
+    assert scripts.train("x", "train.max_steps=2", setting) == 0
+    assert {value.dtype for value in last("x")["model"].values() if value.is_floating_point()} == {torch.float32}
+    assert scripts.infer("x", setting) == 0
+
+
+def test_the_backbone_can_be_trained_too(scripts: IRNScripts, whole: SimpleNamespace) -> None:
+    """From a stage on; its statistics never."""
+    assert scripts.train("x", "model.frozen=3", "train.max_steps=2") == 0
+    for name, value in last("x")["model"].items():
+        is_early = name.startswith(tuple(f"resnet50.{part}" for part in ("conv1", "bn1", "layer1", "layer2")))
+        is_statistic = name.startswith("resnet50.") and name.endswith(("running_mean", "running_var", "tracked"))
+        assert torch.equal(value, whole.last["model"][name]) == (is_early or is_statistic), name
+
+
+def test_a_script_that_cannot_start_leaves_nothing(scripts: IRNScripts, seeds: Path) -> None:
+    """No seeds, no labels, files of another size, settings that do not fit: what is wrong, and what to do."""
+    shutil.copytree(seeds, "few")
+    sorted(Path("few").iterdir())[3].unlink()
+    for wrong, words in (
+        (("--seeds", ""), "which seeds"), (("--seeds", "nothing"), "no folder of seeds nothing"),
+        (("--seeds", "few"), r"1 of the 24 images of list 'train' have no file in few"),
+        (("labels.certainty=1",), "labels.certainty is 1.0; it must be between 0 and 1"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            scripts.label("y", *wrong)
+    for wrong, words in (
+        ((), "24 of the 24 label maps .* are missing.*make_ir_label.py"),
+        (("views.crop_size=16",), "views.crop_size=16 has 4 cells a side, too few for pairs of loss.radius=3"),
+        (("--labels", "experiment/x/ir_label", "train.displacement_list=nothing"), "no image list 'nothing'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            scripts.train("y", *wrong)
+    with pytest.raises(UserError, match="no run folder"):
+        scripts.infer("y")
+    assert not Path("experiment/y").exists()
+    write_mask(sorted(Path("experiment/x/ir_label").iterdir())[0], np.zeros((7, 9), np.uint8))
+    with pytest.raises(UserError, match=r"\.png is of \(7, 9\), its image of"):
+        scripts.train("x")
