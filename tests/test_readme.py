@@ -102,6 +102,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "docs").symlink_to(ROOT / "docs")
     save_diffusion(folder / "pretrained" / "model-140-pascal.pt", GaussianDiffusion(UNet(UNetConfig(8, [1, 2]))), 7)
     make_voc(folder / "data" / "VOC2012")
+    lists = folder / "data" / "VOC2012" / "ImageSets" / "Segmentation"
+    shutil.copy(lists / "train.txt", lists / "test.txt")
     make_coco(folder / "data" / "COCO2014")
     make_own(folder / "my_set")
     os.chdir(folder)
