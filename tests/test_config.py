@@ -10,13 +10,19 @@ from common.errors import UserError
 from common.optim import scaled_lr
 from common.script import infer_arguments, train_arguments
 from methods.cti.config import CTIConfig
+from methods.deeplab.config import DeepLabConfig
 from methods.dig.config import DiGConfig
 from methods.dig.diffusion_config import DiffusionConfig
+from methods.irn.config import IRNConfig
 from methods.pcss.config import PCSSConfig
+from methods.psa.config import PSAConfig
 from methods.toco.config import ToCoConfig
 
 # By the first part of the YAML's name.
-CLASSES = {"cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig, "toco": ToCoConfig}
+CLASSES = {
+    "cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig, "toco": ToCoConfig,
+    "psa": PSAConfig, "irn": IRNConfig, "deeplab": DeepLabConfig,
+}  # fmt: skip
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 
 
@@ -53,6 +59,31 @@ def test_the_papers_settings() -> None:
         assert not config.loss.share_prefix and config.runtime.precision == "fp32" and config.infer.seed_map == "rcams"
     assert [epoch for epoch in range(60) if voc.train.validates(epoch)] == list(range(9, 60))
     assert [epoch for epoch in range(60) if coco.train.validates(epoch)] == [3, *range(11, 60)]
+
+
+def test_the_papers_settings_of_toco() -> None:
+    """The two training scripts, the table of loss weights, and the two ways of joining flips and scales."""
+    voc, coco = (load_config(ToCoConfig, config_path(name)) for name in ("toco_cvpr23", "toco_coco_cvpr23"))
+    for config in (voc, coco):
+        assert (config.model.arch, config.model.drop_path) == ("deit_base_patch16_224", 0)
+        assert (config.loss.ptc, config.loss.ctc, config.loss.seg, config.loss.reg) == (0.2, 0.5, 0.1, 0.05)
+        assert (config.loss.momentum, config.loss.cam_scales, config.loss.group) == (0.9, [1.0, 0.5, 1.5], 2)
+        assert (config.optim.lr, config.optim.head_scale, config.optim.warmup_steps) == (6e-5, 10, 1500)
+        assert (config.optim.weight_decay, config.optim.power, config.optim.warmup_ratio) == (0.01, 0.9, 1e-6)
+        assert (config.views.crop_size, config.views.local_size, config.views.local_crops) == (448, 96, 8)
+        assert config.views.scale == [0.5, 2.0] and not config.views.paired and not config.labels.scale_box
+        assert (config.energy.weight, config.energy.sigma_rgb, config.energy.sigma_xy) == (1e-7, 15, 100)
+        assert config.runtime.precision == "fp32" and not config.loss.compute_inactive
+    assert (voc.model.aux_layer % 12, coco.model.aux_layer % 12) == (9, 9)
+    assert (voc.labels.high, voc.labels.low, voc.labels.bkg, voc.loss.temperature) == (0.7, 0.25, 0.5, 0.5)
+    assert (coco.labels.high, coco.labels.low, coco.labels.bkg, coco.loss.temperature) == (0.65, 0.25, 0.45, 1.0)
+    steps = [(c.loss.contrast_after, c.loss.seg_after, c.loss.aux_cam_until, c.train.max_steps) for c in (voc, coco)]
+    assert steps == [(-1, 2000, -1, 20_000), (12_000, 8000, 12_000, 80_000)]
+    assert [(c.train.batch_size, c.train.eval_steps) for c in (voc, coco)] == [(4, 2000), (8, 4000)]
+    views = [(c.infer.segment.resize, c.infer.segment.flip, c.infer.segment.merge) for c in (voc, coco)]
+    assert views == [(0, "sum", "max"), (448, "max", "sum")]
+    assert [c.infer.segment.scales for c in (voc, coco)] == [[1.0, 1.5, 1.25], [1.0, 1.25, 1.5]]
+    assert (coco.train.val_list, coco.train.val_limit) == ("val14", 5000)
 
 
 def test_the_papers_settings_of_pcss() -> None:
