@@ -16,15 +16,18 @@ from common.runtime import Runtime
 from common.seeds import seed_path
 
 
-def scored_images(data: DataConfig, list_name: str, config: EvalConfig) -> ImageSet:
-    """The images of a list that seeds are to be scored on.
+def scored_images(data: DataConfig, list_name: str, config: EvalConfig, with_labels: bool = True) -> ImageSet:
+    """The images of a list that seeds or masks are to be scored on.
+
+    Args:
+        with_labels: whether image labels are needed; those of masks are not.
 
     Raises:
         UserError: as `ImageSet`; or masks are missing or the thresholds unusable, which is better known before a
             training than in the middle.
     """
     config.grid()
-    images = ImageSet(data, list_name)
+    images = ImageSet(data, list_name, with_labels)
     missing = _missing_masks(images)
     if missing:
         raise _masks_needed(images, missing)

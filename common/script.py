@@ -48,8 +48,14 @@ def start_segmentation(description: str, cls: type, default_exp: str, section: s
 
     Args:
         section: where the configuration has its `SegmentConfig`.
+
+    Raises:
+        UserError: an archive for VOC's server is asked for of another data set.
     """
-    return _start(segment_arguments(description, cls, default_exp, section=section), cls)
+    setup = _start(segment_arguments(description, cls, default_exp, section=section), cls)
+    if setup.args.submission and setup.config.data.dataset != "voc12":
+        raise UserError(f"--submission is for VOC's server; the data set is {setup.config.data.dataset}")
+    return setup
 
 
 def _start(parsed: tuple[argparse.Namespace, list[str]], cls: type) -> Setup:

@@ -25,7 +25,9 @@ from common.mask_crf import ImageFilter, refine_mask
 from common.pool import WorkerPool
 from common.run import RunFolder
 from common.runtime import Runtime, usable_workers
+from common.scoring import has_masks
 from common.seeds import BackgroundWriter
+from common.submission import write_submission
 
 
 @dataclass
@@ -231,14 +233,37 @@ def score_masks(folder: MaskFolder, images: ImageSet, runtime: Runtime, num_work
     )  # fmt: skip
 
 
-def report_masks(folders: MaskFolders, images: ImageSet, run: RunFolder, runtime: Runtime, num_workers: int) -> None:
-    """Prints the mIoU of the masks before and after the CRF and writes ``eval_png.*`` and ``eval_png_crf.*``."""
+def report_masks(
+    folders: MaskFolders, images: ImageSet, run: RunFolder, runtime: Runtime, num_workers: int
+) -> dict[str, Evaluation]:
+    """Prints the mIoU of the masks before and after the CRF and writes ``eval_png.*`` and ``eval_png_crf.*``.
+
+    Returns:
+        The evaluations by those names; none if the images have no true masks, which is said.
+    """
+    if not has_masks(images):
+        if runtime.processes.is_main:
+            print(f"not scored: no masks of {images.list_name!r}, such as {images.mask_path(images.ids[0])}")
+        return {}
+    results = {}
     stems = {"eval_png": folders.plain} | ({"eval_png_crf": folders.refined} if folders.refined else {})
     for stem, folder in stems.items():
-        result = score_masks(folder, images, runtime, num_workers)
+        results[stem] = result = score_masks(folder, images, runtime, num_workers)
         if runtime.processes.is_main:
             result.write(run.path, stem)
             print(
                 f"{folder.path}: {result.best.miou:.2f} mIoU over {result.images} images; per class: "
                 f"{run.path / stem}.json, .csv"
             )
+    return results
+
+
+def submit_masks(folders: MaskFolders, images: ImageSet, run: RunFolder, comp: str) -> None:
+    """Writes the run's archive for VOC's server, ``<comp>_<list>.tar``, of the final masks, and says so.
+
+    Raises:
+        UserError: as `write_submission`.
+    """
+    masks, archive = folders.final.path, run.path / f"{comp}_{folders.final.path.name}.tar"
+    write_submission(masks, dict(zip(images.ids, images.images, strict=True)), archive, comp)
+    print(f"{archive}: {len(set(images.ids))} masks for VOC's server")

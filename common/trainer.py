@@ -78,7 +78,9 @@ class Trainer:
         config, processes, resumed = self.config, self.processes, setup.args.resume
         self.train, seed = config.train, config.runtime.seed
         self.val_images = (
-            scored_images(config.data, self.train.val_list, config.eval) if self.train.validates_at_all() else None
+            scored_images(config.data, self.train.val_list, config.eval, images.labels is not None)
+            if self.train.validates_at_all()
+            else None
         )
         self.batches = EpochBatches(
             len(images), self.train.batch_size, seed, processes.rank, processes.world, self.train.accumulation

@@ -95,6 +95,35 @@ class TrainConfig(CourseConfig):
         return any(self.validates(epoch) for epoch in range(self.epochs))
 
 
+@dataclass
+class StepCourseConfig(CourseConfig):
+    """The course of a training that counts steps: validation and files of weights every so many."""
+
+    val_list: str = option("val", "Images that are validated on; needs masks.", flag="--val_set")
+    eval_steps: int = option(
+        0, "Steps between two validations; the last step is one, too. 0: never.", flag="--eval_iters", rule=at_least(0)
+    )
+    keep_steps: int = option(
+        5000, "Steps between two files of weights; the last step gets one, too. 0: that alone.", rule=at_least(0)
+    )
+
+    def validates_at(self, position: Position, steps: int) -> bool:
+        """Every ``eval_steps`` steps, and at the end."""
+        return self.validates_at_all() and (self.is_over(position) or _is_due(position, self.eval_steps))
+
+    def validates_at_all(self) -> bool:
+        """Whether the weights are ever scored."""
+        return self.eval_steps > 0
+
+    def keeps_weights(self, position: Position, is_last: bool) -> bool:
+        """Whether the weights at this point get a file of their own."""
+        return is_last or _is_due(position, self.keep_steps)
+
+
+def _is_due(position: Position, every: int) -> bool:
+    return every > 0 and position.total_steps > 0 and position.total_steps % every == 0
+
+
 class StopRequest:
     """Turns SIGTERM and SIGINT into a wish that the loop reads at the end of a step; a second SIGINT stops at once."""
 

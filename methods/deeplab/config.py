@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-from common.checkpoint import Position
 from common.config import at_least, option, section
 from common.crf import CRFConfig
 from common.data.dataset import DataConfig
 from common.evaluate import EvalConfig
 from common.runtime import RuntimeConfig
 from common.segment import SegmentConfig
-from common.training import CourseConfig
+from common.training import StepCourseConfig
 from methods.deeplab.model import DeepLabModelConfig
 from methods.deeplab.optim import DeepLabOptimConfig
 from methods.deeplab.views import DeepLabViewConfig
@@ -18,39 +17,15 @@ WEIGHTS_FILE, FINAL_FILE = "checkpoint_{}.pth", "checkpoint_final.pth"
 
 
 @dataclass
-class DeepLabCourseConfig(CourseConfig):
-    """The course of the training, in steps."""
+class DeepLabCourseConfig(StepCourseConfig):
+    """The course of the training; validation is on one scale."""
 
     masks: str = option(
         "",
         "Label masks to train on: a folder of <id>.png, such as experiment/irn/masks, or a pattern with {id} in it.",
         flag="--masks",
     )
-    val_list: str = option("val", "Images that are validated on; needs masks.", flag="--val_set")
     val_batch: int = option(4, "Images of one size that validation gives to the network at a time.", rule=at_least(1))
-    eval_steps: int = option(
-        0, "Steps between two validations, on one scale; the last step is one, too. 0: never.", rule=at_least(0)
-    )
-    keep_steps: int = option(
-        5000, "Steps between two files checkpoint_N.pth; the last step gets one, too. 0: the last alone.",
-        rule=at_least(0),
-    )  # fmt: skip
-
-    def validates_at(self, position: Position, steps: int) -> bool:
-        """Every ``eval_steps`` steps, and at the end."""
-        return self.validates_at_all() and _is_due(position, self.eval_steps, self.is_over(position))
-
-    def validates_at_all(self) -> bool:
-        """Whether the weights are ever scored."""
-        return self.eval_steps > 0
-
-    def keeps_weights(self, position: Position, is_last: bool) -> bool:
-        """Whether the weights at this point get a file with the step's number."""
-        return _is_due(position, self.keep_steps, is_last)
-
-
-def _is_due(position: Position, every: int, is_last: bool) -> bool:
-    return is_last or (every > 0 and position.total_steps > 0 and position.total_steps % every == 0)
 
 
 @dataclass

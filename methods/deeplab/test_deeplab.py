@@ -15,13 +15,12 @@ Masks go to experiment/NAME/segs/<list>/ and, after the CRF, to segs_crf/<list>/
 from common.data.classes import BACKGROUND
 from common.data.dataset import ImageSet, class_names
 from common.dist import stop_processes
-from common.errors import UserError, run_script
+from common.errors import run_script
 from common.files import write_json
 from common.infer_script import load_network
 from common.scoring import has_masks
-from common.script import Setup, start_segmentation
-from common.segment import MaskFolders, open_mask_folders, score_masks, write_masks
-from common.submission import write_submission
+from common.script import start_segmentation
+from common.segment import open_mask_folders, report_masks, submit_masks, write_masks
 from methods.deeplab.config import WEIGHTS_FILE, DeepLabConfig
 from methods.deeplab.crf_image import clean_image, wrapped_image
 from methods.deeplab.model import DeepLab
@@ -35,12 +34,10 @@ def main() -> None:
     setup = start_segmentation(__doc__, DeepLabConfig, "deeplab_voc")
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
-    if args.submission and config.data.dataset != "voc12":
-        raise UserError(f"--submission is for VOC's server; the data set is {config.data.dataset}")
 
     # Data: no labels are needed
     images = ImageSet(config.data, infer.image_list, with_labels=False)
-    is_scored = has_masks(images)
+    has_masks(images)  # an error, if of some only, comes before the work
 
     # Model
     model = DeepLab(config.model, len(class_names(config.data)) + 1)
@@ -55,29 +52,14 @@ def main() -> None:
         print(f"{folders.final.path}: {count} masks written, {len(set(images.ids)) - count} were there")
 
     # Scores and submission
-    if is_scored:
-        report_scores(setup, folders, images)
-    elif processes.is_main:
-        print(f"not scored: no masks of {images.list_name!r}, such as {images.mask_path(images.ids[0])}")
+    for stem, result in report_masks(folders, images, run, runtime, infer.num_workers).items():
+        if processes.is_main:
+            scores, path = segmentation_scores(result.counts), run.path / f"{stem.replace('eval_png', 'scores')}.json"
+            write_json(path, scores.as_dict([BACKGROUND, *result.classes]))
+            print(f"{scores}: {path}")
     if args.submission and processes.is_main:
-        masks, files = folders.final.path, dict(zip(images.ids, images.images, strict=True))
-        archive = run.path / f"{args.submission}_{masks.name}.tar"
-        write_submission(masks, files, archive, args.submission)
-        print(f"{archive}: {len(files)} masks for VOC's server")
+        submit_masks(folders, images, run, args.submission)
     stop_processes()
-
-
-def report_scores(setup: Setup, folders: MaskFolders, images: ImageSet) -> None:
-    """Prints the scores before and after the CRF; writes them as the reference does, ``scores.json`` and
-    ``scores_crf.json``, and as the evaluator does, ``eval_png.*`` and ``eval_png_crf.*``.
-    """
-    for suffix, folder in {"": folders.plain, **({"_crf": folders.refined} if folders.refined else {})}.items():
-        result = score_masks(folder, images, setup.runtime, setup.config.infer.num_workers)
-        if setup.processes.is_main:
-            scores, path = segmentation_scores(result.counts), setup.run.path
-            result.write(path, f"eval_png{suffix}")
-            write_json(path / f"scores{suffix}.json", scores.as_dict([BACKGROUND, *result.classes]))
-            print(f"{folder.path}: {scores}; {result.images} images, {path}/scores{suffix}.json")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,11 @@ Masks go to experiment/NAME/segs/<list>/ and, after the CRF, to segs_crf/<list>/
 
 from common.data.dataset import ImageSet, class_names
 from common.dist import stop_processes
-from common.errors import UserError, run_script
+from common.errors import run_script
 from common.infer_script import load_network
 from common.scoring import has_masks
 from common.script import start_segmentation
-from common.segment import open_mask_folders, report_masks, write_masks
-from common.submission import write_submission
+from common.segment import open_mask_folders, report_masks, submit_masks, write_masks
 from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 from methods.toco.model import ToCo
 
@@ -27,12 +26,10 @@ def main() -> None:
     setup = start_segmentation(__doc__, ToCoConfig, "toco_cvpr23", "infer.segment")
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     segment = config.infer.segment
-    if args.submission and config.data.dataset != "voc12":
-        raise UserError(f"--submission is for VOC's server; the data set is {config.data.dataset}")
 
     # Data: no labels are needed
     images = ImageSet(config.data, segment.image_list, with_labels=False)
-    is_scored = has_masks(images)
+    has_masks(images)  # an error, if of some only, comes before the work
 
     # Model
     model = ToCo(config.model, len(class_names(config.data)))
@@ -45,15 +42,9 @@ def main() -> None:
         print(f"{folders.final.path}: {count} masks written, {len(set(images.ids)) - count} were there")
 
     # Scores and submission
-    if is_scored:
-        report_masks(folders, images, run, runtime, segment.num_workers)
-    elif processes.is_main:
-        print(f"not scored: no masks of {images.list_name!r}, such as {images.mask_path(images.ids[0])}")
+    report_masks(folders, images, run, runtime, segment.num_workers)
     if args.submission and processes.is_main:
-        masks, files = folders.final.path, dict(zip(images.ids, images.images, strict=True))
-        archive = run.path / f"{args.submission}_{masks.name}.tar"
-        write_submission(masks, files, archive, args.submission)
-        print(f"{archive}: {len(files)} masks for VOC's server")
+        submit_masks(folders, images, run, args.submission)
     stop_processes()
 
 
