@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from common.config import CONFIG_DIR, config_path, leaves, load_config, save_config
+from common.crf_masks import CRFMasksConfig
 from common.errors import UserError
 from common.optim import scaled_lr
+from common.pipeline import PipelineConfig
 from common.script import infer_arguments, train_arguments
 from methods.cti.config import CTIConfig
 from methods.deeplab.config import DeepLabConfig
@@ -21,7 +23,7 @@ from methods.toco.config import ToCoConfig
 # By the first part of the YAML's name.
 CLASSES = {
     "cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig, "toco": ToCoConfig,
-    "psa": PSAConfig, "irn": IRNConfig, "deeplab": DeepLabConfig,
+    "psa": PSAConfig, "irn": IRNConfig, "crf": CRFMasksConfig, "deeplab": DeepLabConfig, "pipeline": PipelineConfig,
 }  # fmt: skip
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 

@@ -141,7 +141,6 @@ def start_worker(worker: int) -> None:
     the step and saved a checkpoint.
     """
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -157,6 +156,7 @@ def start_worker(worker: int) -> None:
 
 def train_loader(dataset: TrainViews, batches: EpochBatches, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
     """The loader of ``batches``; one iteration is (the rest of) the epoch set by `EpochBatches.start_at`."""
+    cv2.setNumThreads(0)  # here, not in the workers: a forked one waits for ever for the threads of OpenCV's pool
     return DataLoader(
         dataset, batch_sampler=batches, num_workers=num_workers, pin_memory=pin_memory,
         worker_init_fn=_WorkerSeed(batches),

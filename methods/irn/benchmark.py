@@ -11,9 +11,7 @@ it, as the reference does.
 """
 
 import argparse
-import functools
 import time
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -39,13 +37,17 @@ def main() -> int:
     args = parser.parse_args()
     size = tuple(args.size)
     edge, scores = (maps.to(args.device) for maps in generated(grid_size(size), args.classes))
-    mask_of(walked(edge, scores, CONFIG), size)  # warm-up
-    here = min(seconds(lambda: mask_of(walked(edge, scores, CONFIG), size)) for _ in range(args.turns))
+    times = []
+    for _ in range(1 + args.turns):
+        start = clock()
+        mask = mask_of(walked(edge, scores, CONFIG), size)
+        times.append(clock() - start)
+    here = min(times[1:])
     dense, power = squared(transitions(edge), args.squarings)
     is_whole, differing = args.squarings == CONFIG.log2_rounds, 0
     if is_whole:
         expected = ((scores * (1 - edge)).flatten(1) @ power).view(scores.shape)
-        differing = int((mask_of(walked(edge, scores, CONFIG), size) != mask_of(expected, size)).sum())
+        differing = int((mask != mask_of(expected, size)).sum())
     labels = (f"{differing} differ" if differing else "equal") if is_whole else "not compared"
     print("| image | cells | classes | dense squarings (s) | here, path maxima to labels (s) | ratio | labels |")
     print("|---|---|---|---|---|---|---|")
@@ -86,14 +88,10 @@ def squared(matrix: Tensor, times: int) -> tuple[float, Tensor]:
     """Seconds that all squarings take, by the mean of those that are done, and the matrix after them."""
     total = 0.0
     for _ in range(times):
-        results: list[Tensor] = []
-        total += seconds(functools.partial(_square_into, results, matrix))
-        (matrix,) = results
+        start = clock()
+        matrix = matrix @ matrix
+        total += clock() - start
     return total / times * CONFIG.log2_rounds, matrix
-
-
-def _square_into(results: list[Tensor], matrix: Tensor) -> None:
-    results.append(matrix @ matrix)
 
 
 def mask_of(scores: Tensor, size: tuple[int, int]) -> Tensor:
@@ -101,15 +99,11 @@ def mask_of(scores: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(label_map(enlarged(scores, size), list(range(len(scores))), CONFIG.background))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
+def clock() -> float:
+    """Seconds, when all that was started is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter()
 
 
 if __name__ == "__main__":

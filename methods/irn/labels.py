@@ -1,7 +1,7 @@
 """Labels for IRN's training: seeds cut at a strict and a loose threshold, each snapped to edges by a dense CRF.
 
 A pixel is of a class where the strict cut says so, background where even the loose one finds nothing, else ignored
-(IRNet section 3.2; reference: step/cam_to_ir_label.py).
+(IRNet section 4.2; reference: step/cam_to_ir_label.py).
 """
 
 from dataclasses import dataclass

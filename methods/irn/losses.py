@@ -1,17 +1,17 @@
-"""IRN's losses on affinities and displacements (IRNet sections 4.2 and 4.3; reference: net/resnet50_irn.py).
+"""IRN's losses on affinities and displacements (IRNet sections 4.3 and 4.4; reference: net/resnet50_irn.py).
 
 Symbols: B images, h x w maps, D directions, P = (h - rf)(w - 2 rf) sources. All sums run over the global batch.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from common.config import at_least, option
-from common.pairs import PairLabels, pair_labels
+from common.pairs import Direction, PairLabels, pair_labels
 from methods.irn.model import IRN
 from methods.irn.paths import pair_displacements, path_directions, path_maximum
 
@@ -55,13 +55,13 @@ class IRNStep(nn.Module):
         return irn_losses(affinity, displacement.float(), pairs, directions, self.radius, self._gather)
 
 
-def affinities(edge: Tensor, directions: list[tuple[int, int]], radius: int) -> Tensor:
+def affinities(edge: Tensor, directions: Sequence[Direction], radius: int) -> Tensor:
     """1 - the largest boundary probability on each path: (B, D, h', w') of logits (B, 1, h, w)."""
     return 1 - path_maximum(edge[:, 0].sigmoid(), directions, radius)
 
 
 def irn_losses(
-    affinity: Tensor, displacement: Tensor, pairs: PairLabels, directions: list[tuple[int, int]], radius: int,
+    affinity: Tensor, displacement: Tensor, pairs: PairLabels, directions: Sequence[Direction], radius: int,
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> dict[str, Tensor]:  # fmt: skip
     """All losses of a batch.
@@ -80,7 +80,7 @@ def irn_losses(
     ratio = functools.partial(_ratio, counts=everywhere.sum(0), world=len(everywhere))
     attraction, repulsion = -(affinity + EPSILON).log(), -(1 + EPSILON - affinity).log()
     moved = pair_displacements(displacement, directions, radius)  # B 2 D h' w'
-    target = moved.new_tensor(directions).T.view(1, 2, -1, 1, 1)
+    target = moved.new_tensor(tuple(directions)).T.view(1, 2, -1, 1, 1)
     terms = {
         "aff_bg": ratio(attraction, pairs.background, 0),
         "aff_fg": ratio(attraction, pairs.foreground, 1),

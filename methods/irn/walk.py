@@ -1,4 +1,7 @@
-"""From seeds and boundaries to masks: the random walk along affinities (reference: step/make_sem_seg_labels.py)."""
+"""From seeds and boundaries to masks: the random walk along affinities (IRNet section 5).
+
+Reference: step/make_sem_seg_labels.py.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -96,7 +99,7 @@ def enlarged(scores: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def label_map(scores: Tensor, keys: Sequence[int], background: float) -> np.ndarray:
-    """Labels uint8 (H, W): ``keys[i]`` + 1 where scores (n, H, W) are largest in i, 0 where none is above that."""
+    """Labels uint8 (H, W): ``keys[i]`` + 1 where map i of (n, H, W) is largest, 0 where none is above background's."""
     best, winner = scores.max(dim=0)
     labels = torch.where(best > background, torch.tensor(keys, device=best.device)[winner] + 1, 0)
     return labels.to(torch.uint8).cpu().numpy()
