@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from PIL import Image
 from torch import Tensor
 
 from common.crf import CRFConfig
+from common.data.transforms import eval_transform
 from common.metrics import ConfusionCounts
 from common.pairs import Direction, pair_labels, window
 from methods.irn.labels import LabelConfig, cut, ir_label, label_crf
@@ -145,12 +146,6 @@ def dense_affinity(sparse: Tensor, directions: Sequence[Direction], radius: int,
     return dense
 
 
-def normalised(pixels: np.ndarray) -> torch.Tensor:
-    """An image (H, W, 3) as the network's input (1, 3, H, W), rounded once: 256 rounds of the walk show the last bit."""
-    values = (pixels / 255 - IMAGENET_DEFAULT_MEAN) / IMAGENET_DEFAULT_STD
-    return torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)[None]
-
-
 @runner("irn", "sem_seg")
 def sem_seg(case: Case) -> Results:
     """Masks of two images, network and all."""
@@ -159,7 +154,7 @@ def sem_seg(case: Case) -> Results:
     config = WalkConfig(params["radius"], params["beta"], params["exp_times"], params["sem_seg_bg_thres"])
     for number, of_image in enumerate(images_of(case)):
         pixels, keys, cams = (of_image[name] for name in ("image", "keys", "cam"))
-        image = normalised(pixels).clone(memory_format=torch.channels_last)
+        image = eval_transform(Image.fromarray(pixels))[None].clone(memory_format=torch.channels_last)
         found = boundaries(model.edge, image, params["pad_to"])
         scores = walked(found[0], torch.from_numpy(cams), config)
         large = enlarged(scores, pixels.shape[:2])
