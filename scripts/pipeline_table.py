@@ -1,0 +1,55 @@
+"""Prints the tables of pipelines that started from the same seeds, one after the other.
+
+    python scripts/pipeline_table.py --name exp --refine irn psa
+    python scripts/pipeline_table.py --name pipeline_demo --refine crf psa irn --gain 3
+
+With --gain, the exit code is 1 if the masks of any of them are not at least that much mIoU above the seeds at their
+best threshold, or if its DeepLab is not above the seeds of the held-out images.
+"""
+
+from typing import Any
+
+from common.config import script_parser
+from common.errors import UserError, run_script
+from common.pipeline import REFINEMENTS, read_json, table
+from common.run import RunFolder
+
+
+def failures(rows: list[dict[str, Any]], refine: str, gain: float) -> list[str]:
+    """What is not as it should be in the rows of a pipeline; each as a line of text."""
+    gains = {row["stage"]: row["gain"] for row in rows}
+    wanted = {f"masks ({refine})": gain, "DeepLab": 0.0}
+    found = []
+    for stage, least in wanted.items():
+        if stage not in gains:
+            found.append(f"{refine}: there is no score of {stage}")
+        elif gains[stage] < least or gains[stage] <= 0:
+            found.append(
+                f"{refine}: {stage} is {gains[stage]:+.2f} mIoU from the seeds; at least {least:+g} was asked for"
+            )
+    return found
+
+
+def main() -> int:
+    """Prints the tables; 1 if a stage gains too little."""
+    parser = script_parser(__doc__)
+    parser.add_argument("--name", required=True, help="the pipelines' common --name")
+    parser.add_argument("--refine", nargs="+", choices=REFINEMENTS, default=["irn"], help="which (default: irn)")
+    parser.add_argument("--gain", type=float, help="mIoU by which masks have to be above the seeds")
+    args = parser.parse_args()
+    found = []
+    for refine in args.refine:
+        file = RunFolder(args.name).existing().path / f"pipeline_{refine}.json"
+        content = read_json(file)
+        if "table" not in content:
+            raise UserError(f"{file} has no table: this pipeline is not at its end; scripts/run_pipeline.py goes on")
+        seconds = sum(stage["seconds"] for stage in content["stages"].values())
+        print(f"{refine}: stages of {seconds:.0f} seconds\n{table(content['table'])}\n")
+        found += failures(content["table"], refine, args.gain) if args.gain is not None else []
+    for line in found:
+        print(f"FAILED: {line}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,472 @@
+"""The pipeline: its stages in order, what is skipped, resumed or refused, the table; and masks by CRF alone."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from common import pipeline
+from common.config import CONFIG_DIR, load_config
+from common.data.dataset import read_mask
+from common.data.lists import read_list
+from common.dist import Processes
+from common.errors import UserError
+from common.files import ROOT
+from common.pipeline import PipelineConfig, Stage, StageRunner
+from common.seeds import write_seed
+from tests.datasets import call, script, write_lines
+from tests.helpers import TORCHRUN, contents, failure
+from tests.test_demo import run_demo
+
+LABELS, IRN, IRN_MASKS = (f"methods/irn/{name}.py" for name in ("make_ir_label", "train_irn", "infer_irn"))
+SCORES, PSA, PSA_MASKS = (f"methods/psa/{name}.py" for name in ("make_crf", "train_aff", "infer_aff"))
+CRF_MASKS, SCORE = "scripts/crf_masks.py", "evaluation.py"
+DEEPLAB = ["methods/deeplab/train_deeplab.py", "methods/deeplab/test_deeplab.py"]
+STEPS = {
+    "irn": [SCORE, SCORE, LABELS, IRN, IRN_MASKS, *DEEPLAB],
+    "psa": [SCORE, SCORE, SCORES, SCORE, SCORE, PSA, PSA_MASKS, *DEEPLAB],
+    "crf": [SCORE, SCORE, CRF_MASKS, *DEEPLAB],
+}
+WEIGHTS = {IRN: "001res50_irn.pth", PSA: "003net_trm.pth", DEEPLAB[0]: "checkpoint_final.pth"}
+FOLDERS = {LABELS: ["ir_label"], SCORES: ["crf/04", "crf/16"], DEEPLAB[1]: ["segs/val", "segs_crf/val"]}
+MIOU = {"train": 60.0, "val": 50.0}
+
+
+@pytest.fixture(scope="module")
+def seeds(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeds of all images: the true masks, blurred; not to be changed."""
+    folder = tmp_path_factory.mktemp("seeds") / "dict"
+    for file in sorted((shapes / "SegmentationClass").iterdir()):
+        mask = read_mask(file)
+        classes = [int(label) for label in np.unique(mask) if label not in (0, 255)]
+        blurred = {label - 1: cv2.GaussianBlur((mask == label).astype(np.float32), (0, 0), 3) for label in classes}
+        write_seed(folder, file.stem, {key: cam / cam.max() for key, cam in blurred.items()})
+    return folder
+
+
+class FakeScripts:
+    """Stands in for the processes: notes every command, and makes the files that the script would."""
+
+    def __init__(self, shapes: Path) -> None:
+        self.lists = {
+            name: read_list(shapes / f"ImageSets/Segmentation/{name}.txt", "voc12") for name in ("train", "val")
+        }
+        self.commands: list[list[str]] = []
+        self.instead: dict[str, Callable[[Path], int]] = {}  # by script: what it does with its folder, its exit code
+
+    def __call__(self, command: list[str], start_new_session: bool) -> "FakeScripts":
+        """As `subprocess.Popen`."""
+        assert start_new_session and command[0] == sys.executable
+        self.commands.append(command[1:])
+        name = next(part for part in command[1:] if part.startswith(str(ROOT)))
+        options, which = command[command.index(name) + 1 :], str(Path(name).relative_to(ROOT))
+        folder = Path("experiment") / options[options.index("--name") + 1]
+        folder.mkdir(parents=True, exist_ok=True)
+        self.code = self.instead.pop(which, lambda folder: self.make(which, folder, options))(folder)
+        return self
+
+    def wait(self) -> int:
+        """The exit code."""
+        return self.code
+
+    def make(self, which: str, folder: Path, options: list[str]) -> int:
+        if which == SCORE:
+            list_name, stem = (options[options.index(flag) + 1] for flag in ("--list", "--out"))
+            self.score(folder / f"{stem}.json", list_name, MIOU[list_name])
+        elif which in WEIGHTS:
+            (folder / "ckpt").mkdir(exist_ok=True)
+            (folder / "ckpt" / WEIGHTS[which]).touch()
+        else:
+            list_name = "val" if which == DEEPLAB[1] else "train"
+            for name in FOLDERS.get(which, ["masks"]):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                for image_id in self.lists[list_name]:
+                    (folder / name / f"{image_id}.{'npy' if which == SCORES else 'png'}").touch()
+        if which in (IRN_MASKS, PSA_MASKS, CRF_MASKS, DEEPLAB[1]):
+            self.score(folder / "eval_png.json", list_name, MIOU[list_name] + 5)
+        if which == DEEPLAB[1]:
+            self.score(folder / "eval_png_crf.json", list_name, MIOU[list_name] + 7)
+        return 0
+
+    def score(self, file: Path, list_name: str, miou: float) -> None:
+        points = {name: {"threshold": 0.2, "mIoU": miou - less} for name, less in (("best", 0), ("fixed", 1))}
+        file.write_text(json.dumps({"list": list_name, "images": len(self.lists[list_name]), **points}))
+
+    def called(self) -> list[str]:
+        """The scripts since the last call, in order."""
+        names = [str(Path(part).relative_to(ROOT)) for c in self.commands for part in c if part.startswith(str(ROOT))]
+        self.commands = []
+        return names
+
+
+@pytest.fixture
+def fake(shapes: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeScripts:
+    """Fake scripts, and a folder with the seeds of a run ``x`` and the YAML of a pipeline."""
+    monkeypatch.chdir(tmp_path)
+    Path("experiment/x").mkdir(parents=True)
+    Path("experiment/x/dict").symlink_to(seeds)
+    data = {"root": str(shapes), "classes": str(shapes / "classes.txt")}
+    stages = {kind: {"exp": f"{kind}_demo"} for kind in ("irn", "psa", "crf", "deeplab")}
+    Path("own.yaml").write_text(yaml.safe_dump({"data": data, "lists": {"train": "train"}, **stages}))
+    scripts = FakeScripts(shapes)
+    monkeypatch.setattr(pipeline.subprocess, "Popen", scripts)
+    return scripts
+
+
+@pytest.fixture
+def run(fake: FakeScripts, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Calls the pipeline ``x``."""
+    return lambda *arguments: call(monkeypatch, "run_pipeline", "--name", "x", "--exp", "own.yaml", *arguments)
+
+
+@pytest.mark.parametrize("refine", STEPS)
+def test_stages_run_in_order_once(
+    run: Callable[..., int], fake: FakeScripts, refine: str, capsys: pytest.CaptureFixture
+) -> None:
+    """Every script gets what the one before has made; a second call finds everything there; the table has all of it."""
+    assert run("--refine", refine) == 0
+    commands = [" ".join(command) for command in fake.commands]
+    assert fake.called() == STEPS[refine]
+    assert all((ROOT / name).is_file() for name in STEPS[refine])
+    assert "--seeds experiment/x/dict" in commands[2] and "infer.image_list=train" in commands[2]
+    assert f"--name x_{refine}_deeplab --masks experiment/x_{refine}/masks" in commands[-2]
+    assert not [command for command in commands if "--resume" in command or "--overwrite" in command]
+    shown = capsys.readouterr().out
+    assert run("--refine", refine) == 0
+    assert fake.called() == []
+    assert capsys.readouterr().out.count("complete, skipped") == len(STEPS[refine])
+
+    rows = json.loads(Path(f"experiment/x/pipeline_{refine}.json").read_text())["table"]
+    gains = {(row["stage"], row["list"]): row["gain"] for row in rows}
+    assert gains["seeds, best threshold", "train"] == 0 and gains["seeds, fixed threshold", "val"] == -1
+    assert gains[f"masks ({refine})", "train"] == 5
+    assert (gains["DeepLab", "val"], gains["DeepLab after the CRF", "val"]) == (5, 7)
+    assert (("CRF scores, exponent 4", "train") in gains) == (refine == "psa")
+    assert [line.split()[-2:] for line in shown.splitlines() if line.startswith("DeepLab ")] == [
+        ["55.00", "+5.00"], ["57.00", "+7.00"],
+    ]  # fmt: skip
+
+
+def test_an_interrupted_training_goes_on(
+    run: Callable[..., int], fake: FakeScripts, capsys: pytest.CaptureFixture
+) -> None:
+    """With --resume where there is a checkpoint, anew where it was stopped before; its exit code is the pipeline's."""
+    fake.instead[IRN] = lambda folder: (folder / "config.yaml").touch() or 143
+    assert run() == 143
+    assert fake.called() == STEPS["irn"][:4]
+
+    def stop(folder: Path) -> int:
+        (folder / "ckpt").mkdir()
+        (folder / "ckpt" / "last.pth").touch()
+        return 130
+
+    fake.instead[IRN] = stop
+    assert run() == 130
+    assert fake.commands[0][-1] == "--overwrite" and fake.called() == [IRN]
+    assert run() == 0
+    assert fake.commands[0][-1] == "--resume" and fake.called() == STEPS["irn"][3:]
+    assert "labels: complete, skipped" in capsys.readouterr().out
+
+
+def test_what_another_training_left_is_never_deleted(run: Callable[..., int], fake: FakeScripts) -> None:
+    """A script that refuses its run folder is called in the same way again."""
+    Path("experiment/x_irn").mkdir()
+    Path("experiment/x_irn/config.yaml").touch()
+    for _ in range(2):
+        fake.instead[IRN] = lambda folder: 1
+        assert run() == 1
+        assert fake.commands[-1][-1] not in ("--overwrite", "--resume") and fake.called()[-1] == IRN
+
+
+def test_a_failure_names_the_stage(run: Callable[..., int], fake: FakeScripts, capsys: pytest.CaptureFixture) -> None:
+    """Nothing after it runs, and nothing is in the table."""
+    fake.instead[PSA_MASKS] = lambda folder: 3
+    assert run("--refine", "psa") == 3
+    assert fake.called() == STEPS["psa"][:-2]
+    error = capsys.readouterr().err
+    assert "'masks (psa)' (methods/psa/infer_aff.py) failed with exit code 3" in error and "same command" in error
+    assert "table" not in json.loads(Path("experiment/x/pipeline_psa.json").read_text())
+    assert run("--refine", "psa") == 0
+    assert fake.called() == STEPS["psa"][-3:]
+
+
+def test_output_that_is_not_whole(run: Callable[..., int], fake: FakeScripts) -> None:
+    """A file that is gone is made again; a script that ends well without its files is an error."""
+    assert run("--segment", "none") == 0
+    assert fake.called() == STEPS["irn"][:-2]
+    next(Path("experiment/x_irn/ir_label").iterdir()).unlink()
+    Path("experiment/x_irn/eval_png.json").unlink()
+    assert run("--segment", "none") == 0
+    assert fake.called() == [LABELS, IRN_MASKS]
+    next(Path("experiment/x_irn/masks").iterdir()).unlink()
+    fake.instead[IRN_MASKS] = lambda folder: 0
+    with pytest.raises(UserError, match="not whole"):
+        run("--segment", "none")
+
+
+def test_output_of_other_settings_is_refused(run: Callable[..., int], fake: FakeScripts) -> None:
+    """Complete or not; seeds that were made again count, too, and their score is made anew."""
+    assert run() == 0
+    fake.called()
+    with pytest.raises(UserError, match=r"(?s)IRN's labels.*another command.*bg_threshold=0.2.*experiment/x_irn"):
+        run("irn.overrides=[labels.bg_threshold=0.2]")
+    with pytest.raises(UserError, match=r"DeepLab's training.*experiment/x_irn_deeplab"):
+        run("deeplab.overrides=[train.max_steps=3]")
+    assert fake.called() == []
+    shutil.copytree("experiment/x/dict", "experiment/x/copy")
+    Path("experiment/x/dict").unlink()
+    Path("experiment/x/copy").rename("experiment/x/dict")
+    Path("experiment/x/dict.json").write_text('{"checkpoint": "new.pth"}')
+    with pytest.raises(UserError, match="other files in experiment/x/dict"):
+        run()
+    assert fake.called() == [SCORE, SCORE]
+    for folder in ("x_irn", "x_irn_deeplab"):
+        shutil.rmtree(Path("experiment") / folder)
+    assert run() == 0
+    assert fake.called() == STEPS["irn"][2:]
+
+
+def test_beginning_with_masks(run: Callable[..., int], fake: FakeScripts) -> None:
+    """They have to be there; seeds need not."""
+    with pytest.raises(UserError, match=r"--from masks.*experiment/x_crf/masks"):
+        run("--from", "masks", "--refine", "crf")
+    fake.make(CRF_MASKS, Path("experiment/x_crf"), [])
+    Path("experiment/x/dict").unlink()
+    assert run("--from", "masks", "--refine", "crf") == 0
+    assert fake.called() == DEEPLAB
+
+
+def test_several_processes(run: Callable[..., int], fake: FakeScripts) -> None:
+    """Every script is started under torchrun; the number of processes changes nothing that was made."""
+    assert run("--nproc", 2) == 0
+    assert all(command[: len(TORCHRUN)] == list(TORCHRUN) for command in fake.commands)
+    assert fake.called() == STEPS["irn"]
+    assert run() == 0
+    assert fake.called() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seeds", "nowhere"), "24 of the 24 images .* have no file in nowhere"),
+        (("lists.score=val",), "6 images that are not in lists.train=train"),
+        (("lists.val=nothing",), "no image list 'nothing'"),
+        (("irn.overrides=[walk.beat=3]",), "unknown.*walk.beat"),
+        (("deeplab.exp=nothing",), "no configuration 'nothing'"),
+        (("--nproc", "0"), "at least one"),
+        (("--refine", "other"), "flow.refine is 'other'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(
+    run: Callable[..., int], fake: FakeScripts, arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(*arguments)
+    assert fake.called() == []
+
+
+def test_without_true_masks(run: Callable[..., int], fake: FakeScripts, shapes: Path, tmp_path: Path) -> None:
+    """Nothing is scored, and nothing waits for a score."""
+    shutil.copytree(shapes, "blind", ignore=shutil.ignore_patterns("SegmentationClass"))
+    fake.score = lambda *arguments: None
+    assert run("data.root=blind") == 0
+    assert fake.called() == [LABELS, IRN, IRN_MASKS, *DEEPLAB]
+    assert run("data.root=blind") == 0
+    assert fake.called() == []
+    assert json.loads(Path("experiment/x/pipeline_irn.json").read_text())["table"] == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"list": "train", "images": 3}'])
+def test_a_damaged_score_is_named(run: Callable[..., int], content: str) -> None:
+    assert run() == 0
+    Path("experiment/x_irn/eval_png.json").write_text(content)
+    with pytest.raises(UserError, match=r"experiment/x_irn/eval_png\.json"):
+        run()
+
+
+@pytest.mark.parametrize(("script_text", "code"), [("trap 'exit 7' TERM", 7), ("trap 'exit 0' TERM", 143), (":", 143)])
+def test_a_signal_is_handed_on(tmp_path: Path, script_text: str, code: int) -> None:
+    """The stage's exit code is returned; where it ends well, that of the signal, and nothing more is started."""
+    ready = tmp_path / "ready"
+
+    def send() -> None:
+        while not ready.is_file():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with StageRunner() as runner:
+        threading.Thread(target=send).start()
+        assert runner.run(["sh", "-c", f"{script_text}; touch {ready}; while :; do sleep 0.02; done"]) == code
+        assert runner.run(["touch", str(tmp_path / "after")]) == 143
+    assert signal.getsignal(signal.SIGTERM) is before and not (tmp_path / "after").exists()
+
+
+def test_a_signal_leaves_no_process(tmp_path: Path) -> None:
+    """Children that a killed stage does not take along, such as those of a pool, end with it."""
+    pid_file = tmp_path / "pid"
+    started = f"sleep 60 & echo $! >{pid_file}.new; mv {pid_file}.new {pid_file}; wait"
+
+    def send() -> None:
+        while not pid_file.is_file():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with StageRunner() as runner:
+        threading.Thread(target=send).start()
+        assert runner.run(["sh", "-c", started]) == 143
+    state = Path(f"/proc/{pid_file.read_text().strip()}/stat")
+    until = time.monotonic() + 5
+    while state.exists() and state.read_text().split()[2] != "Z" and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_exit_codes() -> None:
+    with StageRunner() as runner:
+        assert [runner.run(["sh", "-c", text]) for text in ("exit 0", "exit 5", "kill -KILL $$")] == [0, 5, 137]
+
+
+def test_a_second_stage_is_not_started_after_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The message says by which signal it was stopped, and where."""
+    monkeypatch.setattr(StageRunner, "run", lambda runner, command: runner._hand_on(2, None) or 130)
+    stages = [Stage(name, "x.py", (), tmp_path / name, lambda: False, tmp_path) for name in ("first", "second")]
+    assert pipeline.carry_out(stages, 1, tmp_path / "state.json") == 130
+    said = capsys.readouterr()
+    assert "stopped by SIGINT in the stage 'first'" in said.err and "second" not in said.out
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG_DIR.glob("pipeline_*.yaml")), ids=lambda path: path.stem)
+def test_the_settings_of_every_shipped_pipeline_are_those_of_its_scripts(path: Path) -> None:
+    """Each names experiments that there are and keys that they have, of the same data set."""
+    config, module = load_config(PipelineConfig, path), script("run_pipeline")
+    assert path.stem.endswith(config.flow.refine)
+    for kind in (config.flow.refine, "deeplab"):
+        stage = getattr(config, kind)
+        own = load_config(module.CONFIGS[kind], CONFIG_DIR / f"{stage.exp}.yaml", stage.overrides)
+        assert (own.data.dataset, own.data.root) == (config.data.dataset, config.data.root)
+    assert load_config(module.CONFIGS["deeplab"], CONFIG_DIR / f"{config.deeplab.exp}.yaml",
+                       config.deeplab.overrides).train.eval_steps == 0  # fmt: skip
+
+
+def test_table_of_pipelines(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """One after the other; too small a gain of any of them is a failure."""
+    for refine in ("crf", "irn"):
+        assert run("--refine", refine) == 0
+    arguments = ("--name", "x", "--refine", "crf", "irn")
+    assert call(monkeypatch, "pipeline_table", *arguments, "--gain", 5) == 0
+    assert capsys.readouterr().out.count("DeepLab after the CRF") >= 2
+    assert call(monkeypatch, "pipeline_table", *arguments, "--gain", 5.1) == 1
+    assert "FAILED: irn: masks (irn) is +5.00" in capsys.readouterr().out
+    file = Path("experiment/x/pipeline_irn.json")
+    content = json.loads(file.read_text())
+    content["table"] = [
+        row | {"gain": min(row["gain"], 5.0 if "masks" in row["stage"] else 0.0)} for row in content["table"]
+    ]
+    file.write_text(json.dumps(content))
+    assert call(monkeypatch, "pipeline_table", *arguments) == 0
+    assert call(monkeypatch, "pipeline_table", *arguments, "--gain", 5) == 1
+    assert "FAILED: irn: DeepLab" in capsys.readouterr().out
+    file.write_text('{"stages": {}}')
+    with pytest.raises(UserError, match="has no table"):
+        call(monkeypatch, "pipeline_table", *arguments)
+
+
+def test_the_demo_calls_scripts_that_are_there(tmp_path: Path) -> None:
+    write_lines(tmp_path / "data/shapes/ImageSets/Segmentation/train.txt", range(400))
+    code, called = run_demo(tmp_path, "0", "demo_pipeline.sh")
+    show = ["scripts/show_masks.py"] * 2
+    assert code == 0 and called == [
+        "scripts/make_shapes.py", "methods/cti/train_trm.py", "methods/cti/infer_trm.py", "methods/cti/infer_trm.py",
+        *["scripts/run_pipeline.py", *show] * 3, "scripts/pipeline_table.py",
+    ]  # fmt: skip
+    assert all((ROOT / name).is_file() for name in called)
+    lines = (tmp_path / "data/shapes/ImageSets/Segmentation/train_300.txt").read_text().splitlines()
+    assert len(lines) == 300 and lines[-1] == "299"
+
+
+def crf(monkeypatch: pytest.MonkeyPatch, shapes: Path, seeds: Path, *arguments: object) -> int:
+    """Calls scripts/crf_masks.py for the run ``m``."""
+    data = (f"data.root={shapes}", f"data.classes={shapes}/classes.txt", "runtime.num_workers=0")
+    given = ("--name", "m", "--exp", "crf_demo", "--seeds", seeds, *data, *arguments)
+    return call(monkeypatch, "crf_masks", *given)
+
+
+def test_masks_by_crf_alone(
+    shapes: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Masks of all images and their score; an interrupted call goes on, one with another exponent is refused."""
+    monkeypatch.chdir(tmp_path)
+    assert crf(monkeypatch, shapes, seeds) == 0
+    result, masks = json.loads(Path("experiment/m/eval_png.json").read_text()), contents("experiment/m/masks")
+    assert (result["list"], result["images"], len(masks)) == ("train", 24, 24) and result["best"]["mIoU"] > 60
+    next(Path("experiment/m/masks").iterdir()).unlink()
+    assert crf(monkeypatch, shapes, seeds) == 0
+    assert "1 masks written, 23 were there" in capsys.readouterr().out
+    assert contents("experiment/m/masks") == masks
+    assert "--overwrite" in failure(capsys, crf, monkeypatch, shapes, seeds, "--alpha", 12)
+    assert crf(monkeypatch, shapes, seeds, "--alpha", 12, "--overwrite") == 0
+    area = [sum(int((read_mask(file) > 0).sum()) for file in Path("experiment/m/masks").iterdir())]
+    assert crf(monkeypatch, shapes, seeds, "--alpha", 2, "--overwrite", "infer.eval_list=") == 0
+    area.append(sum(int((read_mask(file) > 0).sum()) for file in Path("experiment/m/masks").iterdir()))
+    assert area[0] > area[1]  # the larger the exponent, the less background
+
+
+def test_seeds_that_crf_cannot_use(shapes: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes that the data set does not have, a wrong size, a missing file; an empty seed is background."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(seeds, "own")
+    image_id = read_list(shapes / "ImageSets/Segmentation/train.txt", "voc12")[0]
+    shape = read_mask(shapes / "SegmentationClass" / f"{image_id}.png").shape
+    one = write_lines(Path("one.txt"), [image_id])
+    lists = ("--infer_list", one, "infer.eval_list=")
+    for seed, message in (({6: np.ones(shape)}, r"classes \[6\] of 6"), ({0: np.ones((3, 4))}, "maps of")):
+        write_seed("own", image_id, seed)
+        with pytest.raises(UserError, match=message):
+            crf(monkeypatch, shapes, "own", *lists)
+    write_seed("own", image_id, {})
+    assert crf(monkeypatch, shapes, "own", *lists) == 0
+    assert read_mask(Path(f"experiment/m/masks/{image_id}.png")).max() == 0
+    (Path("own") / f"{image_id}.npy").unlink()
+    with pytest.raises(UserError, match="1 of the 1 images"):
+        crf(monkeypatch, shapes, "own", *lists)
+
+
+class OneOfTwo(Processes):
+    """A process that does its share without waiting for the other."""
+
+    def barrier(self) -> None:
+        """Does not wait."""
+
+    def gather_objects(self, value: object) -> list:
+        """What this process has."""
+        return [value]
+
+
+def test_two_processes_share_the_masks(
+    shapes: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each makes half of them; together they are those of one."""
+    monkeypatch.chdir(tmp_path)
+    assert crf(monkeypatch, shapes, seeds, "infer.eval_list=") == 0
+    masks = contents("experiment/m/masks")
+    shutil.rmtree("experiment/m")
+    for rank, count in ((0, 12), (1, 24)):
+        monkeypatch.setattr("common.refine.start_processes", lambda rank=rank: OneOfTwo(rank, rank, 2))
+        assert crf(monkeypatch, shapes, seeds, "infer.eval_list=") == 0
+        assert len(contents("experiment/m/masks")) == count
+    assert contents("experiment/m/masks") == masks
