@@ -27,14 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=golden, help="folder of reference numbers (manifest.json, *.npz)")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps together on one of several processes what shares fixtures or networks: a file, a method's golden cases."""
-    for item in items:
-        of_method = item.callspec.id.split("_")[0] if "golden_case" in getattr(item, "fixturenames", ()) else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {of_method}"))
-
-
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 24 training and 6 validation images of about 48 pixels; not to be changed."""
