@@ -38,7 +38,7 @@ class WorkerPool:
         # Not forked from the caller, which may hold CUDA and threads; the fork server imports once for all processes.
         has_server = "forkserver" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if has_server else "spawn")
-        self._pool = ProcessPoolExecutor(num_workers, context, initializer=_one_thread) if num_workers else None
+        self._pool = ProcessPoolExecutor(num_workers, context, initializer=_start) if num_workers else None
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -79,9 +79,15 @@ class WorkerPool:
         )
 
 
-def _one_thread() -> None:
-    """The processes are the parallelism."""
+def _start() -> None:
+    """One thread each, as the processes are the parallelism; none outlives the script, however that ends."""
     os.environ["OMP_NUM_THREADS"] = "1"  # read by what a job imports
     cv2.setNumThreads(1)
     if "torch" in sys.modules:  # imported by the script already
         sys.modules["torch"].set_num_threads(1)
+    threading.Thread(target=_end_with_script, daemon=True).start()
+
+
+def _end_with_script() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

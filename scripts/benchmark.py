@@ -31,7 +31,7 @@ from common.optim import OptimConfig, adamw
 from common.runtime import PRECISIONS, Runtime, RuntimeConfig
 from common.seeds import Seed
 
-METHODS = ("cti", "pcss", "dig", "toco")
+METHODS = ("cti", "pcss", "dig", "toco", "crt", "deeplab")
 
 
 def main() -> int:
@@ -118,14 +118,7 @@ def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
     add = parser.add_argument
     add("--method", choices=METHODS, default="cti")
     add("--batch", type=int, default=8, help="images of a train step (default: %(default)s)")
-    add(
-        "--size",
-        type=int,
-        nargs=2,
-        default=(375, 500),
-        metavar=("H", "W"),
-        help="of the inferred image (default: 375 500)",
-    )
+    add("--size", type=int, nargs=2, default=(375, 500), metavar=("H", "W"), help="of the image (default: 375 500)")
     add("--turns", type=int, default=7, help="timed turns (default: %(default)s)")
     add("--warmup", type=int, default=2, help="turns before that (default: %(default)s)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -138,8 +131,8 @@ def run_train(args: argparse.Namespace) -> int:
     """Forward, losses and backward of one step, against forward and backward of the plain passes it needs.
 
     A method that needs other networks besides the ViT gives their plain work as ``extra_plain_train_work``, one whose
-    passes are of several sizes all of it as ``plain_train_work``, and what of a step is worth a row of its own as
-    ``train_parts``.
+    passes are of several sizes all of it as ``plain_train_work``, one that is not trained by AdamW what does as
+    ``optimizer``, and what of a step is worth a row of its own as ``train_parts``.
     """
     runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
     is_special = hasattr(method, "plain_train_work")
@@ -147,8 +140,11 @@ def run_train(args: argparse.Namespace) -> int:
     steps = method.train_steps(args.batch, runtime)
     works = {name: functools.partial(_train_step, *step, runtime) for name, step in steps.items()}
     first, (network, loss) = next(iter(steps.items()))
-    optimizer = adamw(network, OptimConfig(), args.batch)
-    works[f"{first}, with AdamW"] = functools.partial(_train_step, network, loss, runtime, optimizer)
+    has_own = hasattr(method, "optimizer")
+    optimizer = method.optimizer(network) if has_own else adamw(network, OptimConfig(), args.batch)
+    works[f"{first}, with {type(optimizer).__name__}"] = functools.partial(
+        _train_step, network, loss, runtime, optimizer
+    )
     if hasattr(method, "train_parts"):
         works |= method.train_parts(args.batch, runtime)
     _compare(plain, method.TRAIN_PASSES, works, args.batch, args, runtime)

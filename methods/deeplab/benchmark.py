@@ -11,6 +11,7 @@ from common.runtime import Runtime
 from common.segment import SegmentViews, segment_logits
 from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.model import DeepLab, DeepLabModelConfig
+from methods.deeplab.optim import DeepLabOptimConfig, deeplab_optimizer
 
 LABELS, CROP, TEST_SIZE = 21, 321, (375, 500)
 SCALES = 1.0, *DeepLabModelConfig().scales
@@ -25,6 +26,11 @@ def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Call
     images, step = _images(batch, (CROP, CROP), runtime), DeepLabStep(network(runtime).train())
     step = torch.compile(step) if runtime.config.compile else step
     return {"all losses": (step, lambda: step(images, labels)["total"])}
+
+
+def optimizer(step: nn.Module) -> torch.optim.Optimizer:
+    """Of the network in a train step."""
+    return deeplab_optimizer(step.model, DeepLabOptimConfig())
 
 
 def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
