@@ -61,6 +61,11 @@ TOCO_STEPS = (
     "evaluation.py", "evaluation.py", "evaluation.py", "scripts/show_masks.py", "scripts/plot_run.py",
     "scripts/seed_table.py", "scripts/seed_table.py",
 )  # fmt: skip
+SHOWN = ("scripts/run_pipeline.py", "scripts/show_masks.py", "scripts/show_masks.py")
+PIPELINE_STEPS = (
+    "scripts/make_shapes.py", "methods/cti/train_trm.py", "methods/cti/infer_trm.py", "methods/cti/infer_trm.py",
+    *SHOWN, *SHOWN, *SHOWN, "scripts/pipeline_table.py",
+)  # fmt: skip
 SCRIPTS = {"cti": ("train_trm.py", "infer_trm.py"), "pcss": ("train_pcss.py", "infer_pcss.py")}
 
 
@@ -92,6 +97,16 @@ def test_masks_below_the_margin_end_the_demo_of_toco(tmp_path: Path) -> None:
     assert run_demo(tmp_path, "'--margin' in sys.argv", "demo_toco.sh") == (1, list(TOCO_STEPS))
 
 
+def test_the_demo_of_the_pipeline_calls_scripts_that_are_there(tmp_path: Path) -> None:
+    assert run_demo(tmp_path, "0", "demo_pipeline.sh") == (0, list(PIPELINE_STEPS))
+    assert all((ROOT / script).is_file() for script in PIPELINE_STEPS)
+
+
+@pytest.mark.parametrize(("fails", "calls"), [("'pipeline_demo_psa' in sys.argv", 8), ("'--gain' in sys.argv", 14)])
+def test_a_failing_step_ends_the_demo_of_the_pipeline(tmp_path: Path, fails: str, calls: int) -> None:
+    assert run_demo(tmp_path, fails, "demo_pipeline.sh") == (1, list(PIPELINE_STEPS[:calls]))
+
+
 @pytest.mark.parametrize(
     ("fails", "calls"),
     [("'diffusion' in sys.argv[1]", 2), ("'--W' in sys.argv", 4), ("'--margin' in sys.argv", len(DIG_STEPS))],
@@ -115,6 +130,7 @@ def test_the_demo_of_dig_uses_the_diffusion_model_that_it_trains() -> None:
 def run_demo(folder: Path, fails: str, script: str, *arguments: str) -> tuple[int, list[str]]:
     """A demo's exit code and the scripts it calls, with a python that only says so, and fails where ``fails``."""
     (folder / "scripts").mkdir()
+    write_lines(folder / "data" / "shapes" / "ImageSets" / "Segmentation" / "train.txt", ["2026_000000"])
     (folder / "scripts" / script).write_text((ROOT / "scripts" / script).read_text())
     (folder / "scripts" / "setup.sh").write_text("exit 0\n")
     (folder / ".venv" / "bin").mkdir(parents=True)

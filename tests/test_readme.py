@@ -1,6 +1,7 @@
 """Every command in the README works: run here as it stands, on tiny data, or exercised by the test named here."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -60,6 +61,39 @@ infer:
    segment: {image_list: train, num_workers: 0, scales: [1.0]}}
 runtime: {num_workers: 0}
 """
+STAGES = {
+    "pipeline_irn": """
+data: {dataset: voc12, root: data/VOC2012}
+lists: {train: train, score: train, val: val}
+""",
+    "irn_cti": """
+data: {dataset: voc12, root: data/VOC2012}
+views: {crop_size: 32, scale: [0.8, 1.2]}
+model: {arch: resnet18, blocks: [1, 1, 1, 1], pretrained: none}
+loss: {radius: 3}
+train: {image_list: train, displacement_list: train, epochs: 1, batch_size: 2}
+walk: {radius: 2, log2_rounds: 2}
+infer: {image_list: train, eval_list: train, canvas: 64}
+runtime: {num_workers: 0}
+""",
+    "psa_voc": """
+data: {dataset: voc12, root: data/VOC2012}
+views: {crop: 40}
+model: {arch: tiny}
+train: {image_list: train, epochs: 1, batch_size: 2}
+walk: {log2_rounds: 2}
+infer: {image_list: train, eval_list: train, num_workers: 0}
+runtime: {num_workers: 0}
+""",
+    "deeplab_voc": """
+data: {dataset: voc12, root: data/VOC2012}
+views: {input: imagenet, crop_size: 33}
+model: {pretrained: none, width: 4, blocks: [1, 1, 1, 1], atrous_rates: [1, 2]}
+train: {image_list: train, max_steps: 2, batch_size: 2, accumulation: 1, eval_steps: 0}
+infer: {image_list: val, num_workers: 0}
+runtime: {num_workers: 0}
+""",
+}
 COCO_IDS = [f"{number:012d}" for number in (9, 25, 30, 34, 42)]
 
 # Commands that need the network, or are a test run themselves: what exercises them, and a text that it must contain.
@@ -68,6 +102,7 @@ ELSEWHERE = {
     "bash scripts/demo.sh pcss": ("tests/test_demo.py", '"pcss"'),
     "bash scripts/demo_dig.sh": ("tests/test_demo.py", "demo_dig.sh"),
     "bash scripts/demo_toco.sh": ("tests/test_demo.py", "demo_toco.sh"),
+    "bash scripts/demo_pipeline.sh": ("tests/test_demo.py", "demo_pipeline.sh"),
     "bash scripts/test.sh": (".ci/run", "scripts/test.sh"),
     "python scripts/prepare_data.py voc": ("tests/test_prepare_data.py", '"voc"'),
     "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
@@ -99,6 +134,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "dig_eccv24").write_text(TINY.format(**VOC, method=DIG, epochs=2, last=1))
     (folder / "diffusion_dig_voc").write_text(DIFFUSION)
     (folder / "toco_cvpr23").write_text(TOCO)
+    for name, text in STAGES.items():
+        (folder / name).write_text(text)
     (folder / "docs").symlink_to(ROOT / "docs")
     save_diffusion(folder / "pretrained" / "model-140-pascal.pt", GaussianDiffusion(UNet(UNetConfig(8, [1, 2]))), 7)
     make_voc(folder / "data" / "VOC2012")
@@ -196,6 +233,12 @@ def test_what_the_commands_left(workplace: Path) -> None:
     assert (runs / "coco" / "eval_cam.json").is_file()
     for name, source in (("dig", "pretrained/model-140-pascal.pt (step 7"), ("own", "model-140.pt (step 1")):
         assert source in (runs / name / "log.txt").read_text()
+    for run in ("exp_irn", "psa"):
+        assert len(list((runs / run / "masks").glob("*.png"))) == 6 and (runs / run / "eval_png.json").is_file()
+    for run in ("exp_irn_deeplab", "deeplab"):
+        assert len(list((runs / run / "segs_crf" / "val").glob("*.png"))) == 1
+    table = json.loads((runs / "exp" / "pipeline_irn.json").read_text())["table"]
+    assert [row["stage"] for row in table][-3:] == ["masks (irn)", "DeepLab", "DeepLab after the CRF"]
     assert "diffusion model: none" in (runs / "plain" / "log.txt").read_text()
 
 
