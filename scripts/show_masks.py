@@ -20,8 +20,8 @@ from common.visual import contact_sheet, mask_panel
 Panels = list[tuple[str, np.ndarray]]
 
 
-def rows(images: ImageSet, folders: list[Path], classes: list[str], count: int) -> list[Panels]:
-    """The panels of some images.
+def rows(images: ImageSet, run: Path, folders: list[str], classes: list[str], count: int) -> list[Panels]:
+    """The panels of some images; ``folders`` are those of the run's that hold masks.
 
     Raises:
         UserError: an image has no mask in one of the folders.
@@ -33,9 +33,10 @@ def rows(images: ImageSet, folders: list[Path], classes: list[str], count: int) 
         if images.mask_path(image_id).is_file():
             panels.append(mask_panel("true", images.load_mask(index), classes))
         for folder in folders:
-            if not (folder / f"{image_id}.png").is_file():
-                raise UserError(f"no mask of {image_id} in {folder}; --masks names folders of the run")
-            panels.append(mask_panel(folder.parent.name, read_mask(folder / f"{image_id}.png"), classes))
+            file = run / folder / f"{image_id}.png"
+            if not file.is_file():
+                raise UserError(f"no mask of {image_id} in {file.parent}; --masks names folders of the run")
+            panels.append(mask_panel(Path(folder).parts[0], read_mask(file), classes))
         made.append(panels)
     return made
 
@@ -55,8 +56,7 @@ def main() -> None:
     config = load_config(EvaluationConfig, None, [*own, *overrides])
     images = ImageSet(config.data, args.list, with_labels=False)
     sheet = run.path / f"masks_{Path(args.list).stem}.png"
-    folders = [run.path / folder for folder in args.masks]
-    contact_sheet(rows(images, folders, class_names(config.data), args.count), sheet)
+    contact_sheet(rows(images, run.path, args.masks, class_names(config.data), args.count), sheet)
     print(f"contact sheet of {min(args.count, len(images))} images: {sheet}")
 
 
