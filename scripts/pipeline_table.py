@@ -11,8 +11,9 @@ from typing import Any
 
 from common.config import script_parser
 from common.errors import UserError, run_script
-from common.pipeline import REFINEMENTS, read_json, table
+from common.pipeline import REFINEMENTS, table
 from common.run import RunFolder
+from common.stages import read_json
 
 
 def failures(rows: list[dict[str, Any]], refine: str, gain: float) -> list[str]:

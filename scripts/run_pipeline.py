@@ -23,20 +23,11 @@ from common.data.dataset import ImageSet
 from common.errors import UserError, preview, run_script
 from common.evaluate import MaskFiles
 from common.files import write_json
-from common.pipeline import (
-    PipelineConfig,
-    Score,
-    Stage,
-    carry_out,
-    has_files,
-    is_scored,
-    read_state,
-    table,
-    with_gains,
-)
+from common.pipeline import PipelineConfig, Score, data_overrides, is_scored, table, with_gains
 from common.refine import require_maps
 from common.run import RunFolder
 from common.seeds import FORMATS
+from common.stages import Stage, carry_out, has_files, read_state
 from methods.deeplab.config import FINAL_FILE, DeepLabConfig
 from methods.irn.config import IRNConfig
 from methods.psa.config import MASKS_DIR, SCORES_DIR, PSAConfig
@@ -122,8 +113,7 @@ class Pipeline:
         """What the scripts of a stage get on their command line, and what configuration that gives."""
         stage, lists = getattr(self.config, kind), self.lists
         own = load_config(CONFIGS[kind], config_path(stage.exp), stage.overrides)
-        data = [(key, value) for key, value in vars(self.config.data).items() if value != getattr(own.data, key)]
-        given = [f"data.{key}={value}" for key, value in data]
+        given = data_overrides(self.config.data, own.data)
         if kind == "deeplab":
             given += [f"train.image_list={lists.train}", f"train.val_list={lists.val}", f"infer.image_list={lists.val}"]
         else:

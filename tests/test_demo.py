@@ -100,6 +100,8 @@ def test_masks_below_the_margin_end_the_demo_of_toco(tmp_path: Path) -> None:
 def test_the_demo_of_the_pipeline_calls_scripts_that_are_there(tmp_path: Path) -> None:
     assert run_demo(tmp_path, "0", "demo_pipeline.sh") == (0, list(PIPELINE_STEPS))
     assert all((ROOT / script).is_file() for script in PIPELINE_STEPS)
+    lines = (tmp_path / "data" / "shapes" / "ImageSets" / "Segmentation" / "train_300.txt").read_text().splitlines()
+    assert lines == [str(number) for number in range(300)]
 
 
 @pytest.mark.parametrize(("fails", "calls"), [("'pipeline_demo_psa' in sys.argv", 8), ("'--gain' in sys.argv", 14)])
@@ -130,7 +132,7 @@ def test_the_demo_of_dig_uses_the_diffusion_model_that_it_trains() -> None:
 def run_demo(folder: Path, fails: str, script: str, *arguments: str) -> tuple[int, list[str]]:
     """A demo's exit code and the scripts it calls, with a python that only says so, and fails where ``fails``."""
     (folder / "scripts").mkdir()
-    write_lines(folder / "data" / "shapes" / "ImageSets" / "Segmentation" / "train.txt", ["2026_000000"])
+    write_lines(folder / "data" / "shapes" / "ImageSets" / "Segmentation" / "train.txt", range(400))
     (folder / "scripts" / script).write_text((ROOT / "scripts" / script).read_text())
     (folder / "scripts" / "setup.sh").write_text("exit 0\n")
     (folder / ".venv" / "bin").mkdir(parents=True)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,18 +16,17 @@ import numpy as np
 import pytest
 import yaml
 
-from common import pipeline
 from common.config import CONFIG_DIR, load_config
 from common.data.dataset import read_mask
 from common.data.lists import read_list
 from common.dist import Processes
 from common.errors import UserError
 from common.files import ROOT
-from common.pipeline import PipelineConfig, Stage, StageRunner
+from common.pipeline import PipelineConfig
 from common.seeds import write_seed
+from common.stages import Stage, StageRunner, carry_out
 from tests.datasets import call, script, write_lines
 from tests.helpers import TORCHRUN, contents, failure
-from tests.test_demo import run_demo
 
 LABELS, IRN, IRN_MASKS = (f"methods/irn/{name}.py" for name in ("make_ir_label", "train_irn", "infer_irn"))
 SCORES, PSA, PSA_MASKS = (f"methods/psa/{name}.py" for name in ("make_crf", "train_aff", "infer_aff"))
@@ -119,7 +119,7 @@ def fake(shapes: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     stages = {kind: {"exp": f"{kind}_demo"} for kind in ("irn", "psa", "crf", "deeplab")}
     Path("own.yaml").write_text(yaml.safe_dump({"data": data, "lists": {"train": "train"}, **stages}))
     scripts = FakeScripts(shapes)
-    monkeypatch.setattr(pipeline.subprocess, "Popen", scripts)
+    monkeypatch.setattr(subprocess, "Popen", scripts)
     return scripts
 
 
@@ -343,7 +343,7 @@ def test_a_second_stage_is_not_started_after_a_signal(
     """The message says by which signal it was stopped, and where."""
     monkeypatch.setattr(StageRunner, "run", lambda runner, command: runner._hand_on(2, None) or 130)
     stages = [Stage(name, "x.py", (), tmp_path / name, lambda: False, tmp_path) for name in ("first", "second")]
-    assert pipeline.carry_out(stages, 1, tmp_path / "state.json") == 130
+    assert carry_out(stages, 1, tmp_path / "state.json") == 130
     said = capsys.readouterr()
     assert "stopped by SIGINT in the stage 'first'" in said.err and "second" not in said.out
 
@@ -352,7 +352,7 @@ def test_a_second_stage_is_not_started_after_a_signal(
 def test_the_settings_of_every_shipped_pipeline_are_those_of_its_scripts(path: Path) -> None:
     """Each names experiments that there are and keys that they have, of the same data set."""
     config, module = load_config(PipelineConfig, path), script("run_pipeline")
-    assert path.stem.endswith(config.flow.refine)
+    assert path.stem.endswith((config.flow.refine, "crt"))
     for kind in (config.flow.refine, "deeplab"):
         stage = getattr(config, kind)
         own = load_config(module.CONFIGS[kind], CONFIG_DIR / f"{stage.exp}.yaml", stage.overrides)
@@ -384,19 +384,6 @@ def test_table_of_pipelines(
     file.write_text('{"stages": {}}')
     with pytest.raises(UserError, match="has no table"):
         call(monkeypatch, "pipeline_table", *arguments)
-
-
-def test_the_demo_calls_scripts_that_are_there(tmp_path: Path) -> None:
-    write_lines(tmp_path / "data/shapes/ImageSets/Segmentation/train.txt", range(400))
-    code, called = run_demo(tmp_path, "0", "demo_pipeline.sh")
-    show = ["scripts/show_masks.py"] * 2
-    assert code == 0 and called == [
-        "scripts/make_shapes.py", "methods/cti/train_trm.py", "methods/cti/infer_trm.py", "methods/cti/infer_trm.py",
-        *["scripts/run_pipeline.py", *show] * 3, "scripts/pipeline_table.py",
-    ]  # fmt: skip
-    assert all((ROOT / name).is_file() for name in called)
-    lines = (tmp_path / "data/shapes/ImageSets/Segmentation/train_300.txt").read_text().splitlines()
-    assert len(lines) == 300 and lines[-1] == "299"
 
 
 def crf(monkeypatch: pytest.MonkeyPatch, shapes: Path, seeds: Path, *arguments: object) -> int:
