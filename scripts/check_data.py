@@ -3,16 +3,17 @@
     python scripts/check_data.py                                          PASCAL VOC 2012 in data/VOC2012
     python scripts/check_data.py --data coco14                            MS COCO 2014 in data/COCO2014
     python scripts/check_data.py --data folder data.root=path/to/my_set   a folder of images with labels.csv
+    python scripts/check_data.py --data cub                               CUB-200-2011 in data/CUB_200_2011
     python scripts/check_data.py data.root=data/shapes data.classes=data/shapes/classes.txt
 
 Every image and mask is decoded. A line that ends in PROBLEM must be put right; one that ends in "note" is for
-information, such as images without any object or training images without a mask.
+information, such as images without any object or training images without a mask. Of CUB-200-2011 and sets in its
+layout the tables, images and boxes are checked.
 """
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,19 @@ from tqdm.contrib.concurrent import process_map
 
 from common.config import load_config, option, parse_config, script_parser, section
 from common.data.classes import IGNORE_LABEL
+from common.data.cub import TITLE as CUB_TITLE
+from common.data.cub_check import check_cub
 from common.data.dataset import LAYOUTS, DataConfig, ImageSet, read_image, read_mask
 from common.data.lists import LIST_DIR, read_list
+from common.data.report import Table
 from common.errors import UserError, run_script
 
-DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014", "folder": "data/folder"}
+DEFAULT_ROOTS = {
+    "voc12": "data/VOC2012",
+    "coco14": "data/COCO2014",
+    "folder": "data/folder",
+    "cub": "data/CUB_200_2011",
+}
 
 
 @dataclass
@@ -51,33 +60,6 @@ class Decoded:
     values: frozenset[int] = frozenset()
     image_error: str = ""
     mask_error: str = ""
-
-
-@dataclass
-class Table:
-    """The lines of the report."""
-
-    show: int
-    problems: int = 0
-    lines: list[str] = field(default_factory=list)
-
-    def title(self, text: str) -> None:
-        """Begins a part."""
-        self.lines += ["", text]
-
-    def row(self, name: str, value: object, verdict: str = "ok", offenders: Iterable[object] = ()) -> None:
-        """Adds a line; ``verdict`` is ok, note or PROBLEM, and offenders are only named for the latter two."""
-        self.problems += verdict == "PROBLEM"
-        self.lines.append(f"  {name:<42}{value!s:>12}   {verdict}")
-        if verdict != "ok":
-            named = [str(item) for item in offenders]
-            self.lines += [f"      {item}" for item in named[: self.show]]
-            if len(named) > self.show:
-                self.lines.append(f"      ... and {len(named) - self.show} more")
-
-    def offence(self, name: str, offenders: Sequence[object], verdict: str = "PROBLEM") -> None:
-        """Adds a line that counts offenders; none is ok."""
-        self.row(name, len(offenders), verdict if offenders else "ok", offenders)
 
 
 def decode(job: tuple[Path, Path]) -> Decoded:
@@ -209,23 +191,38 @@ def choose_lists(config: CheckConfig) -> tuple[str, str, set[str]]:
     return train, val, official if is_official else set()
 
 
-def main() -> int:
-    """Runs the script."""
-    parser = script_parser(__doc__, CheckConfig)
-    parser.add_argument("--data", choices=tuple(LAYOUTS), help="the layout, = data.dataset, with its usual root")
-    args, overrides = parse_config(parser)
-    if args.data:
-        overrides = [f"data.dataset={args.data}", f"data.root={DEFAULT_ROOTS[args.data]}", *overrides]
-    config = load_config(CheckConfig, overrides=overrides)
-    table = Table(config.show)
+def check_lists(table: Table, config: CheckConfig) -> int:
+    """Checks the training and the validation list; how many classes there are."""
     train, val, with_masks = choose_lists(config)
     first = check_list(table, config, train, with_masks)
     if val:
         second = check_list(table, config, val, None)
         table.title("both lists")
         table.offence("images in both", sorted(set(first.ids) & set(second.ids)))
-    title = LAYOUTS[config.data.dataset].title
-    print(f"{title} at {config.data.root}, {len(first.classes)} classes", *table.lines, sep="\n")
+    return len(first.classes)
+
+
+def check_tables(table: Table, config: CheckConfig) -> int:
+    """Checks a set in CUB's layout; how many classes there are."""
+    if config != CheckConfig(DataConfig(root=config.data.root), workers=config.workers, show=config.show):
+        raise UserError("--data cub takes data.root alone: split, labels and boxes come from the tables in that folder")
+    return check_cub(table, Path(config.data.root), config.workers)
+
+
+def main() -> int:
+    """Runs the script."""
+    parser = script_parser(__doc__, CheckConfig)
+    parser.add_argument("--data", choices=tuple(DEFAULT_ROOTS), help="the layout, = data.dataset, with its usual root")
+    args, overrides = parse_config(parser)
+    is_cub = args.data == "cub"
+    if args.data:
+        usual = [f"data.root={DEFAULT_ROOTS[args.data]}", *([] if is_cub else [f"data.dataset={args.data}"])]
+        overrides = [*usual, *overrides]
+    config = load_config(CheckConfig, overrides=overrides)
+    table = Table(config.show)
+    title = CUB_TITLE if is_cub else LAYOUTS[config.data.dataset].title
+    classes = check_tables(table, config) if is_cub else check_lists(table, config)
+    print(f"{title} at {config.data.root}, {classes} classes", *table.lines, sep="\n")
     print(f"\n{table.problems} line(s) with a PROBLEM" if table.problems else "\nno problems")
     return int(table.problems > 0)
 

@@ -1,8 +1,9 @@
-"""Prepares PASCAL VOC 2012 or MS COCO 2014: download, checksum, unpacking, masks, image labels.
+"""Prepares PASCAL VOC 2012, MS COCO 2014 or CUB-200-2011: download, checksum, unpacking, masks, image labels.
 
     python scripts/prepare_data.py voc                              VOC 2012 and SBD into data/VOC2012
     python scripts/prepare_data.py voc --archive VOCtrainval_11-May-2012.tar --archive benchmark.tgz
     python scripts/prepare_data.py coco                             COCO 2014 into data/COCO2014
+    python scripts/prepare_data.py cub                              CUB-200-2011 into data/CUB_200_2011
     python scripts/prepare_data.py coco --root data/mini --split train --json instances.json --images folder/of/images
 
 Files that are there are kept and not fetched or made again, so the command can be interrupted and repeated.
@@ -14,6 +15,8 @@ COCO: index masks (category index + 1) are painted from the instances JSON. Crow
 regions from large to small, so that small objects stay visible on large ones; equal areas by annotation id. Crowd
 regions are painted as their class, or as 255 (ignored) with --crowd ignore; in the image labels they always count. An
 image without annotations gets a mask of background and a label of zeros.
+
+CUB: the images and the tables of their paths, classes, split and boxes are unpacked, and counted.
 """
 
 import argparse
@@ -27,14 +30,15 @@ import numpy as np
 from tqdm.contrib.concurrent import process_map
 
 from common.config import script_parser
-from common.data.classes import COCO14, VOC12
+from common.data.classes import COCO14
 from common.data.coco import Instances, check_rules, link_images, paint_mask, read_instances
+from common.data.cub import OFFICIAL_IMAGES, TABLES, CUBConfig, CUBImages, missing_files
 from common.data.dataset import LAYOUTS
 from common.data.fetch import Archive, obtain, unpack
 from common.data.labels import read_labels, write_labels
 from common.data.lists import LIST_DIR, read_list
 from common.data.masks import write_mask
-from common.data.matlab import read_struct_field
+from common.data.voc import augment_masks, label_voc
 from common.errors import UserError, preview, run_script
 from common.files import atomic_write, write_json
 
@@ -52,6 +56,9 @@ COCO_IMAGES = {
     "val": Archive(f"{COCO}/zips/val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3", "6 GB"),
 }
 COCO_JSON = Archive(f"{COCO}/annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd", "241 MB")
+CUB = Archive(
+    "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78", "1.1 GB"
+)
 COCO_LABELLED_TRAIN = 82081  # images of train2014 with at least one annotation
 
 Need = tuple[Archive, Callable[[str], str | None]]  # an archive, and where its members go under the root
@@ -101,37 +108,25 @@ def _sbd_member(name: str) -> str | None:
     return f"SBD/cls/{path.name}" if path.parent.name == "cls" and path.suffix == ".mat" else None
 
 
-def augment_masks(root: Path, workers: int) -> None:
-    """SBD's masks and the official ones -> SegmentationClassAug/; the official ones take precedence."""
-    target, official = root / "SegmentationClassAug", sorted((root / "SegmentationClass").glob("*.png"))
-    for path in official:
-        with atomic_write(target / path.name, durable=False) as file:
-            file.write(path.read_bytes())
-    mats = [path for path in (root / "SBD" / "cls").glob("*.mat") if not (target / f"{path.stem}.png").exists()]
-    if mats:
-        process_map(partial(_convert_mat, target), mats, max_workers=workers, chunksize=32, desc="SBD masks")
-    total = sum(1 for _ in target.glob("*.png"))
-    print(f"{target}: {len(official)} official masks, {len(mats)} made from SBD, {total} in all")
+def prepare_cub(args: argparse.Namespace) -> None:
+    """Brings ``args.root`` into the layout that `common.data.cub` reads."""
+    root: Path = args.root
+    _fetch_and_unpack(args, [(CUB, _cub_member)] if missing_files(root) else [])
+    missing = missing_files(root)
+    if missing:
+        raise UserError(
+            f"{len(missing)} file(s) of CUB-200-2011 are missing: {preview(missing, 3)}. Leave out --no-download to "
+            "fetch them; an archive that was given lacks them"
+        )
+    found = {split: len(CUBImages(CUBConfig(str(root)), split)) for split in OFFICIAL_IMAGES}
+    verdict = "as published" if found == OFFICIAL_IMAGES else f"NOT the official {OFFICIAL_IMAGES}"
+    print(f"{root}: {found['train']} training and {found['test']} test images, {verdict}")
 
 
-def _convert_mat(target: Path, path: Path) -> None:
-    write_mask(target / f"{path.stem}.png", read_struct_field(path, "GTcls", "Segmentation"))
-
-
-def label_voc(root: Path) -> None:
-    """Annotations/ -> labels.npz, compared with the shipped labels."""
-    ids = sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
-    if not ids:
-        print(f"no annotations in {root / 'Annotations'}: no labels.npz; the shipped labels serve the official lists")
-        return
-    labels = read_labels(root / "Annotations", ids, VOC12, "voc12")
-    write_labels(root / "labels.npz", labels)
-    lists = [read_list(LIST_DIR / "voc12" / f"{name}.txt", "voc12") for name in ("train_aug", "val")]
-    shared = sorted(set().union(*lists) & set(ids))
-    shipped = read_labels(LIST_DIR / "voc12" / "labels.npz", shared, VOC12, "voc12")
-    different = [image_id for image_id in shared if (labels[image_id] != shipped[image_id]).any()]
-    verdict = f"{len(different)} DIFFER: {preview(different)}" if different else "all equal"
-    print(f"{root / 'labels.npz'}: {len(ids)} images; {len(shared)} compared with the shipped labels: {verdict}")
+def _cub_member(name: str) -> str | None:
+    path = name.removeprefix("CUB_200_2011/")
+    is_image = path.startswith("images/") and path.lower().endswith(".jpg")
+    return path if path in (*TABLES, "README") or is_image else None
 
 
 def prepare_coco(args: argparse.Namespace) -> None:
@@ -247,8 +242,11 @@ def _paint_job(ignore_crowds: bool, job: tuple[Path, tuple[int, int], list]) -> 
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = script_parser(__doc__)
-    commands = parser.add_subparsers(dest="set", required=True, metavar="voc | coco")
-    for name, root, run in (("voc", "data/VOC2012", prepare_voc), ("coco", "data/COCO2014", prepare_coco)):
+    commands = parser.add_subparsers(dest="set", required=True, metavar="voc | coco | cub")
+    for name, root, run in (
+        ("voc", "data/VOC2012", prepare_voc), ("coco", "data/COCO2014", prepare_coco),
+        ("cub", "data/CUB_200_2011", prepare_cub),
+    ):  # fmt: skip
         command = commands.add_parser(name, help=f"prepare {root}")
         command.set_defaults(run=run)
         add = command.add_argument
@@ -256,6 +254,8 @@ def parse_args() -> argparse.Namespace:
         add("--archive", type=Path, action="append", default=[], help="an archive fetched by hand; repeatable")
         add("--no-download", action="store_true", help="work with what is there, use no network")
         add("--skip-checksum", action="store_true", help="take archives fetched by hand as they are")
+        if name == "cub":
+            continue
         add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
         if name == "voc":
             add("--no-sbd", action="store_true", help="do without SegmentationClassAug; only full supervision needs it")

@@ -37,6 +37,16 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def cub_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in CUB's layout of 24 training and 12 test images of at most 48 pixels; not to be changed."""
+    root = tmp_path_factory.mktemp("data") / "cub_shapes"
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = ("--train", 24, "--test", 12, "--size", 48, "--workers", 2)
+        assert call(patch, "make_cub_shapes", "--root", root, *arguments) == 0
+    return root
+
+
 @pytest.fixture
 def own_data(shapes: Path, tmp_path: Path) -> Path:
     """A copy of the data set that a test may damage."""
@@ -79,6 +89,12 @@ def toco_experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny_toco.yaml", shapes, "toco")
 
 
+@pytest.fixture(scope="session")
+def crt_experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of CRT's."""
+    return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny_crt.yaml", shapes, "crt")
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny networks are many times faster without a team of threads, the more so on a busy machine."""
@@ -114,6 +130,13 @@ def toco_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toco_experimen
     """ToCo's training and its inference of seeds, called in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return Scripts(monkeypatch, toco_experiment, "toco")
+
+
+@pytest.fixture
+def crt_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crt_experiment: Path) -> Scripts:
+    """The scripts of CRT's classifier, called in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Scripts(monkeypatch, crt_experiment, "crt")
 
 
 @pytest.fixture(scope="session")

@@ -76,3 +76,29 @@ def make_voc(root: Path, count: int = 6) -> list[str]:
     write_lines(root / "ImageSets" / "Segmentation" / "train.txt", ids[:-1])
     write_lines(root / "ImageSets" / "Segmentation" / "val.txt", ids[-1:])
     return ids
+
+
+# Path under images/, class id, whether it is a training image, box (x, y, width, height), size (H, W).
+CUB = (
+    ("001.Wren/Wren_0001_11.jpg", 1, 1, (2.0, 3.0, 10.0, 8.0), (24, 32)),
+    ("001.Wren/Wren_0002_12.jpg", 1, 0, (0.0, 0.0, 32.0, 24.0), (24, 32)),
+    ("002.Gull/Gull_0001_21.jpg", 2, 1, (4.5, 1.0, 9.0, 20.25), (40, 20)),
+    ("002.Gull/Gull_0002_22.jpg", 2, 1, (1.0, 2.0, 3.0, 4.0), (16, 48)),
+    ("003.Great_Auk/Great_Auk_0001_31.jpg", 3, 0, (6.0, 6.0, 12.0, 6.0), (24, 24)),
+)
+
+
+def make_cub(root: Path) -> Path:
+    """CUB's layout with `CUB` in it; the root."""
+    for number, (path, _, _, _, size) in enumerate(CUB):
+        write_image(root / "images" / path, size, seed=number)
+    columns = {
+        "images.txt": [path for path, *_ in CUB],
+        "classes.txt": ["001.Wren", "002.Gull", "003.Great_Auk"],
+        "image_class_labels.txt": [label for _, label, *_ in CUB],
+        "train_test_split.txt": [trains for _, _, trains, *_ in CUB],
+        "bounding_boxes.txt": [" ".join(map(str, box)) for *_, box, _ in CUB],
+    }
+    for name, rows in columns.items():
+        write_lines(root / name, [f"{number} {row}" for number, row in enumerate(rows, start=1)])
+    return root

@@ -7,7 +7,7 @@ import pytest
 
 from common.data.masks import write_mask
 from common.errors import UserError
-from tests.datasets import call, make_voc, run, truncate, write_image, write_lines
+from tests.datasets import call, make_cub, make_voc, run, truncate, write_image, write_lines
 
 BAD = "PROBLEM"
 
@@ -98,6 +98,73 @@ def test_folder(tmp_path: Path, monkeypatch, capsys) -> None:
     code, rows, text = _report(monkeypatch, capsys, tmp_path, "data.dataset=folder")
     assert code == 0 and rows["images without any class"] == ("1", "note") and "2 classes" in text
     assert "list val" not in text
+
+
+# --- CUB
+
+
+@pytest.fixture
+def cub(tmp_path: Path) -> Path:
+    return make_cub(tmp_path / "CUB_200_2011")
+
+
+def test_sound_set_in_cubs_layout(cub: Path, monkeypatch, capsys) -> None:
+    code, rows, text = _report(monkeypatch, capsys, cub, "--data", "cub")
+    assert code == 0 and "no problems" in text and "CUB-200-2011 at" in text and "3 classes" in text
+    assert rows["classes"] == ("3", "note") and "has 200" in text and "has 5994" in text and "has 5794" in text
+    assert rows["images"] == ("3", "note") and rows["images of a class, fewest and most"] == ("0,", "2", "ok")
+    assert rows["classes without an image"] == ("1", "note")
+    assert [line.split()[-2] for line in text.splitlines() if line.startswith("  images  ")] == ["3", "2"]
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+BOXES, LABELS, OUTSIDE = "bounding_boxes.txt", "image_class_labels.txt", "boxes with over 10% outside their image"
+GULL = Path("images/002.Gull/Gull_0001_21.jpg")  # 20 x 40 pixels, with the box 4.5 1.0 9.0 20.25
+
+
+@pytest.mark.parametrize(
+    ("damage", "row", "verdict"),
+    [
+        (lambda root: (root / GULL).unlink(), "missing images", BAD),
+        (lambda root: truncate(root / GULL), "unreadable images", BAD),
+        (lambda root: write_image(root / GULL, (20, 40)), "boxes that reach over the edge", "note"),
+        (lambda root: write_image(root / GULL, (20, 40)), OUTSIDE, "ok"),
+        (lambda root: write_image(root / GULL, (40, 12)), OUTSIDE, BAD),
+        (lambda root: _edit(root / BOXES, "4.5 1.0", "20 40"), OUTSIDE, BAD),
+        (lambda root: _edit(root / BOXES, "4.5 1.0", "-0.5 1.0"), "boxes that reach over the edge", "ok"),
+        (lambda root: _edit(root / BOXES, "20.25", "0"), "tables", BAD),
+        (lambda root: (root / "classes.txt").unlink(), "tables", BAD),
+        (lambda root: _edit(root / LABELS, "3 2", "3 1"), "images in the folder of another class", "note"),
+    ],
+)  # fmt: skip
+def test_damage_of_cub_is_named(cub: Path, monkeypatch, capsys, damage, row: str, verdict: str) -> None:
+    damage(cub)
+    found: dict[str, list[str]] = {}
+    code = call(monkeypatch, "check_data", "--data", "cub", f"data.root={cub}", "--workers", 1)
+    text = capsys.readouterr().out
+    for line in text.splitlines():
+        found.setdefault(line[2:44].strip(), []).append(line.rpartition(" ")[2])
+    assert found[row][0] == verdict and code == (verdict == BAD)
+    assert verdict == "ok" or "Gull_0001_21" in text or row == "tables"
+
+
+def test_a_split_without_images(cub: Path, monkeypatch, capsys) -> None:
+    write_lines(cub / "train_test_split.txt", [f"{number} 1" for number in range(1, 6)])
+    code, rows, text = _report(monkeypatch, capsys, cub, "--data", "cub")
+    assert code == 1 and rows["images"] == ("5", "note") and "assigns none to this split" in text
+
+
+def test_cub_has_its_own_lists_and_labels(cub: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    for more in (("--train_list", "train"), ("data.labels=labels.npz",)):
+        with pytest.raises(UserError, match=r"--data cub takes data\.root alone"):
+            _report(monkeypatch, capsys, cub, "--data", "cub", *more)
+    with pytest.raises(UserError, match=r"prepare_data\.py cub"):
+        _report(monkeypatch, capsys, tmp_path / "none", "--data", "cub")
 
 
 def test_command_line(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from pycocotools import mask as rle_tools
 
 from common.data.coco import Region, paint_mask
+from common.data.cub import CUBConfig, CUBImages
 from common.data.dataset import DataConfig, ImageSet, read_mask
 from common.data.fetch import Archive, obtain, unpack
 from common.data.labels import read_labels
@@ -25,7 +26,7 @@ from common.data.masks import voc_palette, write_mask
 from common.data.matlab import read_struct_field
 from common.errors import UserError
 from common.files import load_npy
-from tests.datasets import call, make_voc, run, truncate, write_image
+from tests.datasets import call, make_cub, make_voc, run, script, truncate, write_image
 
 # --- archives
 
@@ -304,7 +305,6 @@ def test_official_counts_are_checked(tmp_path: Path, capsys, monkeypatch) -> Non
     from common.data import lists
     from common.data.classes import COCO14
     from common.data.coco import Instances
-    from tests.datasets import script
 
     prepare = script("prepare_data")
     ids = lists.read_list(lists.LIST_DIR / "coco14" / "train14.txt", "coco14")
@@ -330,6 +330,57 @@ def test_damaged_json_and_missing_images(tmp_path: Path, monkeypatch) -> None:
         call(monkeypatch, "prepare_data", *_coco(folder, root))
     with pytest.raises(UserError, match="--split"):
         call(monkeypatch, "prepare_data", "coco", "--root", root, "--json", folder / "instances.json")
+
+
+# --- CUB
+
+
+@pytest.fixture
+def cub_archive(tmp_path: Path) -> Path:
+    """As the official one is packed, with other tables and folders beside those that are wanted."""
+    source = make_cub(tmp_path / "source")
+    files = {f"CUB_200_2011/{p.relative_to(source)}": p.read_bytes() for p in source.rglob("*") if p.is_file()}
+    others = ("CUB_200_2011/README", "CUB_200_2011/parts/parts.txt", "CUB_200_2011/attributes/classes.txt")
+    files |= dict.fromkeys((*others, "attributes.txt"), b"1 x")
+    return _tar(tmp_path / "CUB_200_2011.tgz", files)
+
+
+def test_cub_from_an_archive_fetched_by_hand(cub_archive: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    root = tmp_path / "CUB_200_2011"
+    arguments = ("cub", "--root", root, "--archive", cub_archive)
+    with pytest.raises(UserError, match=r"MD5.*97eceeb196236b17998738112f37df78"):
+        call(monkeypatch, "prepare_data", *arguments)
+    assert not root.exists()
+    for _ in range(2):  # the second run finds everything
+        call(monkeypatch, "prepare_data", *arguments, "--skip-checksum")
+        assert "3 training and 2 test images, NOT the official" in capsys.readouterr().out
+        cub_archive.unlink(missing_ok=True)
+    there = {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
+    source = tmp_path / "source"
+    assert there == {Path("README"), *(path.relative_to(source) for path in source.rglob("*") if path.is_file())}
+    images = CUBImages(CUBConfig(str(root)), "train")
+    assert (images.boxes == CUBImages(CUBConfig(str(source)), "train").boxes).all()
+    assert images.images[0].read_bytes() == (source / images.images[0].relative_to(root)).read_bytes()
+
+
+def test_interrupted_unpacking_of_cub_goes_on(cub_archive: Path, tmp_path: Path, monkeypatch) -> None:
+    root = tmp_path / "CUB_200_2011"
+    arguments = ("cub", "--root", root, "--archive", cub_archive, "--skip-checksum")
+    call(monkeypatch, "prepare_data", *arguments)
+    images = [root / "images" / name for name in ("001.Wren/Wren_0001_11.jpg", "003.Great_Auk/Great_Auk_0001_31.jpg")]
+    kept = images[0].stat().st_mtime_ns
+    for lost in (images[1], root / "bounding_boxes.txt"):
+        lost.unlink()
+        with pytest.raises(UserError, match=f"1 file.* missing: .*{lost.name}.*--no-download"):
+            call(monkeypatch, "prepare_data", "cub", "--root", root, "--no-download")
+        call(monkeypatch, "prepare_data", *arguments)
+        assert lost.is_file() and images[0].stat().st_mtime_ns == kept
+
+
+def test_cub_without_a_network(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(script("prepare_data"), "CUB", Archive("http://127.0.0.1:9/CUB_200_2011.tgz", "ab", "1 GB"))
+    with pytest.raises(UserError, match=r"(?s)cannot be downloaded.*MD5 ab.*--archive /path/to/CUB_200_2011\.tgz"):
+        call(monkeypatch, "prepare_data", "cub", "--root", tmp_path / "CUB_200_2011")
 
 
 def test_exit_code_and_message(tmp_path: Path) -> None:
