@@ -2,6 +2,7 @@
 
     python scripts/pipeline_table.py --name exp --refine irn psa
     python scripts/pipeline_table.py --name pipeline_demo --refine crf psa irn --gain 3
+    python scripts/pipeline_table.py --name crt_demo --sample
 
 With --gain, the exit code is 1 if the masks of any of them are not at least that much mIoU above the seeds at their
 best threshold, or if its DeepLab is not above the seeds of the held-out images.
@@ -16,17 +17,20 @@ from common.run import RunFolder
 from common.stages import read_json
 
 
-def failures(rows: list[dict[str, Any]], refine: str, gain: float) -> list[str]:
-    """What is not as it should be in the rows of a pipeline; each as a line of text."""
+def failures(rows: list[dict[str, Any]], title: str, wanted: dict[str, float]) -> list[str]:
+    """What is not as it should be in the rows of a pipeline; each as a line of text.
+
+    Args:
+        wanted: for some stages the least gain, which has to be above 0 in any case.
+    """
     gains = {row["stage"]: row["gain"] for row in rows}
-    wanted = {f"masks ({refine})": gain, "DeepLab": 0.0}
     found = []
     for stage, least in wanted.items():
         if stage not in gains:
-            found.append(f"{refine}: there is no score of {stage}")
+            found.append(f"{title}: there is no score of {stage}")
         elif gains[stage] < least or gains[stage] <= 0:
             found.append(
-                f"{refine}: {stage} is {gains[stage]:+.2f} mIoU from the seeds; at least {least:+g} was asked for"
+                f"{title}: {stage} is {gains[stage]:+.2f} mIoU from the seeds; at least {least:+g} was asked for"
             )
     return found
 
@@ -36,17 +40,20 @@ def main() -> int:
     parser = script_parser(__doc__)
     parser.add_argument("--name", required=True, help="the pipelines' common --name")
     parser.add_argument("--refine", nargs="+", choices=REFINEMENTS, default=["irn"], help="which (default: irn)")
+    parser.add_argument("--sample", action="store_true", help="the table of methods/crt/run_sample.py instead")
     parser.add_argument("--gain", type=float, help="mIoU by which masks have to be above the seeds")
     args = parser.parse_args()
-    found = []
-    for refine in args.refine:
-        file = RunFolder(args.name).existing().path / f"pipeline_{refine}.json"
-        content = read_json(file)
+    run, found = RunFolder(args.name).existing(), []
+    files = {"sample": "run_sample.json"} if args.sample else {name: f"pipeline_{name}.json" for name in args.refine}
+    for title, name in files.items():
+        content = read_json(run.path / name)
         if "table" not in content:
-            raise UserError(f"{file} has no table: this pipeline is not at its end; scripts/run_pipeline.py goes on")
+            raise UserError(f"{run.path / name} has no table: it is not at its end; the same command goes on")
         seconds = sum(stage["seconds"] for stage in content["stages"].values())
-        print(f"{refine}: stages of {seconds:.0f} seconds\n{table(content['table'])}\n")
-        found += failures(content["table"], refine, args.gain) if args.gain is not None else []
+        print(f"{title}: stages of {seconds:.0f} seconds\n{table(content['table'])}\n")
+        wanted = {f"masks ({'irn' if args.sample else title})": args.gain}
+        wanted |= {} if args.sample else {"DeepLab": 0.0}
+        found += failures(content["table"], title, wanted) if args.gain is not None else []
     for line in found:
         print(f"FAILED: {line}")
     return 1 if found else 0
