@@ -113,10 +113,27 @@ _ALLOWED = {
 } | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")}
 
 
+def _storage(content: bytes) -> Any:
+    """The numbers of a pickled tensor, which are a file of torch's within the pickle."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _array(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *unused: Any) -> np.ndarray:
+    """A pickled tensor as an array of its own; as_strided refuses one that shows more than its storage has."""
+    numbers = torch._utils._rebuild_tensor(storage, 0, (storage._size(),), (1,))
+    return numbers.as_strided(size, stride, offset).numpy().copy()
+
+
+# What pickled tensors call, in place of which the safe reader runs.
+_TENSORS = {("torch._utils", "_rebuild_tensor_v2"): _array, ("torch.storage", "_load_from_bytes"): _storage}
+
+
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays and plain containers, nothing else."""
+    """Admits NumPy arrays, tensors, which become arrays, and plain containers, nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _TENSORS:
+            return _TENSORS[module, name]
         if (module, name) in _ALLOWED or (module == "numpy.dtypes" and name.endswith("DType")):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it names {module}.{name}")
@@ -125,8 +142,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 def load_npy(path: str | Path) -> Any:
     """Reads a ``.npy`` file: an array, or the pickled dictionary of arrays that the papers' tools write.
 
+    Tensors in the dictionary become arrays.
+
     Raises:
-        UserError: no such file, a damaged one, or a pickle that names anything but NumPy arrays.
+        UserError: no such file, a damaged one, or a pickle that names anything but arrays and tensors.
     """
     path = Path(path)
     try:

@@ -5,6 +5,9 @@ Two formats, which every reader accepts:
 * ``<id>.npy`` - what the papers' tools read: a pickled dictionary {class index: float32 (H, W)}.
 * ``<id>.npz`` - compact and pickle-free: ``keys`` (n,), ``cams`` float16 (n, h, w) at a reduced stride, ``size``
   (H, W).
+
+The ``.npy`` files of IRNet and CRT are read as well: {"keys": (n,) class indices, "high_res": (n, H, W), "cam": the
+same at a quarter of the size}.
 """
 
 import queue
@@ -64,13 +67,19 @@ def read_seed(path: str | Path) -> Seed:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}, not a dictionary of class index to map")
     try:
-        seed = {int(key): np.asarray(content[key], dtype=np.float32) for key in sorted(content)}
+        maps = _by_class(content) if {"keys", "high_res"} <= content.keys() else content
+        seed = {int(key): np.asarray(maps[key], dtype=np.float32) for key in sorted(maps)}
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} is not a dictionary of class index to map: {error}") from error
     shapes = {cam.shape for cam in seed.values()}
     if len(shapes) > 1 or any(len(shape) != 2 for shape in shapes):
         raise UserError(f"{path} holds maps of shapes {sorted(shapes)}; one (H, W) is expected")
     return seed
+
+
+def _by_class(content: dict[str, np.ndarray]) -> Seed:
+    """IRNet's form of a seed in this project's."""
+    return dict(zip(np.asarray(content["keys"]).tolist(), content["high_res"], strict=True))
 
 
 def _read_compact(path: Path) -> Seed:

@@ -55,7 +55,7 @@ class Trainer:
         start: str, step: nn.Module, terms: Sequence[str], parts: Mapping[str, Stateful], *,
         logits: Sequence[str] = ("cls", "pcls"), optimizer: torch.optim.Optimizer | None = None,
         rate: Callable[[Position, int], float] | None = None, clip: float = 0.0,
-        load: Callable[[int], Any] | None = None,
+        load: Callable[[int], Any] | None = None, val_images: ImageSet | None = None, drop_last: bool = True,
     ) -> None:  # fmt: skip
         """Puts a resumed run back where it was, and makes the run folder: all input has proved to be there.
 
@@ -73,18 +73,22 @@ class Trainer:
                 parameters multiplies by its own ``lr_scale``; None for the cosine by the section ``optim``.
             load: reads an image and what belongs to it, by index in ``images``; None: the image alone.
             clip: largest norm of the gradient of all parameters together; 0: not clipped.
+            val_images: what the weights are validated on; None: the images of ``train.val_list``, which need masks.
+            drop_last: whether the incomplete last batch of an epoch is left out; see `EpochBatches.mean_part` for how
+                a step that takes it weights its losses.
         """
         self.setup, self.config, self.runtime, self.processes = setup, setup.config, setup.runtime, setup.processes
         config, processes, resumed = self.config, self.processes, setup.args.resume
         self.train, seed = config.train, config.runtime.seed
-        self.val_images = (
-            scored_images(config.data, self.train.val_list, config.eval, images.labels is not None)
-            if self.train.validates_at_all()
-            else None
-        )
+        self.val_images = None
+        if self.train.validates_at_all():
+            self.val_images = val_images or scored_images(
+                config.data, self.train.val_list, config.eval, images.labels is not None
+            )
         self.batches = EpochBatches(
-            len(images), self.train.batch_size, seed, processes.rank, processes.world, self.train.accumulation
-        )
+            len(images), self.train.batch_size, seed, processes.rank, processes.world, self.train.accumulation,
+            drop_last,
+        )  # fmt: skip
         workers, is_cuda = usable_workers(config.runtime.num_workers), self.runtime.device.type == "cuda"
         self.loader = train_loader(TrainViews(images, views, seed, load), self.batches, workers, is_cuda)
 

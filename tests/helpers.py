@@ -20,6 +20,7 @@ import yaml
 from common import files
 from common.errors import run_script
 from common.files import ROOT, load_torch
+from methods.crt import make_cam, train_cam
 from methods.cti import infer_trm, train_trm
 from methods.dig import infer_trm as infer_dig
 from methods.dig import train_trm as train_dig
@@ -69,10 +70,20 @@ TINY_OF = {  # sections that a method adds or replaces
         },
         "infer": {**TINY["infer"], "cam_size": 32, "segment": {"image_list": "val", "num_workers": 0}},
     },
+    "crt": {  # two epochs of 6 steps, the consistency loss in the second; 4 tiles a crop
+        "views": {"long_side": [32, 64], "crop_size": 48},
+        "model": {
+            "cnn": {"arch": "resnet18", "blocks": [1, 1, 1, 1], "pretrained": "none"},
+            "deit": {**TINY["model"], "depth": 2, "drop_path": 0.0},
+            "passes": 2,
+        },
+        "optim": {"lr": 0.01},
+        "infer": {**TINY["infer"], "scales": [1.0, 0.5]},
+    },
 }
 SCRIPTS_OF = {  # training, inference
     "cti": (train_trm, infer_trm), "pcss": (train_pcss, infer_pcss), "dig": (train_dig, infer_dig),
-    "toco": (train_toco, infer_toco),
+    "toco": (train_toco, infer_toco), "crt": (train_cam, make_cam),
 }  # fmt: skip
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 

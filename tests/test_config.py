@@ -11,6 +11,8 @@ from common.errors import UserError
 from common.optim import scaled_lr
 from common.pipeline import PipelineConfig
 from common.script import infer_arguments, train_arguments
+from methods.crt.config import CRTConfig
+from methods.crt.wsol_config import WSOLConfig
 from methods.cti.config import CTIConfig
 from methods.deeplab.config import DeepLabConfig
 from methods.dig.config import DiGConfig
@@ -20,10 +22,11 @@ from methods.pcss.config import PCSSConfig
 from methods.psa.config import PSAConfig
 from methods.toco.config import ToCoConfig
 
-# By the first part of the YAML's name.
+# By the beginning of the YAML's name; the longest that fits.
 CLASSES = {
     "cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig, "toco": ToCoConfig,
     "psa": PSAConfig, "irn": IRNConfig, "crf": CRFMasksConfig, "deeplab": DeepLabConfig, "pipeline": PipelineConfig,
+    "crt": CRTConfig, "crt_cub": WSOLConfig,
 }  # fmt: skip
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 
@@ -43,7 +46,7 @@ def inferred(*arguments: str) -> CTIConfig:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_yaml_is_read_and_survives_being_written(path: Path, tmp_path: Path) -> None:
     """A YAML belongs to a class, names only its keys, and its resolved form reads back the same."""
-    cls = CLASSES[path.stem.split("_")[0]]
+    cls = CLASSES[max((name for name in CLASSES if f"{path.stem}_".startswith(f"{name}_")), key=len)]
     config = load_config(cls, path)
     assert isinstance(config, cls)
     save_config(config, tmp_path / "config.yaml")
@@ -86,6 +89,40 @@ def test_the_papers_settings_of_toco() -> None:
     assert views == [(0, "sum", "max"), (448, "max", "sum")]
     assert [c.infer.segment.scales for c in (voc, coco)] == [[1.0, 1.5, 1.25], [1.0, 1.25, 1.5]]
     assert (coco.train.val_list, coco.train.val_limit) == ("val14", 5000)
+
+
+def test_the_papers_settings_of_crt() -> None:
+    """The reference's constants and defaults, its momentum included; a crop fits the tiles, which is checked."""
+    config = load_config(CRTConfig, config_path("crt_2022"))
+    config.check()
+    assert (config.model.cnn.arch, config.model.deit.arch) == ("resnet152", "deit_small_patch16_224")
+    assert (config.model.passes, config.model.deit.img_size, config.model.deit.drop_path) == (3, 224, 0)
+    assert (config.views.long_side, config.views.crop_size) == ([210, 420], 336)
+    assert (config.loss.cam_lambda, config.loss.consistency_from) == (0.1, 1)
+    assert (config.optim.lr, config.optim.head_scale, config.optim.momentum) == (0.1, 10, 1e-4)
+    assert (config.optim.weight_decay, config.optim.power) == (1e-4, 0.9)
+    assert (config.train.epochs, config.train.batch_size) == (10, 16) and not config.train.validates_at_all()
+    assert (config.train.image_list, config.infer.image_list, config.infer.eval_list) == (
+        "train_aug", "train_aug", "train",
+    )  # fmt: skip
+    assert config.infer.scales == [1.0, 0.5, 1.5, 2.0, 0.75, 1.25, 1.75] and config.infer.flip
+    assert config.irn.exp == "irn_crt" and config.eval.fixed_threshold == 0.15 and config.runtime.precision == "fp32"
+    for crop in (112, 300):
+        config = load_config(CRTConfig, None, [f"views.crop_size={crop}"])
+        with pytest.raises(UserError, match=rf"views.crop_size={crop} cannot be cut .*=224 .* a multiple of 112$"):
+            config.check()
+
+
+def test_flags_of_crts_command() -> None:
+    """Those of the reference's run_sample.py that a training takes."""
+    config = trained(
+        "--train_list", "train", "--val_list", "val", "--cam_crop_size", "448", "--cam_batch_size", "8",
+        "--cam_num_epoches", "5", "--cam_learning_rate", "0.05", "--cam_weight_decay", "1e-3",
+        "--cam_eval_thres", "0.2", "--cam_lambda", "0.2", cls=CRTConfig,
+    )  # fmt: skip
+    assert (config.train.image_list, config.train.val_list, config.views.crop_size) == ("train", "val", 448)
+    assert (config.train.batch_size, config.train.epochs, config.optim.lr) == (8, 5, 0.05)
+    assert (config.optim.weight_decay, config.eval.fixed_threshold, config.loss.cam_lambda) == (1e-3, 0.2, 0.2)
 
 
 def test_the_papers_settings_of_pcss() -> None:

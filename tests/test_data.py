@@ -383,6 +383,22 @@ def test_batch_that_does_not_divide_or_is_too_large() -> None:
         EpochBatches(5, 8, 0)
 
 
+@pytest.mark.parametrize(("length", "accumulation"), [(21, 1), (23, 2), (24, 2)])
+def test_the_incomplete_batch_is_cut_into_parts_of_about_one_size(length: int, accumulation: int) -> None:
+    whole = EpochBatches(length, 8, seed=3, drop_last=False)
+    parts = [EpochBatches(length, 8, 3, rank, 2, accumulation, drop_last=False) for rank in range(2)]
+    batches, ranks = _indices(whole), [_indices(part) for part in parts]
+    assert len(whole) == 3 and sorted(chain(*batches)) == list(range(length))
+    assert batches[:2] == _indices(EpochBatches(length, 8, seed=3))[:2]
+    for step, batch in enumerate(batches):
+        micro = [rank[i] for i in range(step * accumulation, (step + 1) * accumulation) for rank in ranks]
+        sizes = [len(part) for part in micro]
+        assert list(chain(*micro)) == batch and max(sizes) - min(sizes) <= 1
+        assert parts[0].mean_part(step) == sum(sizes) / len(sizes) and whole.mean_part(step) == len(batch)
+    with pytest.raises(UserError, match=r"has 1 of train.batch_size=8 images, too few for 2 .*train.drop_last=true"):
+        EpochBatches(25, 8, 0, world=2, drop_last=False)
+
+
 @pytest.fixture
 def views(tmp_path: Path) -> TrainViews:
     make_voc(tmp_path, count=12)

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,11 @@ from common.data.classes import COCO14
 from common.data.labels import write_labels
 from common.data.masks import write_mask
 from common.files import ROOT
+from common.stages import StageRunner
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
 from methods.dig.unet import UNet, UNetConfig
-from tests.datasets import make_voc, write_image, write_lines
+from tests.datasets import make_cub, make_voc, write_image, write_lines
 
 # A configuration that trains the literal 60 epochs of the README in seconds.
 TINY = """
@@ -62,6 +63,33 @@ infer:
 runtime: {num_workers: 0}
 """
 STAGES = {
+    "crt_2022": """
+data: {dataset: voc12, root: data/VOC2012}
+views: {long_side: [24, 40], crop_size: 32}
+model:
+  cnn: {arch: resnet18, blocks: [1, 1, 1, 1], pretrained: none}
+  deit: {pretrained: none, img_size: 32, embed_dim: 8, depth: 2, num_heads: 2}
+  passes: 2
+train: {image_list: train, epochs: 2, batch_size: 4}
+infer: {image_list: train, eval_list: train, scales: [1.0, 0.5], num_workers: 0}
+irn: {exp: irn_cti}
+runtime: {num_workers: 0}
+""",
+    "pipeline_crt": """
+data: {dataset: voc12, root: data/VOC2012}
+flow: {first: masks}
+lists: {train: train, score: train, val: val}
+irn: {exp: irn_cti}
+""",
+    "crt_cub": """
+data: {root: data/CUB_200_2011}
+views: {resize: 40}
+model:
+  cnn: {arch: resnet18, blocks: [1, 1, 1, 1], pretrained: none}
+  deit: {pretrained: none, img_size: 32, embed_dim: 8, depth: 2, num_heads: 2}
+train: {epochs: 1, batch_size: 2}
+runtime: {num_workers: 0}
+""",
     "pipeline_irn": """
 data: {dataset: voc12, root: data/VOC2012}
 lists: {train: train, score: train, val: val}
@@ -103,8 +131,11 @@ ELSEWHERE = {
     "bash scripts/demo_dig.sh": ("tests/test_demo.py", "demo_dig.sh"),
     "bash scripts/demo_toco.sh": ("tests/test_demo.py", "demo_toco.sh"),
     "bash scripts/demo_pipeline.sh": ("tests/test_demo.py", "demo_pipeline.sh"),
+    "bash scripts/demo_crt.sh": ("tests/test_demo.py", "demo_crt.sh"),
+    "bash scripts/demo_wsol.sh": ("tests/test_demo.py", "demo_wsol.sh"),
     "bash scripts/test.sh": (".ci/run", "scripts/test.sh"),
     "python scripts/prepare_data.py voc": ("tests/test_prepare_data.py", '"voc"'),
+    "python scripts/prepare_data.py cub": ("tests/test_prepare_data.py", '"cub"'),
     "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
 }
 VOC = {"dataset": "voc12", "root": "data/VOC2012", "train": "train"}
@@ -142,6 +173,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     lists = folder / "data" / "VOC2012" / "ImageSets" / "Segmentation"
     shutil.copy(lists / "train.txt", lists / "test.txt")
     make_coco(folder / "data" / "COCO2014")
+    make_cub(folder / "data" / "CUB_200_2011")
     make_own(folder / "my_set")
     os.chdir(folder)
     yield folder
@@ -186,6 +218,17 @@ def run_here(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch)
             signal.signal(number, handler)
 
 
+def run_stages_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets pipelines run their scripts in this process, too."""
+
+    def run(runner: StageRunner, command: Sequence[str]) -> int:
+        assert command[0] == sys.executable
+        with pytest.MonkeyPatch.context() as patch:
+            return run_here(str(Path(command[1]).relative_to(ROOT)), list(command[2:]), patch)
+
+    monkeypatch.setattr(StageRunner, "run", run)
+
+
 def run_torchrun(arguments: list[str]) -> int:
     command = [sys.executable, "-m", "torch.distributed.run", *arguments]
     return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120, check=False).returncode
@@ -219,6 +262,7 @@ def test_command(command: str, workplace: Path, monkeypatch: pytest.MonkeyPatch)
         assert run_torchrun(words) == 0
         return
     assert program == "python"
+    run_stages_here(monkeypatch)
     assert run_here(words[0], words[1:], monkeypatch) == 0
 
 
@@ -233,12 +277,16 @@ def test_what_the_commands_left(workplace: Path) -> None:
     assert (runs / "coco" / "eval_cam.json").is_file()
     for name, source in (("dig", "pretrained/model-140-pascal.pt (step 7"), ("own", "model-140.pt (step 1")):
         assert source in (runs / name / "log.txt").read_text()
-    for run in ("exp_irn", "psa"):
+    for run in ("exp_irn", "crt_irn", "psa"):
         assert len(list((runs / run / "masks").glob("*.png"))) == 6 and (runs / run / "eval_png.json").is_file()
-    for run in ("exp_irn_deeplab", "deeplab"):
+    for run in ("exp_irn_deeplab", "crt_irn_deeplab", "deeplab"):
         assert len(list((runs / run / "segs_crf" / "val").glob("*.png"))) == 1
     table = json.loads((runs / "exp" / "pipeline_irn.json").read_text())["table"]
     assert [row["stage"] for row in table][-3:] == ["masks (irn)", "DeepLab", "DeepLab after the CRF"]
+    sample = json.loads((runs / "crt" / "run_sample.json").read_text())["table"]
+    assert [row["stage"] for row in sample] == ["seeds, best threshold", "seeds, fixed threshold", "masks (irn)"]
+    assert {"best", "last"} <= json.loads((runs / "wsol" / "eval_wsol.json").read_text())["weights"].keys()
+    assert len(list((runs / "wsol").glob("wsol_*.png"))) >= 2
     assert "diffusion model: none" in (runs / "plain" / "log.txt").read_text()
 
 

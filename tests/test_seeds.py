@@ -1,10 +1,12 @@
 """Seed files of both formats, hostile ones, and the background writer."""
 
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from common.errors import UserError
 from common.seeds import FORMATS, BackgroundWriter, read_seed, seed_path, write_seed
@@ -100,6 +102,74 @@ def test_a_damaged_file_is_named(tmp_path: Path, fmt: str, kept: float) -> None:
 def test_a_pickle_of_something_else(tmp_path: Path, content: object, words: str) -> None:
     with pytest.raises(UserError, match=words):
         read_seed(pickled(tmp_path / "a.npy", content))
+
+
+def irnet_file(folder: Path, *, as_tensors: bool = True, **changes: object) -> Path:
+    """A file as IRNet's and CRT's make_cam.py write it; ``changes`` replace entries."""
+    high_res = np.stack([SEED[7], SEED[2]])
+    content = {"keys": np.array([7, 2]), "cam": high_res[:, ::4, ::4], "high_res": high_res, **changes}
+    if as_tensors:
+        content |= {name: torch.from_numpy(content[name].copy()) for name in ("keys", "cam")}
+    np.save(folder / "irnet.npy", content, allow_pickle=True)
+    return folder / "irnet.npy"
+
+
+@pytest.mark.parametrize("as_tensors", [True, False])
+def test_irnet_files_are_read_at_the_images_size(tmp_path: Path, as_tensors: bool) -> None:
+    """Whether keys and strided maps are tensors, as the reference leaves them, or arrays."""
+    seed = read_seed(irnet_file(tmp_path, as_tensors=as_tensors))
+    assert list(seed) == [2, 7] and all(np.array_equal(seed[key], SEED[key]) for key in SEED)
+    assert all(cam.dtype == np.float32 for cam in seed.values())
+    empty = {"keys": np.zeros(0, np.int64), "cam": np.zeros((0, 9, 9)), "high_res": np.zeros((0, 36, 36))}
+    assert read_seed(irnet_file(tmp_path, as_tensors=as_tensors, **empty)) == {}
+
+
+def test_tensors_may_be_views_that_need_a_gradient_or_lie_in_a_scalar(tmp_path: Path) -> None:
+    """They are read as the numbers that they show."""
+    maps = torch.from_numpy(np.stack([SEED[7], SEED[2], SEED[7]])).requires_grad_()
+    path = irnet_file(tmp_path, as_tensors=False, keys=torch.tensor([[0, 7], [0, 2]])[:, 1], high_res=maps[:2].mul(1))
+    assert np.array_equal(read_seed(path)[2], SEED[2])
+    path = irnet_file(tmp_path, as_tensors=False, keys=torch.tensor([2, 7]).flip(0), high_res=maps.detach()[::2])
+    assert np.array_equal(read_seed(path)[2], SEED[7])
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"keys": np.array([7])}, "not a dictionary of class index"),
+    ({"keys": np.array(["cat", "dog"])}, "not a dictionary of class index"),
+    ({"keys": 7}, "not a dictionary of class index"),
+    ({"high_res": SEED[7]}, "not a dictionary of class index"),
+    ({"high_res": np.stack([SEED[7][0]] * 2)}, r"one \(H, W\)"),
+])  # fmt: skip
+def test_irnet_files_that_are_wrong(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        read_seed(irnet_file(tmp_path, as_tensors=False, **changes))
+
+
+class Calls:
+    """Unpickling it would call a function."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def test_malicious_tensors_are_not_built(tmp_path: Path) -> None:
+    """Neither code within a tensor's numbers, nor memory beyond them, nor another function of torch's."""
+    inner = io.BytesIO()
+    torch.save(Malicious(tmp_path / "executed"), inner)
+    rebuild, (storage, *_) = torch.zeros(4).__reduce_ex__(2)
+    for content, words in (
+        (Calls(torch.storage._load_from_bytes, inner.getvalue()), "holds more than arrays"),
+        (Calls(torch.load, str(tmp_path / "x.pth")), "holds more than arrays"),
+        (torch.nn.Linear(2, 2), "holds more than arrays"),
+        (Calls(rebuild, storage, 0, (1000, 1000), (1000, 1), False, {}), r"a\.npy is damaged"),
+        (Calls(rebuild, "text", 0, (1,), (1,), False, {}), r"a\.npy is damaged"),
+    ):
+        with pytest.raises(UserError, match=words):
+            read_seed(pickled(tmp_path / "a.npy", {"keys": [0], "high_res": content}))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

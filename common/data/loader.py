@@ -48,34 +48,49 @@ class TrainViews(Dataset):
 
 
 class EpochBatches(Sampler):
-    """Batch sampler over shuffled epochs, the incomplete last batch dropped; yields lists of (epoch, index).
+    """Batch sampler over shuffled epochs; yields lists of (epoch, index).
 
     A step's global batch is a run of ``global_batch`` images of the epoch's permutation. It is cut into
-    ``accumulation`` micro-batches and each of these into one part for each process, in rank order.
+    ``accumulation`` micro-batches and each of these into one part for each process, in rank order. The incomplete last
+    batch of an epoch is dropped, or cut into parts whose sizes differ by one at most.
     """
 
     def __init__(
-        self, length: int, global_batch: int, seed: int, rank: int = 0, world: int = 1, accumulation: int = 1
-    ) -> None:
+        self, length: int, global_batch: int, seed: int, rank: int = 0, world: int = 1, accumulation: int = 1,
+        drop_last: bool = True,
+    ) -> None:  # fmt: skip
         """See the class.
 
         Raises:
-            UserError: the global batch does not divide into processes and micro-batches, or exceeds the data set.
+            UserError: the global batch does not divide into processes and micro-batches, or exceeds the data set; or
+                the last batch has too few images for them.
         """
-        if global_batch % (world * accumulation):
+        self.parts = world * accumulation
+        if global_batch % self.parts:
             raise UserError(
                 f"train.batch_size={global_batch} is the global batch; it does not divide by {world} process(es) x "
                 f"{accumulation} accumulation step(s). Choose a multiple of {world * accumulation}."
             )
         if global_batch > length:
             raise UserError(f"train.batch_size={global_batch}, but the training list has only {length} images")
+        rest = length % global_batch
+        if not drop_last and 0 < rest < self.parts:
+            raise UserError(
+                f"the last batch of an epoch has {rest} of train.batch_size={global_batch} images, too few for {world} "
+                f"process(es) x {accumulation} accumulation step(s). Leave it out with train.drop_last=true"
+            )
+        self.steps = length // global_batch + (rest > 0 and not drop_last)
         self.length, self.global_batch, self.seed = length, global_batch, seed
         self.rank, self.world, self.accumulation = rank, world, accumulation
         self.epoch, self.first_step = 0, 0
 
     def __len__(self) -> int:
         """Steps of a whole epoch."""
-        return self.length // self.global_batch
+        return self.steps
+
+    def mean_part(self, step: int) -> float:
+        """How many images a process has in a micro-batch of a step of the epoch; the mean, should they differ."""
+        return min(self.global_batch, self.length - step * self.global_batch) / self.parts
 
     def start_at(self, epoch: int, step: int = 0) -> None:
         """What the next iteration begins with."""
@@ -83,11 +98,12 @@ class EpochBatches(Sampler):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        size = self.global_batch // (self.world * self.accumulation)
         for step in range(self.first_step, len(self)):
+            batch = order[step * self.global_batch : (step + 1) * self.global_batch]
             for micro in range(self.accumulation):
-                start = step * self.global_batch + (micro * self.world + self.rank) * size
-                yield [(self.epoch, int(index)) for index in order[start : start + size]]
+                part = micro * self.world + self.rank
+                own = slice(len(batch) * part // self.parts, len(batch) * (part + 1) // self.parts)
+                yield [(self.epoch, int(index)) for index in batch[own]]
 
 
 def seed_everything(*parts: int) -> None:

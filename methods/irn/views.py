@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.config import Rule, option
 from common.data.classes import IGNORE_LABEL
-from common.data.transforms import eval_transform
+from common.data.crops import draw_place, normalised_crop
 from methods.irn.model import STRIDE
 
 
@@ -50,42 +50,9 @@ class IRNViews:
             image, labels = ImageOps.mirror(image), labels[:, ::-1]
         size = self.config.crop_size
         columns, rows = draw_place(image.width, size), draw_place(image.height, size)
-        part = image.crop((columns.source, rows.source, columns.source + columns.length, rows.source + rows.length))
-        canvas, target = torch.zeros(3, size, size), np.full((size, size), IGNORE_LABEL, dtype=np.uint8)
-        canvas[:, rows.on_canvas, columns.on_canvas] = eval_transform(part)
+        target = np.full((size, size), IGNORE_LABEL, dtype=np.uint8)
         target[rows.on_canvas, columns.on_canvas] = labels[rows.on_source, columns.on_source]
-        return [canvas, torch.from_numpy(reduced(target))]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an image lies on a crop, along one axis; pixels.
-
-    Attributes:
-        canvas: where it begins on the crop.
-        source: where the crop begins on it.
-        length: of what is seen.
-    """
-
-    canvas: int
-    source: int
-    length: int
-
-    @property
-    def on_canvas(self) -> slice:
-        """The part of the crop that the image covers."""
-        return slice(self.canvas, self.canvas + self.length)
-
-    @property
-    def on_source(self) -> slice:
-        """The part of the image that is seen."""
-        return slice(self.source, self.source + self.length)
-
-
-def draw_place(side: int, size: int) -> Place:
-    """A uniform place of a crop on a longer side, or of a shorter side on the crop (reference: misc/imutils.py)."""
-    offset = random.randrange(abs(side - size) + 1)
-    return Place(0, offset, size) if side >= size else Place(offset, 0, side)
+        return [normalised_crop(image, columns, rows, size), torch.from_numpy(reduced(target))]
 
 
 def rescaled(image: Image.Image, labels: np.ndarray, factor: float) -> tuple[Image.Image, np.ndarray]:

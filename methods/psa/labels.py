@@ -16,6 +16,7 @@ from torchvision.transforms import ColorJitter
 
 from common.config import at_least, numbers, option
 from common.data.classes import IGNORE_LABEL
+from common.data.crops import draw_offset, place_at
 from common.data.transforms import eval_transform
 
 UNSCORED = 1e-5  # a cell outside the image has no score at all
@@ -69,25 +70,17 @@ class AffinityViews:
 
 def draw_placement(height: int, width: int, crop: int) -> Placement:
     """Draws a crop of so many pixels a side."""
-    left, top = (random.randrange(abs(size - crop) + 1) for size in (width, height))
+    left, top = (draw_offset(side, crop) for side in (width, height))
     return Placement(left, top, bool(random.getrandbits(1)))
 
 
 def placed(maps: np.ndarray, place: Placement, crop: int) -> np.ndarray:
     """The crop (c, crop, crop) of maps (c, H, W); zero where there is no image."""
-    (from_y, to_y), (from_x, to_x) = (
-        _spans(size, offset, crop) for size, offset in zip(maps.shape[1:], (place.top, place.left), strict=True)
-    )
+    height, width = maps.shape[1:]
+    rows, columns = place_at(height, crop, place.top), place_at(width, crop, place.left)
     result = np.zeros((len(maps), crop, crop), dtype=maps.dtype)
-    result[:, to_y, to_x] = maps[:, from_y, from_x]
+    result[:, rows.on_canvas, columns.on_canvas] = maps[:, rows.on_source, columns.on_source]
     return np.ascontiguousarray(result[..., ::-1]) if place.mirrored else result
-
-
-def _spans(size: int, offset: int, crop: int) -> tuple[slice, slice]:
-    """Along one axis: which part of the image, and where in the crop it goes."""
-    if size > crop:
-        return slice(offset, offset + crop), slice(0, crop)
-    return slice(0, size), slice(offset, offset + size)
 
 
 def mean_pooled(maps: np.ndarray, stride: int) -> np.ndarray:

@@ -75,7 +75,8 @@ class Case:
         if "numpy_default_rng" in recipe:
             return self._draw(recipe)
         if "stored" in recipe:
-            return self.stored[recipe["stored"]]
+            x = self.stored[recipe["stored"]]
+            return _evaluate(recipe["then"], x=x) if "then" in recipe else x
         if "one_hot" in recipe:
             rows = torch.zeros(len(recipe["one_hot"]), recipe["num_classes"])
             for row, classes in zip(rows, recipe["one_hot"], strict=True):

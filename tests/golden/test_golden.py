@@ -3,6 +3,9 @@
 import pytest
 
 from tests.golden import (  # noqa: F401 - they register themselves
+    runners_crt,
+    runners_crt_train,
+    runners_crt_wsol,
     runners_cti,
     runners_data,
     runners_deeplab,

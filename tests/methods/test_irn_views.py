@@ -12,7 +12,7 @@ from common.config import load_config
 from common.data.loader import draws_from
 from common.data.transforms import MEAN, STD
 from common.errors import UserError
-from methods.irn.views import IRNViewConfig, IRNViews, draw_place, reduced, rescaled
+from methods.irn.views import IRNViewConfig, IRNViews, reduced, rescaled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -78,19 +78,6 @@ def test_what_is_beyond_the_image_is_zero_and_ignored() -> None:
         assert torch.equal(labels != 255, covered[2::4, 2::4])
         places.add((int(rows[0]), int(columns[0])))
     assert len(places) > 8
-
-
-@pytest.mark.parametrize(("side", "size"), [(10, 7), (7, 10), (8, 8), (1, 4)])
-def test_places_are_uniform_over_all_that_fit(side: int, size: int) -> None:
-    """A crop lies within a longer side, a shorter side within the crop."""
-    random.seed(0)
-    found = [draw_place(side, size) for _ in range(400)]
-    for place in found:
-        assert place.length == min(side, size)
-        assert 0 <= place.canvas <= size - place.length and 0 <= place.source <= side - place.length
-    starts = [place.canvas + place.source for place in found]
-    counts = np.bincount(starts, minlength=abs(side - size) + 1)
-    assert len(counts) == abs(side - size) + 1 and counts.min() > 0.5 * 400 / len(counts)
 
 
 def test_columns_are_drawn_before_rows() -> None:

@@ -1,0 +1,64 @@
+"""Where an image lies on a crop of fixed size: cut where it is longer, somewhere on the crop where it is shorter.
+
+Reference: random_crop of IRNet's misc/imutils.py and of PSA's tool/imutils.py. Draws come from Python's ``random``, one
+for each axis; in which order, a method says.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from common.data.transforms import eval_transform
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image lies on a crop, along one axis; pixels.
+
+    Attributes:
+        canvas: where it begins on the crop.
+        source: where the crop begins on it.
+        length: of what is seen.
+    """
+
+    canvas: int
+    source: int
+    length: int
+
+    @property
+    def on_canvas(self) -> slice:
+        """The part of the crop that the image covers."""
+        return slice(self.canvas, self.canvas + self.length)
+
+    @property
+    def on_source(self) -> slice:
+        """The part of the image that is seen."""
+        return slice(self.source, self.source + self.length)
+
+
+def draw_offset(side: int, size: int) -> int:
+    """A uniform offset of a crop within a longer side, or of a shorter side within the crop; drawn if both are equal,
+    too.
+    """
+    return random.randrange(abs(side - size) + 1)
+
+
+def place_at(side: int, size: int, offset: int) -> Place:
+    """The place that an offset of `draw_offset` stands for."""
+    return Place(0, offset, size) if side >= size else Place(offset, 0, side)
+
+
+def draw_place(side: int, size: int) -> Place:
+    """A uniform place."""
+    return place_at(side, size, draw_offset(side, size))
+
+
+def normalised_crop(image: Image.Image, columns: Place, rows: Place, size: int) -> Tensor:
+    """The ImageNet-normalised crop, float32 (3, S, S); 0 where there is no image."""
+    part = image.crop((columns.source, rows.source, columns.source + columns.length, rows.source + rows.length))
+    crop = torch.zeros(3, size, size)
+    crop[:, rows.on_canvas, columns.on_canvas] = eval_transform(part)
+    return crop

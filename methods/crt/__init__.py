@@ -1,0 +1,1 @@
+"""CRT: Dual Progressive Transformations, a CNN-refined Transformer (2022)."""

@@ -1,0 +1,112 @@
+"""What ``scripts/benchmark.py`` times of CRT."""
+
+from collections.abc import Callable
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet152
+
+from common.runtime import Runtime
+from methods.crt.cams import CRTInferConfig, crt_cams, padded_views, photo, scaled_views
+from methods.crt.losses import CRTStep, LossConfig
+from methods.crt.model import CRT, CRTModelConfig
+from methods.crt.optim import CRTOptimConfig, crt_sgd, parameter_groups
+from methods.crt.tiles import cut_tiles
+
+CLASSES, TILE, CROP = 20, 224, 336
+CPU_SIZE, GPU_SIZE = (112, 150), (375, 500)  # of the inferred image: 24 and 306 tiles
+TRAIN_PASSES = "3 DeiT and 1 ResNet"  # plain passes that the method needs for a train step: of tiles and of crops
+INFER_PASSES = "3 DeiT"  # and for the CAMs of an image: of all tiles
+
+
+def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+    """One train step's network and total loss, in the first epoch and in later ones, on random crops of 336 x 336."""
+    images, labels, config = _images(batch, (CROP, CROP), runtime), _labels(batch, runtime), LossConfig()
+    step = CRTStep(_network(runtime).train(), config)
+    step = torch.compile(step) if runtime.config.compile else step
+    epochs = {"all losses": config.consistency_from, "without the consistency loss": 0}
+    return {name: (step, lambda epoch=epoch: step(images, labels, epoch)["total"]) for name, epoch in epochs.items()}
+
+
+def optimizer(step: nn.Module) -> torch.optim.Optimizer:
+    """Of the networks in a train step."""
+    return crt_sgd(parameter_groups(step.model), CRTOptimConfig())
+
+
+def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
+    """What stands against a train step: as many passes of plain networks over the same tiles and crops.
+
+    The ResNet's layers that CRT does not train are not trained here, either.
+    """
+    images, labels = _images(batch, (CROP, CROP), runtime), _labels(batch, runtime)
+    tiles, deit, cnn = cut_tiles(images, TILE), _plain_deit(runtime).train(), _plain_cnn(runtime)
+    inputs = [(cnn, images), *[(deit, tiles)] * CRTModelConfig().passes]
+
+    def run() -> None:
+        for model in (deit, cnn):
+            model.zero_grad(set_to_none=True)
+        for model, pixels in inputs:
+            with runtime.autocast():
+                logits = model(pixels).float()
+                loss = F.multilabel_soft_margin_loss(logits, labels.repeat(len(pixels) // batch, 1))
+            loss.backward()
+
+    return run
+
+
+def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
+    """The plain passes over an image's tiles; its CAMs at both sizes, from its pixels."""
+    config, passes = CRTInferConfig(), CRTModelConfig().passes
+    image = _images(1, GPU_SIZE if runtime.device.type == "cuda" else CPU_SIZE, runtime)
+    views = [view[None].to(runtime.device) for view in scaled_views(photo(image[0]), config.scales)]
+    tiles = torch.cat([cut_tiles(padded, TILE) for padded in padded_views(views, TILE, config.flip)])
+    model, plain = _network(runtime).deit.eval(), _plain_deit(runtime).eval()
+
+    @torch.inference_mode()
+    def run_plain() -> None:
+        for part in tiles.split(config.tiles):
+            for _ in range(passes):
+                with runtime.autocast():
+                    plain(part)
+
+    def make_cams() -> None:
+        with runtime.autocast():
+            crt_cams(model, image, _labels(1, runtime), config)
+
+    return run_plain, {"CAMs": make_cams}
+
+
+def _images(batch: int, size: tuple[int, int], runtime: Runtime) -> Tensor:
+    """Random images (B, 3, H, W) with values as photos have, the same at every call."""
+    return (torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)) * 4 - 2).to(runtime.device)
+
+
+def _labels(batch: int, runtime: Runtime) -> Tensor:
+    """Two classes an image, (B, K)."""
+    labels = F.one_hot(torch.arange(batch) % CLASSES, CLASSES) + F.one_hot((torch.arange(batch) + 7) % CLASSES, CLASSES)
+    return labels.float().to(runtime.device)
+
+
+def _network(runtime: Runtime) -> CRT:
+    """Both networks, with random weights."""
+    torch.manual_seed(0)
+    return CRT(CRTModelConfig(), CLASSES).to(runtime.device)
+
+
+def _plain_deit(runtime: Runtime) -> nn.Module:
+    """timm's DeiT-S with fused attention."""
+    model = timm.create_model("deit_small_patch16_224", num_classes=CLASSES).to(runtime.device)
+    return torch.compile(model) if runtime.config.compile else model
+
+
+def _plain_cnn(runtime: Runtime) -> nn.Module:
+    """torchvision's ResNet-152 of stride 16, its norms by their statistics."""
+    model = resnet152(num_classes=CLASSES).eval()
+    for part in (model.conv1, model.bn1, model.layer1, model.layer2):
+        part.requires_grad_(False)
+    for convolution in (model.layer4[0].conv2, model.layer4[0].downsample[0]):
+        convolution.stride = (1, 1)
+    model = model.to(runtime.device)
+    return torch.compile(model) if runtime.config.compile else model

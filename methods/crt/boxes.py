@@ -1,0 +1,81 @@
+"""Boxes: of a class activation map, of the truth in the network's input, and how two of them overlap.
+
+A box is x1, y1, x2, y2 in pixels of the square that images are brought to. The reference counts the pixels of a side as
+x2 - x1 + 1 wherever it compares boxes, those of a map included, whose x2 and y2 are already one past the last pixel.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+NO_BOX = (0, 0, 1, 1)  # of a map without any contour
+
+
+def stretched(cam: np.ndarray, side: int) -> np.ndarray:
+    """A map (h, w) brought to a square (bilinear, half-pixel centres) and to values from 0 to 1; a constant one to 0.
+
+    Returns:
+        float32 (side, side).
+    """
+    large = cv2.resize(np.ascontiguousarray(cam, dtype=np.float32), (side, side))
+    low, high = large.min(), large.max()
+    return (large - low) / (high - low) if high > low else np.zeros_like(large)
+
+
+def cam_box(cam: np.ndarray, side: int, threshold: float) -> np.ndarray:
+    """The box around the largest region of a map (reference: TS-CAM's resize_cam and get_bboxes).
+
+    Args:
+        cam: float32 (h, w), of one class.
+        side: of the square.
+        threshold: share of the map's largest value up to which a pixel is background, after the map was stretched to
+            0 ... 255 and truncated.
+
+    Returns:
+        int64 (4,); `NO_BOX` where no value stands out, as in a constant map.
+    """
+    grey = (stretched(cam, side) * 255).astype(np.uint8)
+    inside = cv2.threshold(grey, int(threshold * int(grey.max())), 255, cv2.THRESH_TOZERO)[1]
+    contours = cv2.findContours(inside, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+    if not contours:
+        return np.array(NO_BOX)
+    x, y, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))
+    return np.array([x, y, x + width, y + height])
+
+
+def true_box(box: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
+    """A box of the data set in the square that its image is brought to (reference: TS-CAM's data sets).
+
+    Args:
+        box: x, y, width, height in pixels of the image; fractions are cut off.
+        size: (width, height) of the image.
+
+    Returns:
+        int64 (4,) within 0 ... side - 1.
+    """
+    x, y, width, height = (int(value) for value in box)
+    corners = np.array([x, y, x + width, y + height]) / np.array([*size, *size]) * side
+    return corners.clip(0, side - 1).astype(np.int64)
+
+
+class Overlap(NamedTuple):
+    """How a box overlaps each of n others: float64 (n,) each.
+
+    Attributes:
+        iou: intersection over union.
+        iog: intersection over the other, the true box.
+        iob: intersection over the box itself.
+    """
+
+    iou: np.ndarray
+    iog: np.ndarray
+    iob: np.ndarray
+
+
+def overlap(box: np.ndarray, others: np.ndarray) -> Overlap:
+    """Compares a box (4,) with others (n, 4); see the module for what a side is."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]) + 1
+    common = sides.clip(min=0).prod(axis=1).astype(np.float64)
+    own, theirs = (box[2:] - box[:2] + 1).prod(), (others[:, 2:] - others[:, :2] + 1).prod(axis=1)
+    return Overlap(common / (own + theirs - common), common / theirs, common / own)

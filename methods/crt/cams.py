@@ -1,0 +1,179 @@
+"""CRT's CAMs: an image at several scales, mirrored, cut into tiles; the tiles' maps merged, at two sizes.
+
+Symbols: b images of one size (H, W), K classes, n labelled classes of an image, t the side of a tile, g of its map.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from common.cam import EPSILON
+from common.config import at_least, option
+from common.data.transforms import MEAN, STD, eval_transform
+from common.infer import SCALES, InferConfig, MapsOf
+from methods.crt.model import DeiTBranch
+from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
+
+STRIDE = 4  # of the maps that IRN takes
+
+
+@dataclass
+class CRTInferConfig(InferConfig):
+    """Seed inference."""
+
+    image_list: str = option("train_aug", "Images to write seeds for.", flag="--infer_list")
+    scales: list[float] = option(
+        [1.0, 0.5, 1.5, 2.0, 0.75, 1.25, 1.75], "Image scales whose CAMs are summed.", flag="--cam_scales", rule=SCALES
+    )
+    batch_size: int = option(
+        1, "Images of one size whose tiles share passes through the network; 1 has 306 tiles as a VOC photo.",
+        rule=at_least(1),
+    )  # fmt: skip
+    tiles: int = option(128, "Tiles that go through the network together.", rule=at_least(1))
+
+    def settings(self) -> dict[str, Any]:
+        """As `InferConfig.settings`."""
+        return {**super().settings(), "tiles": self.tiles}
+
+
+class CAMs(NamedTuple):
+    """An image's maps of its n labelled classes, ascending; each from 0 to just below 1.
+
+    Attributes:
+        strided: (n, ceil(H / 4), ceil(W / 4)).
+        high_res: (n, H, W).
+    """
+
+    strided: Tensor
+    high_res: Tensor
+
+
+@torch.inference_mode()
+def crt_cams(model: DeiTBranch, images: Tensor, labels: Tensor, config: CRTInferConfig) -> list[CAMs]:
+    """CAMs of the labelled classes, summed over scales and normalised (reference: step/make_cam.py).
+
+    Each scale's maps are brought to both sizes (bilinear) and summed; then a map is divided by its maximum + 1e-5.
+
+    Args:
+        images: (b, 3, H, W), as `eval_transform` makes them.
+        labels: multi-hot (b, K).
+    """
+    scaled = [scaled_views(photo(image), config.scales) for image in images]
+    views = [torch.stack(views).to(images.device) for views in zip(*scaled, strict=True)]
+    by_scale = view_cams(model, views, config.tiles, config.flip)
+    height, width = images.shape[-2:]
+    strided = -(-height // STRIDE), -(-width // STRIDE)
+    canvas = tuple(-(-side // model.patch_size) * model.patch_size for side in (height, width))
+    found = []
+    for index, label in enumerate(labels):
+        keys = label.nonzero().flatten().to(images.device)
+        of_image = [maps[index, keys] for maps in by_scale]  # n h w each; what has no label is not enlarged
+        high_res = _summed(of_image, canvas)[:, :height, :width]
+        found.append(CAMs(_normalised(_summed(of_image, strided)), _normalised(high_res)))
+    return found
+
+
+def seed_maps(model: DeiTBranch, config: CRTInferConfig) -> MapsOf:
+    """Seeds: the maps of `crt_cams` at the images' size."""
+    return lambda images, labels: [cams.high_res for cams in crt_cams(model, images, labels, config)]
+
+
+def photo(image: Tensor) -> Image.Image:
+    """The photo that `eval_transform` made into a float32 tensor (3, H, W), exactly."""
+    pixels = (image.cpu() * STD + MEAN).mul_(255).round_().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """The sides of an image at a scale, in pixels; halves are rounded to even numbers."""
+    return tuple(max(round(side * scale), 1) for side in size)
+
+
+def scaled_views(image: Image.Image, scales: Sequence[float]) -> list[Tensor]:
+    """An image at several scales (bicubic, antialiased), ImageNet-normalised: float32 (3, h, w) each."""
+
+    def view(scale: float) -> Tensor:
+        size = scaled_size(image.size, scale)
+        return eval_transform(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
+
+    with ThreadPoolExecutor(len(scales)) as pool:
+        return list(pool.map(view, scales))
+
+
+@torch.inference_mode()
+def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool = True) -> list[Tensor]:
+    """CAMs of views: attention of the class token times the class maps, merged over the tiles, rectified.
+
+    A view is padded with 0 at the right and bottom, and so is its mirror image, whose maps are mirrored back and added
+    (reference: the pair in net/deit_cam.py). A side that is no whole number of patches therefore puts the mirrored maps
+    off by a part of a cell. Tiles of all views go through the network in passes of the same number.
+
+    Args:
+        views: (b, 3, h_i, w_i), of any sizes.
+        tiles: how many of them make a pass.
+        flip: whether there are mirror images.
+
+    Returns:
+        For each view float32 (b, K, ceil(h_i / 16), ceil(w_i / 16)), for patches of 16 pixels.
+    """
+    side = model.patch_size * model.grid
+    padded = padded_views(views, side, flip)
+    passes = regrouped((cut_tiles(images, side) for images in padded), tiles)
+    maps = torch.cat([_attended(model, images) for images in passes])  # of all tiles: K g g each
+    grids = [tile_grid(*images.shape[-2:], side) for images in padded]
+    counts = [grid[0] * grid[1] * len(images) for grid, images in zip(grids, padded, strict=True)]
+    cams = []
+    for view, grid, own in zip(views, grids, maps.split(counts), strict=True):
+        height, width = (-(-size // model.patch_size) for size in view.shape[-2:])
+        merged = merge_tiles(own, grid)[..., :height, :width].relu()
+        cams.append(merged[: len(view)] + merged[len(view) :].flip(-1) if flip else merged)
+    return cams
+
+
+def padded_views(views: Sequence[Tensor], tile: int, flip: bool = True) -> list[Tensor]:
+    """Views (b, 3, h_i, w_i), and behind them their mirror images, with zeros at the right and bottom.
+
+    Zero is the mean colour. Tiles cover the result (2b, 3, H_i, W_i), or (b, 3, H_i, W_i) without mirror images.
+    """
+    padded = []
+    for view in views:
+        images = torch.cat([view, view.flip(-1)]) if flip else view
+        height, width = images.shape[-2:]
+        padded.append(F.pad(images, (0, padded_side(width, tile) - width, 0, padded_side(height, tile) - height)))
+    return padded
+
+
+def regrouped(parts: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+    """Tensors (n_i, ...) joined and cut anew into ones of ``count`` rows, of which the last may have fewer."""
+    held = None
+    for piece in (piece for part in parts for piece in part.split(count)):
+        held = piece if held is None else torch.cat([held, piece])
+        if len(held) >= count:
+            yield held[:count]
+            held = held[count:]
+    if held is not None and len(held):
+        yield held
+
+
+def _attended(model: DeiTBranch, tiles: Tensor) -> Tensor:
+    """Class maps of tiles (B, 3, t, t), weighted by the class token's attention: float32 (B, K, g, g)."""
+    maps, attention = model.maps_with_attention(tiles)
+    return attention * maps.float()
+
+
+def _summed(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
+    """Maps (n, h_i, w_i) of any sizes, enlarged (bilinear) to (n, *size) and added."""
+    if not len(maps[0]):
+        return maps[0].new_zeros(0, *size)
+    return sum(F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0] for part in maps)
+
+
+def _normalised(maps: Tensor) -> Tensor:
+    """Each map (h, w) of (n, h, w) divided by its maximum + 1e-5."""
+    return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)

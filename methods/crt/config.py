@@ -1,0 +1,66 @@
+"""CRT's configuration on segmentation data: one YAML drives training, seeds and the stages after them."""
+
+from dataclasses import dataclass
+
+from common.config import at_least, option, section
+from common.data.dataset import DataConfig
+from common.errors import UserError
+from common.evaluate import EvalConfig
+from common.pipeline import StageConfig
+from common.runtime import RuntimeConfig
+from common.training import TrainConfig
+from methods.crt.cams import CRTInferConfig
+from methods.crt.losses import LossConfig
+from methods.crt.model import CRTModelConfig
+from methods.crt.optim import CRTOptimConfig
+from methods.crt.views import CRTViewConfig
+
+
+@dataclass
+class CRTCourseConfig(TrainConfig):
+    """The course of the training, with the flags of the reference's command."""
+
+    epochs: int = option(10, "Epochs.", flag=("--cam_num_epoches", "--epochs"), rule=at_least(1))
+    batch_size: int = option(
+        16, "Global batch: images of one optimiser step over all processes and micro-batches.",
+        flag=("--cam_batch_size", "--batch_size", "--batch-size"), rule=at_least(1),
+    )  # fmt: skip
+    validate_from: int = option(-1, "Score seeds after every epoch from this one (from 0); -1: never.")
+
+
+@dataclass
+class CRTEvalConfig(EvalConfig):
+    """At which background thresholds seeds are scored."""
+
+    fixed_threshold: float = option(
+        0.15, "The reference's only threshold, whose score is reported beside the best.", flag="--cam_eval_thres"
+    )
+
+
+@dataclass
+class CRTConfig:
+    """All sections of a CRT experiment; ``irn`` are the scripts that `run_sample.py` refines the seeds with."""
+
+    data: DataConfig = section(DataConfig)
+    views: CRTViewConfig = section(CRTViewConfig)
+    model: CRTModelConfig = section(CRTModelConfig)
+    loss: LossConfig = section(LossConfig)
+    optim: CRTOptimConfig = section(CRTOptimConfig)
+    train: CRTCourseConfig = section(CRTCourseConfig, print_freq=100)
+    infer: CRTInferConfig = section(CRTInferConfig)
+    irn: StageConfig = section(StageConfig, exp="irn_crt")
+    eval: CRTEvalConfig = section(CRTEvalConfig)
+    runtime: RuntimeConfig = section(RuntimeConfig)
+
+    def check(self) -> None:
+        """Checks what no single key can.
+
+        Raises:
+            UserError: the crop cannot be cut into tiles.
+        """
+        tile, size = self.model.deit.img_size, self.views.crop_size
+        if tile % 2 or size < tile or size % (tile // 2):
+            raise UserError(
+                f"views.crop_size={size} cannot be cut into tiles of model.deit.img_size={tile} that overlap by half: "
+                f"it must be at least that, and a multiple of {tile / 2:g}"
+            )

@@ -1,0 +1,80 @@
+"""CRT's losses: both branches classify, and their class maps are drawn towards each other.
+
+Symbols: B images, K classes, S side of the images; cam1 of the CNN, cam2 of the DeiT (reference: step/train_cam.py).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.config import at_least, option
+from methods.crt.model import CRT
+
+LOSS_TERMS = ("cls_cnn", "cls_deit", "consistency")
+
+
+@dataclass
+class LossConfig:
+    """The losses; both classification losses have weight 1."""
+
+    cam_lambda: float = option(0.1, "Weight of the consistency loss.", flag="--cam_lambda", rule=at_least(0))
+    consistency_from: int = option(1, "First epoch (from 0) in which the consistency loss counts.", rule=at_least(0))
+
+    def is_consistent(self, epoch: int) -> bool:
+        """Whether the consistency loss counts in an epoch."""
+        return epoch >= self.consistency_from
+
+
+def pooled_logits(cams: Tensor) -> Tensor:
+    """Class logits (B, K) of class maps (B, K, h, w): their means."""
+    return cams.mean((-2, -1))
+
+
+def consistency_loss(first: Tensor, second: Tensor, size: tuple[int, int]) -> Tensor:
+    """L3: the mean absolute difference of two networks' maps of all classes, as they are but of the images' size.
+
+    Enlarging (bilinear, corners aligned) is linear: of two maps of one grid the difference is enlarged, once.
+
+    Args:
+        first: (B, K, h, w), and ``second`` likewise, of any grid; gradients flow into both.
+        size: of the images.
+    """
+    parts = (first - second,) if first.shape == second.shape else (first, -second)
+    difference = sum(F.interpolate(part, size, mode="bilinear", align_corners=True) for part in parts)
+    return difference.abs().mean()
+
+
+class CRTStep(nn.Module):
+    """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
+
+    def __init__(self, model: CRT, config: LossConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
+        """One training step's losses.
+
+        Args:
+            images: (B, 3, S, S), ImageNet-normalised.
+            labels: multi-hot (B, K).
+            epoch: from 0.
+
+        Returns:
+            ``total`` to minimise, the terms `LOSS_TERMS` before weighting (the consistency is 0 while it does not
+            count), and detached ``logits_cnn``, ``logits_deit`` (B, K).
+        """
+        cam_cnn, cam_deit = (cam.float() for cam in self.model(images))  # B K h w
+        logits_cnn, logits_deit = pooled_logits(cam_cnn), pooled_logits(cam_deit)
+        terms = {
+            "cls_cnn": F.multilabel_soft_margin_loss(logits_cnn, labels),
+            "cls_deit": F.multilabel_soft_margin_loss(logits_deit, labels),
+        }
+        total = terms["cls_cnn"] + terms["cls_deit"]
+        if self.config.is_consistent(epoch):
+            terms["consistency"] = consistency_loss(cam_cnn, cam_deit, images.shape[-2:])
+            total = total + self.config.cam_lambda * terms["consistency"]
+        else:
+            terms["consistency"] = torch.zeros_like(total)
+        return {"total": total, **terms, "logits_cnn": logits_cnn.detach(), "logits_deit": logits_deit.detach()}

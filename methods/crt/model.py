@@ -1,0 +1,207 @@
+"""CRT's two networks: a DeiT that sees tiles and goes through its blocks several times, and a ResNet that refines it.
+
+Symbols: B images or tiles, K classes, D width, N = g*g patches of a tile, T = 1 + N tokens, the class token first.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.config import at_least, option, section
+from common.errors import UserError
+from common.pretrained import Coverage, load_checked
+from common.resnet import ResNet, ResNetConfig
+from common.vit import MapRequest, ViTBackbone, ViTConfig
+from methods.crt.tiles import cut_tiles, merge_tiles, tile_grid
+
+STRIDES = (2, 2, 2, 1)  # of the CNN: its maps stay at 1/16, a DeiT patch
+FIXED_STAGES = 3  # of the CNN: the stem, layer1 and layer2; its maps are cut from the graph after layer2
+
+
+@dataclass
+class CRTModelConfig:
+    """Both networks. The side of a tile is ``deit.img_size``; tiles overlap by half of it."""
+
+    cnn: ResNetConfig = section(ResNetConfig, arch="resnet152")
+    deit: ViTConfig = section(ViTConfig, drop_path=0.0)
+    passes: int = option(3, "How often the tokens go through the DeiT's blocks.", rule=at_least(1))
+
+
+class DeiTBranch(ViTBackbone):
+    """timm's DeiT under timm's names, with a convolution of the patch tokens for a head.
+
+    The class token only gives attention. `forward` is `maps`.
+    """
+
+    num_tokens = 1
+
+    def __init__(self, config: ViTConfig, num_classes: int, passes: int = 3, outer_residual: bool = True) -> None:
+        """Random weights.
+
+        Args:
+            num_classes: K, without background.
+            passes: how often the tokens go through the blocks, with the same weights.
+            outer_residual: whether a pass adds what the blocks F make of the tokens to them, x + F(x), although F has
+                the identity in it already; without it x becomes F(x), which with one pass is a plain DeiT.
+        """
+        super().__init__(config)
+        self.passes, self.outer_residual = passes, outer_residual
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, self.embed_dim))
+        self.norm = nn.LayerNorm(self.embed_dim, eps=1e-6)
+        self.head = nn.Conv2d(self.embed_dim, num_classes, 3, padding=1)  # PyTorch's initialisation, as the reference's
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> Coverage:
+        """Starts from an ImageNet DeiT of the same tile; the head stays random.
+
+        Raises:
+            UserError: it is no DeiT of this size with one class token.
+        """
+        own = {name: value for name, value in self.state_dict().items() if name.startswith("head.")}
+        kept = {name: value for name, value in state.items() if not name.startswith("head.")}
+        return load_checked(self, {**own, **kept}, "the ImageNet checkpoint")
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Tokens (B, T, D) of images (B, 3, t, t)."""
+        patches = self.embed_patches(images).flatten(2).transpose(1, 2)  # B N D
+        class_tokens = self.cls_token.to(patches.dtype).expand(len(images), -1, -1)
+        return torch.cat([class_tokens, patches], dim=1) + self.pos_embed
+
+    def run_pass(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
+        """One pass through the blocks, with the outer residual if there is one: (B, T, D) to (B, T, D).
+
+        Args:
+            rows: the class token's head-averaged attention of every block is added to it, (B, 1, T); not with
+                gradients.
+        """
+        x, request = tokens, None if rows is None else MapRequest(rows=1)
+        for block in self.blocks:
+            x, attention = block(x, request)
+            if rows is not None:
+                rows += attention
+        return tokens + x if self.outer_residual else x
+
+    def encode(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Tokens (B, T, D) after all passes and the norm; ``rows`` as in `run_pass`."""
+        tokens = self.embed(images)
+        for _ in range(self.passes):
+            tokens = self.run_pass(tokens, rows)
+        return self.norm(tokens)
+
+    def read_head(self, tokens: Tensor) -> Tensor:
+        """Maps (B, K, g, g), not rectified, of encoded tokens (B, T, D)."""
+        return self.head(tokens[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid)))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Maps (B, K, g, g), not rectified, of images (B, 3, t, t); no attention map is made."""
+        return self.read_head(self.encode(images))
+
+    forward = maps
+
+    @torch.no_grad()
+    def maps_with_attention(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps as `maps`, and the class token's attention to the patches.
+
+        Returns:
+            Maps (B, K, g, g), and float32 (B, 1, g, g): means over the heads, summed over the blocks and passes; with
+            the attention of the class token to itself a map would sum to ``depth * passes``.
+        """
+        rows = self.pos_embed.new_zeros(len(images), 1, 1 + self.grid**2, dtype=torch.float32)
+        maps = self.read_head(self.encode(images, rows))
+        return maps, rows[..., 1:].unflatten(2, (self.grid, self.grid))
+
+
+class CNNBranch(nn.Module):
+    """A ResNet with a linear classifier of its last stage's cells, which gives the class maps.
+
+    Its batch norms use the running statistics. The stem, layer1 and layer2 are not trained, in whatever mode.
+    """
+
+    def __init__(self, config: ResNetConfig, num_classes: int) -> None:
+        """Random weights.
+
+        Args:
+            num_classes: K, without background.
+        """
+        super().__init__()
+        self.backbone = ResNet(config, STRIDES, frozen=FIXED_STAGES)
+        self.classifier = nn.Conv2d(self.backbone.channels[-1], num_classes, 1, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps (B, K, h, w), not rectified, at 1/16 of the size (rounded up) of images (B, 3, H, W)."""
+        return self.classifier(self.backbone(images)[-1])
+
+    def load_imagenet(self, weights: Mapping[str, Tensor]) -> Coverage:
+        """Loads the backbone; see `ResNet.load_imagenet`."""
+        return self.backbone.load_imagenet(weights)
+
+
+class CRT(nn.Module):
+    """Both networks side by side, as they are trained; seeds come from the DeiT alone."""
+
+    def __init__(self, config: CRTModelConfig, num_classes: int) -> None:
+        """Random weights.
+
+        Raises:
+            UserError: half a tile is no whole number of patches.
+        """
+        super().__init__()
+        self.cnn = CNNBranch(config.cnn, num_classes)
+        self.deit = tiled_deit(config, num_classes)
+        self.tile = config.deit.img_size
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class maps of the CNN and of the DeiT, whose tiles' maps are merged; not rectified.
+
+        Args:
+            images: (B, 3, S, S), S a multiple of half a tile.
+
+        Returns:
+            Twice (B, K, S / 16, S / 16): cam1 and cam2 of the reference.
+        """
+        grid = tile_grid(*images.shape[-2:], self.tile)
+        return self.cnn(images), merge_tiles(self.deit(cut_tiles(images, self.tile)).float(), grid)
+
+
+def tiled_deit(config: CRTModelConfig, num_classes: int) -> DeiTBranch:
+    """The DeiT that sees tiles.
+
+    Raises:
+        UserError: half a tile is no whole number of patches.
+    """
+    if config.deit.img_size % (2 * config.deit.patch_size):
+        raise UserError(
+            f"model.deit.img_size={config.deit.img_size}, the side of a tile, is no multiple of two patches of "
+            f"{config.deit.patch_size}: tiles overlap by half"
+        )
+    return DeiTBranch(config.deit, num_classes, config.passes)
+
+
+def released_deit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The DeiT of a checkpoint: one of this project's trainings, which hold both networks, or the authors' bare one."""
+    return _part(state, "deit.")
+
+
+def released_cnn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The CNN of a checkpoint: one of this project's trainings, or the authors', which repeats every tensor.
+
+    The authors' backbone is ``resnet50.*`` whichever ResNet it is, with aliases ``stage*``, ``backbone.0`` and others.
+    """
+    state = _part(state, "cnn.")
+    if not any(name.startswith("resnet50.") for name in state):
+        return state
+    kept = {name: value for name, value in state.items() if name.startswith(("resnet50.", "classifier."))}
+    return {
+        f"backbone.{name.removeprefix('resnet50.')}" if name.startswith("resnet50.") else name: value
+        for name, value in kept.items()
+    }
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What has the prefix, without it; everything if nothing has it."""
+    part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return part or dict(state)

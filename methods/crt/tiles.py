@@ -1,0 +1,70 @@
+"""Overlapping square tiles of images, each moved on by half its side, and the map that their maps make together.
+
+Symbols: B images, nh x nw tiles of each in tile-major order (index (row * nw + column) * B + image), t their side in
+pixels, g in cells of the maps.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.errors import UserError
+
+
+def padded_side(side: int, tile: int) -> int:
+    """The side to which an image is padded for inference, in pixels: a whole number of half tiles, always enlarged.
+
+    A side that is such a number already gains another half tile, unless it is less than a tile (reference: deit_cam.py;
+    the additional tiles enter the overlap's mean).
+    """
+    half = tile // 2
+    return max((side // half + 1) * half, tile)
+
+
+def tile_grid(height: int, width: int, tile: int) -> tuple[int, int]:
+    """Rows and columns (nh, nw) of tiles that cover an image exactly.
+
+    Raises:
+        UserError: the tiles leave a remainder, or the image is smaller than a tile.
+    """
+    half = tile // 2
+    if min(height, width) < tile or height % half or width % half:
+        raise UserError(
+            f"an image of {width}x{height} pixels cannot be cut into tiles of {tile}: a side must be at least {tile} "
+            f"and a multiple of half of it, {half}"
+        )
+    return height // half - 1, width // half - 1
+
+
+def cut_tiles(images: Tensor, tile: int) -> Tensor:
+    """Images (B, 3, H, W) to tiles (nh * nw * B, 3, t, t), tile-major.
+
+    Raises:
+        UserError: see `tile_grid`.
+    """
+    tile_grid(*images.shape[-2:], tile)
+    windows = images.unfold(2, tile, tile // 2).unfold(3, tile, tile // 2)  # B 3 nh nw t t
+    return windows.permute(2, 3, 0, 1, 4, 5).flatten(0, 2)
+
+
+def merge_tiles(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Maps of tiles, of even side g, to maps of their images; where tiles overlap (2 or 4), to the mean.
+
+    Args:
+        maps: (nh * nw * B, K, g, g), tile-major.
+        grid: (nh, nw).
+
+    Returns:
+        (B, K, g * (nh + 1) / 2, g * (nw + 1) / 2).
+    """
+    side, tiles = maps.shape[-1], grid[0] * grid[1]
+    size = tuple(side // 2 * (count + 1) for count in grid)
+    columns = maps.unflatten(0, (tiles, -1)).permute(1, 2, 3, 4, 0).flatten(1, 3)  # B (K g g) (nh nw)
+    rows, across = (_coverage(count, side // 2, maps) for count in grid)
+    return F.fold(columns, size, side, stride=side // 2) / (rows[:, None] * across)
+
+
+def _coverage(count: int, half: int, like: Tensor) -> Tensor:
+    """How many of so many tiles in a row cover each cell: 1 at both ends, 2 between."""
+    coverage = like.new_full((count + 1,), 2)
+    coverage[[0, -1]] = 1
+    return coverage.repeat_interleave(half)

@@ -1,0 +1,71 @@
+"""The random view of an image that CRT's classifier is trained on.
+
+Reference: voc12/dataloader.py, misc/imutils.py. Draws come from Python's ``random`` in the reference's order;
+`draws_from` seeds it.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from common.config import Rule, at_least, option
+from common.data.crops import Place, draw_place, normalised_crop
+
+
+@dataclass
+class CRTViewConfig:
+    """The random view of a training image."""
+
+    long_side: list[int] = option(
+        [210, 420], "Smallest and largest length that an image's long side is brought to, in pixels.",
+        rule=Rule(
+            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
+        ),
+    )  # fmt: skip
+    crop_size: int = option(
+        336, "Side of the crop in pixels: a multiple of half a tile.", flag="--cam_crop_size", rule=at_least(1)
+    )
+
+
+class View(NamedTuple):
+    """The draws of one view.
+
+    Attributes:
+        size: (h, w) to which the image is brought.
+        flip: whether it is mirrored then.
+        columns, rows: where it lies on the crop, mirrored.
+    """
+
+    size: tuple[int, int]
+    flip: bool
+    columns: Place
+    rows: Place
+
+
+def draw_view(height: int, width: int, config: CRTViewConfig) -> View:
+    """Draws the view of an image of that size: long side, flip, horizontal and vertical place."""
+    factor = random.randint(*config.long_side) / max(height, width)
+    size = max(round(height * factor), 1), max(round(width * factor), 1)  # halves to even
+    flip = bool(random.getrandbits(1))
+    columns = draw_place(size[1], config.crop_size)
+    return View(size, flip, columns, draw_place(size[0], config.crop_size))
+
+
+class CRTViews:
+    """Maps a PIL image to [float32 (3, S, S)]: scaled, flipped and placed at random, ImageNet-normalised, 0 beyond its
+    border.
+    """
+
+    def __init__(self, config: CRTViewConfig) -> None:
+        self.config = config
+
+    def __call__(self, image: Image.Image) -> list[Tensor]:
+        """See the class."""
+        view = draw_view(image.height, image.width, self.config)
+        image = image.resize(view.size[::-1], Image.Resampling.BICUBIC)
+        if view.flip:
+            image = ImageOps.mirror(image)
+        return [normalised_crop(image, view.columns, view.rows, self.config.crop_size)]

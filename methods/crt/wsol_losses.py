@@ -1,0 +1,74 @@
+"""Losses of CRT's object localisation."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.config import at_least, option
+from methods.crt.losses import pooled_logits
+from methods.crt.wsol_model import WSOL
+
+
+@dataclass
+class WSOLLossConfig:
+    """The consistency of the two networks' maps."""
+
+    consistency: float = option(1.0, "Weight of the consistency loss in epochs in which it is on.")
+    period: int = option(
+        5, "Epochs after which the consistency loss is switched on or off: it is on where the whole part of the epoch, "
+        "counted from 1, divided by this is odd.", rule=at_least(1),
+    )  # fmt: skip
+
+    def consistency_in(self, epoch: int) -> float:
+        """The weight of the consistency loss in an epoch (from 0): off in the first 4 of 60, on in the next 5, ..."""
+        return self.consistency if (epoch + 1) // self.period % 2 else 0.0
+
+
+class WSOLStep(nn.Module):
+    """Model and losses as one module."""
+
+    def __init__(self, model: WSOL) -> None:
+        """See the class."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, labels: Tensor, consistency: float, share: float) -> dict[str, Tensor]:
+        """The losses of a micro-batch.
+
+        Args:
+            images: (B, 3, S, S).
+            labels: one-hot (B, K).
+            consistency: weight of the consistency loss.
+            share: B, or the mean of all processes and micro-batches of the step where they are not of one size; the
+                mean of what they return is the mean over the images of the step.
+
+        Returns:
+            ``total``, each of `LOSS_TERMS` before weighting, ``logits_cnn`` and ``logits_deit`` (B, K).
+        """
+        cnn, deit = (maps.float() for maps in self.model(images))
+        logits_cnn, logits_deit = pooled_logits(cnn), pooled_logits(deit)
+        targets = labels.argmax(dim=1)
+        cls_cnn, cls_deit = (
+            F.cross_entropy(logits, targets, reduction="sum") / share for logits in (logits_cnn, logits_deit)
+        )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and consistency != 0):
+            distance = map_distance(cnn, deit).sum() / share
+        total = cls_cnn + cls_deit + consistency * distance
+        return {
+            "total": total, "cls_cnn": cls_cnn, "cls_deit": cls_deit, "consistency": distance,
+            "logits_cnn": logits_cnn, "logits_deit": logits_deit,
+        }  # fmt: skip
+
+
+def map_distance(cnn: Tensor, deit: Tensor) -> Tensor:
+    """Mean distance of the two maps of an image, all classes and cells, with gradients into both networks: (B,).
+
+    Args:
+        cnn: (B, K, h, w), brought to the DeiT's grid where theirs is another one (bilinear); as published it is not.
+        deit: (B, K, g, g).
+    """
+    if cnn.shape != deit.shape:
+        cnn = F.interpolate(cnn, size=deit.shape[-2:], mode="bilinear", align_corners=False)
+    return (cnn - deit).abs().mean(dim=(1, 2, 3))

@@ -1,0 +1,62 @@
+"""The networks of CRT's object localisation: a DeiT that is tested, and a ResNet that refines its maps in training."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.config import section
+from common.resnet import ResNetConfig
+from common.vit import ViTConfig
+from methods.crt.losses import pooled_logits
+from methods.crt.model import CNNBranch, DeiTBranch
+
+
+@dataclass
+class WSOLModelConfig:
+    """Both networks; images are squares of ``deit.img_size``."""
+
+    cnn: ResNetConfig = section(ResNetConfig)
+    deit: ViTConfig = section(ViTConfig)
+
+
+class WSOL(nn.Module):
+    """Both networks side by side. The DeiT sees the whole image and goes through its blocks once, as in TS-CAM."""
+
+    def __init__(self, config: WSOLModelConfig, num_classes: int) -> None:
+        """Random weights."""
+        super().__init__()
+        self.cnn = CNNBranch(config.cnn, num_classes)
+        self.deit = wsol_deit(config, num_classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class maps of the CNN and of the DeiT, not rectified; their spatial means are the logits.
+
+        Args:
+            images: (B, 3, S, S).
+
+        Returns:
+            (B, K, S / 16, S / 16) and (B, K, g, g), of one size where a patch has 16 pixels.
+        """
+        return self.cnn(images), self.deit(images)
+
+
+def wsol_deit(config: WSOLModelConfig, num_classes: int) -> DeiTBranch:
+    """The DeiT, which alone is tested and released."""
+    return DeiTBranch(config.deit, num_classes, passes=1, outer_residual=False)
+
+
+@torch.no_grad()
+def class_cams(deit: DeiTBranch, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What the DeiT says about images (reference: the evaluation of TS-CAM's deit_small).
+
+    Args:
+        images: (B, 3, S, S).
+
+    Returns:
+        Logits (B, K) and CAMs (B, K, g, g): the maps times the class token's attention to the patches (means over the
+        heads, summed over the blocks), rectified.
+    """
+    maps, attention = deit.maps_with_attention(images)
+    maps = maps.float()
+    return pooled_logits(maps), (attention * maps).relu()

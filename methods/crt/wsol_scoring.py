@@ -1,0 +1,106 @@
+"""Objects of a whole split located by a DeiT: boxes, scores, and the file of boxes."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from common.data.cub import CUBImages
+from common.data.loader import start_worker
+from common.files import atomic_write
+from common.runtime import Runtime, usable_workers
+from methods.crt.boxes import cam_box, overlap, true_box
+from methods.crt.localization import TOP, Located, Verdict, judge, scores
+from methods.crt.model import DeiTBranch
+from methods.crt.wsol_config import WSOLEvalConfig
+from methods.crt.wsol_model import class_cams
+from methods.crt.wsol_views import SquareImages
+
+COLUMNS = ("id", "width", "height", "rank", "class", "is_true", "x1", "y1", "x2", "y2", "iou")
+
+
+class Finding(NamedTuple):
+    """What was found in an image, and how good it is.
+
+    Attributes:
+        index: of the image in its set.
+        size: (width, height) of the image in pixels; boxes are in the square that it is brought to.
+    """
+
+    index: int
+    size: tuple[int, int]
+    located: Located
+    verdict: Verdict
+
+
+@torch.inference_mode()
+def locate(
+    deit: DeiTBranch, images: CUBImages, config: WSOLEvalConfig, side: int, runtime: Runtime, title: str
+) -> list[Finding]:
+    """Locates the objects of a split; the work is shared by all processes, in the same batches for any number of them.
+
+    Args:
+        deit: in evaluation mode.
+        side: of the square that images are brought to.
+        title: of the progress bar.
+
+    Returns:
+        A finding for each image, in their order, on all processes.
+
+    Raises:
+        UserError: an image is damaged.
+    """
+    processes, order = runtime.processes, list(range(len(images)))
+    batches = [order[start : start + config.batch_size] for start in range(0, len(order), config.batch_size)]
+    batches = processes.shard(batches)
+    loader = DataLoader(
+        SquareImages(images, side), batch_sampler=batches, generator=torch.Generator(), worker_init_fn=start_worker,
+        num_workers=usable_workers(min(runtime.config.num_workers, len(batches))),
+        pin_memory=runtime.device.type == "cuda",
+    )  # fmt: skip
+    found = []
+    for indices, pixels, sizes in tqdm(loader, title, disable=not processes.is_main, leave=False, dynamic_ncols=True):
+        labels = torch.from_numpy(images.targets[indices.numpy()])
+        with runtime.autocast():
+            logits, cams = class_cams(deit, pixels.to(runtime.device, non_blocking=True))  # B K; B K g g
+        top = logits.sort(dim=1, descending=True, stable=True).indices[:, :TOP].cpu()
+        wanted = torch.cat([top, labels[:, None]], dim=1)  # B k+1
+        maps = cams[torch.arange(len(wanted))[:, None], wanted].cpu().numpy()  # B k+1 g g
+        for index, size, classes, own in zip(indices.tolist(), sizes.tolist(), top.numpy(), maps, strict=True):
+            boxes = np.stack([cam_box(cam, side, config.cam_threshold) for cam in own])
+            truth = true_box(images.boxes[index], size, side)[None]
+            located = Located(classes, boxes[:-1], int(images.targets[index]), boxes[-1], truth)
+            found.append(Finding(index, tuple(size), located, judge(located)))
+    everyone = [finding for part in processes.gather_objects(found) for finding in part]
+    return sorted(everyone, key=lambda finding: finding.index)
+
+
+def summary(findings: Sequence[Finding]) -> dict[str, float]:
+    """The scores of a split; see `methods.crt.localization.scores`."""
+    return scores(finding.verdict for finding in findings)
+
+
+def write_boxes(path: Path, findings: Sequence[Finding], images: CUBImages) -> None:
+    """Writes a CSV of boxes, in pixels of the square, with a row for each of an image's first classes.
+
+    The rows of an image are in the order of their ``rank`` (from 1); where the true class is not among them, a last one
+    without a rank is its. ``iou`` is that with the true box.
+    """
+    with atomic_write(path, "w") as file:
+        table = csv.writer(file, lineterminator=os.linesep)
+        table.writerow(COLUMNS)
+        for finding in findings:
+            located, name = finding.located, images.ids[finding.index]
+            rows = list(zip(range(1, TOP + 1), located.top.tolist(), located.top_boxes, strict=False))
+            if located.label not in located.top:
+                rows.append(("", located.label, located.known_box))
+            for rank, label, box in rows:
+                iou = overlap(box, located.true_boxes).iou.max()
+                is_true = int(label == located.label)
+                table.writerow([name, *finding.size, rank, images.classes[label], is_true, *box.tolist(), f"{iou:.6f}"])

@@ -1,0 +1,56 @@
+"""Views of images with one object, for training and test: squares, whatever the image's aspect."""
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from common.config import at_least, option
+from common.data.cub import CUBImages
+from common.data.transforms import eval_transform, square_transform
+
+
+@dataclass
+class WSOLViewConfig:
+    """The random view of a training image."""
+
+    resize: int = option(
+        256, "Side of the square that an image is brought to before it is cropped to model.deit.img_size.",
+        rule=at_least(1),
+    )  # fmt: skip
+
+
+class WSOLViews:
+    """Maps a PIL image to its one view: brought to a square, randomly cropped and flipped; float32 (3, S, S)."""
+
+    def __init__(self, config: WSOLViewConfig, side: int) -> None:
+        """See the class; ``side`` is S."""
+        self._transform = transforms.Compose(
+            [
+                transforms.Resize((config.resize, config.resize), transforms.InterpolationMode.BILINEAR),
+                transforms.RandomCrop(side),
+                transforms.RandomHorizontalFlip(),
+                eval_transform,
+            ]
+        )
+
+    def __call__(self, image: Image.Image) -> list[Tensor]:
+        return [self._transform(image)]
+
+
+class SquareImages(Dataset):
+    """``(index, pixels (3, S, S), size)``: whole images brought to S x S; the size, (width, height), is that before."""
+
+    def __init__(self, images: CUBImages, side: int) -> None:
+        """See the class; ``side`` is S."""
+        self.images, self.side = images, side
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor]:
+        image = self.images.load_image(index)
+        return index, square_transform(image, self.side), torch.tensor(image.size)

@@ -1,0 +1,140 @@
+"""CRT's inference script: two folders of maps, restart, refusals, what later stages read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.config import load_config
+from common.data.dataset import ImageSet
+from common.data.transforms import eval_transform
+from common.dist import Processes
+from common.errors import UserError
+from common.files import save_torch
+from common.infer import SeedFolder
+from common.runtime import Runtime
+from common.seeds import read_seed
+from methods.crt.cams import crt_cams
+from methods.crt.config import CRTConfig
+from methods.crt.make_cam import StridedFolder, write_cams
+from methods.crt.model import CRT, tiled_deit
+from methods.irn.walk import read_scores
+from tests.helpers import Scripts, contents
+
+RUN = Path("experiment/x")
+IDS = {f"2027_{number:06d}" for number in range(1, 7)}
+
+
+@pytest.fixture(scope="module")
+def networks(crt_experiment: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny networks' weights in the two forms that are read: ``joint.pth`` and ``deits_cam.pth``."""
+    folder, classes = tmp_path_factory.mktemp("crt"), len((shapes / "classes.txt").read_text().split())
+    torch.manual_seed(3)
+    model = CRT(load_config(CRTConfig, crt_experiment).model, classes)
+    save_torch(folder / "joint.pth", model.state_dict())
+    save_torch(folder / "deits_cam.pth", model.deit.state_dict())
+    return folder
+
+
+def test_two_folders_of_each_image(
+    crt_scripts: Scripts, networks: Path, crt_experiment: Path, shapes: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """At the image's size and a quarter of it, from either file of weights; scored, drawn and refined at the first."""
+    assert crt_scripts.infer("x", "--load_pretrained", networks / "deits_cam.pth", "--dict", "--vis", "--crf") == 0
+    shown = capsys.readouterr().out
+    assert "dict, experiment/x/cam: 6 seeds written, 0 were there" in shown and "mIoU at threshold 0.15" in shown
+    folders = {"dict", "cam", "vis", "crf", "dict.json", "cam.json", "config.yaml"}
+    assert {path.name for path in RUN.iterdir()} == folders | {f"eval_cam.{kind}" for kind in ("json", "csv", "png")}
+    assert {path.stem for path in (RUN / "vis").iterdir()} == {path.stem for path in (RUN / "crf/06").iterdir()} == IDS
+    config = load_config(CRTConfig, crt_experiment)
+    images, model = ImageSet(config.data, "val"), CRT(config.model, len(ImageSet(config.data, "val").classes)).eval()
+    model.load_state_dict(torch.load(networks / "joint.pth", weights_only=True))
+    for index, image_id in enumerate(images.ids):
+        seed, strided = (read_seed(RUN / folder / f"{image_id}.npy") for folder in ("dict", "cam"))
+        pixels, label = eval_transform(images.load_image(index)), torch.from_numpy(images.labels[index])
+        (expected,) = crt_cams(model.deit, pixels[None], label[None], config.infer)
+        assert list(seed) == list(strided) == label.nonzero().flatten().tolist()
+        np.testing.assert_allclose(np.stack(list(seed.values())), expected.high_res, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(np.stack(list(strided.values())), expected.strided, rtol=1e-3, atol=1e-5)
+        size = tuple(pixels.shape[1:])
+        keys, scores = read_scores(RUN / "cam", image_id, size, len(images.classes))
+        assert keys == list(seed) and scores.shape[1:] == tuple(-(-side // 4) for side in size)
+    assert crt_scripts.infer("joint", "--load_pretrained", networks / "joint.pth", "--dict") == 0
+    assert all(contents(f"experiment/joint/{folder}") == contents(RUN / folder) for folder in ("dict", "cam"))
+
+
+def test_only_what_is_missing_is_made_again(crt_scripts: Scripts, networks: Path, capsys) -> None:
+    """In either folder; other settings are refused, and go elsewhere or anew."""
+    arguments = ("x", "--load_pretrained", networks / "joint.pth", "--dict")
+    assert crt_scripts.infer(*arguments) == 0
+    before = [contents(RUN / folder) for folder in ("dict", "cam")]
+    times = {path: path.stat().st_mtime_ns for folder in ("dict", "cam") for path in (RUN / folder).iterdir()}
+    first, second = sorted(IDS)[:2]
+    (RUN / "dict" / f"{first}.npy").unlink()
+    (RUN / "cam" / f"{second}.npy").unlink()
+    capsys.readouterr()
+    assert crt_scripts.infer(*arguments) == 0
+    assert "2 seeds written, 4 were there" in capsys.readouterr().out
+    assert [contents(RUN / folder) for folder in ("dict", "cam")] == before
+    changed = {path.stem for path, modified in times.items() if path.stat().st_mtime_ns != modified}
+    assert changed == {first, second}
+    for change in ("infer.scales=[1]", "infer.tiles=3"):
+        with pytest.raises(UserError, match="dict holds seeds of another checkpoint or other settings"):
+            crt_scripts.infer(*arguments, change)
+    assert crt_scripts.infer(*arguments, "infer.scales=[1]", "--dict_dir", "other") == 0
+    assert contents(RUN / "other").keys() == contents(RUN / "other_cam").keys() == before[0].keys()
+    assert contents(RUN / "other") != before[0] and contents(RUN / "dict") == before[0]
+    assert crt_scripts.infer(*arguments, "infer.scales=[1]", "--overwrite") == 0
+    assert contents(RUN / "dict") == contents(RUN / "other") and contents(RUN / "cam") == contents(RUN / "other_cam")
+
+
+def test_compact_files_keep_the_strided_maps_as_they_are(crt_scripts: Scripts, networks: Path, shapes: Path) -> None:
+    """But for float16; seeds are at a reduced size as in every method."""
+    for fmt in ("npy", "npz"):
+        arguments = ("--dict", "infer.eval_list=", "--dict_dir", fmt, f"infer.format={fmt}")
+        assert crt_scripts.infer("x", "--load_pretrained", networks / "joint.pth", *arguments) == 0
+    for image_id in IDS:
+        exact, compact = (read_seed(RUN / f"{fmt}_cam" / f"{image_id}.{fmt}") for fmt in ("npy", "npz"))
+        for key, cam in exact.items():
+            np.testing.assert_allclose(compact[key], cam, atol=1e-3)
+        with Image.open(shapes / "JPEGImages" / f"{image_id}.jpg") as image:
+            assert all(cam.shape == image.size[::-1] for cam in read_seed(RUN / "npz" / f"{image_id}.npz").values())
+
+
+def test_the_score_alone(crt_scripts: Scripts, networks: Path) -> None:
+    """Nothing else is written, and it is that of the files."""
+    arguments = ("--load_pretrained", networks / "joint.pth")
+    assert crt_scripts.infer("files", *arguments, "--dict") == 0 and crt_scripts.infer("x", *arguments) == 0
+    assert (RUN / "eval_cam.csv").read_bytes() == Path("experiment/files/eval_cam.csv").read_bytes()
+    assert {path.suffix for path in RUN.iterdir()} == {".yaml", ".json", ".csv", ".png"}
+
+
+class Shard(Processes):
+    """One of two processes that runs without the other."""
+
+    def barrier(self) -> None:
+        """Nobody to wait for."""
+
+    def gather_objects(self, value: int) -> list[int]:
+        """Its own."""
+        return [value]
+
+
+def test_processes_share_the_images(
+    crt_scripts: Scripts, networks: Path, crt_experiment: Path, one_thread: None
+) -> None:
+    """Two write what one writes, bitwise, from images in batches."""
+    assert crt_scripts.infer("x", "--load_pretrained", networks / "joint.pth", "--dict", "infer.batch_size=2") == 0
+    config = load_config(CRTConfig, crt_experiment, ["infer.batch_size=2"])
+    images, counts = ImageSet(config.data, "val"), []
+    model = tiled_deit(config.model, len(images.classes)).eval()
+    model.load_state_dict(torch.load(networks / "deits_cam.pth", weights_only=True))
+    for rank in (0, 1):
+        runtime = Runtime(config.runtime, Shard(rank, 0, 2))
+        folders = (SeedFolder(Path("two/dict"), {}, config.infer, runtime),
+                   StridedFolder(Path("two/cam"), {}, config.infer, runtime))  # fmt: skip
+        counts.append(write_cams(model, images, config.infer, runtime, *folders))
+    assert sum(counts) == 6 and all(counts)
+    assert all(contents(Path("two") / folder) == contents(RUN / folder) for folder in ("dict", "cam"))
