@@ -104,7 +104,7 @@ class Trainer:
         classes = 0 if images.labels is None else len(images.classes)
         identity = {
             "train.batch_size": self.train.batch_size, "training images": len(images), "classes": classes,
-            "runtime.seed": seed,
+            "runtime.seed": seed, "train.drop_last": drop_last,
         }  # fmt: skip
         state = {"optimizer": self.optimizer, "scaler": self.scaler, **parts}
         self.checkpoints = Checkpoints(setup.run.checkpoints, model, state, {"watch": self.watch}, processes, identity)

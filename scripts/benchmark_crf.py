@@ -3,6 +3,7 @@
     python scripts/benchmark_crf.py lattice                # build and filter, against the package's
     python scripts/benchmark_crf.py crf                    # images/s of both backends, share of equal labels
     python scripts/benchmark_crf.py crf --device cuda      # the lattice on a GPU
+    python scripts/benchmark_crf.py pool --workers 2       # images/s of the process pool against a plain loop
 
 What is compared runs in turns in the same process; figures and ratios are of the fastest turns. The package uses one
 thread; for the lattice see ``--threads``.
@@ -19,7 +20,7 @@ import cv2
 import numpy as np
 import torch
 
-from common.crf import CRFConfig, dense_crf, import_pydensecrf
+from common.crf import CRFConfig, crf_pool, dense_crf, import_pydensecrf
 from common.data.dataset import read_image
 from common.errors import run_script
 from common.lattice import Lattice, bilateral_features
@@ -35,13 +36,17 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     add_command(commands.add_parser("lattice", help="build and filter"), run_lattice, turns=5)
     add_command(commands.add_parser("crf", help="the backends of the dense CRF"), run_crf, turns=2)
+    pool = commands.add_parser("pool", help="the pool of processes that all scripts compute CRFs in")
+    add_command(pool, run_pool, turns=2)
+    pool.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    pool.add_argument("--images", type=int, default=16, help="of a turn (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     return args.run(args)
 
 
 def add_command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], turns: int) -> None:
-    """Arguments of both commands."""
+    """Arguments of all commands."""
     add = parser.add_argument
     add("--device", default="cpu", choices=("cpu", "cuda"), help="of the lattice (default: %(default)s)")
     add("--threads", type=int, default=torch.get_num_threads(), help="of the lattice (default: %(default)s)")
@@ -126,6 +131,40 @@ def run_crf(args: argparse.Namespace) -> int:
         size = " x ".join(map(str, CRF_SIZE))
         print(f"| {labels} x {size} | {1 / package:.2f} | {1 / lattice:.2f} | {package / lattice:.2f} | {equal:.3%} |")
     return 0 if enough else 1
+
+
+def run_pool(args: argparse.Namespace) -> int:
+    """A loop over pydensecrf in one process against the pool, whose start is not counted: images of a longer and of a
+    shorter run, in the seconds that the longer one takes more.
+    """
+    image = sized_image(args.image, *CRF_SIZE)
+    print(f"| labels x H x W | loop (images/s) | pool of {args.workers} (images/s) | ratio |\n|---|---|---|---|")
+    for labels in CRF_LABELS:
+        probabilities = generated_probabilities(labels, *CRF_SIZE)
+        loop, pooled = [], []
+        few, many = (
+            functools.partial(pool_jobs, args.workers, 2 * args.workers + more, image, probabilities)
+            for more in (0, args.images)
+        )
+        for _ in range(args.turns):
+            loop.append(seconds(functools.partial(crf_job, image, probabilities, "pydensecrf"))[0])
+            pooled.append((seconds(many)[0] - seconds(few)[0]) / args.images)
+        size = " x ".join(map(str, CRF_SIZE))
+        rates = 1 / min(loop), 1 / min(pooled)
+        print(f"| {labels} x {size} | {rates[0]:.2f} | {rates[1]:.2f} | {rates[1] / rates[0]:.2f} |")
+    return 0
+
+
+def pool_jobs(workers: int, count: int, image: np.ndarray, probabilities: np.ndarray) -> None:
+    """So many CRFs in a new pool."""
+    with crf_pool(workers) as pool:
+        for _ in range(count):
+            pool.submit(crf_job, image, probabilities, "auto")
+
+
+def crf_job(image: np.ndarray, probabilities: np.ndarray, backend: str) -> None:
+    """The labels of an image, which are dropped."""
+    dense_crf(image, probabilities, CRFConfig(backend)).argmax(0)
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, object]:
