@@ -111,6 +111,9 @@ class Attention(nn.Module):
             out, attention = self._added_to(request.into, q, k, v), None
         elif request.rows is None:
             out, attention = self._explicit(q, k, v, request.detach)
+        elif request.rows == 1:  # once more beside the fused kernel: cheaper than joining it with the others
+            out = F.scaled_dot_product_attention(q, k, v)
+            attention = self._weights(q[:, :, :1], k, request.detach)[1]
         else:  # the requested rows explicitly, the others by the fused kernel
             first, others = q.split([request.rows, count - request.rows], dim=2)
             out, attention = self._explicit(first, k, v, request.detach)
@@ -118,8 +121,13 @@ class Attention(nn.Module):
         return self.proj(out.transpose(1, 2).reshape(batch, count, dim)), attention
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor, detach: bool) -> tuple[Tensor, Tensor]:
-        attention = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)  # B h rows T
-        return attention.to(v.dtype) @ v, (attention.detach() if detach else attention).mean(1)
+        attention, mean = self._weights(q, k, detach)
+        return attention.to(v.dtype) @ v, mean
+
+    def _weights(self, q: Tensor, k: Tensor, detach: bool) -> tuple[Tensor, Tensor]:
+        """Attention of each head (B, h, rows, T), and its mean over them."""
+        attention = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
+        return attention, (attention.detach() if detach else attention).mean(1)
 
     def _added_to(self, total: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The output; the head-averaged map is added to ``total``. On CPUs in strips of rows that stay in the cache."""
