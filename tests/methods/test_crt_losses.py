@@ -3,26 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.resnet import ResNetConfig
 from common.vit import ViTConfig
 from methods.crt.losses import LOSS_TERMS, CRTStep, LossConfig, consistency_loss, pooled_logits
 from methods.crt.model import CRT, CRTModelConfig
+from tests.golden.runners_crt_train import Given
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Given(nn.Module):
-    """In the place of the network: maps that are there already."""
-
-    def __init__(self, *cams: Tensor) -> None:
-        super().__init__()
-        self.cams = cams
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The maps, whatever the images."""
-        return self.cams
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
