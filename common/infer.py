@@ -25,9 +25,12 @@ from common.runtime import Runtime, usable_workers
 from common.seeds import FORMATS, BackgroundWriter, Seed, write_seed
 from common.vit import SEED_MAPS
 
-# Maps images (b, 3, H, W), on the device, and their multi-hot labels (b, C), on the CPU, to one (n, H, W) for each
-# image: its n labelled classes in ascending order, values in [0, 1].
-MapsOf = Callable[[Tensor, Tensor], list[Tensor]]
+# What an inference makes of a decoded image, in the loader's workers: its pixels, or several tensors.
+Transform = Callable[[Image.Image], Tensor | list[Tensor]]
+# Maps images (b, 3, H, W), or what else `InferConfig.transform` makes of them, on the device, and their multi-hot
+# labels (b, C), on the CPU, to one (n, H, W) for each image: its n labelled classes in ascending order, values in
+# [0, 1].
+MapsOf = Callable[[Any, Tensor], list[Tensor]]
 
 SCALES = Rule("one or more numbers above 0", lambda scales: bool(scales) and min(scales) > 0)
 
@@ -53,6 +56,10 @@ class InferConfig:
     def settings(self) -> dict[str, Any]:
         """What the seeds of a network depend on; recorded with them, so that two inferences are not mixed."""
         return {"scales": list(self.scales), "flip": self.flip, "format": self.format, "batch_size": self.batch_size}
+
+    def transform(self) -> Transform:
+        """What a method's `MapsOf` takes of an image: here the normalised pixels."""
+        return eval_transform
 
 
 @dataclass
@@ -82,10 +89,10 @@ def view_maps(cams_of: Callable[[Tensor], Tensor], config: InferConfig) -> MapsO
 class _Images(Dataset):
     """``(index, image)`` of an image set, for lists of indices of one size."""
 
-    def __init__(self, images: ImageSet, transform: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(self, images: ImageSet, transform: Transform) -> None:
         self.images, self.transform = images, transform
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+    def __getitem__(self, index: int) -> tuple[int, Tensor | list[Tensor]]:
         return index, self.transform(self.images.load_image(index))
 
 
@@ -110,8 +117,8 @@ def image_batches(
     runtime: Runtime,
     is_done: Callable[[str], bool],
     title: str,
-    transform: Callable[[Image.Image], Tensor] = eval_transform,
-) -> Iterator[tuple[list[int], Tensor]]:
+    transform: Transform = eval_transform,
+) -> Iterator[tuple[list[int], Any]]:
     """Yields ``(indices, pixels (b, 3, H, W) on the device)`` for this process's share of an image set.
 
     The batches are the same for any number of processes and after any restart, so that what is made of them is, too: a
@@ -120,7 +127,8 @@ def image_batches(
     Args:
         is_done: whether an image needs no work any more, by its id.
         title: of the progress bar.
-        transform: maps a decoded RGB image to what the network takes, of the same size.
+        transform: maps a decoded RGB image to what the network takes; several tensors of an image become as many
+            batches.
     """
     # Shared out first: the other processes may be writing already, and all must cut the same list.
     batches = runtime.processes.shard(size_batches(images, batch_size))
@@ -134,7 +142,8 @@ def image_batches(
         total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True
     ) as bar:
         for indices, pixels in loader:
-            yield indices.tolist(), pixels.to(runtime.device, non_blocking=True)
+            moved = runtime.to_device(*pixels) if isinstance(pixels, list) else runtime.to_device(pixels)[0]
+            yield indices.tolist(), moved
             bar.update(len(indices))
 
 
@@ -147,7 +156,8 @@ def infer_seeds(
     title: str = "seeds",
 ) -> Iterator[tuple[int, Seed]]:
     """Yields ``(index, seed)`` for this process's share of an image set; see `image_batches`."""
-    for indices, pixels in image_batches(images, config.batch_size, config.num_workers, runtime, is_done, title):
+    batches = image_batches(images, config.batch_size, config.num_workers, runtime, is_done, title, config.transform())
+    for indices, pixels in batches:
         labels = torch.from_numpy(images.labels[indices])
         with runtime.autocast():
             maps = maps_of(pixels, labels)

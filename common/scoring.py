@@ -1,15 +1,12 @@
 """Scores of seeds within a training or inference script: in memory, or from the folder just written."""
 
-from collections.abc import Callable
 from pathlib import Path
-
-from torch import Tensor
 
 from common.checkpoint import Position
 from common.data.dataset import DataConfig, ImageSet
 from common.errors import UserError, preview
 from common.evaluate import EvalConfig, Evaluation, FilePredictions, MaskFiles, evaluate, summed
-from common.infer import InferConfig, MapsOf, infer_seeds, view_maps
+from common.infer import InferConfig, MapsOf, infer_seeds
 from common.metrics import SweepCounts
 from common.run import RunFolder, RunLog
 from common.runtime import Runtime
@@ -77,7 +74,7 @@ def score_seeds(
 
 
 def validate(
-    cams_of: Callable[[Tensor], Tensor],
+    maps_of: MapsOf,
     images: ImageSet,
     infer: InferConfig,
     config: EvalConfig,
@@ -86,8 +83,8 @@ def validate(
     position: Position,
     epoch: int,
 ) -> float:
-    """Scores seeds by `multi_view_cams`, logs the result and returns the best mIoU in percent."""
-    result = score_seeds(view_maps(cams_of, infer), images, infer, config, runtime)
+    """Scores seeds, logs the result and returns the best mIoU in percent."""
+    result = score_seeds(maps_of, images, infer, config, runtime)
     values = {"mIoU": result.best.miou, "threshold": result.best.threshold, "mIoU_fixed": result.fixed.miou}
     log.numbers(
         position.total_steps, {f"val_{name}": value for name, value in values.items()}, kind="validation", epoch=epoch

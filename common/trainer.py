@@ -11,6 +11,7 @@ from common.checkpoint import EPOCH_FILE, Checkpoints, Position, Stateful
 from common.data.dataset import ImageSet
 from common.data.loader import EpochBatches, TrainViews, shared_generator, train_loader
 from common.dist import stop_processes
+from common.infer import MapsOf, view_maps
 from common.optim import adamw, learning_rate, set_lr
 from common.run import RunLog
 from common.runtime import usable_workers
@@ -253,14 +254,18 @@ class Trainer:
         return is_new and self.train.validates_at(position, len(self.batches))
 
     def score_seeds(self, cams_of: Callable[[Tensor], Tensor]) -> float:
-        """Validation by seeds: their best mIoU in percent, which is logged.
+        """Validation by seeds of the flips and scales of the section ``infer``; see `score_maps`.
 
         Args:
             cams_of: images (b, 3, H, W) to foreground CAMs (b, C, h, w), for the present weights.
         """
+        return self.score_maps(view_maps(cams_of, self.config.infer))
+
+    def score_maps(self, maps_of: MapsOf) -> float:
+        """Validation by seeds that a method makes itself: their best mIoU in percent, which is logged."""
         config, position = self.config, self.position
         return validate(
-            cams_of, self.val_images, config.infer, config.eval, self.runtime, self.log, position, position.epoch
+            maps_of, self.val_images, config.infer, config.eval, self.runtime, self.log, position, position.epoch
         )
 
     def _validate(self, score_of: Callable[[], float]) -> None:

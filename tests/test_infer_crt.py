@@ -9,7 +9,6 @@ from PIL import Image
 
 from common.config import load_config
 from common.data.dataset import ImageSet
-from common.data.transforms import eval_transform
 from common.dist import Processes
 from common.errors import UserError
 from common.files import save_torch
@@ -53,12 +52,12 @@ def test_two_folders_of_each_image(
     model.load_state_dict(torch.load(networks / "joint.pth", weights_only=True))
     for index, image_id in enumerate(images.ids):
         seed, strided = (read_seed(RUN / folder / f"{image_id}.npy") for folder in ("dict", "cam"))
-        pixels, label = eval_transform(images.load_image(index)), torch.from_numpy(images.labels[index])
-        (expected,) = crt_cams(model.deit, pixels[None], label[None], config.infer)
+        views, label = config.infer.transform()(images.load_image(index)), torch.from_numpy(images.labels[index])
+        (expected,) = crt_cams(model.deit, [view[None] for view in views], label[None], config.infer)
         assert list(seed) == list(strided) == label.nonzero().flatten().tolist()
         np.testing.assert_allclose(np.stack(list(seed.values())), expected.high_res, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(np.stack(list(strided.values())), expected.strided, rtol=1e-3, atol=1e-5)
-        size = tuple(pixels.shape[1:])
+        size = tuple(views[0].shape[1:])
         keys, scores = read_scores(RUN / "cam", image_id, size, len(images.classes))
         assert keys == list(seed) and scores.shape[1:] == tuple(-(-side // 4) for side in size)
     assert crt_scripts.infer("joint", "--load_pretrained", networks / "joint.pth", "--dict") == 0

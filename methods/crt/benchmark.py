@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet152
 
 from common.runtime import Runtime
-from methods.crt.cams import CRTInferConfig, crt_cams, padded_views, photo, scaled_views
+from methods.crt.cams import CRTInferConfig, crt_cams, padded_views
 from methods.crt.losses import CRTStep, LossConfig
 from methods.crt.model import CRT, CRTModelConfig
 from methods.crt.optim import CRTOptimConfig, crt_sgd, parameter_groups
@@ -57,11 +59,12 @@ def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
 
 
 def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
-    """The plain passes over an image's tiles; its CAMs at both sizes, from its pixels."""
+    """The plain passes over an image's tiles; its CAMs at both sizes, from its views."""
     config, passes = CRTInferConfig(), CRTModelConfig().passes
-    image = _images(1, GPU_SIZE if runtime.device.type == "cuda" else CPU_SIZE, runtime)
-    views = [view[None].to(runtime.device) for view in scaled_views(photo(image[0]), config.scales)]
-    tiles = torch.cat([cut_tiles(padded, TILE) for padded in padded_views(views, TILE, config.flip)])
+    size = GPU_SIZE if runtime.device.type == "cuda" else CPU_SIZE
+    pixels = np.random.default_rng(0).integers(256, size=(*size, 3), dtype=np.uint8)
+    views = [view[None].to(runtime.device) for view in config.transform()(Image.fromarray(pixels))]
+    tiles = torch.cat([cut_tiles(padded, TILE) for padded in padded_views(views[1:], TILE, config.flip)])
     model, plain = _network(runtime).deit.eval(), _plain_deit(runtime).eval()
 
     @torch.inference_mode()
@@ -73,14 +76,14 @@ def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable
 
     def make_cams() -> None:
         with runtime.autocast():
-            crt_cams(model, image, _labels(1, runtime), config)
+            crt_cams(model, views, _labels(1, runtime), config)
 
     return run_plain, {"CAMs": make_cams}
 
 
 def _images(batch: int, size: tuple[int, int], runtime: Runtime) -> Tensor:
-    """Random images (B, 3, H, W) with values as photos have, the same at every call."""
-    return (torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)) * 4 - 2).to(runtime.device)
+    """Random images (B, 3, H, W), the same at every call."""
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(runtime.device)
 
 
 def _labels(batch: int, runtime: Runtime) -> Tensor:

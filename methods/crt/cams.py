@@ -3,8 +3,8 @@
 Symbols: b images of one size (H, W), K classes, n labelled classes of an image, t the side of a tile, g of its map.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from common.cam import EPSILON
 from common.config import at_least, option
-from common.data.transforms import MEAN, STD, eval_transform
-from common.infer import SCALES, InferConfig, MapsOf
+from common.data.transforms import eval_transform
+from common.infer import SCALES, InferConfig, MapsOf, Transform
 from methods.crt.model import DeiTBranch
 from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 
@@ -41,6 +41,10 @@ class CRTInferConfig(InferConfig):
         """As `InferConfig.settings`."""
         return {**super().settings(), "tiles": self.tiles}
 
+    def transform(self) -> Transform:
+        """The normalised image, and its views at all scales."""
+        return functools.partial(image_and_views, scales=list(self.scales))
+
 
 class CAMs(NamedTuple):
     """An image's maps of its n labelled classes, ascending; each from 0 to just below 1.
@@ -55,18 +59,17 @@ class CAMs(NamedTuple):
 
 
 @torch.inference_mode()
-def crt_cams(model: DeiTBranch, images: Tensor, labels: Tensor, config: CRTInferConfig) -> list[CAMs]:
+def crt_cams(model: DeiTBranch, views: Sequence[Tensor], labels: Tensor, config: CRTInferConfig) -> list[CAMs]:
     """CAMs of the labelled classes, summed over scales and normalised (reference: step/make_cam.py).
 
     Each scale's maps are brought to both sizes (bilinear) and summed; then a map is divided by its maximum + 1e-5.
 
     Args:
-        images: (b, 3, H, W), as `eval_transform` makes them.
+        views: the images (b, 3, H, W), of which only the size counts, and a batch at each scale: see `image_and_views`.
         labels: multi-hot (b, K).
     """
-    scaled = [scaled_views(photo(image), config.scales) for image in images]
-    views = [torch.stack(views).to(images.device) for views in zip(*scaled, strict=True)]
-    by_scale = view_cams(model, views, config.tiles, config.flip)
+    images, *scaled = views
+    by_scale = view_cams(model, scaled, config.tiles, config.flip)
     height, width = images.shape[-2:]
     strided = -(-height // STRIDE), -(-width // STRIDE)
     canvas = tuple(-(-side // model.patch_size) * model.patch_size for side in (height, width))
@@ -81,13 +84,7 @@ def crt_cams(model: DeiTBranch, images: Tensor, labels: Tensor, config: CRTInfer
 
 def seed_maps(model: DeiTBranch, config: CRTInferConfig) -> MapsOf:
     """Seeds: the maps of `crt_cams` at the images' size."""
-    return lambda images, labels: [cams.high_res for cams in crt_cams(model, images, labels, config)]
-
-
-def photo(image: Tensor) -> Image.Image:
-    """The photo that `eval_transform` made into a float32 tensor (3, H, W), exactly."""
-    pixels = (image.cpu() * STD + MEAN).mul_(255).round_().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    return lambda views, labels: [cams.high_res for cams in crt_cams(model, views, labels, config)]
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -95,15 +92,13 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return tuple(max(round(side * scale), 1) for side in size)
 
 
-def scaled_views(image: Image.Image, scales: Sequence[float]) -> list[Tensor]:
-    """An image at several scales (bicubic, antialiased), ImageNet-normalised: float32 (3, h, w) each."""
-
-    def view(scale: float) -> Tensor:
-        size = scaled_size(image.size, scale)
-        return eval_transform(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
-
-    with ThreadPoolExecutor(len(scales)) as pool:
-        return list(pool.map(view, scales))
+def image_and_views(image: Image.Image, scales: Sequence[float]) -> list[Tensor]:
+    """An image, then itself at several scales (bicubic, antialiased); ImageNet-normalised, float32 (3, h, w) each."""
+    sizes = [scaled_size(image.size, scale) for scale in scales]
+    whole = eval_transform(image)
+    return [whole] + [
+        whole if size == image.size else eval_transform(image.resize(size, Image.Resampling.BICUBIC)) for size in sizes
+    ]
 
 
 @torch.inference_mode()

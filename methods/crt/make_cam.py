@@ -92,11 +92,12 @@ def write_cams(
     """
     is_done = lambda image_id: seeds.is_done(image_id) and strided.is_done(image_id)  # noqa: E731
     count = 0
+    batches = image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "seeds", infer.transform())
     with BackgroundWriter() as writer:
-        for indices, pixels in image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "seeds"):
+        for indices, views in batches:
             labels = torch.from_numpy(images.labels[indices])
             with runtime.autocast():
-                found = crt_cams(model, pixels, labels, infer)
+                found = crt_cams(model, views, labels, infer)
             for index, cams, label in zip(indices, found, labels, strict=True):
                 keys = label.nonzero().flatten().tolist()
                 for folder, maps in ((seeds, cams.high_res), (strided, cams.strided)):

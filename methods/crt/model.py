@@ -5,13 +5,14 @@ Symbols: B images or tiles, K classes, D width, N = g*g patches of a tile, T = 1
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.config import at_least, option, section
 from common.errors import UserError
-from common.pretrained import Coverage, load_checked
+from common.pretrained import Coverage, load_checked, start_weights
 from common.resnet import ResNet, ResNetConfig
 from common.vit import MapRequest, ViTBackbone, ViTConfig
 from methods.crt.tiles import cut_tiles, merge_tiles, tile_grid
@@ -161,10 +162,21 @@ class CRT(nn.Module):
             images: (B, 3, S, S), S a multiple of half a tile.
 
         Returns:
-            Twice (B, K, S / 16, S / 16): cam1 and cam2 of the reference.
+            (B, K, S / 16, S / 16) and (B, K, S / p, S / p) for patches of p pixels, as published 16: cam1 and cam2.
         """
         grid = tile_grid(*images.shape[-2:], self.tile)
         return self.cnn(images), merge_tiles(self.deit(cut_tiles(images, self.tile)).float(), grid)
+
+
+def start_branches(model: nn.Module, config: Any, is_resumed: bool) -> str:
+    """Starts both networks of a model, ``cnn`` and ``deit``, from ImageNet, if a training begins; says what they have.
+
+    Args:
+        config: the model's, with a section for each of them.
+    """
+    branches = (model.cnn, config.cnn), (model.deit, config.deit)
+    starts = [start_weights(branch, own.arch, own.pretrained, is_resumed) for branch, own in branches]
+    return "; ".join(dict.fromkeys(starts))
 
 
 def tiled_deit(config: CRTModelConfig, num_classes: int) -> DeiTBranch:

@@ -7,14 +7,12 @@ python methods/crt/train_cam.py --name exp --resume                          go 
 
 from common.data.dataset import ImageSet
 from common.errors import run_script
-from common.pretrained import start_weights
-from common.scoring import score_seeds
 from common.script import start_training
 from common.trainer import Trainer
 from methods.crt.cams import seed_maps
 from methods.crt.config import CRTConfig
 from methods.crt.losses import LOSS_TERMS, CRTStep
-from methods.crt.model import CRT
+from methods.crt.model import CRT, start_branches
 from methods.crt.optim import crt_lr, crt_sgd, parameter_groups
 from methods.crt.views import CRTViews
 
@@ -22,40 +20,26 @@ from methods.crt.views import CRTViews
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
     setup = start_training(__doc__, CRTConfig, "crt_2022")
-    config, device, is_resumed = setup.config, setup.runtime.device, setup.args.resume
+    config, device = setup.config, setup.runtime.device
     config.check()
 
     # Data
     images = ImageSet(config.data, config.train.image_list)
 
     # Model, losses, optimiser
-    model, branches = CRT(config.model, len(images.classes)), config.model
-    starts = [
-        start_weights(branch, of_branch.arch, of_branch.pretrained, is_resumed)
-        for branch, of_branch in ((model.cnn, branches.cnn), (model.deit, branches.deit))
-    ]
+    model = CRT(config.model, len(images.classes))
+    start = start_branches(model, config.model, setup.args.resume)
     model.to(device)
     trainer = Trainer(
-        setup, images, CRTViews(config.views), model, "; ".join(dict.fromkeys(starts)), CRTStep(model, config.loss),
+        setup, images, CRTViews(config.views), model, start, CRTStep(model, config.loss),
         LOSS_TERMS, {}, logits=("cnn", "deit"), optimizer=crt_sgd(parameter_groups(model), config.optim),
         rate=lambda position, steps: crt_lr(position.total_steps, trainer.total_steps, config.optim),
     )  # fmt: skip
 
     # Training; seeds of the DeiT, as make_cam.py makes them
-    def score() -> float:
-        seeds, scored, position = seed_maps(model.deit, config.infer), trainer.val_images, trainer.position
-        best = score_seeds(seeds, scored, config.infer, config.eval, setup.runtime).best
-        values = {"val_mIoU": best.miou, "val_threshold": best.threshold}
-        trainer.log.numbers(position.total_steps, values, kind="validation", epoch=position.epoch)
-        trainer.log.say(
-            f"epoch {position.epoch}: seeds of {scored.list_name!r}: {best.miou:.2f} mIoU at threshold "
-            f"{best.threshold:.2f} (tuned on these images)"
-        )
-        return best.miou
-
     return trainer.run(
         losses_of=lambda module, batch: module(*batch.views, batch.labels, batch.epoch),
-        validate=score,
+        validate=lambda: trainer.score_maps(seed_maps(model.deit, config.infer)),
         next_command=f"Seeds: python methods/crt/make_cam.py --name {setup.run.name} --dict",
     )
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from common.data.cub import CUBImages
 from common.errors import run_script
-from common.pretrained import start_weights
 from common.script import start_training
 from common.trainer import Batch, Trainer
 from methods.crt.losses import LOSS_TERMS
+from methods.crt.model import start_branches
 from methods.crt.wsol_config import BEST_LOC_FILE, WSOLConfig
 from methods.crt.wsol_losses import WSOLStep
 from methods.crt.wsol_model import WSOL
@@ -34,14 +34,11 @@ def main() -> int:
     side = config.model.deit.img_size
 
     # Model, losses, optimisers
-    model, networks = WSOL(config.model, len(images.classes)), config.model
-    starts = [
-        start_weights(network, of_network.arch, of_network.pretrained, setup.args.resume)
-        for network, of_network in ((model.cnn, networks.cnn), (model.deit, networks.deit))
-    ]
+    model = WSOL(config.model, len(images.classes))
+    start = start_branches(model, config.model, setup.args.resume)
     model.to(device)
     trainer = Trainer(
-        setup, images, WSOLViews(config.views, side), model, "; ".join(dict.fromkeys(starts)), WSOLStep(model),
+        setup, images, WSOLViews(config.views, side), model, start, WSOLStep(model),
         LOSS_TERMS, {"best_loc": seen_best}, logits=("cnn", "deit"), optimizer=wsol_optimizer(model, config.optim),
         rate=lambda position, steps: config.optim.lr_in(position.epoch), val_images=test,
         drop_last=config.train.drop_last,

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.data.transforms import eval_transform
 from common.metrics import ConfusionCounts, first_argmax
 from common.resnet import ResNetConfig
 from common.seeds import Seed, read_seed
@@ -103,7 +102,7 @@ def make_cam(case: Case) -> Results:
     results: Results = {}
     for number, pixels in enumerate(case.input("images")):
         label = torch.as_tensor(labels[number])[None]
-        (cams,) = crt_cams(model, eval_transform(Image.fromarray(pixels))[None], label, config)
+        (cams,) = crt_cams(model, [view[None] for view in config.transform()(Image.fromarray(pixels))], label, config)
         sizes = [scaled_size(pixels.shape[:2], scale) for scale in config.scales]
         found = {"keys": label[0].nonzero().flatten(), "cam": cams.strided, "high_res": cams.high_res}
         results |= {(role, number): value for role, value in {**found, "scale_imgs_hw": sizes}.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.data.transforms import eval_transform
 from common.vit import ViTConfig
-from methods.crt.cams import CRTInferConfig, crt_cams, photo, regrouped, scaled_size, scaled_views, seed_maps, view_cams
+from methods.crt.cams import CRTInferConfig, crt_cams, image_and_views, regrouped, scaled_size, seed_maps, view_cams
 from methods.crt.model import CRTModelConfig, DeiTBranch, tiled_deit
 from methods.crt.tiles import padded_side
 
@@ -68,9 +68,9 @@ def test_views_of_any_size_share_passes(model: DeiTBranch, flip: bool, tiles: in
 def test_cams_are_sums_over_scales_of_the_labelled_classes(model: DeiTBranch, scales: list[float]) -> None:
     """At the image's size and at a quarter of it, divided by their maximum; without a label there are none."""
     image, config = random_photo((45, 58)), CRTInferConfig(scales=scales)
-    pixels = torch.stack([eval_transform(image), eval_transform(random_photo((45, 58), 1))])
-    labels = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0]])
-    cams, empty = crt_cams(model, pixels, labels, config)
+    photos = zip(*map(config.transform(), (image, random_photo((45, 58), 1))), strict=True)
+    views, labels = [torch.stack(views) for views in photos], torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0]])
+    cams, empty = crt_cams(model, views, labels, config)
     sums = [torch.zeros(2, 12, 15), torch.zeros(2, 48, 64)]
     for scale in scales:
         size = round(58 * scale), round(45 * scale)
@@ -82,7 +82,7 @@ def test_cams_are_sums_over_scales_of_the_labelled_classes(model: DeiTBranch, sc
         torch.testing.assert_close(found, expected / (expected.amax((1, 2), keepdim=True) + 1e-5), rtol=1e-3, atol=1e-5)
         assert found.min() >= 0 and 0.9 < found.max() < 1
     assert empty.strided.shape == (0, 12, 15) and empty.high_res.shape == (0, 45, 58)
-    seeds = seed_maps(model, config)(pixels, labels)
+    seeds = seed_maps(model, config)(views, labels)
     assert torch.equal(seeds[0], cams.high_res) and seeds[1].shape == (0, 45, 58)
 
 
@@ -90,17 +90,11 @@ def test_scaled_photos() -> None:
     """Halves are rounded to even sides, scale 1 is the photo itself, and nothing vanishes."""
     assert scaled_size((75, 225), 0.5) == (38, 112) and scaled_size((1, 3), 0.1) == (1, 1)
     image = random_photo((31, 47))
-    views = scaled_views(image, [1.0, 0.5, 2.0])
+    whole, *views = image_and_views(image, [1.0, 0.5, 2.0])
+    assert torch.equal(whole, eval_transform(image))
     assert [tuple(view.shape) for view in views] == [(3, 31, 47), (3, 16, 24), (3, 62, 94)]
     assert torch.equal(views[0], eval_transform(image))
     assert torch.equal(views[1], eval_transform(image.resize((24, 16), Image.Resampling.BICUBIC)))
-
-
-def test_the_photo_is_found_again_exactly() -> None:
-    """Whatever its values."""
-    values = np.arange(256, dtype=np.uint8)
-    image = Image.fromarray(np.stack([values, values[::-1], np.roll(values, 7)], axis=-1).reshape(8, 32, 3))
-    assert np.array_equal(np.asarray(photo(eval_transform(image))), np.asarray(image))
 
 
 @settings(max_examples=50, deadline=None)
