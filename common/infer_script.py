@@ -1,6 +1,7 @@
 """The inference script of a classifier: seeds of a list, pictures and CRF of them, their score."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,6 +50,20 @@ def foreground_maps(model: ViTBackbone, config: ClassTokenInferConfig) -> MapsOf
     return view_maps(model.foreground_maps(config.seed_map), config)
 
 
+def write_dict(setup: Setup, model: nn.Module, images: ImageSet, weights: dict[str, Any], maps_of: MapsOf) -> Path:
+    """Writes the seeds of an image set into the folder ``--dict_dir``, which is returned.
+
+    Args:
+        weights: what `load_network` returned.
+    """
+    config, runtime = setup.config.infer, setup.runtime
+    seeds = SeedFolder(setup.run.path / setup.args.dict_dir, weights, config, runtime, setup.args.overwrite)
+    written = write_seeds(maps_of, images, config, runtime, seeds)
+    if setup.processes.is_main:
+        print(f"{seeds.path}: {written} seeds written, {len(set(images.ids)) - written} were there")
+    return seeds.path
+
+
 def run_inference(
     description: str,
     cls: type,
@@ -56,6 +71,7 @@ def run_inference(
     build: Callable[[Any, int], nn.Module],
     needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
     maps_of: Callable[[Any, Any], MapsOf] = foreground_maps,
+    write: Callable[[Setup, Any, ImageSet, dict[str, Any], MapsOf], Path] = write_dict,
     file: str = EPOCH_FILE,
     unit: str = "epoch",
 ) -> None:
@@ -68,6 +84,7 @@ def run_inference(
         build: makes the network of a configuration for a number of classes.
         needed: see `load_network`, as ``file`` and ``unit``.
         maps_of: gives what makes the seeds, for the network and the section ``infer``.
+        write: writes them, as `write_dict`.
     """
     setup = start_inference(description, cls, default_exp)
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
@@ -89,16 +106,13 @@ def run_inference(
         return stop_processes()
 
     # Seeds, and what is made of them
-    seeds = SeedFolder(run.path / args.dict_dir, weights, infer, runtime, args.overwrite)
-    written = write_seeds(maps, images, infer, runtime, seeds)
-    if processes.is_main:
-        print(f"{seeds.path}: {written} seeds written, {len(set(images.ids)) - written} were there")
+    seeds = write(setup, model, images, weights, maps)
     if args.crf:
-        refine_by_crf(images, seeds.path, run.path / "crf", infer, processes)
+        refine_by_crf(images, seeds, run.path / "crf", infer, processes)
     if args.vis:
-        draw_seeds(images, seeds.path, run.path / "vis", infer, processes)
+        draw_seeds(images, seeds, run.path / "vis", infer, processes)
     if infer.eval_list:
         report_seeds(
-            score_folder(seeds.path, images, infer.eval_list, config.eval, runtime, infer.num_workers), run, runtime
+            score_folder(seeds, images, infer.eval_list, config.eval, runtime, infer.num_workers), run, runtime
         )
     return stop_processes()

@@ -13,18 +13,16 @@ Two folders in experiment/NAME/: dict/<id>.npy, which is scored, drawn and refin
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from common.data.dataset import ImageSet
-from common.dist import stop_processes
 from common.errors import run_script
-from common.infer import SeedFolder, image_batches
-from common.infer_script import load_network
+from common.infer import MapsOf, SeedFolder, image_batches
+from common.infer_script import run_inference
 from common.runtime import Runtime
-from common.scoring import report_seeds, score_folder, score_seeds, scored_images
-from common.script import start_inference
-from common.seed_products import draw_seeds, refine_by_crf
+from common.script import Setup
 from common.seeds import BackgroundWriter, Seed, write_seed
 from methods.crt.cams import CRTInferConfig, crt_cams, seed_maps
 from methods.crt.config import CRTConfig
@@ -32,40 +30,11 @@ from methods.crt.model import DeiTBranch, released_deit, tiled_deit
 
 
 def main() -> None:
-    """Goes in the order config, data, model, seeds; then CRF, pictures, score."""
-    setup = start_inference(__doc__, CRTConfig, "crt_2022")
-    args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
-    infer = config.infer
-
-    # Data: without --dict nothing is stored, so only the images that are scored are of use
-    if args.dict:
-        images = ImageSet(config.data, infer.image_list)
-    else:
-        images = scored_images(config.data, infer.eval_list or infer.image_list, config.eval)
-
-    # Model
-    model = tiled_deit(config.model, len(images.classes))
-    weights = load_network(setup, images, model, released_deit)
-
-    if not args.dict:
-        report_seeds(score_seeds(seed_maps(model, infer), images, infer, config.eval, runtime), run, runtime)
-        return stop_processes()
-
-    # Seeds, and what is made of them
-    seeds = SeedFolder(run.path / args.dict_dir, weights, infer, runtime, args.overwrite)
-    strided = StridedFolder(strided_path(seeds.path), weights, infer, runtime, args.overwrite)
-    written = write_cams(model, images, infer, runtime, seeds, strided)
-    if processes.is_main:
-        print(f"{seeds.path}, {strided.path}: {written} seeds written, {len(set(images.ids)) - written} were there")
-    if args.crf:
-        refine_by_crf(images, seeds.path, run.path / "crf", infer, processes)
-    if args.vis:
-        draw_seeds(images, seeds.path, run.path / "vis", infer, processes)
-    if infer.eval_list:
-        report_seeds(
-            score_folder(seeds.path, images, infer.eval_list, config.eval, runtime, infer.num_workers), run, runtime
-        )
-    return stop_processes()
+    """Seeds by `seed_maps`, written at two sizes; the steps are those of `common.infer_script`."""
+    run_inference(
+        __doc__, CRTConfig, "crt_2022", lambda config, classes: tiled_deit(config.model, classes), released_deit,
+        maps_of=seed_maps, write=write_folders,
+    )  # fmt: skip
 
 
 class StridedFolder(SeedFolder):
@@ -79,6 +48,24 @@ class StridedFolder(SeedFolder):
 def strided_path(seeds: Path) -> Path:
     """The folder of the strided maps beside one of seeds."""
     return seeds.parent / ("cam" if seeds.name == "dict" else f"{seeds.name}_cam")
+
+
+def write_folders(
+    setup: Setup, model: DeiTBranch, images: ImageSet, weights: dict[str, Any], maps_of: MapsOf
+) -> Path:  # fmt: skip
+    """Writes both folders of an image set; that of the seeds at the images' size is returned.
+
+    Args:
+        weights: what identifies them, for the folders' settings.
+        maps_of: not used: `crt_cams` gives both sizes at once.
+    """
+    infer, runtime, path = setup.config.infer, setup.runtime, setup.run.path / setup.args.dict_dir
+    seeds = SeedFolder(path, weights, infer, runtime, setup.args.overwrite)
+    strided = StridedFolder(strided_path(path), weights, infer, runtime, setup.args.overwrite)
+    written = write_cams(model, images, infer, runtime, seeds, strided)
+    if setup.processes.is_main:
+        print(f"{seeds.path}, {strided.path}: {written} seeds written, {len(set(images.ids)) - written} were there")
+    return seeds.path
 
 
 def write_cams(
