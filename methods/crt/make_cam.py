@@ -77,7 +77,10 @@ def write_cams(
     Returns:
         How many images were worked on, by all processes together.
     """
-    is_done = lambda image_id: seeds.is_done(image_id) and strided.is_done(image_id)  # noqa: E731
+
+    def is_done(image_id: str) -> bool:
+        return seeds.is_done(image_id) and strided.is_done(image_id)
+
     count = 0
     batches = image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "seeds", infer.transform())
     with BackgroundWriter() as writer:
