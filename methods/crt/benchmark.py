@@ -69,7 +69,7 @@ def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable
 
     @torch.inference_mode()
     def run_plain() -> None:
-        for part in tiles.split(config.tiles):
+        for part in tiles.split(config.tiles_on(runtime.device)):
             for _ in range(passes):
                 with runtime.autocast():
                     plain(part)

@@ -35,11 +35,18 @@ class CRTInferConfig(InferConfig):
         1, "Images of one size whose tiles share passes through the network; 1 has 306 tiles as a VOC photo.",
         rule=at_least(1),
     )  # fmt: skip
-    tiles: int = option(128, "Tiles that go through the network together.", rule=at_least(1))
+    tiles: int = option(
+        0, "Tiles that go through the network together; 0: 128 on a GPU, 12 on a CPU, whose caches hold no more.",
+        rule=at_least(0),
+    )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
         """As `InferConfig.settings`."""
         return {**super().settings(), "tiles": self.tiles}
+
+    def tiles_on(self, device: torch.device) -> int:
+        """How many tiles make a pass on a device."""
+        return self.tiles or (12 if device.type == "cpu" else 128)
 
     def transform(self) -> Transform:
         """The normalised image, and its views at all scales."""
@@ -69,7 +76,7 @@ def crt_cams(model: DeiTBranch, views: Sequence[Tensor], labels: Tensor, config:
         labels: multi-hot (b, K).
     """
     images, *scaled = views
-    by_scale = view_cams(model, scaled, config.tiles, config.flip)
+    by_scale = view_cams(model, scaled, config.tiles_on(images.device), config.flip)
     height, width = images.shape[-2:]
     strided = -(-height // STRIDE), -(-width // STRIDE)
     canvas = tuple(-(-side // model.patch_size) * model.patch_size for side in (height, width))

@@ -86,6 +86,11 @@ def test_cams_are_sums_over_scales_of_the_labelled_classes(model: DeiTBranch, sc
     assert torch.equal(seeds[0], cams.high_res) and seeds[1].shape == (0, 45, 58)
 
 
+def test_a_pass_has_the_tiles_asked_for_or_what_suits_the_device() -> None:
+    assert [CRTInferConfig(tiles=tiles).tiles_on(torch.device("cpu")) for tiles in (0, 5)] == [12, 5]
+    assert CRTInferConfig().tiles_on(torch.device("cuda")) == 128
+
+
 def test_scaled_photos() -> None:
     """Halves are rounded to even sides, scale 1 is the photo itself, and nothing vanishes."""
     assert scaled_size((75, 225), 0.5) == (38, 112) and scaled_size((1, 3), 0.1) == (1, 1)
