@@ -116,6 +116,14 @@ def test_the_paper_s_command(call: Call, stages: list[Stage], shapes: Path) -> N
     assert "infer.image_list=val" in stages[5].arguments and f"data.root={shapes}" in stages[5].arguments
 
 
+def test_nothing_is_scored_without_a_list(call: Call, stages: list[Stage]) -> None:
+    """Masks are made of data without true ones; IRN's displacement is then that of the images with seeds."""
+    assert call("infer.eval_list=") == 0
+    assert [stage.script for stage in stages] == [name for name in SCRIPTS if name != "evaluation.py"]
+    assert "train.displacement_list=train" in stages[3].arguments
+    assert json.loads(Path("experiment/x/run_sample.json").read_text())["table"] == []
+
+
 def test_images_that_get_no_seeds_are_not_scored(call: Call) -> None:
     with pytest.raises(UserError, match=r"infer\.eval_list=val has 6 images that are not in infer\.image_list=train"):
         call("infer.eval_list=val")

@@ -80,14 +80,14 @@ def truth(text: str) -> bool:
 
 
 def sample_steps(args: argparse.Namespace, overrides: list[str], config: CRTConfig) -> dict[str, Stage]:
-    """All steps under their names in `STEPS`.
+    """All steps under their names in `STEPS`; without images to score, nothing is scored.
 
     Raises:
         UserError: a list or an image is missing, or images are to be scored that get no seeds.
     """
     cam, irn, infer = RunFolder(f"{args.name}_cam"), RunFolder(f"{args.name}_irn"), config.infer
     ids = ImageSet(config.data, infer.image_list, with_labels=False).ids
-    outside = set(MaskFiles(config.data, infer.eval_list).ids) - set(ids)
+    outside = set(MaskFiles(config.data, infer.eval_list).ids) - set(ids) if infer.eval_list else set()
     if outside:
         raise UserError(
             f"infer.eval_list={infer.eval_list} has {len(outside)} images that are not in infer.image_list="
@@ -98,7 +98,7 @@ def sample_steps(args: argparse.Namespace, overrides: list[str], config: CRTConf
     data = [f"data.{key}={value}" for key, value in vars(config.data).items()]
     of_irn = [  # IRN learns from the images that have seeds
         "--name", irn.name, "--exp", config.irn.exp, *data,
-        f"train.image_list={infer.image_list}", f"train.displacement_list={infer.eval_list}",
+        f"train.image_list={infer.image_list}", f"train.displacement_list={infer.eval_list or infer.image_list}",
         f"infer.image_list={infer.image_list}", *config.irn.overrides,
     ]  # fmt: skip
 
@@ -116,7 +116,7 @@ def sample_steps(args: argparse.Namespace, overrides: list[str], config: CRTConf
         is_there = functools.partial(is_scored, run.path / f"eval_{task}.json", infer.eval_list)
         return step(name, "evaluation.py", run, given, folder, is_complete=is_there, is_score=True)
 
-    return {
+    steps = {
         "train_cam": step(
             "train_cam", "methods/crt/train_cam.py", cam, of_cam, Path(config.data.root), weights=cam.checkpoints,
             is_complete=has_weights(cam, EPOCH_FILE.format(config.train.epochs - 1)),
@@ -140,6 +140,7 @@ def sample_steps(args: argparse.Namespace, overrides: list[str], config: CRTConf
         ),
         "eval_sem_seg": score("eval_sem_seg", "png", irn, masks),
     }  # fmt: skip
+    return steps if infer.eval_list else {name: stage for name, stage in steps.items() if not stage.is_score}
 
 
 def sample_scores(name: str, config: CRTConfig) -> list[Score]:
