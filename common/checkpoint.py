@@ -4,12 +4,13 @@ best.
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from common.course import Position
 from common.dist import Processes
 from common.errors import UserError, preview
 from common.files import load_torch, save_torch
@@ -24,25 +25,6 @@ class Stateful(Protocol):
     def state_dict(self) -> Mapping[str, Any]: ...
 
     def load_state_dict(self, state: Any) -> Any: ...
-
-
-@dataclass
-class Position:
-    """How far a run has come.
-
-    Attributes:
-        epoch: the epoch it is in, from 0.
-        step: steps of this epoch that are done.
-        total_steps: steps done since the start.
-        best: best validation score so far, or -1.
-        validated: total_steps at the last validation, or -1.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    total_steps: int = 0
-    best: float = -1.0
-    validated: int = -1
 
 
 class Checkpoints:

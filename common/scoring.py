@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from common.checkpoint import Position
 from common.data.dataset import DataConfig, ImageSet
 from common.errors import UserError, preview
 from common.evaluate import EvalConfig, Evaluation, FilePredictions, MaskFiles, evaluate, summed
@@ -80,14 +79,14 @@ def validate(
     config: EvalConfig,
     runtime: Runtime,
     log: RunLog,
-    position: Position,
+    step: int,
     epoch: int,
 ) -> float:
     """Scores seeds, logs the result and returns the best mIoU in percent."""
     result = score_seeds(maps_of, images, infer, config, runtime)
     values = {"mIoU": result.best.miou, "threshold": result.best.threshold, "mIoU_fixed": result.fixed.miou}
     log.numbers(
-        position.total_steps, {f"val_{name}": value for name, value in values.items()}, kind="validation", epoch=epoch
+        step, {f"val_{name}": value for name, value in values.items()}, kind="validation", epoch=epoch
     )
     log.say(
         f"epoch {epoch}: seeds of {images.list_name!r}: {result.best.miou:.2f} mIoU at threshold "

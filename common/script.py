@@ -189,3 +189,10 @@ def start_run(
         if not (keep_config and run.config.is_file()):
             save_config(config, run.config)
     processes.barrier()
+
+
+def start(doc: str, cls: type, default_exp: str, *, inputs: Sequence[str] = ()) -> Setup:
+    """Stands in until every script starts by one function."""
+    from common.refine import start_stage_training
+
+    return start_stage_training(doc, cls, default_exp, inputs) if inputs else start_training(doc, cls, default_exp)

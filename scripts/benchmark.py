@@ -27,8 +27,9 @@ from common.cam import multi_view_cams
 from common.dist import Processes
 from common.errors import run_script
 from common.metrics import SweepCounts, counts_by_argmax
-from common.optim import OptimConfig, adamw
+from common.optim import adamw
 from common.runtime import PRECISIONS, Runtime, RuntimeConfig
+from common.schedule import OptimConfig
 from common.seeds import Seed
 
 METHODS = ("cti", "pcss", "dig", "toco", "crt", "deeplab")

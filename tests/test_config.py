@@ -8,8 +8,8 @@ import pytest
 from common.config import CONFIG_DIR, config_path, leaves, load_config, save_config
 from common.crf_masks import CRFMasksConfig
 from common.errors import UserError
-from common.optim import scaled_lr
 from common.pipeline import PipelineConfig
+from common.schedule import scaled_lr
 from common.script import infer_arguments, train_arguments
 from methods.crt.config import CRTConfig
 from methods.crt.wsol_config import WSOLConfig

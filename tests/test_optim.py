@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from common.checkpoint import Position
-from common.optim import OptimConfig, adamw, cosine_lr, has_weight_decay, learning_rate, scaled_lr, set_lr
+from common.course import Position
+from common.optim import adamw, has_weight_decay, set_lr
+from common.schedule import OptimConfig, cosine_lr, learning_rate, scaled_lr
 from common.vit import ViTConfig
 from methods.cti.model import CTI
 

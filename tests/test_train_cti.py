@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from common.checkpoint import Checkpoints, Position
+from common.checkpoint import Checkpoints
+from common.course import Position
 from common.dist import Processes
 from common.errors import UserError
 from common.files import ROOT, load_torch

@@ -13,11 +13,11 @@ from PIL import Image
 from common.dist import Processes
 from common.errors import UserError
 from common.files import load_torch
-from common.trainer import Batch
-from methods.dig import train_diffusion
+from common.step import Batch
+from methods.dig import milestones, train_diffusion
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import DiffusionFile, load_diffusion
-from methods.dig.train_diffusion import draw_noise
+from methods.dig.diffusion_step import draw_noise
 from methods.dig.unet import UNet, UNetConfig
 from tests.datasets import truncate
 from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics
@@ -62,7 +62,7 @@ def experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> DiffusionScripts:
     """The script, called in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train_diffusion, "plot_loss", plot_quickly)
+    monkeypatch.setattr(milestones, "plot_loss", plot_quickly)
     return DiffusionScripts(monkeypatch, experiment)
 
 
@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
         raise MemoryError
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(train_diffusion, "save_preview", kill)
+        patch.setattr(milestones, "save_preview", kill)
         scripts.train("x")
     assert last("x")["position"]["total_steps"] == 4
     assert scripts.train("x", "--resume", "runtime.num_workers=1") == 0
@@ -203,7 +203,7 @@ def test_noise_does_not_depend_on_the_number_of_processes() -> None:
 
     def draw(rank: int, world: int) -> tuple[torch.Tensor, torch.Tensor]:
         images = torch.zeros(4 // world, 3, 5, 5)
-        batch = Batch([images], images, 0, 0, True, torch.Generator().manual_seed(7))
+        batch = Batch([images], images, torch.arange(len(images)), 0, 0, True, True, torch.Generator().manual_seed(7))
         return draw_noise(batch, Processes(rank, rank, world))
 
     state = torch.get_rng_state()

@@ -12,9 +12,10 @@ from torchvision.models import resnet152
 
 from common.runtime import Runtime
 from methods.crt.cams import CRTInferConfig, crt_cams, padded_views
+from methods.crt.config import CRTOptimConfig
 from methods.crt.losses import CRTStep, LossConfig
 from methods.crt.model import CRT, CRTModelConfig
-from methods.crt.optim import CRTOptimConfig, crt_sgd, parameter_groups
+from methods.crt.optim import crt_sgd, parameter_groups
 from methods.crt.tiles import cut_tiles
 
 CLASSES, TILE, CROP = 20, 224, 336

@@ -3,17 +3,37 @@
 from dataclasses import dataclass
 
 from common.config import at_least, option, section
+from common.course import Position, TrainConfig
 from common.data.dataset import DataConfig
 from common.errors import UserError
 from common.evaluate import EvalConfig
 from common.pipeline import StageConfig
 from common.runtime import RuntimeConfig
-from common.training import TrainConfig
+from common.schedule import poly
 from methods.crt.cams import CRTInferConfig
 from methods.crt.losses import LossConfig
 from methods.crt.model import CRTModelConfig
-from methods.crt.optim import CRTOptimConfig
 from methods.crt.views import CRTViewConfig
+
+
+@dataclass
+class CRTOptimConfig:
+    """SGD with a poly schedule; nothing is scaled with the batch."""
+
+    lr: float = option(0.1, "Learning rate of both backbones.", flag=("--cam_learning_rate", "--lr"))
+    head_scale: float = option(10.0, "Learning rate of both classifiers, relative to the backbones'.")
+    momentum: float = option(
+        1e-4, "SGD's momentum: the reference passes the weight decay in its place, and its results come from that.",
+        rule=at_least(0),
+    )  # fmt: skip
+    weight_decay: float = option(
+        1e-4, "Weight decay of all trained parameters, norms, biases and tokens included.", flag="--cam_weight_decay"
+    )
+    power: float = option(0.9, "Exponent of the poly schedule.")
+
+    def rate(self, position: Position, total: int) -> float:
+        """The backbones' learning rate in the next step of ``total``; after the end that of the last step."""
+        return self.lr * poly(min(position.total_steps, total - 1), total, self.power)
 
 
 @dataclass

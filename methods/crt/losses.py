@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.config import at_least, option
+from common.step import TrainingStep
 from methods.crt.model import CRT
 
 LOSS_TERMS = ("cls_cnn", "cls_deit", "consistency")
@@ -46,8 +47,11 @@ def consistency_loss(first: Tensor, second: Tensor, size: tuple[int, int]) -> Te
     return difference.abs().mean()
 
 
-class CRTStep(nn.Module):
+class CRTStep(TrainingStep):
     """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
+
+    terms = LOSS_TERMS
+    logits = ("cnn", "deit")
 
     def __init__(self, model: CRT, config: LossConfig) -> None:
         super().__init__()

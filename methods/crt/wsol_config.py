@@ -2,17 +2,39 @@
 
 from dataclasses import dataclass
 
-from common.config import Rule, at_least, option, section
+from common.config import Rule, at_least, numbers, option, section
+from common.course import Position, TrainConfig
 from common.data.cub import CUBConfig
 from common.errors import UserError
 from common.runtime import RuntimeConfig
-from common.training import TrainConfig
 from methods.crt.wsol_losses import WSOLLossConfig
 from methods.crt.wsol_model import WSOLModelConfig
-from methods.crt.wsol_optim import WSOLOptimConfig
 from methods.crt.wsol_views import WSOLViewConfig
 
 BEST_LOC_FILE = "best_loc.pth"
+
+
+@dataclass
+class WSOLOptimConfig:
+    """AdamW for the DeiT, in steps; SGD without momentum for the CNN, constant. Nothing is scaled with the batch."""
+
+    lr: float = option(5e-5, "Learning rate of the DeiT.", flag="--lr")
+    decay: float = option(0.1, "Factor by which the DeiT's learning rate falls.")
+    decay_epochs: int = option(
+        30, "It falls at the start of every epoch, counted from 1, that this divides.", rule=at_least(1)
+    )
+    weight_decay: float = option(
+        0.05, "Weight decay of the DeiT's matrices and kernels.", flag=("--weight-decay", "--weight_decay")
+    )
+    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2))
+    eps: float = option(1e-8, "AdamW's epsilon.")
+    cnn_lr: float = option(0.005, "Learning rate of the CNN's backbone.")
+    cnn_head_scale: float = option(10.0, "Learning rate of the CNN's classifier, relative to its backbone's.")
+    cnn_weight_decay: float = option(1e-4, "Weight decay of all that is trained of the CNN.")
+
+    def rate(self, position: Position, total: int) -> float:
+        """The DeiT's learning rate in the current epoch."""
+        return self.lr * self.decay ** ((position.epoch + 1) // self.decay_epochs)
 
 
 @dataclass

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.config import at_least, option
-from methods.crt.losses import pooled_logits
+from common.step import TrainingStep
+from methods.crt.losses import LOSS_TERMS, pooled_logits
 from methods.crt.wsol_model import WSOL
 
 
@@ -26,8 +27,11 @@ class WSOLLossConfig:
         return self.consistency if (epoch + 1) // self.period % 2 else 0.0
 
 
-class WSOLStep(nn.Module):
+class WSOLStep(TrainingStep):
     """Model and losses as one module."""
+
+    terms = LOSS_TERMS
+    logits = ("cnn", "deit")
 
     def __init__(self, model: WSOL) -> None:
         """See the class."""

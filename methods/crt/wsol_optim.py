@@ -1,40 +1,17 @@
 """The two optimisers of CRT's object localisation, which a training sees as one."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from common.config import at_least, numbers, option
-from common.optim import OptimConfig, adamw
+from common.optim import adamw
+from common.schedule import OptimConfig
+from methods.crt.wsol_config import WSOLOptimConfig
 from methods.crt.wsol_model import WSOL
 
 
-@dataclass
-class WSOLOptimConfig:
-    """AdamW for the DeiT, in steps; SGD without momentum for the CNN, constant. Nothing is scaled with the batch."""
-
-    lr: float = option(5e-5, "Learning rate of the DeiT.", flag="--lr")
-    decay: float = option(0.1, "Factor by which the DeiT's learning rate falls.")
-    decay_epochs: int = option(
-        30, "It falls at the start of every epoch, counted from 1, that this divides.", rule=at_least(1)
-    )
-    weight_decay: float = option(
-        0.05, "Weight decay of the DeiT's matrices and kernels.", flag=("--weight-decay", "--weight_decay")
-    )
-    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2))
-    eps: float = option(1e-8, "AdamW's epsilon.")
-    cnn_lr: float = option(0.005, "Learning rate of the CNN's backbone.")
-    cnn_head_scale: float = option(10.0, "Learning rate of the CNN's classifier, relative to its backbone's.")
-    cnn_weight_decay: float = option(1e-4, "Weight decay of all that is trained of the CNN.")
-
-    def lr_in(self, epoch: int) -> float:
-        """The DeiT's learning rate in an epoch (from 0)."""
-        return self.lr * self.decay ** ((epoch + 1) // self.decay_epochs)
-
-
 class PairedOptimizer:
-    """Two optimisers as one, as far as a `common.trainer.Trainer` and a `GradScaler` use it.
+    """Two optimisers as one, with what the training and a `GradScaler` use of an optimiser.
 
     A learning rate that is set holds for the groups of the first; those of the second keep their own.
     """

@@ -86,6 +86,27 @@ def summary(findings: Sequence[Finding]) -> dict[str, float]:
     return scores(finding.verdict for finding in findings)
 
 
+class BestLoc:
+    """The largest Loc@1 of a run so far, in percent, as a part of its checkpoints; its best weights are by GT-known."""
+
+    def __init__(self) -> None:
+        self.value = -1.0
+
+    def improves(self, value: float) -> bool:
+        """Takes in a Loc@1; tells whether it is the largest so far."""
+        is_best = value > self.value
+        self.value = max(value, self.value)
+        return is_best
+
+    def state_dict(self) -> dict[str, float]:
+        """The value."""
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Puts back the result of `state_dict`."""
+        self.value = state["value"]
+
+
 def write_boxes(path: Path, findings: Sequence[Finding], images: CUBImages) -> None:
     """Writes a CSV of boxes, in pixels of the square, with a row for each of an image's first classes.
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from common.config import numbers, option, section
+from common.course import TrainConfig
 from common.data.dataset import DataConfig
 from common.evaluate import EvalConfig
 from common.infer import ClassTokenInferConfig
-from common.optim import OptimConfig
 from common.runtime import RuntimeConfig
-from common.training import TrainConfig
+from common.schedule import OptimConfig
 from common.vit import ViTConfig
 from methods.cti.losses import LossConfig
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.cam import max_norm
 from common.config import at_least, numbers, option
 from common.errors import UserError
+from common.step import TrainingStep, weighted_sum
 from common.vit import refine
 from methods.cti.memory import TokenMemory
 from methods.cti.model import CTI, Maps, Output, Trace
@@ -53,12 +54,15 @@ class LossConfig:
     )
 
 
-class CTIStep(nn.Module):
+class CTIStep(TrainingStep):
     """Model and memory as one module that maps a batch to losses; what DistributedDataParallel wraps.
 
     Attributes:
         memory: the class-token memory, shared by all processes.
     """
+
+    terms = LOSS_TERMS
+    logits = ("cls", "pcls")
 
     def __init__(
         self,
@@ -93,7 +97,7 @@ class CTIStep(nn.Module):
             epoch: from 0.
 
         Returns:
-            ``total`` to minimise, the weighted terms of `LOSS_TERMS` as scalars (a term that is off is 0; ``cross`` is
+            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (a term that is off is 0; ``cross`` is
             reported, but only part of the total when the memory is full), and detached ``logits_cls``, ``logits_pcls``
             (B, C) of view 1.
         """
@@ -115,12 +119,12 @@ class CTIStep(nn.Module):
             terms[f"pcls{suffix}"] = F.multilabel_soft_margin_loss(output.pcls.float(), labels)
         if weight_bg:
             foreground, background = background_maps(pass1.trace, pass1.cams, labels, config.detach_bg_cams)
-            terms["bg"] = weight_bg * (1 - foreground - background).abs().mean()
+            terms["bg"] = (1 - foreground - background).abs().mean()
         normal = max_norm(pass1.cams.float())
         if weight_intra:
             swapped = self._infused_pass(tokens1, pass1, self._swapped_tokens(pass2), Maps())
-            terms["intra"] = weight_intra * (normal - max_norm(swapped.cams.float())).abs().mean()
-        total = sum(terms.values())
+            terms["intra"] = (normal - max_norm(swapped.cams.float())).abs().mean()
+        total = weighted_sum(terms, {"bg": weight_bg, "intra": weight_intra})
         if weight_cross:
             infusion = self._cross_infusion(self._swapped_tokens(pass1), labels)
             is_full = self.memory.is_full()
@@ -128,8 +132,8 @@ class CTIStep(nn.Module):
             if not config.skip_idle_cross or bool(is_full):
                 swapped = self._infused_pass(tokens1, pass1, infusion, Maps(class_to_patch_late=late))
                 difference = normal[:, 1:] - max_norm(swapped.fcams_as.float())[:, 1:]
-                terms["cross"] = weight_cross * difference.abs().mean()
-                total = total + torch.where(is_full, terms["cross"], 0.0)
+                terms["cross"] = difference.abs().mean()
+                total = total + torch.where(is_full, weight_cross * terms["cross"], 0.0)
         return {"total": total, **terms, "logits_cls": pass1.cls.detach(), "logits_pcls": pass1.pcls.detach()}
 
     def _pass(self, tokens: Tensor, grid: tuple[int, int], maps: Maps) -> Output:

@@ -6,22 +6,23 @@ torchrun --nproc_per_node 2 methods/cti/train_trm.py --name exp              two
 python methods/cti/train_trm.py --name exp --resume                          go on after an interruption
 """
 
-from common.data.dataset import ImageSet
-from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
-from common.pretrained import start_weights
-from common.script import start_training
-from common.trainer import Trainer
+from common.script import start
 from methods.cti.config import CTIConfig
-from methods.cti.losses import LOSS_TERMS, CTIStep
-from methods.cti.memory import TokenMemory
-from methods.cti.model import CTI
 
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_training(__doc__, CTIConfig, "cti_cvpr24")
-    config, device = setup.config, setup.runtime.device
+    setup = start(__doc__, CTIConfig, "cti_cvpr24")
+    config, device, processes = setup.config, setup.runtime.device, setup.processes
+
+    from common.data.dataset import ImageSet
+    from common.data.transforms import SeparateViews, train_transform
+    from common.pretrained import start_weights
+    from common.trainer import Trainer
+    from methods.cti.losses import CTIStep
+    from methods.cti.memory import TokenMemory
+    from methods.cti.model import CTI
 
     # Data: two views of an image, the second with RandAugment
     images, views, size = ImageSet(config.data, config.train.image_list), config.views, config.model.img_size
@@ -32,17 +33,19 @@ def main() -> int:
 
     # Model, memory, losses
     model = CTI(config.model, len(images.classes)).to(device)
-    start = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
     memory = TokenMemory(len(images.classes), config.loss.memory_size, model.embed_dim, device)
-    step = CTIStep(model, config.loss, memory, setup.processes.gather_rows)
+    step = CTIStep(model, config.loss, memory, processes.gather_rows)
 
     # Training
-    trainer = Trainer(setup, images, transform, model, start, step, LOSS_TERMS, {"memory": memory})
-    return trainer.run(
-        losses_of=lambda module, batch: module(*batch.views, batch.labels, batch.epoch),
-        validate=lambda: trainer.score_seeds(model.foreground_maps(config.infer.seed_map)),
-        next_command=f"Seeds: python methods/cti/infer_trm.py --name {setup.run.name} --dict",
-    )
+    trainer = Trainer(setup, images, transform, model, step, origin, parts={"memory": memory})
+    for _ in trainer.epochs():
+        for batch in trainer.batches():
+            losses = trainer.forward(*batch.views, batch.labels, batch.epoch)
+            trainer.learn(losses, batch)
+        if trainer.validation_is_due():
+            trainer.record(lambda: trainer.score_seeds(model.foreground_maps(config.infer.seed_map)))
+    return trainer.close(f"Seeds: python methods/cti/infer_trm.py --name {setup.run.name} --dict")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from torchvision.models import resnet101
 
 from common.runtime import Runtime
 from common.segment import SegmentViews, segment_logits
+from methods.deeplab.config import DeepLabOptimConfig
 from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.model import DeepLab, DeepLabModelConfig
-from methods.deeplab.optim import DeepLabOptimConfig, deeplab_optimizer
+from methods.deeplab.optim import deeplab_sgd
 
 LABELS, CROP, TEST_SIZE = 21, 321, (375, 500)
 SCALES = 1.0, *DeepLabModelConfig().scales
@@ -30,7 +31,7 @@ def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Call
 
 def optimizer(step: nn.Module) -> torch.optim.Optimizer:
     """Of the network in a train step."""
-    return deeplab_optimizer(step.model, DeepLabOptimConfig())
+    return deeplab_sgd(step.model, DeepLabOptimConfig())
 
 
 def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:

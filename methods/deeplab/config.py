@@ -3,17 +3,34 @@
 from dataclasses import dataclass
 
 from common.config import at_least, option, section
+from common.course import Position, StepCourseConfig
 from common.crf import CRFConfig
 from common.data.dataset import DataConfig
 from common.evaluate import EvalConfig
 from common.runtime import RuntimeConfig
+from common.schedule import poly
 from common.segment import SegmentConfig
-from common.training import StepCourseConfig
 from methods.deeplab.model import DeepLabModelConfig
-from methods.deeplab.optim import DeepLabOptimConfig
 from methods.deeplab.views import DeepLabViewConfig
 
 WEIGHTS_FILE, FINAL_FILE = "checkpoint_{}.pth", "checkpoint_final.pth"
+
+
+@dataclass
+class DeepLabOptimConfig:
+    """SGD with a poly schedule; nothing is scaled with the batch."""
+
+    lr: float = option(2.5e-4, "Learning rate of the backbone's kernels.", flag="--lr")
+    head_scale: float = option(10.0, "Learning rate of the ASPP's kernels, relative to the backbone's.")
+    head_bias_scale: float = option(20.0, "Learning rate of the ASPP's biases, relative to the backbone's.")
+    momentum: float = option(0.9, "Momentum.")
+    weight_decay: float = option(5e-4, "Weight decay of kernels; biases have none.", flag="--wt_decay")
+    power: float = option(0.9, "Exponent of the poly schedule.", flag="--power")
+    lr_decay: int = option(10, "Steps for which the learning rate stays.", rule=at_least(1))
+
+    def rate(self, position: Position, total: int) -> float:
+        """The backbone's learning rate in the next step of ``total``; after the last one 0."""
+        return self.lr * poly(position.total_steps // self.lr_decay * self.lr_decay, total, self.power)
 
 
 @dataclass

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.data.classes import IGNORE_LABEL
+from common.step import TrainingStep
 from methods.deeplab.model import DeepLab
 
 
@@ -31,7 +32,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (target != IGNORE_LABEL).sum().clamp(min=1)
 
 
-class DeepLabStep(nn.Module):
+class DeepLabStep(TrainingStep):
     """Model and losses as one module."""
 
     def __init__(self, model: DeepLab) -> None:

@@ -9,64 +9,62 @@ python methods/deeplab/train_deeplab.py --name exp --resume                     
 Every train.keep_steps steps there is a file ckpt/checkpoint_N.pth, at the end checkpoint_final.pth.
 """
 
-from common.checkpoint import Position
-from common.data.dataset import ImageSet, class_names
 from common.errors import run_script
-from common.script import start_training
-from common.trainer import Trainer
+from common.script import start
 from methods.deeplab.config import FINAL_FILE, WEIGHTS_FILE, DeepLabConfig
-from methods.deeplab.losses import DeepLabStep
-from methods.deeplab.masks import TrainingMasks
-from methods.deeplab.model import DeepLab
-from methods.deeplab.optim import deeplab_lr, deeplab_optimizer
-from methods.deeplab.scores import validate
-from methods.deeplab.views import DeepLabViews, input_transform
-from methods.deeplab.weights import load_init
 
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_training(__doc__, DeepLabConfig, "deeplab_voc")
-    config, runtime = setup.config, setup.runtime
+    setup = start(__doc__, DeepLabConfig, "deeplab_voc")
+    config, device = setup.config, setup.runtime.device
+
+    from common.data.dataset import ImageSet, class_names
+    from common.trainer import Trainer
+    from methods.deeplab.losses import DeepLabStep
+    from methods.deeplab.masks import TrainingMasks
+    from methods.deeplab.model import DeepLab
+    from methods.deeplab.optim import deeplab_sgd
+    from methods.deeplab.scores import validate
+    from methods.deeplab.views import DeepLabViews, input_transform
+    from methods.deeplab.weights import load_init
 
     # Data: a random crop of an image and its mask; image labels are not needed
     images = ImageSet(config.data, config.train.image_list, with_labels=False)
     num_labels = len(class_names(config.data)) + 1
     masks = TrainingMasks(images, config.train.masks, num_labels)
+    transform = DeepLabViews(config.views)
 
     # Model, losses, optimiser
     model = DeepLab(config.model, num_labels)
-    start = "resumed" if setup.args.resume else load_init(model, config)
-    model.to(runtime.device)
+    origin = "resumed" if setup.args.resume else load_init(model, config)
+    model.to(device)
     step = DeepLabStep(model)
-    trainer = Trainer(
-        setup, images, DeepLabViews(config.views), model, start, step, step.terms, {}, logits=(),
-        optimizer=deeplab_optimizer(model, config.optim), load=masks,
-        rate=lambda position, steps: deeplab_lr(position.total_steps, trainer.total_steps, config.optim),
-    )  # fmt: skip
+    optimizer = deeplab_sgd(model, config.optim)
 
     # Training
+    trainer = Trainer(
+        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=masks
+    )
+
     def score() -> float:
-        transform = input_transform(config.views.input)
-        scores = validate(model.base, trainer.val_images, transform, config.train.val_batch, runtime)
+        transform, batch_size = input_transform(config.views.input), config.train.val_batch
+        scores = validate(model.base, trainer.val_images, transform, batch_size, setup.runtime)
         trainer.log.numbers(trainer.position.total_steps, scores.in_percent("val_"), kind="validation")
         trainer.log.say(f"step {trainer.position.total_steps}, one scale, {config.train.val_list!r}: {scores}")
         return 100 * scores.mean_iou
 
-    def after_step(position: Position) -> None:
-        is_last = position.total_steps == trainer.total_steps
-        if config.train.keeps_weights(position, is_last):
-            trainer.check()
-            trainer.checkpoints.save_weights(WEIGHTS_FILE.format(position.total_steps))
-            if is_last:
-                trainer.checkpoints.save_weights(FINAL_FILE)
-
-    return trainer.run(
-        losses_of=lambda module, batch: module(*batch.views),
-        validate=score,
-        after_step=after_step,
-        next_command=f"Test: python methods/deeplab/test_deeplab.py --name {setup.run.name} --crf",
-    )
+    for _ in trainer.epochs():
+        for batch in trainer.batches():
+            losses = trainer.forward(*batch.views)
+            is_step_done = trainer.learn(losses, batch)
+            if is_step_done and config.train.keeps_weights(trainer.position, trainer.is_last_step()):
+                trainer.save_weights(WEIGHTS_FILE.format(trainer.position.total_steps))
+            if is_step_done and trainer.is_last_step():
+                trainer.save_weights(FINAL_FILE)
+        if trainer.validation_is_due():
+            trainer.record(score)
+    return trainer.close(f"Test: python methods/deeplab/test_deeplab.py --name {setup.run.name} --crf")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from common.config import Rule, at_least, numbers, option, section
+from common.course import CourseConfig, Position
 from common.data.dataset import DataConfig
 from common.errors import UserError
 from common.runtime import RuntimeConfig
-from common.training import CourseConfig
 from methods.dig.unet import UNetConfig
 
 TIMESTEPS = 1000  # T of the published model
@@ -28,6 +28,10 @@ class AdamConfig:
     betas: list[float] = option([0.9, 0.99], "Adam's betas.", rule=numbers(2))
     eps: float = option(1e-8, "Adam's epsilon.")
     clip: float = option(1.0, "Largest norm of the gradient; 0: not clipped.", rule=at_least(0))
+
+    def rate(self, position: Position, total: int) -> float:
+        """The learning rate, which is constant."""
+        return self.lr
 
 
 @dataclass

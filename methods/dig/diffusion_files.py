@@ -46,6 +46,11 @@ class DiffusionFile:
         return line
 
 
+def load_start(diffusion: GaussianDiffusion, file: str) -> str:
+    """Loads the weights that a training begins with, if a file is named; returns their origin for the log."""
+    return str(load_diffusion(diffusion, file)) if file else "random"
+
+
 def load_diffusion(diffusion: GaussianDiffusion, path: str | Path) -> DiffusionFile:
     """Loads the raw weights (not the EMA's) and the noise schedule of a file, all or nothing.
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.cam import max_norm
 from common.config import Rule, option
 from common.mctformer import Output, classification_loss
+from common.step import TrainingStep, weighted_sum
 from common.vit import MapRequest
 from methods.dig.model import DiG, Fused
 
@@ -73,11 +74,14 @@ class LossConfig:
         return any(weight > 0 for weight in self.weights[1:])
 
 
-class DiGStep(nn.Module):
+class DiGStep(TrainingStep):
     """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps.
 
     The diffusion model is no part of it: what it makes of the images is an input.
     """
+
+    terms = LOSS_TERMS
+    logits = ("cls", "pcls")
 
     def __init__(self, model: DiG, config: LossConfig) -> None:
         """Composes the step; LFCA is frozen where no loss trains it."""
@@ -100,17 +104,18 @@ class DiGStep(nn.Module):
             denoised: (B, 3, S, S), ImageNet-normalised, in the epochs where `LossConfig.uses_denoised`.
 
         Returns:
-            ``total`` to minimise, its terms `LOSS_TERMS` (one that is off is 0), and detached ``logits_cls``,
-            ``logits_pcls`` (B, C) of the images.
+            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (one that is off is 0), and detached
+            ``logits_cls``, ``logits_pcls`` (B, C) of the images.
         """
         plain, queries, second = self._passes(images, denoised, epoch, features is not None)
         fused = None
         if features is not None:
             with contextlib.nullcontext() if self.config.trains_lfca() else torch.no_grad():
                 fused = self.model.fuse(features, queries, tuple(plain.cams.shape[-2:]))
-        terms = weighted_terms(plain, fused, second, labels, self.config, epoch)
+        terms = loss_terms(plain, fused, second, labels, self.config, epoch)
+        weights = dict(zip(LOSS_TERMS, self.config.weights, strict=True))
         logits = {"logits_cls": plain.cls.detach(), "logits_pcls": plain.pcls.detach()}
-        return {"total": sum(terms.values()), **terms, **logits}
+        return {"total": weighted_sum(terms, weights), **terms, **logits}
 
     def _passes(
         self, images: Tensor, denoised: Tensor | None, epoch: int, wants_queries: bool
@@ -133,10 +138,10 @@ def rows_of(output: Output, rows: slice) -> Output:
     return Output(output.cls[rows], output.pcls[rows], output.cams[rows], attention, output.class_attention_weight)
 
 
-def weighted_terms(
+def loss_terms(
     plain: Output, fused: Fused | None, denoised: Output | None, labels: Tensor, config: LossConfig, epoch: int
 ) -> dict[str, Tensor]:
-    """The terms of the total, under the names of `LOSS_TERMS`.
+    """The terms before their weights, under the names of `LOSS_TERMS`; one that is off is 0.
 
     Args:
         plain: outputs of the images.
@@ -144,22 +149,23 @@ def weighted_terms(
         denoised: outputs of the denoised images, where a loss reads them.
         labels: multi-hot (B, C).
     """
-    weight_cls, weight_pred, weight_cam, weight_denoised, weight_rcam = config.weights
+    weight_cls, weight_pred, _, weight_denoised, _ = config.weights
     terms = dict.fromkeys(LOSS_TERMS, plain.cls.new_zeros((), dtype=torch.float32))
-    terms["cls"] = weight_cls * classification_loss(plain.cls, plain.pcls, labels)
+    if weight_cls:
+        terms["cls"] = classification_loss(plain.cls, plain.pcls, labels)
     if weight_pred:
-        terms["pred_diff"] = weight_pred * prediction_loss(plain, fused, labels, config.temperature, config.alpha)
+        terms["pred_diff"] = prediction_loss(plain, fused, labels, config.temperature, config.alpha)
     present = labels[:, :, None, None]  # B C 1 1
     if config.compares_cams(epoch):
         cams, target = plain.cams.float(), max_norm(fused.cams.float()).detach()
         if cams.shape != target.shape:
             cams = F.interpolate(cams, size=target.shape[-2:], mode="bilinear", align_corners=False)
-        terms["cam"] = weight_cam * ((target - max_norm(cams)) * present).abs().mean()
+        terms["cam"] = ((target - max_norm(cams)) * present).abs().mean()
     if weight_denoised:
-        terms["cls_denoised"] = weight_denoised * classification_loss(denoised.cls, denoised.pcls, labels)
+        terms["cls_denoised"] = classification_loss(denoised.cls, denoised.pcls, labels)
     if config.compares_rcams(epoch):
         target = max_norm(plain.rcams.float()).detach()
-        terms["rcam"] = weight_rcam * ((target - max_norm(denoised.rcams.float())) * present).abs().mean()
+        terms["rcam"] = ((target - max_norm(denoised.rcams.float())) * present).abs().mean()
     return terms
 
 

@@ -8,50 +8,47 @@ torchrun --nproc_per_node 2 methods/dig/train_trm.py --name exp            two p
 python methods/dig/train_trm.py --name exp --resume                        go on after an interruption
 """
 
-from torch import Tensor, nn
-
-from common.data.dataset import ImageSet
-from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
-from common.pretrained import start_weights
-from common.script import start_training
-from common.trainer import Batch, Trainer
+from common.script import start
 from methods.dig.config import DiGConfig
-from methods.dig.guide import Guide, feature_shape
-from methods.dig.losses import LOSS_TERMS, DiGStep
-from methods.dig.model import DiG
 
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_training(__doc__, DiGConfig, "dig_eccv24")
-    config, runtime = setup.config, setup.runtime
+    setup = start(__doc__, DiGConfig, "dig_eccv24")
+    config, device = setup.config, setup.runtime.device
+
+    from common.data.dataset import ImageSet
+    from common.data.transforms import SeparateViews, train_transform
+    from common.pretrained import start_weights
+    from common.trainer import Trainer
+    from methods.dig.guide import Guide, feature_shape
+    from methods.dig.losses import DiGStep
+    from methods.dig.model import DiG
 
     # Data: one view of an image, which both networks see
-    images, views = ImageSet(config.data, config.train.image_list), config.views
-    size = config.model.img_size
+    images, views, size = ImageSet(config.data, config.train.image_list), config.views, config.model.img_size
     transform = SeparateViews(train_transform(size, views.scale, views.interpolation, views.auto_augment))
 
     # Model, frozen diffusion model, losses
-    guide = Guide(config.diffusion, config.unet, config.loss, config.model, runtime)
+    guide = Guide(config.diffusion, config.unet, config.loss, config.model, setup.runtime)
     features = feature_shape(config.diffusion, config.unet) if config.loss.has_lfca() else None
-    model = DiG(config.model, len(images.classes), features).to(runtime.device)
-    start = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    model = DiG(config.model, len(images.classes), features).to(device)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
     step = DiGStep(model, config.loss)
 
     # Training
-    trainer = Trainer(setup, images, transform, model, start, step, LOSS_TERMS, {})
+    trainer = Trainer(setup, images, transform, model, step, origin)
     trainer.log.say(f"diffusion model: {guide.source}")
-
-    def losses_of(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        (view,) = batch.views
-        return module(view, batch.labels, batch.epoch, *guide(view, batch.epoch, batch.draws))
-
-    return trainer.run(
-        losses_of,
-        validate=lambda: trainer.score_seeds(model.foreground_maps(config.infer.seed_map)),
-        next_command=f"Seeds: python methods/dig/infer_trm.py --name {setup.run.name} --dict",
-    )
+    for _ in trainer.epochs():
+        for batch in trainer.batches():
+            (view,) = batch.views
+            guidance = guide(view, batch.epoch, batch.draws)
+            losses = trainer.forward(view, batch.labels, batch.epoch, *guidance)
+            trainer.learn(losses, batch)
+        if trainer.validation_is_due():
+            trainer.record(lambda: trainer.score_seeds(model.foreground_maps(config.infer.seed_map)))
+    return trainer.close(f"Seeds: python methods/dig/infer_trm.py --name {setup.run.name} --dict")
 
 
 if __name__ == "__main__":

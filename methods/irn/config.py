@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from common.config import at_least, option, section
+from common.course import CourseConfig, Position
 from common.data.dataset import DataConfig
 from common.errors import UserError
 from common.refine import SeedsConfig
 from common.runtime import RuntimeConfig
-from common.training import CourseConfig
+from common.schedule import poly
 from methods.irn.labels import LabelConfig
 from methods.irn.losses import LossConfig
 from methods.irn.model import STRIDE, IRNModelConfig
@@ -15,6 +16,7 @@ from methods.irn.views import IRNViewConfig
 from methods.irn.walk import WalkConfig
 
 WEIGHTS_FILE = "{:03d}res50_irn.pth"
+INPUTS = ("ir_label", "ir_label.json", "eval_ir_label.json")  # of the training, in the run folder
 
 
 @dataclass
@@ -29,6 +31,10 @@ class IRNOptimConfig:
     )  # fmt: skip
     weight_decay: float = option(1e-4, "Weight decay of all parameters.", flag="--irn_weight_decay")
     power: float = option(0.9, "Exponent of the poly schedule.")
+
+    def rate(self, position: Position, total: int) -> float:
+        """The boundary branch's learning rate in the next step of ``total``."""
+        return self.lr * poly(position.total_steps, total, self.power)
 
 
 @dataclass

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.config import at_least, option
 from common.pairs import Direction, PairLabels, pair_labels
+from common.step import TrainingStep
 from methods.irn.model import IRN
 from methods.irn.paths import pair_displacements, path_directions, path_maximum
 
@@ -26,8 +27,10 @@ class LossConfig:
     radius: int = option(10, "Pairs of cells closer than so many cells (4 pixels each) are compared.", rule=at_least(2))
 
 
-class IRNStep(nn.Module):
+class IRNStep(TrainingStep):
     """Network and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
+
+    terms = LOSS_TERMS
 
     def __init__(self, model: IRN, config: LossConfig, gather: Callable[[Tensor], Tensor] = lambda rows: rows) -> None:
         """Composes the step.

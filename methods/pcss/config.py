@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from common.config import section
+from common.course import TrainConfig
 from common.data.dataset import DataConfig
 from common.data.transforms import ViewConfig
 from common.evaluate import EvalConfig
 from common.infer import ClassTokenInferConfig
-from common.optim import OptimConfig
 from common.runtime import RuntimeConfig
-from common.training import TrainConfig
+from common.schedule import OptimConfig
 from common.vit import ViTConfig
 from methods.pcss.importance import FIMConfig
 from methods.pcss.losses import LossConfig

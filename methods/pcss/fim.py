@@ -4,7 +4,7 @@ Each block is removed from the images in turn; the class losses that follow are 
 over images, so a round is shared by all processes, and goes on after an interruption where it stopped.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,11 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from common.course import Position
 from common.data.dataset import ImageSet
 from common.data.loader import start_worker
 from common.data.transforms import square_transform
 from common.dist import Processes
+from common.run import RunFolder, RunLog
 from common.runtime import Runtime, usable_workers
+from common.visual import heat_maps
 from methods.pcss.frequency import BlockFilters, block_filters, filtered, spectrum
 from methods.pcss.importance import FrequencyImportance
 from methods.pcss.model import PCSS
@@ -131,6 +134,24 @@ class FIM:
             else:  # the other processes' images are the last ones
                 losses = torch.zeros(self.importance.totals.shape, device=device)
             yield min(stride, len(order) - start), losses
+
+
+def report_round(
+    ratios: dict[str, Tensor], importance: FrequencyImportance, epoch: int, classes: Sequence[str], log: RunLog,
+    position: Position, run: RunFolder,
+) -> None:  # fmt: skip
+    """Logs a finished round, and draws the masks into ``importance/<epoch>.png`` of the run folder.
+
+    Args:
+        ratios: the result of `FIM.measure`.
+    """
+    measured = ratios["min_ratio"].isfinite()
+    means = {name: float(values[measured].mean()) for name, values in ratios.items() if measured.any()}
+    log.numbers(position.total_steps, means, kind="importance", epoch=epoch)
+    log.say(f"epoch {epoch}: frequency importance measured for {int(measured.sum())} classes")
+    if log.active:
+        path = run.path / "importance" / f"{epoch:03d}.png"
+        heat_maps(path, importance.current.cpu().numpy(), classes, f"frequency importance after epoch {epoch}")
 
 
 class _SquareImages(Dataset):

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.cam import max_norm
 from common.config import numbers, option
+from common.dist import Processes
 from common.errors import UserError
 from common.mctformer import Output, classification_loss
+from common.step import Batch, TrainingStep, weighted_sum
 from common.vit import MapRequest
 from methods.pcss.frequency import filtered, spectrum
 from methods.pcss.importance import FrequencyImportance
@@ -47,8 +49,11 @@ class LossConfig:
     )
 
 
-class PCSSStep(nn.Module):
+class PCSSStep(TrainingStep):
     """Model and importance masks as one module that maps a batch to losses; what DistributedDataParallel wraps."""
+
+    terms = LOSS_TERMS
+    logits = ("cls", "pcls")
 
     def __init__(
         self,
@@ -84,8 +89,8 @@ class PCSSStep(nn.Module):
             partners: pi, a permutation of the whole micro-batch, all processes' parts in rank order.
 
         Returns:
-            ``total`` to minimise, its terms `LOSS_TERMS` (one that is off is 0), and detached ``logits_cls``,
-            ``logits_pcls`` (B, C) of the plain pass.
+            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (one that is off is 0), and detached
+            ``logits_cls``, ``logits_pcls`` (B, C) of the plain pass.
         """
         model, config = self.model, self.config
         weight_suppressed, weight_mixed = config.weights
@@ -109,7 +114,7 @@ class PCSSStep(nn.Module):
             terms["cls_suppressed"] = classification_loss(suppressed.cls, suppressed.pcls, labels)
             difference = (max_norm(plain.cams.float()) - max_norm(suppressed.cams.float())).abs()  # B C h w
             has_labels = labels.any(1)[:, None, None, None]
-            terms["cam_suppressed"] = weight_suppressed * (difference * has_labels).mean()
+            terms["cam_suppressed"] = (difference * has_labels).mean()
 
         if weight_mixed > 0:
             magnitude = self._mixed_magnitude(model.patch_map(middle, grid), partners)
@@ -121,9 +126,14 @@ class PCSSStep(nn.Module):
             terms["cls_mixed"] = classification_loss(mixed.cls, mixed.pcls, labels)
             if compares_mixed:
                 target = max_norm(plain.rcams.float()).detach()
-                terms["cam_mixed"] = weight_mixed * (target - max_norm(mixed.rcams.float())).abs().mean()
+                terms["cam_mixed"] = (target - max_norm(mixed.rcams.float())).abs().mean()
         logits = {"logits_cls": plain.cls.detach(), "logits_pcls": plain.pcls.detach()}
-        return {"total": sum(terms.values()), **terms, **logits}
+        total = weighted_sum(terms, {"cam_suppressed": weight_suppressed, "cam_mixed": weight_mixed})
+        return {"total": total, **terms, **logits}
+
+    def draw_partners(self, batch: Batch, processes: Processes) -> Tensor:
+        """pi: a permutation of the whole micro-batch, the same on all processes and in a resumed run."""
+        return torch.randperm(len(batch.labels) * processes.world, generator=batch.draws)
 
     def _suppressed_pass(self, images: Tensor, labels: Tensor) -> Output:
         """The pass over the images without their classes' shortcut frequencies; no attention map is made."""

@@ -2,21 +2,37 @@
 
 from dataclasses import dataclass
 
-from common.checkpoint import Position
 from common.config import at_least, option, section
+from common.course import CourseConfig, Position
 from common.data.dataset import DataConfig
 from common.errors import UserError
 from common.refine import SeedsConfig
 from common.runtime import RuntimeConfig
-from common.training import CourseConfig
+from common.schedule import poly
 from methods.psa.labels import ViewsConfig
 from methods.psa.model import AffinityConfig
-from methods.psa.optim import SGDConfig
 from methods.psa.scores import ScoresConfig
 from methods.psa.walk import WalkConfig
 
 SCORES_DIR = "crf"  # in the run folder
 MASKS_DIR = "masks"
+
+
+@dataclass
+class SGDConfig:
+    """SGD with a poly schedule; the defaults are MCTformer's."""
+
+    lr: float = option(0.01, "Learning rate of the trunk, in the first step.", flag="--lr")
+    head_scale: float = option(10.0, "Learning rate of the heads, relative to the trunk's.")
+    momentum: float = option(
+        5e-4, "SGD's momentum: the reference's own, which passes its weight decay in this place (its 0.9 is the power)."
+    )
+    weight_decay: float = option(5e-4, "Weight decay, biases excepted.", flag="--wt_dec")
+    power: float = option(0.9, "Exponent of the poly schedule.", rule=at_least(0))
+
+    def rate(self, position: Position, total: int) -> float:
+        """The trunk's learning rate in the next step of ``total``."""
+        return self.lr * poly(position.total_steps, total, self.power)
 
 
 @dataclass

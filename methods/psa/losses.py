@@ -3,17 +3,20 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.pairs import PairLabels, pair_directions, pair_labels
+from common.step import TrainingStep
 from methods.psa.affinity import AffinityNet, pair_affinity
 
 LOSS_TERMS = ("bg", "fg", "neg")
 EPSILON = 1e-5  # of the logarithms and of the counts
 
 
-class AffinityStep(nn.Module):
+class AffinityStep(TrainingStep):
     """Network and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
+
+    terms = LOSS_TERMS
 
     def __init__(self, model: AffinityNet, radius: int, gather: Callable[[Tensor], Tensor] = lambda rows: rows) -> None:
         """Composes the step.

@@ -6,47 +6,48 @@ torchrun --nproc_per_node 2 methods/psa/train_aff.py --name psa             two 
 python methods/psa/train_aff.py --name psa --resume                         go on after an interruption
 """
 
-from common.data.dataset import ImageSet
 from common.errors import run_script
-from common.refine import start_stage_training
-from common.trainer import Trainer
+from common.script import start
 from methods.psa.config import SCORES_DIR, PSAConfig
-from methods.psa.labels import AffinityViews
-from methods.psa.losses import LOSS_TERMS, AffinityStep
-from methods.psa.model import affinity_net, start_from
-from methods.psa.optim import affinity_lr, affinity_sgd
-from methods.psa.scores import ScoredImages
 
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_stage_training(__doc__, PSAConfig, "psa_voc", inputs=(SCORES_DIR,))
-    config, run = setup.config, setup.run
+    setup = start(__doc__, PSAConfig, "psa_voc", inputs=(SCORES_DIR,))
+    config, device, processes = setup.config, setup.runtime.device, setup.processes
 
-    # Data: images with their CRF scores; views of both
+    from common.data.dataset import ImageSet
+    from common.trainer import Trainer
+    from methods.psa.labels import AffinityViews
+    from methods.psa.losses import AffinityStep
+    from methods.psa.model import affinity_net, start_from
+    from methods.psa.optim import affinity_sgd
+    from methods.psa.scores import ScoredImages
+
+    # Data: images with their CRF scores
     images = ImageSet(config.data, config.train.image_list, with_labels=False)
-    make_crf = f"python methods/psa/make_crf.py --name {run.name} --seeds FOLDER"
-    scored = ScoredImages(images, run.path / SCORES_DIR, config.crf, make_crf)
+    make_crf = f"python methods/psa/make_crf.py --name {setup.run.name} --seeds FOLDER"
+    scored = ScoredImages(images, setup.run.path / SCORES_DIR, config.crf, make_crf)
 
-    # Model, losses, optimiser
-    model = affinity_net(config.model).to(setup.runtime.device)
+    # Model, losses, optimiser; views of both
+    model = affinity_net(config.model).to(device)
     config.check(model.stride)
-    start = start_from(model, config.model, setup.args.resume)
-    step = AffinityStep(model, config.model.radius, setup.processes.gather_rows)
-    trainer = Trainer(
-        setup, images, AffinityViews(config.views, model.stride), model, start, step, LOSS_TERMS, {}, logits=(),
-        optimizer=affinity_sgd(model, config.optim),
-        rate=lambda position, steps: affinity_lr(position.total_steps, trainer.total_steps, config.optim),
-        load=scored.load,
-    )  # fmt: skip
+    transform = AffinityViews(config.views, model.stride)
+    origin = start_from(model, config.model, setup.args.resume)
+    step = AffinityStep(model, config.model.radius, processes.gather_rows)
+    optimizer = affinity_sgd(model, config.optim)
 
     # Training
+    trainer = Trainer(
+        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=scored.load
+    )
     low, high = config.crf.alphas()
     trainer.log.say(f"labels by background exponents {low} and {high}; momentum {config.optim.momentum}")
-    return trainer.run(
-        losses_of=lambda module, batch: module(*batch.views),
-        next_command=f"Masks: python methods/psa/infer_aff.py --name {run.name} --seeds FOLDER",
-    )
+    for _ in trainer.epochs():
+        for batch in trainer.batches():
+            losses = trainer.forward(*batch.views)
+            trainer.learn(losses, batch)
+    return trainer.close(f"Masks: python methods/psa/infer_aff.py --name {setup.run.name} --seeds FOLDER")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,43 @@
 
 from dataclasses import dataclass
 
-from common.config import at_least, option, section
+from common.config import at_least, numbers, option, section
+from common.course import Position, StepCourseConfig
 from common.data.dataset import DataConfig
 from common.evaluate import EvalConfig
 from common.runtime import RuntimeConfig
-from common.training import StepCourseConfig
+from common.schedule import poly
 from methods.toco.cams import ToCoInferConfig
 from methods.toco.energy import EnergyConfig
 from methods.toco.labels import LabelConfig
 from methods.toco.model import ToCoModelConfig
-from methods.toco.optim import ToCoOptimConfig
 from methods.toco.step import LossConfig
 from methods.toco.views import ToCoViewConfig
 
 WEIGHTS_FILE = "model_iter_{}.pth"
+
+
+@dataclass
+class ToCoOptimConfig:
+    """AdamW with a poly schedule; nothing is scaled with the batch."""
+
+    lr: float = option(6e-5, "Learning rate of the encoder.", flag="--lr")
+    head_scale: float = option(10.0, "Learning rate of all heads, relative to the encoder's.")
+    warmup_steps: int = option(
+        1500, "Steps of linear warm-up; the poly schedule is not shifted by it.", rule=at_least(0)
+    )
+    warmup_ratio: float = option(1e-6, "Where the warm-up starts, relative to the learning rate.", flag="--warmup_lr")
+    power: float = option(0.9, "Exponent of the poly schedule.", flag="--power")
+    weight_decay: float = option(1e-2, "Weight decay of all parameters, biases and norms included.", flag="--wt_decay")
+    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2))
+    eps: float = option(1e-8, "AdamW's epsilon.")
+
+    def rate(self, position: Position, total: int) -> float:
+        """The encoder's learning rate in the next step of ``total``: linear warm-up, then poly."""
+        step = position.total_steps
+        if step < self.warmup_steps:
+            return self.lr * (1 - (1 - step / self.warmup_steps) * (1 - self.warmup_ratio))
+        return self.lr * poly(step, total, self.power)
 
 
 @dataclass

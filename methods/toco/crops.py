@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.dist import Processes
 from common.errors import UserError
 
 CROPS = 8
@@ -29,6 +30,20 @@ class LocalCrops(NamedTuple):
     images: Tensor
     flags: Tensor
     topleft: Tensor
+
+
+def draw_picks(draws: torch.Generator, images: int, crops: int, processes: Processes) -> Tensor:
+    """Uniform draws (B, n) in [0, 1) that choose this process's crops, float64 on the CPU.
+
+    They are drawn for the whole micro-batch, so that any number of processes, and a resumed run, cuts the same crops.
+
+    Args:
+        draws: a generator that is the same on all processes.
+        images: B, the images of this process.
+        crops: n.
+    """
+    picks = torch.rand(images * processes.world, crops, generator=draws, dtype=torch.float64)
+    return picks[processes.rank * images : (processes.rank + 1) * images]
 
 
 def local_crops(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import Rule, at_least, option
+from common.step import TrainingStep, weighted_sum
 from methods.toco.cams import multi_scale_cams
 from methods.toco.crops import local_crops
 from methods.toco.energy import EnergyConfig, energy_loss
@@ -57,8 +58,11 @@ class LossConfig:
         return step > self.seg_after
 
 
-class ToCoStep(nn.Module):
+class ToCoStep(TrainingStep):
     """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
+
+    terms = LOSS_TERMS
+    logits = ("cls", "aux")
 
     def __init__(
         self, model: ToCo, config: LossConfig, labels: LabelConfig, energy: EnergyConfig, crop_size: int,
@@ -117,7 +121,7 @@ class ToCoStep(nn.Module):
             "cls": 1.0, "cls_aux": 1.0, "ptc": config.ptc * contrasts, "ctc": config.ctc * contrasts,
             "seg": config.seg * segments, "reg": config.reg * segments,
         }  # fmt: skip
-        total = sum(weight * terms[name] for name, weight in weights.items())
+        total = weighted_sum(terms, weights)
         if not computes_contrasts:
             total = total + _zero_of(model.proj_head)
         if not computes_seg:

@@ -7,13 +7,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from common.course import Position
 from common.data.crops import Place, normalised_crop, place_at
 from common.optim import set_lr
 from common.resnet import ResNetConfig
 from common.vit import ViTConfig
+from methods.crt.config import CRTOptimConfig
 from methods.crt.losses import LOSS_TERMS, CRTStep, LossConfig
 from methods.crt.model import CRT, STRIDES, CRTModelConfig
-from methods.crt.optim import CRTOptimConfig, crt_lr, crt_sgd
+from methods.crt.optim import crt_sgd
 from methods.crt.views import CRTViewConfig, CRTViews, draw_view
 from tests.golden.harness import Case, Results, runner
 from tests.golden.weights import tensor_for
@@ -95,7 +97,7 @@ def optim(case: Case) -> Results:
     groups = [[nn.Parameter(torch.from_numpy(value.copy()))] for value in case.input("p0")]
     optimizer, after, used = crt_sgd(groups, config), [], []
     for step, grads in enumerate(case.input("grads")):
-        set_lr(optimizer, crt_lr(step, total, config))
+        set_lr(optimizer, config.rate(Position(total_steps=step), total))
         used.append([group["lr"] for group in optimizer.param_groups])
         for (parameter,), grad in zip(groups, grads, strict=True):
             parameter.grad = torch.from_numpy(grad.copy())
@@ -108,7 +110,7 @@ def optim(case: Case) -> Results:
     tables = {"cam": ("cam_lr_f64", "cam_lr_head_f64"), "irn": ("irn_lr_edge_f64", "irn_lr_dp_f64")}
     for name, roles in tables.items():
         total = params[f"{name}_max_step"]
-        rates = np.array([crt_lr(int(step), total, config) for step in case.input(f"{name}_steps")])
+        rates = np.array([config.rate(Position(total_steps=int(step)), total) for step in case.input(f"{name}_steps")])
         results |= {(role, None): rates * scale for role, scale in zip(roles, (1, config.head_scale), strict=True)}
     return results
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from common.cam import multi_view_cams
-from common.optim import OptimConfig, cosine_lr, has_weight_decay, scaled_lr
+from common.optim import has_weight_decay
+from common.schedule import OptimConfig, cosine_lr, scaled_lr
 from common.vit import MapRequest, ViTConfig, resize_position_grid
 from methods.cti.losses import CTIStep, LossConfig, background_maps
 from methods.cti.memory import TokenMemory
@@ -152,6 +153,8 @@ def loss(case: Case) -> Results:
         model.zero_grad(set_to_none=True)
         losses = CTIStep(model, config, memory)(view1, view2, labels, scenario["epoch"])
         losses["total"].backward()
+        # The reference's terms are weighted, and 0 in epochs in which they are off.
+        weight_bg, weight_intra, weight_cross = config.weights
         foreground, background = refined_maps(model, config, view1, labels)
         grads = {key: parameter.grad for key, parameter in model.named_parameters()}
         norms = [
@@ -160,8 +163,8 @@ def loss(case: Case) -> Results:
         ]
         found = {
             "cls_terms": torch.stack([losses[term] for term in ("cls", "pcls", "cls_view2", "pcls_view2")]),
-            "loss_bg": losses["bg"], "loss_intra": losses["intra"], "loss_cross": losses["cross"], "total":
-            losses["total"],
+            "loss_bg": weight_bg * losses["bg"], "loss_intra": weight_intra * losses["intra"],
+            "loss_cross": weight_cross * losses["cross"], "total": losses["total"],
             "cls": losses["logits_cls"], "pcls": losses["logits_pcls"], "rcams_fg_sub": foreground, "rcams_bg_sub":
             background, "mem_len": memory.lengths(), "mem_mean": memory.means(), "grad_norm": np.array(norms),
         }  # fmt: skip

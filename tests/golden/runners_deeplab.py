@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from common.course import Position
 from common.crf import CRFConfig, dense_crf
 from common.metrics import ConfusionCounts
+from methods.deeplab.config import DeepLabOptimConfig
 from methods.deeplab.crf_image import MEAN_BGR, clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep, resized_labels
 from methods.deeplab.model import DeepLab, DeepLabModelConfig
-from methods.deeplab.optim import DeepLabOptimConfig, deeplab_lr
 from methods.deeplab.scores import segmentation_scores
 from methods.deeplab.views import DeepLabViewConfig, DeepLabViews, draw_crop, input_transform
 from tests.golden.harness import Case, Results, runner
@@ -89,7 +90,7 @@ def lr(case: Case) -> Results:
     )  # fmt: skip
     scales = np.array([1.0, config.head_scale, config.head_bias_scale])
     steps = [*(case.input("iteration") - 1), params["iter_max"]]
-    *used, after = (deeplab_lr(int(step), params["iter_max"], config) * scales for step in steps)
+    *used, after = (config.rate(Position(total_steps=int(step)), params["iter_max"]) * scales for step in steps)
     return {("lr_used_f64", None): np.stack(used), ("lr_after_last_f64", None): after}
 
 

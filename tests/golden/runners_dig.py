@@ -15,11 +15,21 @@ from torch import Tensor, nn
 from common.cam import max_norm, multi_view_cams
 from common.data.transforms import train_transform
 from common.mctformer import Output
-from common.optim import OptimConfig, cosine_lr, has_weight_decay, scaled_lr
+from common.optim import has_weight_decay
+from common.schedule import OptimConfig, cosine_lr, scaled_lr
+from common.step import weighted_sum
 from common.vit import MapRequest, ViTConfig
 from methods.dig.diffusion import GaussianDiffusion, schedule_buffers
 from methods.dig.lfca import RELEASED_FEATURES
-from methods.dig.losses import DiGStep, LossConfig, classification_loss, distillation, prediction_loss, weighted_terms
+from methods.dig.losses import (
+    LOSS_TERMS,
+    DiGStep,
+    LossConfig,
+    classification_loss,
+    distillation,
+    loss_terms,
+    prediction_loss,
+)
 from methods.dig.model import TOP, DiG, Fused
 from methods.dig.unet import UNet, UNetConfig
 from tests.golden.harness import Case, Results, runner
@@ -244,13 +254,14 @@ def loss_config(params: dict[str, Any]) -> LossConfig:
     return LossConfig(params["W"], params["T"], params["alpha"], params["late_losses_after_epoch"] + 1)
 
 
-def named_losses(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Under the reference's names."""
+def named_losses(terms: dict[str, Tensor], config: LossConfig) -> dict[str, Tensor]:
+    """Weighted, under the reference's names."""
     names = {
         "loss_cls": "cls", "loss_pred_diff": "pred_diff", "loss_cam_consistency": "cam",
         "loss_cls_diff": "cls_denoised", "loss_rcams_consistency": "rcam",
     }  # fmt: skip
-    return {role: terms[name] for role, name in names.items()}
+    weights = dict(zip(LOSS_TERMS, config.weights, strict=True))
+    return {role: weights[name] * terms[name] for role, name in names.items()}
 
 
 class Given(Output):
@@ -276,15 +287,17 @@ def losses(case: Case) -> Results:
     plain = Given(given["cls"], given["pcls"], given["cams"], given["rcams"])
     denoised = Given(given["cls2"], given["pcls2"], given["cams"], given["rcams2"])
     fused = Fused(given["diff_cls"], given["diff_pcls"], given["cam_diff"])
-    terms = weighted_terms(plain, fused, denoised, labels, loss_config(params), params["epoch"])
-    total = sum(terms.values())
+    config = loss_config(params)
+    terms = loss_terms(plain, fused, denoised, labels, config, params["epoch"])
+    total = weighted_sum(terms, dict(zip(LOSS_TERMS, config.weights, strict=True)))
     total.backward()
     model = DiG(ViTConfig(embed_dim=48, depth=1), labels.shape[1], None)
     assert params["top_k"] == TOP
     found = {
         "kd_cls": distillation(plain.cls, fused.cls, params["T"]),
         "kd_pcls": distillation(plain.pcls, fused.pcls, params["T"]),
-        **named_losses(terms), "total": total, "maxnorm_cams": max_norm(plain.cams), "pool_out": model.pool(pool_in),
+        **named_losses(terms, config), "total": total, "maxnorm_cams": max_norm(plain.cams),
+        "pool_out": model.pool(pool_in),
         **{f"grad_{name}": tensor.grad for name, tensor in given.items()},
     }  # fmt: skip
     return {(role, None): value for role, value in found.items()}
@@ -311,7 +324,8 @@ def step(case: Case) -> Results:
             model.zero_grad(set_to_none=True)
             found = module(images, labels, epoch, *guidance)
             found["total"].backward()
-            found = {"total": found["total"], **named_losses(found), **gradient_norms(model, case.stored["grad_names"])}
+            norms = gradient_norms(model, case.stored["grad_names"])
+            found = {"total": found["total"], **named_losses(found, module.config), **norms}
             results |= {(role, epoch): value for role, value in found.items()}
     finally:
         del model.training_pass, model.fuse

@@ -8,8 +8,8 @@ import torch
 
 from common.cam import max_norm, multi_view_cams
 from common.dist import Processes
-from common.optim import OptimConfig, cosine_lr, scaled_lr
 from common.runtime import Runtime, RuntimeConfig
+from common.schedule import OptimConfig, cosine_lr, scaled_lr
 from common.vit import MapRequest, ViTConfig
 from methods.pcss.fim import block_losses, wanted_labels
 from methods.pcss.frequency import block_filters, filtered, half_plane, removed_blocks, spectrum
@@ -128,6 +128,7 @@ def loss(case: Case) -> Results:
     finally:
         del model.read_heads
     losses["total"].backward()
+    weight_suppressed, weight_mixed = config.weights  # the reference's terms are weighted
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
     norms = [
         float("nan") if grads[str(n)] is None else grads[str(n)].double().norm() for n in case.stored["grad_names"]
@@ -135,8 +136,8 @@ def loss(case: Case) -> Results:
     every = torch.stack([grad.double().norm() for grad in grads.values() if grad is not None])
     found = {
         "loss_cls": losses["cls"], "loss_cls_hif_reduced": losses["cls_suppressed"],
-        "loss_cam_hif_reduced": losses["cam_suppressed"], "loss_cls_merge": losses["cls_mixed"],
-        "loss_cam_merge": losses["cam_mixed"], "total": losses["total"],
+        "loss_cam_hif_reduced": weight_suppressed * losses["cam_suppressed"], "loss_cls_merge": losses["cls_mixed"],
+        "loss_cam_merge": weight_mixed * losses["cam_mixed"], "total": losses["total"],
         "grad_norms": np.array(norms), "grad_norm_all": every.norm(), "grad_head_bias": grads["head.bias"],
         "grad_cls_token_sub": grads["cls_token"], "norm_weight_grad_is_none": np.array(grads["norm.weight"] is None),
         "hif_mask_sub": importance.current, "hif_reduced_img_sub": step.suppress(x, labels),

@@ -7,12 +7,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.course import Position
 from common.crf import CRFConfig, dense_crf, seed_crf
 from common.pairs import pair_directions, pair_labels, random_walk, window
 from methods.psa.affinity import pair_affinity
+from methods.psa.config import SGDConfig
 from methods.psa.labels import AffinityViews, Scores, ViewsConfig, draw_placement
 from methods.psa.losses import affinity_losses
-from methods.psa.optim import SGDConfig, affinity_lr, affinity_sgd, parameter_groups
+from methods.psa.optim import affinity_sgd, parameter_groups
 from methods.psa.resnet38 import ResNet38
 from methods.psa.walk import WalkConfig, padded, pseudo_mask, seed_scores
 from tests.golden.harness import Case, Results, runner
@@ -180,7 +182,7 @@ def lr(case: Case) -> Results:
         groups = affinity_sgd(ResNet38(), config).param_groups
     assert [group["lr_scale"] for group in groups] == params["group_multipliers"]
     rates = [
-        [affinity_lr(int(step), params["max_step"], config) * group["lr_scale"] for group in groups]
+        [config.rate(Position(total_steps=int(step)), params["max_step"]) * group["lr_scale"] for group in groups]
         for step in case.input("steps")
     ]
     return {("lr", None): np.array(rates)}

@@ -8,15 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.course import Position
 from common.lattice import Lattice, bilateral_features
 from common.optim import set_lr
 from methods.toco.cams import multi_scale_cams
+from methods.toco.config import ToCoOptimConfig
 from methods.toco.crops import local_crops
 from methods.toco.energy import EnergyConfig, energy_loss
 from methods.toco.labels import LabelConfig, affinity_mask, refined_label, roi_mask, uncertain_label
 from methods.toco.losses import LossGroups, class_contrast, patch_contrast, segmentation_loss
 from methods.toco.model import ToCo, ToCoModelConfig
-from methods.toco.optim import ToCoOptimConfig, toco_lr, toco_optimizer
+from methods.toco.optim import toco_optimizer
 from methods.toco.step import LOSS_TERMS, LossConfig, ToCoStep
 from tests.golden.harness import Case, Results, cases, runner
 from tests.golden.weights import fill
@@ -130,7 +132,8 @@ def lr(case: Case) -> Results:
         warmup_ratio=params["warmup_ratio"], power=params["power"],
     )  # fmt: skip
     for name in ("voc", "coco"):
-        rates = [toco_lr(int(step), params[f"{name}_max_iter"], config) for step in case.input(f"{name}_step")]
+        total = params[f"{name}_max_iter"]
+        rates = [config.rate(Position(total_steps=int(step)), total) for step in case.input(f"{name}_step")]
         results[f"{name}_lr", None] = np.array([(rate, rate * config.head_scale) for rate in rates])
     return results
 
@@ -171,7 +174,7 @@ def step(case: Case) -> Results:
         losses = training(x, second, source, boxes, labels, of_step["n_iter"], drawn)
         optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
-        set_lr(optimizer, toco_lr(of_step["optimizer_step"], given["max_iter"], optim))
+        set_lr(optimizer, optim.rate(Position(total_steps=of_step["optimizer_step"]), given["max_iter"]))
         optimizer.step()
         named, names = dict(model.named_parameters()), [str(name) for name in case.stored["grad_names"]]
         norms = [named[name].detach().double().norm() for name in [*names, *params["extra_param_names"]]]

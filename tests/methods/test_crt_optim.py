@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from common.course import Position
 from common.optim import set_lr
 from common.resnet import ResNetConfig
 from common.vit import ViTConfig
+from methods.crt.config import CRTOptimConfig
 from methods.crt.model import CRT, CRTModelConfig
-from methods.crt.optim import CRTOptimConfig, crt_lr, crt_sgd, parameter_groups
+from methods.crt.optim import crt_sgd, parameter_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,7 +45,7 @@ def test_the_rule_by_hand(momentum: float) -> None:
         grads = rng.standard_normal((2, 3))
         for (parameter,), grad in zip(groups, grads, strict=True):
             parameter.grad = torch.tensor(grad)
-        set_lr(optimizer, crt_lr(step, total, config))
+        set_lr(optimizer, config.rate(Position(total_steps=step), total))
         optimizer.step()
         velocity = momentum * velocity + grads + 0.01 * values
         values -= np.array([[1], [4]]) * 0.2 * (1 - min(step, total - 1) / total) ** 0.9 * velocity
@@ -53,7 +55,7 @@ def test_the_rule_by_hand(momentum: float) -> None:
 def test_the_published_schedule() -> None:
     """Falls from 0.1 over all steps, and never to 0."""
     config = CRTOptimConfig()
-    rates = [crt_lr(step, 6610, config) for step in range(6612)]
+    rates = [config.rate(Position(total_steps=step), 6610) for step in range(6612)]
     assert rates[0] == 0.1 and all(later < earlier for earlier, later in itertools.pairwise(rates[:6610]))
     assert rates[6609] == rates[6610] == rates[6611] == pytest.approx(0.1 / 6610**0.9)
     assert config.momentum == 1e-4

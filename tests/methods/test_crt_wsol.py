@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.config import config_path, load_config
+from common.course import Position
 from common.data.loader import draws_from
 from common.data.transforms import eval_transform
 from common.errors import UserError
@@ -110,7 +111,7 @@ def test_cams_are_maps_times_the_class_tokens_attention(model: WSOL, batch: tupl
 def test_the_deits_rate_falls_and_the_cnns_does_not(model: WSOL) -> None:
     """Counted from 1, in epochs 30 and 60; a step of either is that of an optimiser of its own."""
     config = WSOLOptimConfig()
-    rates = [config.lr_in(epoch) for epoch in range(60)]
+    rates = [config.rate(Position(epoch=epoch), 60) for epoch in range(60)]
     assert rates == pytest.approx([5e-5] * 29 + [5e-6] * 30 + [5e-7])
     optimizer = wsol_optimizer(model, config)
     before = {name: value.clone() for name, value in model.named_parameters()}

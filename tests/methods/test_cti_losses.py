@@ -1,6 +1,7 @@
 """Laws of CTI's training step. (Its numbers are compared with the reference's in tests/golden.)"""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,12 @@ def step(
     return losses, {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
 
 
+def weighted(losses: dict[str, Tensor], weights: Sequence[float]) -> Tensor:
+    """The total as the paper has it: the four classification terms, and each auxiliary term times its weight."""
+    classification = sum(losses[name] for name in LOSS_TERMS if name not in AUXILIARY)
+    return classification + sum(weight * losses[name] for name, weight in zip(AUXILIARY, weights, strict=True))
+
+
 def assert_equal_steps(first: tuple[dict, dict], second: tuple[dict, dict], terms: tuple = LOSS_TERMS) -> None:
     """The same losses and gradients, to float tolerance."""
     for name in ("total", *terms):
@@ -68,7 +75,7 @@ def test_every_term_counts(model: CTI, views: tuple[Tensor, Tensor]) -> None:
     """With a full memory all are positive, and the total is their sum."""
     losses, gradients = step(model, CONFIG, views, full_memory())
     assert all(losses[name] > 1e-5 for name in LOSS_TERMS)
-    torch.testing.assert_close(losses["total"], sum(losses[name] for name in LOSS_TERMS))
+    torch.testing.assert_close(losses["total"], weighted(losses, CONFIG.weights))
     assert losses["logits_cls"].shape == losses["logits_pcls"].shape == (2, CLASSES)
     assert set(dict(model.named_parameters())) - set(gradients) == {"pos_embed", "norm.weight", "norm.bias"}
 
@@ -156,11 +163,13 @@ def test_detaching_changes_gradients_only(model: CTI, views: tuple[Tensor, Tenso
 
 
 def test_weights_scale_terms(model: CTI, views: tuple[Tensor, Tensor]) -> None:
-    """Twice the weight, twice the term."""
+    """In the total; the terms are given before their weights."""
     once, _ = step(model, CONFIG, views, full_memory())
-    twice, _ = step(model, replace(CONFIG, weights=[2 * weight for weight in CONFIG.weights]), views, full_memory())
-    for name in AUXILIARY:
-        torch.testing.assert_close(twice[name], 2 * once[name])
+    for index, name in enumerate(AUXILIARY):
+        weights = [weight * (3 if index == place else 1) for place, weight in enumerate(CONFIG.weights)]
+        other, _ = step(model, replace(CONFIG, weights=weights), views, full_memory())
+        torch.testing.assert_close(other[name], once[name])
+        torch.testing.assert_close(other["total"], weighted(once, weights))
 
 
 def test_gathered_tokens_are_pushed(model: CTI, views: tuple[Tensor, Tensor]) -> None:

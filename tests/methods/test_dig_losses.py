@@ -1,5 +1,6 @@
 """Laws of DiG's training step. (Its numbers are compared with the reference's in tests/golden.)"""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -75,11 +76,16 @@ def is_of_lfca(name: str) -> bool:
     return name.startswith(("LFCA", "diff_head_p"))
 
 
+def weighted(losses: dict[str, Tensor], weights: Sequence[float]) -> Tensor:
+    """The sum of the terms times their weights."""
+    return sum(weight * losses[name] for name, weight in zip(LOSS_TERMS, weights, strict=True))
+
+
 def test_every_term_counts(model: DiG) -> None:
     """All are positive, the total is their sum, and every parameter but the unused norm gets a gradient."""
     losses, gradients = step(model)
     assert all(losses[name] > 1e-5 for name in LOSS_TERMS)
-    torch.testing.assert_close(losses["total"], sum(losses[name] for name in LOSS_TERMS))
+    torch.testing.assert_close(losses["total"], weighted(losses, CONFIG.weights))
     assert losses["logits_cls"].shape == losses["logits_pcls"].shape == (2, CLASSES)
     assert set(dict(model.named_parameters())) - set(gradients) == {"norm.weight", "norm.bias"}
 
@@ -95,11 +101,13 @@ def test_a_weight_of_zero_switches_a_term_off(model: DiG, term: str) -> None:
 
 
 def test_weights_scale_terms(model: DiG) -> None:
-    """Twice the weight, twice the term."""
+    """In the total; the terms are given before their weights."""
     once, _ = step(model)
-    twice, _ = step(model, replace(CONFIG, weights=[2 * weight for weight in CONFIG.weights]))
-    for name in LOSS_TERMS:
-        torch.testing.assert_close(twice[name], 2 * once[name])
+    for index, name in enumerate(LOSS_TERMS):
+        weights = [weight * (3 if index == place else 1) for place, weight in enumerate(CONFIG.weights)]
+        other, _ = step(model, replace(CONFIG, weights=weights))
+        torch.testing.assert_close(other[name], once[name])
+        torch.testing.assert_close(other["total"], weighted(once, weights))
 
 
 def test_cam_losses_begin_with_their_epoch(model: DiG) -> None:
@@ -174,8 +182,8 @@ def test_the_refined_cam_loss_only_pulls_the_denoised_pass(model: DiG) -> None:
         parameter.grad = None
     normal = [maps - maps.amin((-2, -1), keepdim=True) - 1e-5 for maps in (target, model(given["denoised"]).rcams)]
     normal = [maps.relu() / (maps.amax((-2, -1), keepdim=True) + 2e-5) for maps in normal]
-    expected = 10 * ((normal[0] - normal[1]) * LABELS[..., None, None]).abs().mean()
-    expected.backward()
+    expected = ((normal[0] - normal[1]) * LABELS[..., None, None]).abs().mean()
+    (10 * expected).backward()
     torch.testing.assert_close(losses["rcam"], expected, rtol=1e-4, atol=1e-6)
     for name in ("head.weight", "blocks.0.attn.qkv.weight"):
         torch.testing.assert_close(gradients[name], model.get_parameter(name).grad, rtol=1e-3, atol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 
 from common.config import config_path, load_config
 from common.errors import UserError
-from common.optim import poly
+from common.schedule import poly
 from methods.irn.config import IRNConfig
 
 

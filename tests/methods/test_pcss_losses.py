@@ -1,6 +1,6 @@
 """Laws of PCSS's training step. (Its numbers are compared with the reference's in tests/golden.)"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -89,11 +89,17 @@ def recorded(model: PCSS, run: Callable[[], dict]) -> tuple[dict[str, Tensor], l
         del model.read_heads
 
 
+def weighted(losses: dict[str, Tensor], weights: Sequence[float]) -> Tensor:
+    """The total as the paper has it: classification terms as they are, each CAM term times its weight."""
+    classification = sum(losses[name] for name in LOSS_TERMS if name.startswith("cls"))
+    return classification + weights[0] * losses["cam_suppressed"] + weights[1] * losses["cam_mixed"]
+
+
 def test_every_term_counts(model: PCSS, images: Tensor) -> None:
     """All are positive, and the total is their sum; everything but the unused norm is trained."""
     losses, gradients = step(model, CONFIG, images)
     assert all(losses[name] > 1e-4 for name in LOSS_TERMS)
-    torch.testing.assert_close(losses["total"], sum(losses[name] for name in LOSS_TERMS))
+    torch.testing.assert_close(losses["total"], weighted(losses, CONFIG.weights))
     assert losses["logits_cls"].shape == losses["logits_pcls"].shape == (4, CLASSES)
     assert not losses["logits_cls"].requires_grad and not losses["logits_pcls"].requires_grad
     assert set(dict(model.named_parameters())) - set(gradients) == {"norm.weight", "norm.bias"}
@@ -119,15 +125,16 @@ def test_a_weight_of_zero_switches_a_pass_off(model: PCSS, images: Tensor, weigh
     for name in LOSS_TERMS:
         expected = reference[name] if on[name.rpartition("_")[2]] else torch.tensor(0.0)
         torch.testing.assert_close(losses[name], expected)
-    torch.testing.assert_close(losses["total"], sum(losses[name] for name in LOSS_TERMS))
+    torch.testing.assert_close(losses["total"], weighted(losses, weights))
 
 
 def test_weights_scale_the_cam_terms_only(model: PCSS, images: Tensor) -> None:
-    """Each its own."""
-    (once, _), (other, _) = (step(model, replace(CONFIG, weights=weights), images) for weights in ([1, 1], [3, 5]))
-    factors = {"cam_suppressed": 3, "cam_mixed": 5}
-    for name in LOSS_TERMS:
-        torch.testing.assert_close(other[name], factors.get(name, 1) * once[name])
+    """Each its own, in the total; the terms are given before their weights."""
+    for weights in ([1, 1], [3, 5]):
+        losses, _ = step(model, replace(CONFIG, weights=weights), images)
+        torch.testing.assert_close(losses["total"], weighted(losses, weights))
+        for name in LOSS_TERMS:
+            torch.testing.assert_close(losses[name], step(model, CONFIG, images)[0][name])
 
 
 def test_passes_begin_at_their_epochs(model: PCSS, images: Tensor) -> None:
@@ -184,7 +191,7 @@ def literal_mixed(model: PCSS, images: Tensor, detached: set[str]) -> dict[str, 
     target = constant("target", max_norm(plain.rcams))
     return {
         "cls_mixed": sum(F.binary_cross_entropy_with_logits(logits, LABELS) for logits in (out.cls, out.pcls)),
-        "cam_mixed": 2 * (target - max_norm(out.rcams)).abs().mean(),
+        "cam_mixed": (target - max_norm(out.rcams)).abs().mean(),
     }
 
 
@@ -233,7 +240,7 @@ def test_images_without_labels_do_not_compare_their_suppressed_cams(images: Tens
     difference = (max_norm(cams[0]) - max_norm(cams[1])).abs()
     assert difference[2].mean() > 1e-3
     counted = difference[[0, 1, 3]].sum() / difference.numel()
-    torch.testing.assert_close(losses["cam_suppressed"], 2 * counted)
+    torch.testing.assert_close(losses["cam_suppressed"], counted)
     losses, gradients = step(model, CONFIG, images, torch.zeros(4, CLASSES))
     assert losses["cam_suppressed"] == 0 and losses["cls_suppressed"] > 0
     assert all(gradient.isfinite().all() for gradient in gradients.values())
@@ -244,7 +251,7 @@ def test_both_sides_of_the_suppressed_term_are_trained(model: PCSS, images: Tens
     _, found = step(model, CONFIG, images, term="cam_suppressed")
     suppressed = PCSSStep(model, CONFIG, importance()).suppress(images, LABELS)
     model.zero_grad(set_to_none=True)
-    (2 * (max_norm(model(images).cams) - max_norm(model(suppressed).cams)).abs().mean()).backward()
+    (max_norm(model(images).cams) - max_norm(model(suppressed).cams)).abs().mean().backward()
     assert_equal_gradients(found, {n: value.grad for n, value in model.named_parameters() if value.grad is not None})
 
 

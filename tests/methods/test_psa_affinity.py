@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from common import pretrained
+from common.course import Position
 from common.errors import UserError
 from common.pairs import pair_directions
 from methods.psa import model as psa_model
 from methods.psa.affinity import AffinityNet, pair_affinity
+from methods.psa.config import SGDConfig
 from methods.psa.model import AffinityConfig, ResNetAffinity, TinyAffinity, affinity_net, load_trunk, start_from
-from methods.psa.optim import SGDConfig, affinity_lr, affinity_sgd, parameter_groups
+from methods.psa.optim import affinity_sgd, parameter_groups
 from methods.psa.resnet38 import Block, Bottleneck, ResNet38
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -183,8 +185,8 @@ def test_the_momentum_is_the_weight_decay() -> None:
 
 def test_the_learning_rate_reaches_zero() -> None:
     config = SGDConfig(lr=0.1)
-    assert affinity_lr(0, 10, config) == 0.1 and affinity_lr(10, 10, config) == 0
-    assert affinity_lr(5, 10, config) == pytest.approx(0.1 * 0.5**0.9)
+    assert config.rate(Position(), 10) == 0.1 and config.rate(Position(total_steps=10), 10) == 0
+    assert config.rate(Position(total_steps=5), 10) == pytest.approx(0.1 * 0.5**0.9)
 
 
 class Small(TinyAffinity):

@@ -5,11 +5,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from common.course import Position
 from common.errors import UserError
+from methods.toco.config import ToCoOptimConfig
 from methods.toco.energy import EnergyConfig
 from methods.toco.labels import LabelConfig
 from methods.toco.model import ToCo, ToCoModelConfig
-from methods.toco.optim import ToCoOptimConfig, toco_lr, toco_optimizer
+from methods.toco.optim import toco_optimizer
 from methods.toco.step import LOSS_TERMS, LossConfig, ToCoStep
 
 SMALL = {
@@ -78,8 +80,9 @@ def test_optimizer_groups_and_schedule() -> None:
     assert groups[3] == {f"decoder.conv{number}.weight" for number in (6, 7, 8)}
     assert [group["lr_scale"] for group in optimizer.param_groups] == [1, 1, 10, 10]
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01}
-    assert toco_lr(0, 20_000, config) == pytest.approx(6e-11) and toco_lr(1499, 20_000, config) < 6e-5
-    assert toco_lr(1500, 20_000, config) == pytest.approx(6e-5 * (1 - 1500 / 20_000) ** 0.9)
+    assert config.rate(Position(), 20_000) == pytest.approx(6e-11)
+    assert config.rate(Position(total_steps=1499), 20_000) < 6e-5
+    assert config.rate(Position(total_steps=1500), 20_000) == pytest.approx(6e-5 * (1 - 1500 / 20_000) ** 0.9)
 
 
 @pytest.mark.parametrize("layer", [-1, 2, 3, -4])

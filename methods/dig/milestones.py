@@ -1,0 +1,55 @@
+"""Milestones of a diffusion model's training: the file, the preview, the loss curve, the command that comes next."""
+
+import json
+import math
+import shlex
+
+import torch
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from common.config import config_path, leaves, load_config
+from common.data.loader import shared_generator
+from common.run import RunFolder
+from common.script import Setup
+from common.visual import plot_loss, save_image
+from methods.dig.config import DiGConfig
+from methods.dig.diffusion_config import DiffusionConfig
+from methods.dig.ema import EMA
+
+
+def milestone_file(run: RunFolder, config: DiffusionConfig, step: int) -> str:
+    """The file of the milestone at a step: number 1 after the first ``save_every`` steps."""
+    return str(run.checkpoints / f"model-{math.ceil(step / config.train.save_every)}.pt")
+
+
+def classifier_command(config: DiffusionConfig, file: str) -> str:
+    """How the classifier is trained with a file; data and network are named where its configuration has others."""
+    exp = "dig_coco_eccv24" if config.data.dataset == "coco14" else "dig_eccv24"
+    usual = {leaf.key: leaf.default for leaf in leaves(load_config(DiGConfig, config_path(exp)))}
+    data, unet = (
+        "".join(f" {shlex.quote(f'{leaf.key}={leaf.default}')}" for leaf in part if leaf.default != usual[leaf.key])
+        for part in (leaves(config.data, "data."), leaves(config.unet, "unet."))
+    )
+    return f"python methods/dig/train_trm.py --name NAME --exp {exp}{data} diffusion.file={file}{unet}"
+
+
+def save_preview(setup: Setup, ema: EMA, step: int) -> None:
+    """Makes images from noise by the averaged weights: the same noise every time, so that previews can be compared."""
+    config, size = setup.config, setup.config.views.size
+    if not config.sampling.images:
+        return
+    noise = torch.randn((config.sampling.images, 3, size, size), generator=shared_generator(config.runtime.seed))
+    at_once = max(config.train.batch_size // (setup.processes.world * config.train.accumulation), 1)
+    parts = noise.to(setup.runtime.device).split(at_once)  # no more memory than a training step takes
+    images = torch.cat([ema.ema_model.sample(part, config.sampling.steps, "preview") for part in parts])
+    grid = make_grid(images.cpu(), nrow=math.ceil(math.sqrt(len(images))))
+    save_image(setup.run.path / "previews" / f"{step:06d}.png", to_pil_image(grid))
+
+
+def draw_loss(run: RunFolder) -> None:
+    """Draws the curve of the logged losses into the run folder."""
+    lines = map(json.loads, (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    points = [(line["step"], line["total"]) for line in lines if line["kind"] == "train"]
+    if points:
+        plot_loss(run.path / "loss.png", *zip(*points, strict=True), f"{run.name}: diffusion loss")

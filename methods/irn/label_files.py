@@ -1,0 +1,46 @@
+"""The label maps that IRN is trained on, as files beside the images."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.data.dataset import ImageSet, read_mask
+from common.errors import UserError, preview
+from common.run import RunFolder
+from methods.irn.labels import LabelConfig
+
+
+def label_folder(config: LabelConfig, run: RunFolder) -> Path:
+    """The folder of the label maps: the one configured, else that of make_ir_label.py in the run folder."""
+    return Path(config.folder or run.path / "ir_label")
+
+
+class LabelFiles:
+    """The label maps of an image set; gives image and label map by index."""
+
+    def __init__(self, images: ImageSet, folder: Path) -> None:
+        """Names the files.
+
+        Raises:
+            UserError: some are missing; they are named.
+        """
+        self.images, self.files = images, [folder / f"{image_id}.png" for image_id in images.ids]
+        there = set(folder.iterdir()) if folder.is_dir() else set()
+        missing = [file for file in dict.fromkeys(self.files) if file not in there]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of the {len(set(self.files))} label maps of list {images.list_name!r} are missing: "
+                f"{preview(missing, 3)}. Make them with: python methods/irn/make_ir_label.py"
+            )
+
+    def load(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """RGB image and labels uint8 (H, W).
+
+        Raises:
+            UserError: a file is damaged, or the two are of different sizes.
+        """
+        image, labels = self.images.load_image(index), read_mask(self.files[index])
+        if labels.shape != (image.height, image.width):
+            raise UserError(f"{self.files[index]} is of {labels.shape}, its image of {(image.height, image.width)}")
+        return image, labels
