@@ -178,7 +178,7 @@ def test_a_run_killed_in_its_last_step_goes_on_from_the_last_checkpoint(
         raise MemoryError
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(train_irn, "mean_displacement", kill)
+        patch.setattr("methods.irn.displacement.mean_displacement", kill)
         scripts.train("x")
     assert last("x")["position"]["total_steps"] == 8 and not Path("experiment/x/ckpt", WEIGHTS).exists()
     assert scripts.train("x", "--resume") == 0

@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.files import load_torch
 from common.seeds import read_seed
 from common.training import ProgressLine
-from methods.pcss import train_pcss
+from methods.pcss import fim
 from methods.pcss.importance import FrequencyImportance
 from methods.pcss.losses import LOSS_TERMS
 from tests.helpers import Scripts, assert_same, contents, evaluation_script, last, metrics
@@ -42,7 +42,7 @@ def whole(pcss_experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Si
         patch.setattr(
             FrequencyImportance, "add", lambda self, *args: (rounds.append(self.round_epoch), add(self, *args))
         )
-        patch.setattr(train_pcss, "heat_maps", draw_quickly)
+        patch.setattr(fim, "heat_maps", draw_quickly)
         assert Scripts(patch, pcss_experiment, "pcss").train("whole", *EXACT, "runtime.num_workers=2") == 0
         folder = Path("experiment/whole").absolute()
         counts = rounds.count(0), rounds.count(1)
@@ -75,10 +75,10 @@ def work(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
         monkeypatch.setattr(owner, name, call)
 
-    monkeypatch.setattr(train_pcss, "heat_maps", draw_quickly)
+    monkeypatch.setattr(fim, "heat_maps", draw_quickly)
     count(ProgressLine, "advance", "step")
     count(FrequencyImportance, "add", "add")
-    count(train_pcss, "heat_maps", "draw")
+    count(fim, "heat_maps", "draw")
     count(trainer, "validate", "validate")
     return state
 

@@ -11,7 +11,6 @@ import torch
 from common.errors import UserError
 from common.files import load_torch
 from common.seeds import read_seed
-from methods.toco import train_toco
 from methods.toco.model import ToCo
 from methods.toco.step import LOSS_TERMS
 from methods.toco.validation import PREDICTIONS, f1_score
@@ -84,7 +83,7 @@ def test_a_validation_that_failed_comes_first_in_the_resumed_run(
 ) -> None:
     """The steps before it are not lost, and it is not left out."""
     with monkeypatch.context() as patch:
-        patch.setattr(train_toco, "validate", lambda *arguments: (_ for _ in ()).throw(OSError("disk")))
+        patch.setattr("methods.toco.validation.validate", lambda *arguments: (_ for _ in ()).throw(OSError("disk")))
         with pytest.raises(OSError, match="disk"):
             toco_scripts.train("part")
     assert last("part")["position"]["total_steps"] == 5 and last("part")["position"]["validated"] == -1

@@ -186,7 +186,7 @@ def test_a_validation_that_failed_comes_first_in_the_resumed_run(
 ) -> None:
     """The steps before it are not lost, and the best weights are those of an undisturbed run."""
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
-        patch.setattr(train_wsol, "locate", lambda *arguments: (_ for _ in ()).throw(OSError("disk")))
+        patch.setattr("methods.crt.wsol_scoring.locate", lambda *arguments: (_ for _ in ()).throw(OSError("disk")))
         scripts.train("x")
     assert last("x")["position"]["total_steps"] == 3 and last("x")["best_loc"]["value"] == -1
     assert scripts.train("x", "--resume") == 0
