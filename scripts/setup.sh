@@ -52,6 +52,7 @@ fi
 
 .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 export VIRTUAL_ENV="$PWD/.venv" UV_HTTP_TIMEOUT=300 UV_LINK_MODE="${UV_LINK_MODE:-hardlink}"
+export UV_COMPILE_BYTECODE=1  # as pip does: where Python may not write it later, each start would compile torch anew
 install() {  # uv is many times faster than pip; where it cannot reach pip's index (mirrors in pip's own config), pip does it
   .venv/bin/uv pip install "$@" || {
     echo "uv could not install this; trying the same with pip ..." >&2
@@ -65,14 +66,15 @@ if [ -n "${TORCH_INDEX:-}" ]; then
 fi
 install -r requirements.txt
 install --no-deps -e .
+.venv/bin/python -m compileall -qq common methods
 log=.venv/pydensecrf2.log
 if install -c requirements.txt -r requirements-crf.txt >"$log" 2>&1; then
   rm "$log"
 else
   wanted+=$'\n'$(without_crf)
-  echo "note: pydensecrf2 could not be built here ($log); dense CRFs run on this project's lattice, which gives the same" \
-    "labels, somewhat slower on CPUs. For the package, install a C++ compiler and Python's headers (Debian, Ubuntu:" \
-    "apt install g++ python3-dev), then run bash scripts/setup.sh again." >&2
+  echo "note: pydensecrf2 could not be built ($log); dense CRFs run on the project's own lattice: the same labels," \
+    "somewhat slower on CPUs. To get it, install a C++ compiler and Python's headers (Debian: apt install g++" \
+    "python3-dev) and run bash scripts/setup.sh again." >&2
 fi
 printf '%s\n' "$wanted" >"$stamp"
 echo "Set-up complete."
