@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.pretrained import Coverage, load_checked
-from common.tensors import size_of, sum_of
+from common.tensors import required, size_of, sum_of
 from common.vit import MapRequest, ViTBackbone, ViTConfig, refine, resize_position_grid
 
 GRID_EXCESS = 0.1  # added to either side of the patch grid where the resize of position embeddings is given as a factor
@@ -37,27 +37,18 @@ class Output:
     class_attention_weight: float
 
     @property
-    def summed_attention(self) -> Tensor:
-        """``attention`` of a pass that was asked for it.
-
-        Raises:
-            ValueError: it was not.
-        """
-        if self.attention is None:
-            raise ValueError("this pass made no attention map: give it a MapRequest")
-        return self.attention
-
-    @property
     def mtatt(self) -> Tensor:
         """M, class-to-patch attention (B, C, h, w)."""
         count = self.cams.shape[1]
-        return (self.class_attention_weight * self.summed_attention[:, :count, count:]).view_as(self.cams)
+        attention = required(self.attention, "attention sum in this output: the pass had no MapRequest")
+        return (self.class_attention_weight * attention[:, :count, count:]).view_as(self.cams)
 
     @property
     def patch_attention(self) -> Tensor:
         """P, patch-to-patch attention (B, N, N), a sum over layers; a row is a query."""
         count = self.cams.shape[1]
-        return self.summed_attention[:, count:, count:]
+        attention = required(self.attention, "attention sum in this output: the pass had no MapRequest")
+        return attention[:, count:, count:]
 
     @property
     def fcams(self) -> Tensor:

@@ -1,12 +1,34 @@
-"""Tensors and networks with the types that torch's annotations leave open."""
+"""Tensors, networks and autograd's contexts with the types that torch's annotations leave open."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
+T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., object])
+
+
+class Context(FunctionCtx):
+    """The context of an autograd function, with the attribute that torch's annotation lacks.
+
+    A function adds its own attributes in a subclass, for annotations alone.
+    """
+
+    saved_tensors: tuple[Tensor, ...]
+
+
+def required(value: T | None, name: str) -> T:
+    """A value that this use cannot do without.
+
+    Raises:
+        ValueError: it is None.
+    """
+    if value is None:
+        raise ValueError(f"no {name}")
+    return value
 
 
 def size_of(maps: Tensor) -> tuple[int, int]:

@@ -97,9 +97,7 @@ def run_evaluation(args: argparse.Namespace) -> int:
     return 0 if equal else 1
 
 
-def sweep_counts(
-    images: Sequence[tuple[Seed, np.ndarray]], num_labels: int, thresholds: np.ndarray
-) -> SweepCounts:
+def sweep_counts(images: Sequence[tuple[Seed, np.ndarray]], num_labels: int, thresholds: np.ndarray) -> SweepCounts:
     """The counts of seeds against their masks at all thresholds, in one pass."""
     counts = SweepCounts(num_labels, thresholds)
     for seed, gt in images:
