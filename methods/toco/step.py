@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import Rule, at_least, option
+from common.tensors import size_of, sum_of
 from methods.toco.cams import multi_scale_cams
 from methods.toco.crops import local_crops
 from methods.toco.energy import EnergyConfig, energy_loss
@@ -72,7 +73,11 @@ class ToCoStep(nn.Module):
             rank: this process's place among them.
         """
         super().__init__()
-        self.model, self.config, self.labels, self.energy, self.crop_size = model, config, labels, energy, crop_size
+        self.model = model
+        self.config = config
+        self.labels = labels
+        self.energy = energy
+        self.crop_size = crop_size
         self.groups = LossGroups(config.group, gather, rank)
 
     def forward(
@@ -83,8 +88,8 @@ class ToCoStep(nn.Module):
         Args:
             main: images and first global view, (B, 3, S, S), ImageNet-normalised.
             second: second global view, (B, 3, S, S).
-            source: what local crops are cut from, (B, 3, S, S).
-            boxes: where the image lies in ``main``: top, bottom, left, right, (B, 4).
+            source: image of the local crops, (B, 3, S, S).
+            boxes: place of the image in ``main``: top, bottom, left, right, (B, 4).
             labels: multi-hot (B, K).
             step: from 0.
             picks: draws that choose the crops, see `local_crops`.
@@ -93,11 +98,14 @@ class ToCoStep(nn.Module):
             ``total`` to minimise, the terms `LOSS_TERMS` before weighting (one that is not computed is 0), and detached
             ``logits_cls``, ``logits_aux`` (B, K).
         """
-        model, config, count = self.model, self.config, len(main)
-        contrasts, segments = config.contrasts(step), config.segments(step)
-        computes_contrasts, computes_seg = contrasts or config.compute_inactive, segments or config.compute_inactive
+        model = self.model
+        config = self.config
+        contrasts = config.contrasts(step)
+        segments = config.segments(step)
+        computes_contrasts = contrasts or config.compute_inactive
+        computes_seg = segments or config.compute_inactive
         features = model.encoder(torch.cat([main, second]) if computes_contrasts else main)
-        own = features.first(count)
+        own = features.first(len(main))
         cls, cls_aux = model.logits(own)
         terms = dict.fromkeys(LOSS_TERMS, cls.new_zeros((), dtype=torch.float32))
         terms["cls"] = F.multilabel_soft_margin_loss(cls.float(), labels)
@@ -127,7 +135,7 @@ class ToCoStep(nn.Module):
     def _patch_contrast(self, patches: Tensor, cams_aux: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         """PTC between patches (B, D, h, w), by labels from the auxiliary CAM (B, K, S, S)."""
         small = F.interpolate(cams_aux, patches.shape[-2:], mode="bilinear", align_corners=False)
-        label = uncertain_label(small, labels, boxes, self.labels, cams_aux.shape[-2:])
+        label = uncertain_label(small, labels, boxes, self.labels, size_of(cams_aux))
         return patch_contrast(patches, affinity_mask(label), self.groups)
 
     def _class_contrast(
@@ -142,5 +150,5 @@ class ToCoStep(nn.Module):
 
 
 def _zero_of(module: nn.Module) -> Tensor:
-    """0, through which all trainable parameters of a module get gradients of exactly zero."""
-    return 0.0 * sum(parameter.sum() for parameter in module.parameters() if parameter.requires_grad)
+    """A zero that gives all trainable parameters of a module gradients of exactly zero."""
+    return 0.0 * sum_of(parameter.sum() for parameter in module.parameters() if parameter.requires_grad)
