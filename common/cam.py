@@ -1,4 +1,4 @@
-"""What every method does with CAMs: their normalisation, and inference over flips and scales."""
+"""Normalisation of CAMs, and inference over flips and scales, as all methods need them."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,17 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.tensors import size_of
+
 EPSILON = 1e-5
 
 
 def max_norm(maps: Tensor) -> Tensor:
-    """Normalises each map over its pixels to [0, 1): relu(r - min r - e) / (max r - min r + e), r = relu(map), e =
-    1e-5.
+    """Normalises each map over its pixels to [0, 1).
 
-    Gradients flow through the minimum and the maximum, as in the references. Maps (..., h, w).
+    A map (..., h, w) becomes relu(r - min r - e) / (max r - min r + e) with r = relu(map) and e = 1e-5. Gradients flow
+    through the minimum and the maximum, as in the references.
     """
     rectified = maps.relu()
-    low, high = rectified.amin((-2, -1), keepdim=True), rectified.amax((-2, -1), keepdim=True)
+    low = rectified.amin((-2, -1), keepdim=True)
+    high = rectified.amax((-2, -1), keepdim=True)
     return (rectified - low - EPSILON).relu() / (high - low + EPSILON)
 
 
@@ -42,7 +45,7 @@ def multi_view_cams(
     Returns:
         For each image float32 (n, H, W), its n labelled classes in ascending order.
     """
-    size = images.shape[-2:]
+    size = size_of(images)
     present = [row.nonzero().flatten() for row in labels]
     total = [images.new_zeros((len(classes), *size)) for classes in present]
     for scale in scales:
@@ -64,4 +67,4 @@ def multi_view_cams(
 
 
 def _upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]

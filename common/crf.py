@@ -1,4 +1,4 @@
-"""Dense CRF over an image's own classes, and the files that it makes of a folder of seeds.
+"""Dense CRF over an image's own classes, and the files it makes from a folder of seeds.
 
 The fully connected CRF of Kraehenbuehl and Koltun (NIPS 2011), by the package pydensecrf2 or by this project's lattice
 (common/crf_lattice.py), which needs no extension and runs on GPUs; labels are equal. A further backend is a function
@@ -21,6 +21,7 @@ from common.errors import UserError
 from common.lattice import bilateral_features, spatial_features
 from common.pool import WorkerPool
 from common.seeds import Seed, write_seed
+from common.tensors import size_of
 
 SMALLEST_PROBABILITY = 1e-5  # seeds hold exact zeros
 
@@ -51,10 +52,10 @@ def dense_crf(image: np.ndarray, probabilities: np.ndarray, config: CRFConfig | 
         config: The default is `CRFConfig`'s.
 
     Returns:
-        float32 (n, H, W), which sum to 1 over n.
+        float32 (n, H, W); they sum to 1 over n.
 
     Raises:
-        UserError: the maps are not of the image's size or hold NaN, or the backend asked for is not there.
+        UserError: the maps are not of the image's size or hold NaN, or the backend is not available.
     """
     config = config or CRFConfig()
     if probabilities.ndim != 3 or image.shape != (*probabilities.shape[1:], 3):
@@ -71,7 +72,7 @@ def crf_backend(config: CRFConfig) -> str:
     """The key of `BACKENDS` that a configuration means on this machine.
 
     Raises:
-        UserError: the package or the GPU asked for is not there, or the package is asked for on a GPU.
+        UserError: the package or the GPU is not available, or the package is to run on a GPU.
     """
     on_cpu = config.device == "cpu"
     if config.backend == "pydensecrf" and not on_cpu:
@@ -106,12 +107,12 @@ def seed_crf(image: np.ndarray, seed: Seed, alpha: float, config: CRFConfig | No
 
 
 def crf_folder(folder: str | Path, alpha: int) -> Path:
-    """Where the refined seeds of one alpha are written: ``<folder>/06`` for 6."""
+    """The folder of one alpha's refined seeds: ``<folder>/06`` for 6."""
     return Path(folder) / f"{alpha:02d}"
 
 
 def crf_done(folder: str | Path, alphas: Sequence[int], image_id: str, seed: Path | None = None) -> bool:
-    """Whether an image's refined seeds are there for every alpha, and not older than the seed file, if one is given."""
+    """Whether an image's refined seeds exist for every alpha, none older than the seed file, if one is given."""
     files = [crf_folder(folder, alpha) / f"{image_id}.npy" for alpha in alphas]
     made = seed.stat().st_mtime_ns if seed else 0
     return all(file.is_file() and file.stat().st_mtime_ns >= made for file in files)
@@ -127,7 +128,7 @@ def refine_to_files(
 
 
 def crf_pool(num_workers: int, config: CRFConfig | None = None) -> WorkerPool:
-    """Processes for CRFs of images; none where they are computed on a GPU, which one image fills.
+    """Processes for CRFs of images; none on a GPU, which one image fills.
 
     Raises:
         UserError: as `crf_backend`.
@@ -166,7 +167,7 @@ def _by_pydensecrf(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> n
 
 def _by_lattice(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> np.ndarray:
     pixels = torch.tensor(image, device=config.device).permute(2, 0, 1)
-    position = spatial_features(*image.shape[:2], config.gaussian_sxy, pixels.device)
+    position = spatial_features(*size_of(pixels), config.gaussian_sxy, pixels.device)
     colour = bilateral_features(pixels, config.bilateral_sxy, config.bilateral_srgb)
     kernels = [
         NormalizedKernel(features, weight)

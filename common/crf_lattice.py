@@ -15,11 +15,12 @@ class NormalizedKernel:
 
     def __init__(self, features: Tensor, weight: float) -> None:
         """Builds the lattice of the pixels' features (n, d), in units of the kernel's standard deviations."""
-        self.weight, self.lattice = weight, Lattice(features)
+        self.weight = weight
+        self.lattice = Lattice(features)
         self.norm = (self.lattice.filter(features.new_ones(len(features), 1)) + EPSILON).rsqrt()  # n 1
 
     def messages(self, marginals: Tensor) -> Tensor:
-        """What all pixels say to each about its labels, (n, C)."""
+        """Messages to each pixel about its labels, (n, C)."""
         return self.weight * self.norm * self.lattice.filter(self.norm * marginals)
 
 
@@ -33,7 +34,7 @@ def mean_field(unary: Tensor, kernels: Sequence[NormalizedKernel], iterations: i
         iterations: parallel updates of all pixels.
 
     Returns:
-        float32 (n, C), which sum to 1 over C.
+        float32 (n, C); they sum to 1 over C.
     """
     marginals = (-unary).softmax(dim=1)
     for _ in range(iterations):

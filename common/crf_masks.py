@@ -24,13 +24,13 @@ class SeedCRFConfig(CRFConfig):
     )  # fmt: skip
 
     def settings(self) -> dict[str, object]:
-        """What the masks depend on: not what computes them, as labels are equal."""
+        """The settings that the masks depend on: all but backend and device, whose labels are equal."""
         return {key: value for key, value in vars(self).items() if key not in ("backend", "device")}
 
 
 @dataclass
 class CRFMaskLists:
-    """Which masks are made and scored."""
+    """Image lists of the masks to make and to score."""
 
     image_list: str = option("train_aug", "Images to write masks for.", flag="--infer_list")
     eval_list: str = option(

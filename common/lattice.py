@@ -2,7 +2,7 @@
 
 Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral lattice" (Eurographics 2010), with the
 conventions of the dense CRF's C++ code (Kraehenbuehl and Koltun, NIPS 2011), which the energy loss of Tang et al. (ECCV
-2018) shares: which vertices exist and how a point's weights are found follows that code operation by operation.
+2018) shares: the vertices and the weights of a point follow that code operation by operation.
 
 A point's value is splatted onto the d + 1 vertices of the simplex it lies in, the vertices are blurred along each of
 the lattice's d + 1 axes, and points are interpolated from their vertices. The result approximates the unnormalised
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.errors import UserError
+from common.tensors import size_of
 
 FARTHEST = 2**18  # elevated coordinates; beyond, float32 leaves too few bits for a point's place in its simplex
 
@@ -37,7 +38,7 @@ def bilateral_features(image: Tensor, sigma_xy: float, sigma_rgb: float) -> Tens
         sigma_xy: pixels.
         sigma_rgb: colour difference (of 255).
     """
-    position = spatial_features(*image.shape[1:], sigma_xy, image.device)
+    position = spatial_features(*size_of(image), sigma_xy, image.device)
     colours = image.float().flatten(1).T / torch.tensor(sigma_rgb, device=image.device)
     return torch.cat([position, colours], dim=1)
 
@@ -48,7 +49,7 @@ class Lattice:
     Nothing is added up atomically: results are the same every time, on GPUs too.
 
     Attributes:
-        num_vertices: M, vertices of the lattice, without the empty one that stands for all that do not exist.
+        num_vertices: M, vertices of the lattice, without the empty one in place of all missing vertices.
     """
 
     @torch.no_grad()
@@ -71,7 +72,8 @@ class Lattice:
             self._blur = _neighbours(vertices, worth)
             self._blur_weights = features.new_tensor([0.5, 0.5, 1.0], dtype=torch.float32).repeat(len(vertices) + 1, 1)
             # The last bag of points has none: the vertex that does not exist.
-            self._points, self._point_weights = order % len(features), weights.flatten()[order]
+            self._points = order % len(features)
+            self._point_weights = weights.flatten()[order]
             self._first_points = F.pad(count.cumsum(0), (1, 0))
             corners = torch.empty_like(order)
             corners[order] = vertex
@@ -142,7 +144,8 @@ def _elevate(features: Tensor) -> Tensor:
     """The points on the plane of d+1 coordinates that sum to 0, (d+1, n); in float32, in the C++ code's order."""
     d, n = features.shape
     deviation = _float32(math.sqrt(2 / 3) * (d + 1))
-    elevated, total = features.new_empty(d + 1, n), features.new_zeros(n)
+    elevated = features.new_empty(d + 1, n)
+    total = features.new_zeros(n)
     for j in range(d, 0, -1):
         scaled = features[j - 1] * _float32(1 / math.sqrt(j * (j + 1)) * deviation)
         elevated[j] = total - j * scaled
@@ -163,7 +166,7 @@ def _vertex_keys(rounded: Tensor, place: Tensor) -> tuple[Tensor, list[int]]:
     on either side has a 0 there, which no vertex has, and so is not mistaken for a vertex.
 
     Returns:
-        int64 (d+1, n), and what 1 is worth in u_0 to u_{d-1}, u_d (0: it is not packed) and k.
+        int64 (d+1, n), and the worth of 1 in u_0 to u_{d-1}, u_d (0: it is not packed) and k.
 
     Raises:
         UserError: 63 bits do not suffice.
@@ -190,17 +193,19 @@ def _vertex_keys(rounded: Tensor, place: Tensor) -> tuple[Tensor, list[int]]:
 
 
 def _neighbours(vertices: Tensor, worth: list[int]) -> list[Tensor]:
-    """For each axis and vertex the two neighbours and itself, (M+1, 3); vertex M stands for those that do not exist.
+    """For each axis and vertex the two neighbours and itself, (M+1, 3); vertex M stands for missing neighbours.
 
     Args:
         vertices: the sorted numbers (M,) of the vertices.
         worth: see `_vertex_keys`.
     """
     *steps, colour = worth
-    d, size = len(steps) - 1, len(vertices)
+    d = len(steps) - 1
+    size = len(vertices)
     # One way along axis j all coordinates fall by 1 and j grows by d+1, so k falls by 1, from 0 to d with a carry.
     fall = torch.where(vertices < colour, d * colour - sum(steps), -colour)
-    itself, found = torch.arange(size + 1, device=vertices.device), []
+    itself = torch.arange(size + 1, device=vertices.device)
+    found = []
     for step in steps:
         wanted = vertices + (fall + step)
         index = torch.searchsorted(vertices, wanted).clamp_(max=size - 1)

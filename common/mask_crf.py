@@ -1,6 +1,6 @@
 """The dense CRF of one image's label probabilities, as a job for `common.pool.WorkerPool`.
 
-Apart from `common.segment`, as every process of the pool imports this module: it needs few others.
+It is separate from `common.segment`, as every process of the pool imports this module: it needs few others.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def refine_mask(
 
     Args:
         probabilities: of all labels, background first, float32 (C, H, W).
-        crf_image: what the CRF sees of the image, uint8 RGB (H, W, 3), if not the image itself.
+        crf_image: makes the CRF's input, uint8 RGB (H, W, 3), from the image; None: the image itself.
     """
     image = np.array(read_image(image_path))
     marginals = dense_crf(crf_image(image) if crf_image else image, probabilities, config)

@@ -1,4 +1,4 @@
-"""MCTformer-V2 (CVPR 2022), which several methods train: a DeiT with one class token for each class and a CAM head.
+"""MCTformer-V2 (CVPR 2022), which several methods train: a DeiT with one class token per class and a CAM head.
 
 Symbols: B batch, C classes, D width, N = h*w patches, T = C + N tokens (class tokens first), L blocks.
 """
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.pretrained import Coverage, load_checked
+from common.tensors import required, size_of, sum_of
 from common.vit import MapRequest, ViTBackbone, ViTConfig, refine, resize_position_grid
 
 GRID_EXCESS = 0.1  # added to either side of the patch grid where the resize of position embeddings is given as a factor
@@ -19,13 +20,13 @@ GRID_EXCESS = 0.1  # added to either side of the patch grid where the resize of 
 
 @dataclass
 class Output:
-    """What a pass gives; products of maps are only computed when read.
+    """The result of a pass; products of maps are only computed when read.
 
     Attributes:
         cls: class-token logits (B, C).
         pcls: patch logits (B, C).
         cams: relu(S), patch CAMs (B, C, h, w).
-        attention: head-averaged attention summed over layers (B, T, T), or None where it was not asked for.
+        attention: head-averaged attention summed over layers (B, T, T), or None where it was not requested.
         class_attention_weight: see `ViTBackbone`.
     """
 
@@ -39,13 +40,15 @@ class Output:
     def mtatt(self) -> Tensor:
         """M, class-to-patch attention (B, C, h, w)."""
         count = self.cams.shape[1]
-        return (self.class_attention_weight * self.attention[:, :count, count:]).view_as(self.cams)
+        attention = required(self.attention, "attention sum in this output: the pass had no MapRequest")
+        return (self.class_attention_weight * attention[:, :count, count:]).view_as(self.cams)
 
     @property
     def patch_attention(self) -> Tensor:
         """P, patch-to-patch attention (B, N, N), a sum over layers; a row is a query."""
         count = self.cams.shape[1]
-        return self.attention[:, count:, count:]
+        attention = required(self.attention, "attention sum in this output: the pass had no MapRequest")
+        return attention[:, count:, count:]
 
     @property
     def fcams(self) -> Tensor:
@@ -99,9 +102,11 @@ class MCTformer(ViTBackbone):
         return load_checked(self, usable, "the ImageNet checkpoint", strict=False)
 
     def positions(self, height: int, width: int) -> Tensor:
-        """Position embeddings (1, C+N, D) of an image of this many pixels; those of classes are never resized."""
-        of_classes, of_patches = self.pos_embed[:, : self.num_tokens], self.pos_embed[:, self.num_tokens :]
-        rows, columns = height // self.patch_size, width // self.patch_size
+        """Position embeddings (1, C+N, D) of an image of height x width pixels; those of classes are never resized."""
+        of_classes = self.pos_embed[:, : self.num_tokens]
+        of_patches = self.pos_embed[:, self.num_tokens :]
+        rows = height // self.patch_size
+        columns = width // self.patch_size
         # The reference resizes by stated factors, and also where only the pixels left over make an image oblong.
         is_native = height == width and rows == self.grid
         resized = of_patches if is_native else resize_position_grid(of_patches, rows, columns, GRID_EXCESS)
@@ -112,12 +117,12 @@ class MCTformer(ViTBackbone):
         patches = self.embed_patches(images)  # B D h w
         class_tokens = self.cls_token.to(patches.dtype).expand(len(images), -1, -1)
         tokens = torch.cat([class_tokens, patches.flatten(2).transpose(1, 2)], dim=1)
-        return tokens + self.positions(*images.shape[-2:]), tuple(patches.shape[-2:])
+        return tokens + self.positions(*size_of(images)), size_of(patches)
 
     def run_blocks(
         self, tokens: Tensor, blocks: range, request: MapRequest | None = None, total: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Runs some blocks.
+        """Runs a range of blocks.
 
         Args:
             tokens: (B, T, D).
@@ -125,7 +130,7 @@ class MCTformer(ViTBackbone):
             total: the sum over the blocks before, if any.
 
         Returns:
-            Tokens (B, T, D), and the sum of head-averaged attention over all blocks up to here (B, T, T).
+            Tokens (B, T, D), and the sum of head-averaged attention over all blocks so far (B, T, T).
         """
         for index in blocks:
             tokens, attention = self.blocks[index](tokens, request)
@@ -143,7 +148,7 @@ class MCTformer(ViTBackbone):
         return tokens[:, : self.num_tokens].mean(-1), self.pool(scores), scores.relu()
 
     def output(self, tokens: Tensor, grid: tuple[int, int], attention: Tensor | None = None) -> Output:
-        """The heads' outputs for the final tokens, with the attention sum that the pass collected."""
+        """The heads' outputs for the final tokens, with the pass's attention sum."""
         return Output(*self.read_heads(tokens, grid), attention, self.class_attention_weight)
 
     def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,10 +163,10 @@ class MCTformer(ViTBackbone):
         return self.output(tokens, grid, attention)
 
     def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """The function that seed inference calls: images (B, 3, H, W) to maps (B, C, h, w), `ViTBackbone.seed_maps`."""
+        """The function of seed inference: images (B, 3, H, W) to maps (B, C, h, w), see `ViTBackbone.seed_maps`."""
         return lambda images: self.seed_maps(*self.embed(images), kind)
 
 
 def classification_loss(cls: Tensor, pcls: Tensor, labels: Tensor) -> Tensor:
     """Multi-label soft-margin losses of class and patch logits (B, C), added."""
-    return sum(F.multilabel_soft_margin_loss(logits.float(), labels) for logits in (cls, pcls))
+    return sum_of(F.multilabel_soft_margin_loss(logits.float(), labels) for logits in (cls, pcls))

@@ -12,7 +12,7 @@ import numpy as np
 from common.data.classes import IGNORE_LABEL
 from common.errors import UserError
 
-EPSILON = 1e-10  # of the reference's divisions; a label that is neither there nor predicted counts as IoU 0
+EPSILON = 1e-10  # of the reference's divisions; a label neither present nor predicted counts as IoU 0
 MAX_CELLS = 1 << 20
 
 
@@ -77,7 +77,7 @@ class SweepCounts:
         truth: pixels of each label, int64 (K,).
     """
 
-    def __init__(self, num_labels: int, thresholds: Sequence[float]) -> None:
+    def __init__(self, num_labels: int, thresholds: Sequence[float] | np.ndarray) -> None:
         """Starts from zero.
 
         Args:
@@ -85,14 +85,16 @@ class SweepCounts:
             thresholds: ascending and not negative (classes outside the image's label score 0).
 
         Raises:
-            UserError: the thresholds are not like that.
+            UserError: the thresholds are not ascending, or negative.
         """
-        self.num_labels, self.thresholds = num_labels, np.asarray(thresholds, dtype=np.float64)
+        self.num_labels = num_labels
+        self.thresholds = np.asarray(thresholds, dtype=np.float64)
         self._bins = _ScoreBins(self.thresholds.astype(np.float32))
         shape = (num_labels, len(self.thresholds) + 1)
-        # Pixels [k, b] whose highest score is label k's and above b thresholds; those of them that truly are label k.
+        # Pixels [k, b] whose highest score is label k's and above b thresholds; the part of them that truly is label k.
         # Background has no score: its row is unused in the first, all pixels truly background in the second.
-        self._best, self._hits = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        self._best = np.zeros(shape, dtype=np.int64)
+        self._hits = np.zeros(shape, dtype=np.int64)
         self.truth = np.zeros(num_labels, dtype=np.int64)
         self._label_row = _label_rows(num_labels)
 
@@ -116,7 +118,8 @@ class SweepCounts:
             self._hits[0, 0] += labels[0]
             return
         best, winner = _first_maximum([_checked_map(seed[key], gt.shape, key) for key in keys])
-        rows, columns = self.num_labels + 2, len(self.thresholds) + 1
+        rows = self.num_labels + 2
+        columns = len(self.thresholds) + 1
         size = len(keys) * rows * columns
         dtype = np.min_scalar_type(size)
         code = (self._label_row * columns).astype(dtype).take(gt, mode="clip")  # H W
@@ -134,7 +137,8 @@ class SweepCounts:
         if self.num_labels != other.num_labels or not np.array_equal(self.thresholds, other.thresholds):
             raise ValueError("counts of other labels or thresholds cannot be added")
         total = SweepCounts(self.num_labels, self.thresholds)
-        total._best, total._hits = self._best + other._best, self._hits + other._hits
+        total._best = self._best + other._best
+        total._hits = self._hits + other._hits
         total.truth = self.truth + other.truth
         return total
 
@@ -149,7 +153,7 @@ class SweepCounts:
     def correct(self) -> np.ndarray:
         """Pixels predicted as the label that they are, at each threshold, int64 (n, K)."""
         counts = _above(self._hits)
-        counts[:, 0] = np.cumsum(self._hits[0])[:-1]  # background where the score is above at most that many thresholds
+        counts[:, 0] = np.cumsum(self._hits[0])[:-1]  # background at threshold i: the score is above at most i
         return counts
 
     def scores(self) -> Scores:
@@ -221,16 +225,16 @@ def first_argmax(scores: Mapping[int, np.ndarray], num_labels: int, shape: tuple
         raise LabelRangeError(f"the prediction has labels {keys}; there are 0 to {num_labels - 1}")
     maps = {key: _checked_map(scores[key], shape, key) for key in keys}
     absent = next((label for label in range(num_labels) if label not in maps), None)
-    if absent is not None:  # of all that score 0, only the lowest can win
+    if absent is not None:  # of all labels that score 0, only the lowest can win
         maps[absent] = np.zeros(shape, dtype=np.float32)
     _, winner = _first_maximum([maps[label] for label in sorted(maps)])
     return np.array(sorted(maps), dtype=np.uint8)[0 if winner is None else winner] + np.zeros(shape, dtype=np.uint8)
 
 
 def counts_by_argmax(
-    seed: Mapping[int, np.ndarray], gt: np.ndarray, num_labels: int, thresholds: Sequence[float]
+    seed: Mapping[int, np.ndarray], gt: np.ndarray, num_labels: int, thresholds: Sequence[float] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The definition, one argmax over all labels for each threshold: what `SweepCounts` must equal. Slow.
+    """The definition of `SweepCounts`, one argmax over all labels for each threshold. Slow.
 
     Returns:
         correct (n, K), predicted (n, K), truth (K,): int64.
@@ -260,7 +264,8 @@ class _ScoreBins:
         ordered = thresholds.ndim == 1 and len(thresholds) > 0 and bool((np.diff(thresholds) > 0).all())
         if not (ordered and thresholds[0] >= 0 and np.isfinite(thresholds[-1])):
             raise UserError("thresholds must be finite, at least one, ascending (also as float32), not negative")
-        self.thresholds, self._below = thresholds, None
+        self.thresholds = thresholds
+        self._below: np.ndarray | None = None
         for power in range(24):
             self._scale = np.float32(2**power)
             cells = np.floor(thresholds * self._scale)
@@ -293,12 +298,13 @@ def _first_maximum(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | Non
     Raises:
         UserError: NaN in a map.
     """
-    best, winner = maps[0], None
+    best = maps[0]
+    winner = None
     for number, scores in enumerate(maps[1:], start=1):
         better = (scores > best).view(np.uint8)
         winner = better if winner is None else np.maximum(winner, better * np.uint8(number))
         best = np.maximum(best, scores)
-    if best.size and np.isnan(best.max()):  # both maxima hand NaN on
+    if best.size and np.isnan(best.max()):  # both maxima propagate NaN
         raise UserError("the score maps hold NaN")
     return best, winner
 
@@ -309,7 +315,7 @@ def _above(histogram: np.ndarray) -> np.ndarray:
 
 
 def _label_rows(num_labels: int) -> np.ndarray:
-    """A table (256,) from a label to its row: the labels, one row for 255, one for labels that do not exist."""
+    """A table (256,) from a label to its row: the labels, one row for 255, one for unknown labels."""
     rows = np.full(256, num_labels + 1)
     rows[:num_labels] = np.arange(num_labels)
     rows[IGNORE_LABEL] = num_labels

@@ -3,7 +3,7 @@
 A pair is a source pixel and one of D directions (dy, dx) of a half-plane within a radius r. Sources are the pixels
 whose neighbours are all inside the map: of h x w the rows [0, h - rf) and columns [rf, w - rf), with rf = r - 1. So
 pairs of which both ends lie near the left, right or lower border are missing, as in the references (PSA:
-tool/pyutils.py, get_indices_of_pairs; IRN: misc/indexing.py, PathIndex). What belongs to pairs is a tensor
+tool/pyutils.py, get_indices_of_pairs; IRN: misc/indexing.py, PathIndex). Values of pairs are a tensor
 (D, h - rf, w - 2 rf).
 """
 
@@ -24,7 +24,7 @@ Direction = tuple[int, int]
 
 
 class PairLabels(NamedTuple):
-    """Which pairs, bool (B, D, h - rf, w - 2 rf), are of one class or of two; ignored pixels are in none."""
+    """Pairs of one class and pairs of two, bool (B, D, h - rf, w - 2 rf); ignored pixels are in none."""
 
     background: Tensor
     foreground: Tensor
@@ -40,8 +40,10 @@ def pair_directions(radius: int) -> list[Direction]:
 
 def window(maps: Tensor, radius: int, direction: Direction = (0, 0)) -> Tensor:
     """The values (..., h - rf, w - 2 rf) of maps (..., h, w) at the sources, moved by a direction; a view."""
-    reach, (dy, dx) = radius - 1, direction
-    height, width = max(maps.shape[-2] - reach, 0), max(maps.shape[-1] - 2 * reach, 0)
+    reach = radius - 1
+    dy, dx = direction
+    height = max(maps.shape[-2] - reach, 0)
+    width = max(maps.shape[-1] - 2 * reach, 0)
     return maps[..., dy : dy + height, reach + dx : reach + dx + width]
 
 
@@ -56,7 +58,8 @@ def pair_labels(labels: Tensor, directions: Sequence[Direction], radius: int) ->
     """Affinity labels of label maps (B, h, w), integers with 0 for background and 255 for ignore."""
     source = window(labels, radius).unsqueeze(1)  # B 1 h' w'
     other = torch.stack([window(labels, radius, direction) for direction in directions], dim=1)
-    same, valid = source == other, (source != IGNORE_LABEL) & (other != IGNORE_LABEL)
+    same = source == other
+    valid = (source != IGNORE_LABEL) & (other != IGNORE_LABEL)
     background = source == 0
     return PairLabels(same & background, same & valid & ~background, ~same & valid)
 
@@ -83,7 +86,8 @@ def random_walk(
     """
     count, height, width = scores.shape
     order = sorted(range(len(directions)), key=directions.__getitem__)  # a row of T has its columns ascending
-    directions, affinity = tuple(directions[number] for number in order), affinity[order]
+    directions = tuple(directions[number] for number in order)
+    affinity = affinity[order]
     with torch.autocast(scores.device.type, enabled=False):
         weights = scores.new_zeros((height, width, 2 * len(directions) + 1), dtype=torch.float64)
         _fill(weights, affinity.double().pow(beta), directions, radius)
@@ -102,7 +106,8 @@ def _fill(weights: Tensor, values: Tensor, directions: Sequence[Direction], radi
 
     The last axis holds the pixel's neighbours, in the order of their places in the map where the directions are sorted.
     """
-    by_neighbour, middle = weights.permute(2, 0, 1), len(directions)
+    by_neighbour = weights.permute(2, 0, 1)
+    middle = len(directions)
     by_neighbour[middle] = 1
     for number, (direction, value) in enumerate(zip(directions, values, strict=True), start=1):
         window(by_neighbour[middle + number], radius).copy_(value)
@@ -113,9 +118,9 @@ def _fill(weights: Tensor, values: Tensor, directions: Sequence[Direction], radi
 def _pattern(
     height: int, width: int, directions: tuple[Direction, ...], radius: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where T has entries: row pointers (hw + 1), columns (nnz), and which of the weights (h, w, 2 D + 1) they are.
+    """Places of T's entries: row pointers (hw + 1), columns (nnz), and a mask of the weights (h, w, 2 D + 1).
 
-    Indices have 32 bits, with which MKL takes half the time.
+    Indices have 32 bits: MKL takes half the time with them.
     """
     pairs = torch.zeros(height, width, 2 * len(directions) + 1, dtype=torch.bool)
     _fill(pairs, torch.ones(len(directions), 1, 1, dtype=torch.bool), directions, radius)
@@ -135,7 +140,8 @@ def _times_power(matrix: Tensor, vectors: Tensor, exponent: int) -> Tensor:
     theorem 3.3). For s = 256 that is 96 products of the matrix instead of 256, and less rounding.
     """
     coefficients = _power_coefficients(exponent)
-    before, now = vectors, matrix @ vectors
+    before = vectors
+    now = matrix @ vectors
     result = coefficients[0] * before + coefficients[1] * now
     for coefficient in coefficients[2:]:
         before, now = now, torch.addmm(before, matrix, now, beta=-1, alpha=2)
@@ -146,10 +152,11 @@ def _times_power(matrix: Tensor, vectors: Tensor, exponent: int) -> Tensor:
 
 @functools.lru_cache(maxsize=32)
 def _power_coefficients(exponent: int) -> tuple[float, ...]:
-    """c_k with x^s = sum of c_k T_k(x), until those that are left sum to less than `TAIL`; at least two."""
+    """c_k with x^s = sum of c_k T_k(x), until the rest sums to less than `TAIL`; at least two."""
     walks = [math.comb(exponent, (exponent - k) // 2) if (exponent - k) % 2 == 0 else 0 for k in range(exponent + 1)]
     coefficients = [(1 if k == 0 else 2) * count / 2**exponent for k, count in enumerate(walks)]
-    degree, tail = exponent, 0.0
+    degree = exponent
+    tail = 0.0
     while degree > 1 and tail + coefficients[degree] < TAIL:
         tail += coefficients[degree]
         degree -= 1

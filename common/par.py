@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.tensors import sum_of
+
 DILATIONS = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10
 BANDWIDTH = 0.3  # of both kernels, in standard deviations
@@ -76,8 +78,8 @@ class PAR:
     def _colour(self, images: Tensor) -> Tensor:
         """softmax_n(a), (N, B, 1, h, w)."""
         neighbours = list(self._neighbours(images))  # views: one padded copy in all
-        mean = sum(neighbours) / len(neighbours)
-        variance = sum((neighbour - mean).square_() for neighbour in neighbours) / (len(neighbours) - 1)
+        mean = sum_of(neighbours) / len(neighbours)
+        variance = sum_of((neighbour - mean).square_() for neighbour in neighbours) / (len(neighbours) - 1)
         width = variance.sqrt_().add_(EPSILON).mul_(BANDWIDTH)  # B 3 h w
         scores = [(neighbour - images).div_(width).square_().mean(1, keepdim=True) for neighbour in neighbours]
         return torch.stack(scores).neg_().softmax(0)

@@ -1,4 +1,4 @@
-"""A bounded pool of processes for work on the CPU that goes on beside the network."""
+"""A bounded pool of processes for CPU work beside the network."""
 
 import multiprocessing
 import os
@@ -44,7 +44,7 @@ class WorkerPool:
         return self
 
     def submit(self, function: Callable[..., object], *arguments: object) -> None:
-        """Queues a job: a function of a module and what it is called with; what it returns is dropped."""
+        """Queues a job: a module's function and its arguments; its result is dropped."""
         if self._pool is None:
             function(*arguments)
             return
@@ -80,7 +80,7 @@ class WorkerPool:
 
 
 def _start() -> None:
-    """One thread each, as the processes are the parallelism; none outlives the script, however that ends."""
+    """One thread each, as the processes are the parallelism; none outlives the script, however the script ends."""
     os.environ["OMP_NUM_THREADS"] = "1"  # read by what a job imports
     cv2.setNumThreads(1)
     if "torch" in sys.modules:  # imported by the script already
@@ -89,5 +89,7 @@ def _start() -> None:
 
 
 def _end_with_script() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    script = multiprocessing.parent_process()
+    if script is not None:  # None in the script's own process, where nothing calls this
+        script.join()
+        os._exit(1)

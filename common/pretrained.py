@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import torch
@@ -19,8 +20,7 @@ PRETRAINED_DIR = Path("pretrained")
 
 RANDOM_WEIGHTS = (
     "WARNING: the backbone starts from RANDOM weights (model.pretrained=none). Results will be far below the published "
-    "ones; "
-    "this is meant for tests, demos and experiments."
+    "ones; this is meant for tests, demos and experiments."
 )
 
 # File names under which the public ImageNet weights circulate, in the order they are looked for.
@@ -62,7 +62,7 @@ def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
         source: ``auto`` (a file in ``pretrained/``, else timm's or torchvision's hub), ``none``, or a file.
 
     Raises:
-        UserError: nothing was found; the message says where it was looked for, and what to fetch.
+        UserError: no weights were found; the message names the places that were searched, and the files to fetch.
     """
     if source == "none":
         return None
@@ -83,12 +83,23 @@ def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
         ) from error
 
 
-def start_weights(model: nn.Module, arch: str, source: str, is_resumed: bool) -> str:
-    """Starts a network from ImageNet by its ``load_imagenet``, if a training begins; says in words what it has.
+class StartsFromImageNet(Protocol):
+    """A network that can start from ImageNet weights."""
+
+    def load_imagenet(self, weights: Mapping[str, Tensor], /) -> "Coverage":
+        """Loads them, as far as they fit."""
+        ...
+
+
+def start_weights(model: StartsFromImageNet, arch: str, source: str, is_resumed: bool) -> str:
+    """Starts a network from ImageNet, if a training begins.
 
     Args:
         source: see `imagenet_weights`.
         is_resumed: whether a checkpoint will replace the weights.
+
+    Returns:
+        The origin of its weights, for the log.
     """
     if is_resumed:
         return "resumed"
@@ -97,7 +108,7 @@ def start_weights(model: nn.Module, arch: str, source: str, is_resumed: bool) ->
 
 
 def _library(arch: str) -> str:
-    """Whose network it is."""
+    """The library that publishes the network."""
     return "torchvision" if arch.startswith("resnet") else "timm"
 
 
@@ -118,10 +129,10 @@ def _from_hub(arch: str) -> dict[str, Tensor]:
 
 
 def state_dict_in(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, which may lie under one of the usual keys; ``module.`` prefixes are dropped.
+    """The state dict in a file, at its top or under one of the usual keys; ``module.`` prefixes are dropped.
 
     Raises:
-        UserError: unreadable, unsafe, or no state dict in it.
+        UserError: the file is unreadable or unsafe, or holds no state dict.
     """
     content = load_torch(path)
     if isinstance(content, Mapping):
@@ -164,8 +175,8 @@ def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: str, str
     """Copies a state dict into a model, by name and shape.
 
     Args:
-        source: Where it comes from, for messages.
-        strict: Every tensor must be there, with its shape; otherwise at least half of them.
+        source: Its origin, for messages.
+        strict: Every tensor must be present, with its shape; otherwise at least half of them.
 
     Raises:
         UserError: the match is too poor; the model is left as it was.

@@ -78,8 +78,9 @@ class ResNet(torchvision_resnet.ResNet):
             _set_stride(layer[0], stride)
             for later in layer[1:]:
                 _set_dilation(later, dilation)
-        self.frozen, parts = frozen, [(self.conv1, self.bn1), *((layer,) for layer in layers)]
-        for module in (module for stage in parts[:frozen] for module in stage):
+        self.frozen = frozen
+        stages: list[tuple[nn.Module, ...]] = [(self.conv1, self.bn1), *((layer,) for layer in layers)]
+        for module in (module for stage in stages[:frozen] for module in stage):
             module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -91,7 +92,8 @@ class ResNet(torchvision_resnet.ResNet):
         Returns:
             Maps (B, channels[i], h_i, w_i); with strides (2, 2, 2, 1) of 1/4, 1/4, 1/8, 1/16 and 1/16 of the size.
         """
-        outputs, stages = [], (self._stem, self.layer1, self.layer2, self.layer3, self.layer4)
+        outputs: list[Tensor] = []
+        stages = (self._stem, self.layer1, self.layer2, self.layer3, self.layer4)
         for number, stage in enumerate(stages, start=1):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number > self.frozen):
                 outputs.append(stage(outputs[-1] if outputs else images))
@@ -111,12 +113,13 @@ class ResNet(torchvision_resnet.ResNet):
         return self.maxpool(self.relu(self.bn1(self.conv1(images))))
 
 
-def _set_stride(block: nn.Module, stride: int) -> None:
+def _set_stride(block: BasicBlock | Bottleneck, stride: int) -> None:
     """Gives a layer's first block another stride."""
-    strided = block.conv2 if isinstance(block, Bottleneck) else block.conv1
-    strided.stride = (stride, stride)
+    strided = [block.conv2 if isinstance(block, Bottleneck) else block.conv1]
     if block.downsample is not None:
-        block.downsample[0].stride = (stride, stride)
+        strided += [part for part in block.downsample.modules() if isinstance(part, nn.Conv2d)]
+    for convolution in strided:
+        convolution.stride = (stride, stride)
 
 
 def _set_dilation(block: nn.Module, dilation: int) -> None:

@@ -1,4 +1,4 @@
-"""An evaluation's settings and result: the thresholds, the points that are reported, the files that are written."""
+"""An evaluation's settings and result: thresholds, reported points, files."""
 
 import csv
 import functools
@@ -26,7 +26,7 @@ Counts = SweepCounts | ConfusionCounts
 
 @dataclass
 class EvalConfig:
-    """At which background thresholds seeds are scored."""
+    """The background thresholds at which seeds are scored."""
 
     thresholds: list[float] = option([0.0, 0.99, 0.01], "First, last and step of the background thresholds.")
     fixed_threshold: float = option(0.4, "A threshold chosen beforehand, whose score is reported beside the best.")
@@ -55,17 +55,17 @@ class EvalConfig:
 
 @dataclass
 class EvaluationConfig:
-    """What is scored, and how: the sections that all methods' configurations share."""
+    """The data set and the thresholds of an evaluation: sections that all methods' configurations share."""
 
     data: DataConfig = section(DataConfig)
     eval: EvalConfig = section(EvalConfig)
 
 
 def shared_sections(path: Path) -> list[str]:
-    """The sections of `EvaluationConfig` in the YAML of a run or method, as key=value texts; others are not looked at.
+    """The sections of `EvaluationConfig` in the YAML of a run or method, as key=value texts; others are ignored.
 
     Raises:
-        UserError: unreadable, without a section ``data``, or with wrong values in the two.
+        UserError: the file is unreadable, has no section ``data``, or wrong values in the two sections.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -85,7 +85,7 @@ def shared_sections(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why an image could not be scored; ``fatal``: not the prediction's fault, leaving it out is no answer."""
+    """The reason why an image could not be scored; ``fatal``: not the prediction's fault, so it cannot be left out."""
 
     image_id: str
     reason: str
@@ -105,13 +105,13 @@ class Point:
 
 @dataclass
 class Evaluation:
-    """What was scored and how it came out.
+    """The result of scoring predictions.
 
     Attributes:
         classes: foreground names.
         images: number of images scored.
-        list_name: the images' list, which is also what tuned the threshold of ``best``.
-        source: where the predictions came from.
+        list_name: the images' list, which also tuned the threshold of ``best``.
+        source: origin of the predictions.
         left_out: images that were not scored.
     """
 
@@ -159,9 +159,9 @@ class Evaluation:
 
     @property
     def early_stop(self) -> Point | None:
-        """Where the authors' search within training stops: before the first threshold that does not improve."""
-        inside = self._reference_indices() if self.config.early_stop else []
-        if not len(inside):
+        """The end of the authors' search within training: before the first threshold that does not improve."""
+        inside = self._reference_indices()
+        if not self.config.early_stop or not len(inside):
             return None
         falls = np.flatnonzero(np.diff(self.scores.miou[inside]) <= 0)
         return self.point(int(inside[falls[0] if len(falls) else -1]))
@@ -176,7 +176,7 @@ class Evaluation:
     def point(self, index: int | None) -> Point:
         """The scores at the threshold of that index."""
         at = () if index is None else index
-        threshold = None if index is None else float(self.thresholds[index])
+        threshold = None if index is None or self.thresholds is None else float(self.thresholds[index])
         values = self.scores.miou[at], 100 * self.scores.mean_precision[at], 100 * self.scores.mean_recall[at]
         return Point(index, threshold, *map(float, values))
 
@@ -226,6 +226,7 @@ class Evaluation:
             marks = {
                 f"{name.replace('_', ' ')}: {point.miou:.2f} at {point.threshold:.2f}": (point.threshold, point.miou)
                 for name, point in points.items()
+                if point.threshold is not None
             }
             title = f"{self.source or self.task}, list {self.list_name}: {self.images} images"
             plot_curve(folder / f"{stem}.png", self.thresholds, self.scores.miou, marks, title)

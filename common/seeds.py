@@ -2,7 +2,7 @@
 
 Two formats, which every reader accepts:
 
-* ``<id>.npy`` - what the papers' tools read: a pickled dictionary {class index: float32 (H, W)}.
+* ``<id>.npy`` - the format of the papers' tools: a pickled dictionary {class index: float32 (H, W)}.
 * ``<id>.npz`` - compact and pickle-free: ``keys`` (n,), ``cams`` float16 (n, h, w) at a reduced stride, ``size``
   (H, W).
 
@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,12 +41,12 @@ def write_seed(folder: str | Path, image_id: str, seed: Seed, fmt: str = "npy", 
     Args:
         seed: {class index: float32 (H, W)}, values in [0, 1].
         fmt: ``npy`` or ``npz``.
-        stride: By how much ``npz`` reduces the maps (area average).
+        stride: Factor by which ``npz`` reduces the maps (area average).
     """
     path = Path(folder) / f"{image_id}.{fmt}"
     with atomic_write(path, durable=False) as file:
         if fmt == "npy":
-            np.save(file, seed, allow_pickle=True)
+            np.save(file, np.array(seed, dtype=object), allow_pickle=True)
         else:
             keys = np.array(sorted(seed), dtype=np.int64)
             height, width = seed[int(keys[0])].shape if len(keys) else (0, 0)
@@ -60,7 +61,7 @@ def read_seed(path: str | Path) -> Seed:
     """Reads a seed file of either format: {class index: float32 (H, W)}, keys ascending.
 
     Raises:
-        UserError: missing, damaged, unsafe, or not a dictionary of maps of one size.
+        UserError: the file is missing, damaged, unsafe, or no dictionary of maps of one size.
     """
     path = Path(path)
     content = _read_compact(path) if path.suffix == ".npz" else load_npy(path)
@@ -77,15 +78,17 @@ def read_seed(path: str | Path) -> Seed:
     return seed
 
 
-def _by_class(content: dict[str, np.ndarray]) -> Seed:
-    """IRNet's form of a seed in this project's."""
+def _by_class(content: dict[Any, Any]) -> Seed:
+    """Turns IRNet's form of a seed into this project's."""
     return dict(zip(np.asarray(content["keys"]).tolist(), content["high_res"], strict=True))
 
 
 def _read_compact(path: Path) -> Seed:
     try:
         with np.load(path, allow_pickle=False) as data:
-            keys, cams, (height, width) = data["keys"], data["cams"].astype(np.float32), data["size"].tolist()
+            keys = data["keys"]
+            cams = data["cams"].astype(np.float32)
+            height, width = data["size"].tolist()
     except FileNotFoundError:
         raise UserError(f"no file at {path}") from None
     except Exception as error:  # zip, format and key errors of a damaged or foreign file
@@ -101,7 +104,7 @@ def _read_compact(path: Path) -> Seed:
 class BackgroundWriter:
     """Runs file-writing jobs in a thread, so that the model does not wait for the disk.
 
-    A job's error is raised by the next `submit` or at the end of the ``with`` block, never lost.
+    The next `submit` or the end of the ``with`` block raises a job's error; it is never lost.
     """
 
     def __init__(self, max_pending: int = 64) -> None:

@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -32,6 +31,7 @@ from common.schedule import Rate, learning_rate
 from common.scoring import scored_images, validate
 from common.script import Setup, start_run
 from common.step import Batch, TrainingStep
+from common.tensors import compiled
 from common.training import LossWatch, ProgressLine, StopRequest, label_accuracy
 
 
@@ -354,9 +354,7 @@ def _wrapped(step: TrainingStep, runtime: Runtime) -> nn.Module:
 
     Buffers are not broadcast: a method's state is made equal on all processes by gathering its inputs.
     """
-    wrapped: nn.Module = step
-    if runtime.config.compile:
-        wrapped = torch.compile(step)  # type: ignore[assignment]  # of a module it makes a module
+    wrapped = compiled(step, runtime.config.compile)
     if runtime.processes.world == 1:
         return wrapped
     devices = [runtime.device.index] if runtime.device.type == "cuda" else None

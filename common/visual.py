@@ -44,7 +44,8 @@ def overlay_cam(image: np.ndarray, cam: np.ndarray, opacity: float = 0.55) -> np
 
 def seed_labels(seed: Mapping[int, np.ndarray], threshold: float, shape: tuple[int, int]) -> np.ndarray:
     """The label mask uint8 (H, W) of a seed at a background threshold (a tie is background, the lower class wins)."""
-    labels, best = np.zeros(shape, dtype=np.uint8), np.full(shape, threshold, dtype=np.float32)
+    labels = np.zeros(shape, dtype=np.uint8)
+    best = np.full(shape, threshold, dtype=np.float32)
     for key in sorted(seed):
         better = seed[key] > best
         labels[better] = key + 1
@@ -59,7 +60,7 @@ def cam_panels(
     threshold: float | None = None,
     mask: np.ndarray | None = None,
 ) -> list[tuple[str, np.ndarray]]:
-    """The row of one image for `contact_sheet`: image, mask if given, seed mask if a threshold is given, CAMs by class.
+    """One image's row of a `contact_sheet`: image, mask if given, seed mask if a threshold is given, CAMs by class.
 
     Args:
         image: uint8 RGB (H, W, 3).
@@ -95,7 +96,8 @@ def contact_sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: str | 
     columns = max((len(row) for row in fitted), default=0)
     size = (MARGIN + columns * (panel + MARGIN), MARGIN + sum(height + line + MARGIN for height in heights))
     sheet = Image.new("RGB", size, "white")
-    draw, top = ImageDraw.Draw(sheet), MARGIN
+    draw = ImageDraw.Draw(sheet)
+    top = MARGIN
     for row, height in zip(fitted, heights, strict=True):
         for column, (caption, picture) in enumerate(row):
             left = MARGIN + column * (panel + MARGIN)
@@ -181,7 +183,7 @@ def heat_maps(path: Path, maps: np.ndarray, names: Sequence[str], title: str) ->
 
 
 def _names(mask: np.ndarray, classes: Sequence[str]) -> str:
-    """The classes in a mask, or that there is only background."""
+    """The names of the classes in a mask; background, if it has none."""
     present = [classes[label - 1] for label in np.unique(mask) if label not in (0, IGNORE_LABEL)]
     return ", ".join(present) or BACKGROUND
 

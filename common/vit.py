@@ -1,6 +1,6 @@
 """DeiT/ViT backbone with timm's parameter names, any number of class tokens, and attention maps on request.
 
-Attention is computed by the fused kernel wherever no map is asked for. A method says for each block which maps it needs
+The fused kernel computes attention wherever no map is requested. A method requests the maps of each block
 (`MapRequest`), and gets them averaged over the heads.
 """
 
@@ -24,7 +24,7 @@ ARCHITECTURES = {
 }
 
 
-STRIP = 2**20  # attention weights that are computed at a time on CPUs where a map is summed: 4 MB
+STRIP = 2**20  # attention weights per strip on CPUs where a map is summed: 4 MB
 
 
 @dataclass
@@ -61,7 +61,9 @@ class ViTConfig:
             UserError: the width does not divide into the heads, or the image into patches.
         """
         width, depth, heads = ARCHITECTURES[self.arch]
-        width, depth, heads = self.embed_dim or width, self.depth or depth, self.num_heads or heads
+        width = self.embed_dim or width
+        depth = self.depth or depth
+        heads = self.num_heads or heads
         if width % heads:
             raise UserError(f"model.embed_dim={width} does not divide by model.num_heads={heads}")
         if self.img_size % self.patch_size:
@@ -70,11 +72,11 @@ class ViTConfig:
 
 
 class MapRequest(NamedTuple):
-    """Which part of a block's head-averaged attention is wanted as a map.
+    """The part of a block's head-averaged attention that is requested as a map.
 
     Attributes:
-        rows: only this many leading queries (the class tokens); None for all.
-        into: a tensor (B, T, T) that the map of all rows is added to instead of being returned; not with gradients.
+        rows: number of leading queries (the class tokens); None for all.
+        into: a tensor (B, T, T) to add the map of all rows to, which is then not returned; not with gradients.
         detach: whether the returned map carries no gradient; the tokens do.
     """
 
@@ -88,7 +90,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
-        self.num_heads, self.scale = num_heads, (dim // num_heads) ** -0.5
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, dim * 3)
         self.proj = nn.Linear(dim, dim)
 
@@ -105,10 +108,11 @@ class Attention(nn.Module):
         q, k, v = (
             self.qkv(x).reshape(batch, count, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
         )  # B h T d
+        attention = None
         if request is None:
-            out, attention = F.scaled_dot_product_attention(q, k, v), None
+            out = F.scaled_dot_product_attention(q, k, v)
         elif request.into is not None:
-            out, attention = self._added_to(request.into, q, k, v), None
+            out = self._added_to(request.into, q, k, v)
         elif request.rows is None:
             out, attention = self._explicit(q, k, v, request.detach)
         elif request.rows == 1:  # once more beside the fused kernel: cheaper than joining it with the others
@@ -130,9 +134,11 @@ class Attention(nn.Module):
         return attention, (attention.detach() if detach else attention).mean(1)
 
     def _added_to(self, total: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The output; the head-averaged map is added to ``total``. On CPUs in strips of rows that stay in the cache."""
+        """The output; adds the head-averaged map to ``total``. On CPUs in strips of rows that stay in the cache."""
         batch, heads, count, _ = q.shape
-        q, k, v = (q * self.scale).contiguous(), k.transpose(-2, -1), v.contiguous()
+        q = (q * self.scale).contiguous()
+        k = k.transpose(-2, -1)
+        v = v.contiguous()
         out = q.new_empty(batch, count, heads, q.shape[-1])  # B T h d: joining the heads needs no copy
         strip = max(STRIP // (batch * heads * count), 1) if q.device.type == "cpu" else count
         for start in range(0, count, strip):
@@ -171,7 +177,7 @@ class ViTBackbone(nn.Module):
     Attributes:
         grid: patches per side at the training size.
         num_tokens: K, set by the method.
-        class_attention_weight: what the sum over layers of class-to-patch attention is multiplied by in seeds.
+        class_attention_weight: factor of the sum over layers of class-to-patch attention in seeds.
     """
 
     num_tokens: int
@@ -180,7 +186,8 @@ class ViTBackbone(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.embed_dim, self.depth, self.num_heads = config.dimensions()
-        self.patch_size, self.grid = config.patch_size, config.img_size // config.patch_size
+        self.patch_size = config.patch_size
+        self.grid = config.img_size // config.patch_size
         self.patch_embed = PatchEmbed(None, config.patch_size, 3, self.embed_dim, flatten=False, strict_img_size=False)
         rates = torch.linspace(0, config.drop_path, self.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(self.embed_dim, self.num_heads, rate) for rate in rates)
@@ -215,7 +222,8 @@ class ViTBackbone(nn.Module):
             tokens: (B, K+N, D) entering the first block.
             kind: ``rcams`` = attn @ (mtatt * F), the methods' own; ``fcams`` = mtatt * F; ``cams`` = F.
         """
-        count, size = self.num_tokens, tokens.shape[1]
+        count = self.num_tokens
+        size = tokens.shape[1]
         total = tokens.new_zeros(len(tokens), size if kind == "rcams" else count, size, dtype=torch.float32)
         for block in self.blocks:
             if kind == "rcams":  # class rows and patch rows are sums over the same layers: one sum of whole maps
@@ -243,8 +251,8 @@ def resize_position_grid(embedding: Tensor, height: int, width: int, excess: flo
     Bicubic without antialiasing, as the references do it (timm's own resize antialiases and gives other numbers).
 
     Args:
-        excess: what MCTformer adds to either side when it states the factor of the resize, and so the sampling points;
-            the size stays (height, width). Without it the grid itself is returned unchanged, as the resize would do.
+        excess: added to either side where MCTformer states the factor of the resize, and so the sampling points; the
+            size stays (height, width). Without it the grid itself is returned unchanged, as by a resize.
     """
     side = round(embedding.shape[1] ** 0.5)
     if (height, width) == (side, side) and not excess:

@@ -1,11 +1,11 @@
-"""Measures what this repository claims about speed; every command prints a row of a Markdown table.
+"""Measures this repository's claims about speed; every command prints a row of a Markdown table.
 
     python scripts/benchmark.py evaluation                 # all thresholds in one pass against an argmax for each
     python scripts/benchmark.py train --method cti         # a train step against plain ViT passes over the same images
     python scripts/benchmark.py infer --method cti         # the seeds of an image against plain ViT passes
     python scripts/benchmark.py fim --method pcss          # frequency importance against the plain passes it needs
 
-Everything that is compared runs in turns in the same process, as machines are noisy; ratios are of the fastest turns.
+Both sides of a comparison run alternating in the same process, as machines are noisy; ratios are of the fastest turns.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import importlib
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import cv2
@@ -31,8 +31,11 @@ from common.optim import adamw
 from common.runtime import PRECISIONS, Runtime, RuntimeConfig
 from common.schedule import OptimConfig
 from common.seeds import Seed
+from common.tensors import compiled
 
 METHODS = ("cti", "pcss", "dig", "toco", "crt", "deeplab")
+
+Work = Callable[[], object]  # timed; its result is dropped
 
 
 def main() -> int:
@@ -49,7 +52,7 @@ def main() -> int:
     return args.run(args)
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Work) -> float:
     """Wall-clock time of one call."""
     start = time.perf_counter()
     work()
@@ -73,25 +76,34 @@ def run_evaluation(args: argparse.Namespace) -> int:
         1 if any count differs.
     """
     cv2.setNumThreads(1)
-    num_labels, thresholds = 21, np.arange(args.thresholds) / 100
-    images = [generated_seed(index, *args.size, num_labels - 1) for index in range(args.images)]
+    num_labels = 21
+    thresholds = np.arange(args.thresholds) / 100
+    height, width = args.size
+    images = [generated_seed(index, height, width, num_labels - 1) for index in range(args.images)]
     subset = images[: args.argmax_images]
-    sweep, part, slow = SweepCounts(num_labels, thresholds), SweepCounts(num_labels, thresholds), []
-    SweepCounts(num_labels, thresholds).add(*images[0])  # warm-up
-    sweep_ms = 1000 * seconds(lambda: [sweep.add(*image) for image in images]) / len(images)
-    for image in subset:
-        part.add(*image)
+    sweep_counts(images[:1], num_labels, thresholds)  # warm-up
+    sweep_ms = 1000 * seconds(lambda: sweep_counts(images, num_labels, thresholds)) / len(images)
+    part = sweep_counts(subset, num_labels, thresholds)
+    slow: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     argmax = seconds(lambda: slow.extend(counts_by_argmax(*image, num_labels, thresholds) for image in subset))
     argmax_ms = 1000 * argmax / len(subset)
     correct, predicted, truth = (sum(counts) for counts in zip(*slow, strict=True))
     equal = all(map(np.array_equal, (part.correct, part.predicted, part.truth), (correct, predicted, truth)))
-    size = "x".join(map(str, args.size))
+    size = f"{height}x{width}"
     print(f"{len(images)} generated images of {size} with 1-3 classes, {len(thresholds)} thresholds, one core; the one")
     print(f"pass measured on all, the argmax per threshold on the first {len(subset)}, whose counts are compared.\n")
     print("| one pass (ms/image) | argmax per threshold (ms/image) | ratio | counts |")
     print("|---|---|---|---|")
     print(f"| {sweep_ms:.2f} | {argmax_ms:.0f} | {argmax_ms / sweep_ms:.0f} | {'equal' if equal else 'DIFFERENT'} |")
     return 0 if equal else 1
+
+
+def sweep_counts(images: Sequence[tuple[Seed, np.ndarray]], num_labels: int, thresholds: np.ndarray) -> SweepCounts:
+    """The counts of seeds against their masks at all thresholds, in one pass."""
+    counts = SweepCounts(num_labels, thresholds)
+    for seed, gt in images:
+        counts.add(seed, gt)
+    return counts
 
 
 def generated_seed(index: int, height: int, width: int, num_classes: int) -> tuple[Seed, np.ndarray]:
@@ -101,7 +113,8 @@ def generated_seed(index: int, height: int, width: int, num_classes: int) -> tup
     """
     rng = np.random.default_rng(index)
     keys = np.sort(rng.choice(num_classes, size=1 + index % 3, replace=False))
-    gt, seed = np.zeros((height, width), dtype=np.uint8), {}
+    gt = np.zeros((height, width), dtype=np.uint8)
+    seed: Seed = {}
     for key in keys:
         coarse = rng.random((height // 16, width // 16), dtype=np.float32)
         cam = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -132,14 +145,17 @@ def run_train(args: argparse.Namespace) -> int:
     """Forward, losses and backward of one step, against forward and backward of the plain passes it needs.
 
     A method that needs other networks besides the ViT gives their plain work as ``extra_plain_train_work``, one whose
-    passes are of several sizes all of it as ``plain_train_work``, one that is not trained by AdamW what does as
-    ``optimizer``, and what of a step is worth a row of its own as ``train_parts``.
+    passes are of several sizes all of it as ``plain_train_work``, one that is not trained by AdamW its ``optimizer``,
+    and parts of a step that deserve a row of their own as ``train_parts``.
     """
-    runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
+    runtime = _runtime(args)
+    method = importlib.import_module(f"methods.{args.method}.benchmark")
     is_special = hasattr(method, "plain_train_work")
     plain = method.plain_train_work(args.batch, runtime) if is_special else _plain_train_work(method, args, runtime)
     steps = method.train_steps(args.batch, runtime)
-    works = {name: functools.partial(_train_step, *step, runtime) for name, step in steps.items()}
+    works: dict[str, Work] = {
+        name: functools.partial(_train_step, network, loss, runtime) for name, (network, loss) in steps.items()
+    }
     first, (network, loss) = next(iter(steps.items()))
     has_own = hasattr(method, "optimizer")
     optimizer = method.optimizer(network) if has_own else adamw(network, OptimConfig(), args.batch)
@@ -152,7 +168,7 @@ def run_train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plain_train_work(method: ModuleType, args: argparse.Namespace, runtime: Runtime) -> Callable[[], None]:
+def _plain_train_work(method: ModuleType, args: argparse.Namespace, runtime: Runtime) -> Work:
     """Forward and backward of plain ViTs over the images of a method's passes."""
     plain = _plain_vit(method.PLAIN_TOKENS, (224, 224), args, runtime).train()
     inputs = method.plain_train_inputs(args.batch, runtime)
@@ -186,23 +202,20 @@ def _train_step(
 
 
 def run_infer(args: argparse.Namespace) -> int:
-    """Seeds of one image, or what else the method infers, against the forward passes it needs."""
-    runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
+    """Seeds of one image, or the method's other inference, against the forward passes it needs."""
+    runtime = _runtime(args)
+    method = importlib.import_module(f"methods.{args.method}.benchmark")
     is_special = hasattr(method, "infer_work")
     plain, works = method.infer_work(runtime) if is_special else _seed_work(method, args, runtime)
     _compare(plain, method.INFER_PASSES, works, 1, args, runtime)
     return 0
 
 
-def _seed_work(
-    method: ModuleType, args: argparse.Namespace, runtime: Runtime
-) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
+def _seed_work(method: ModuleType, args: argparse.Namespace, runtime: Runtime) -> tuple[Work, dict[str, Work]]:
     """Two forward passes; seeds of an image with two labels (both views, all maps, normalised at full size)."""
-    size = tuple(side // 16 * 16 for side in args.size)  # the plain ViT takes whole patches only
-    plain, images = (
-        _plain_vit(method.PLAIN_TOKENS, size, args, runtime).eval(),
-        torch.randn(1, 3, *size, device=runtime.device),
-    )
+    height, width = (side // 16 * 16 for side in args.size)  # the plain ViT takes whole patches only
+    plain = _plain_vit(method.PLAIN_TOKENS, (height, width), args, runtime).eval()
+    images = torch.randn(1, 3, height, width, device=runtime.device)
 
     @torch.inference_mode()
     def run_plain() -> None:
@@ -210,9 +223,9 @@ def _seed_work(
             plain(images)
             plain(images.flip(-1))
 
-    cams_of = method.network(runtime).eval().foreground_maps("rcams")
-    cams_of = torch.compile(cams_of) if args.compile else cams_of
-    image, labels = torch.randn(1, 3, *args.size, device=runtime.device), torch.zeros(1, method.CLASSES)
+    cams_of = compiled(method.network(runtime).eval().foreground_maps("rcams"), args.compile)
+    image = torch.randn(1, 3, *args.size, device=runtime.device)
+    labels = torch.zeros(1, method.CLASSES)
     labels[0, [3, 7]] = 1
 
     def run_seeds() -> None:
@@ -224,7 +237,8 @@ def _seed_work(
 
 def run_fim(args: argparse.Namespace) -> int:
     """Class losses of some images under all filters, against the forward passes of as many images."""
-    runtime, method = _runtime(args), importlib.import_module(f"methods.{args.method}.benchmark")
+    runtime = _runtime(args)
+    method = importlib.import_module(f"methods.{args.method}.benchmark")
     plain = _plain_vit(method.PLAIN_TOKENS, (224, 224), args, runtime).eval()
     images = torch.randn(args.batch, 3, 224, 224, device=runtime.device)
     sizes, works = method.importance_round(args.images, args.batch, runtime)
@@ -248,25 +262,27 @@ def _plain_vit(tokens: int, size: tuple[int, int], args: argparse.Namespace, run
     model = timm.create_model(
         "deit_small_patch16_224", num_classes=20, reg_tokens=tokens - 1, img_size=size, drop_path_rate=0.1
     )
-    model = model.to(runtime.device)
-    return torch.compile(model) if args.compile else model
+    return compiled(model.to(runtime.device), args.compile)
 
 
 def _compare(
-    plain: Callable[[], None],
+    plain: Work,
     passes: int | str,
-    variants: dict[str, Callable[[], None]],
+    variants: dict[str, Work],
     images: int,
     args: argparse.Namespace,
     runtime: Runtime,
 ) -> None:
-    """Runs all in turns and prints images/s, ratio to the plain passes, and peak memory."""
+    """Runs all alternating, and prints images/s, ratio to the plain passes, and peak memory."""
     works = {f"{passes} plain passes": plain, **variants}
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(args.turns + args.warmup):
         for name, work in works.items():
             _wait(runtime)
-            taken = seconds(lambda work=work: (work(), _wait(runtime)))
+            start = time.perf_counter()
+            work()
+            _wait(runtime)
+            taken = time.perf_counter() - start
             if turn >= args.warmup:
                 times[name].append(taken)
     base, *_ = times.values()
@@ -275,7 +291,8 @@ def _compare(
         "| | ms (fastest) | ms (median) | images/s | ratio of fastest | ratio of medians |\n|---|---|---|---|---|---|"
     )
     for name, values in times.items():
-        fastest, median = min(values), statistics.median(values)
+        fastest = min(values)
+        median = statistics.median(values)
         ratios = f"{fastest / min(base):.3f} | {median / statistics.median(base):.3f}"
         print(f"| {name} | {1000 * fastest:.1f} | {1000 * median:.1f} | {images / median:.2f} | {ratios} |")
     print(f"\npeak memory of the process: {_peak_memory(runtime):.2f} GB")

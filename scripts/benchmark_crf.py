@@ -5,7 +5,7 @@
     python scripts/benchmark_crf.py crf --device cuda      # the lattice on a GPU
     python scripts/benchmark_crf.py pool --workers 2       # images/s of the process pool against a plain loop
 
-What is compared runs in turns in the same process; figures and ratios are of the fastest turns. The package uses one
+Both sides run alternating in the same process; figures and ratios are of the fastest turns. The package uses one
 thread; for the lattice see ``--threads``.
 """
 
@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -26,8 +27,12 @@ from common.errors import run_script
 from common.lattice import Lattice, bilateral_features
 
 LATTICE_CASES = ((21, 224, 224), (81, 224, 224), (21, 375, 500))  # VOC and COCO in training; VOC at full size
-CRF_LABELS, CRF_SIZE = (21, 3), (375, 500)
-SIGMA_XY, SIGMA_RGB = 50.0, 15.0  # of ToCo's energy loss, in pixels of the halved image
+CRF_LABELS = (21, 3)
+CRF_SIZE = (375, 500)
+SIGMA_XY = 50.0  # of ToCo's energy loss, in pixels of the halved image
+SIGMA_RGB = 15.0
+
+T = TypeVar("T")
 
 
 def main() -> int:
@@ -56,7 +61,7 @@ def add_command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
 
 
 def run_lattice(args: argparse.Namespace) -> int:
-    """Both build their lattice of an image and filter the values of so many channels.
+    """Both build their lattice of an image and filter the values of all channels.
 
     The package's filter is timed as an iteration of mean field with one bilateral kernel: a tenth of inference(11)
     less inference(1). Its build holds a pass of one channel for the normalisation.
@@ -98,7 +103,7 @@ def timed_package(image: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     crf = import_pydensecrf().DenseCRF2D(image.shape[1], image.shape[0], len(logits))
     crf.setUnaryEnergy(-logits)
     build, _ = seconds(lambda: crf.addPairwiseBilateral(sxy=SIGMA_XY, srgb=SIGMA_RGB, rgbim=image, compat=1))
-    few, many = (seconds(lambda count=count: crf.inference(count))[0] for count in (1, 11))
+    few, many = (seconds(functools.partial(crf.inference, count))[0] for count in (1, 11))
     return {"package build": build, "few": few, "many": many}
 
 
@@ -125,7 +130,8 @@ def run_crf(args: argparse.Namespace) -> int:
                 found[name] = marginals.argmax(0)
                 if turn:
                     times[name].append(taken)
-        package, lattice = min(times["pydensecrf"]), min(times["lattice"])
+        package = min(times["pydensecrf"])
+        lattice = min(times["lattice"])
         equal = float((found["pydensecrf"] == found["lattice"]).mean())
         enough &= equal > 0.999
         size = " x ".join(map(str, CRF_SIZE))
@@ -134,14 +140,16 @@ def run_crf(args: argparse.Namespace) -> int:
 
 
 def run_pool(args: argparse.Namespace) -> int:
-    """A loop over pydensecrf in one process against the pool, whose start is not counted: images of a longer and of a
-    shorter run, in the seconds that the longer one takes more.
+    """A loop over pydensecrf in one process against the pool.
+
+    The pool's start is not counted: its rate is of the images and seconds that a longer run has more than a shorter.
     """
     image = sized_image(args.image, *CRF_SIZE)
     print(f"| labels x H x W | loop (images/s) | pool of {args.workers} (images/s) | ratio |\n|---|---|---|---|")
     for labels in CRF_LABELS:
         probabilities = generated_probabilities(labels, *CRF_SIZE)
-        loop, pooled = [], []
+        loop = []
+        pooled = []
         few, many = (
             functools.partial(pool_jobs, args.workers, 2 * args.workers + more, image, probabilities)
             for more in (0, args.images)
@@ -156,19 +164,19 @@ def run_pool(args: argparse.Namespace) -> int:
 
 
 def pool_jobs(workers: int, count: int, image: np.ndarray, probabilities: np.ndarray) -> None:
-    """So many CRFs in a new pool."""
+    """Runs ``count`` CRFs in a new pool."""
     with crf_pool(workers) as pool:
         for _ in range(count):
             pool.submit(crf_job, image, probabilities, "auto")
 
 
 def crf_job(image: np.ndarray, probabilities: np.ndarray, backend: str) -> None:
-    """The labels of an image, which are dropped."""
+    """Computes the labels of an image, and drops them."""
     dense_crf(image, probabilities, CRFConfig(backend)).argmax(0)
 
 
-def seconds(work: Callable[[], object]) -> tuple[float, object]:
-    """Wall-clock time of one call, and what it returns."""
+def seconds(work: Callable[[], T]) -> tuple[float, T]:
+    """Wall-clock time of one call, and its result."""
     wait()
     start = time.perf_counter()
     result = work()

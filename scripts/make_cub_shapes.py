@@ -13,6 +13,7 @@ the size only, so the same call gives the same bytes. A root that holds the very
 import argparse
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ SPLITS = {"train": 5994, "test": 5794}  # part of the seed: no picture is in bot
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the pictures depend on."""
+    """The settings that the pictures depend on."""
 
     train: int
     test: int
@@ -55,7 +56,7 @@ class Member:
 
 def members(plan: Plan) -> list[Member]:
     """All images in the order of their ids: class by class, all classes equally often in either split."""
-    found = []
+    found: list[Member] = []
     for kind, folder in enumerate(class_names()):
         jobs = [(split, number) for split in SPLITS for number in range(kind, getattr(plan, split), len(KINDS))]
         for index, (split, number) in enumerate(jobs, start=1):
@@ -64,7 +65,7 @@ def members(plan: Plan) -> list[Member]:
 
 
 def class_names() -> list[str]:
-    """As CUB spells them: 001.Ball."""
+    """The class names in CUB's spelling: 001.Ball."""
     return [f"{number:03d}.{kind.name.capitalize()}" for number, kind in enumerate(KINDS, start=1)]
 
 
@@ -74,9 +75,12 @@ def make_picture(plan: Plan, split: str, number: int, kind: int) -> tuple[np.nda
     height, width = _sides(rng, plan)
     pixels = paint_ground(rng, height, width)  # H W 3, 0..1
     owner = np.zeros((height, width), dtype=np.uint8)  # 0 ground, 1 shape
-    radius, stretch = rng.uniform(0.19, 0.36) * math.sqrt(height * width), math.exp(rng.uniform(-0.4, 0.4))
-    ry, rx = min(radius * stretch, 0.47 * height), min(radius / stretch, 0.47 * width)
-    cy, cx = rng.uniform(0.9 * ry, height - 0.9 * ry), rng.uniform(0.9 * rx, width - 0.9 * rx)
+    radius = rng.uniform(0.19, 0.36) * math.sqrt(height * width)
+    stretch = math.exp(rng.uniform(-0.4, 0.4))
+    ry = min(radius * stretch, 0.47 * height)
+    rx = min(radius / stretch, 0.47 * width)
+    cy = rng.uniform(0.9 * ry, height - 0.9 * ry)
+    cx = rng.uniform(0.9 * rx, width - 0.9 * rx)
     y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
     paint_shape(rng, pixels, owner, 1, KINDS[kind], (y - cy) / ry, (x - cx) / rx, math.sqrt(ry * rx))
     return developed(rng, pixels), extent(owner == 1)
@@ -100,10 +104,10 @@ def write_member(root: Path, plan: Plan, member: Member) -> tuple[int, int, int,
 def make_set(root: Path, plan: Plan, workers: int) -> None:
     """Writes the whole set; the stamp that calls it complete comes last."""
     images = members(plan)
-    options = {"max_workers": workers, "chunksize": 16, "desc": "images", "unit": "image"}
-    extents = process_map(partial(write_member, root, plan), images, **options)
+    write = partial(write_member, root, plan)
+    extents = process_map(write, images, max_workers=workers, chunksize=16, desc="images", unit="image")
     boxes = [(left, top, right - left, bottom - top) for left, top, right, bottom in extents]
-    rows = {
+    rows: dict[str, Sequence[object]] = {
         "images.txt": [image.path for image in images],
         "classes.txt": class_names(),
         "image_class_labels.txt": [image.kind + 1 for image in images],

@@ -71,7 +71,8 @@ def make_scene(plan: Plan, split: str, number: int) -> Scene:
 
 def _side(rng: np.random.Generator, plan: Plan) -> int:
     """A side length within a quarter of the nominal size, a multiple of ``plan.multiple``."""
-    low, high = math.ceil(plan.size * 0.75 / plan.multiple), int(plan.size * 1.25 / plan.multiple)
+    low = math.ceil(plan.size * 0.75 / plan.multiple)
+    high = int(plan.size * 1.25 / plan.multiple)
     return int(rng.integers(low, max(low, high) + 1)) * plan.multiple
 
 
@@ -116,7 +117,8 @@ def image_name(split: str, number: int) -> str:
 
 def write_scene(root: Path, plan: Plan, job: tuple[str, int]) -> None:
     """Makes one image and writes its three files."""
-    scene, name = make_scene(plan, *job), image_name(*job)
+    scene = make_scene(plan, *job)
+    name = image_name(*job)
     write_jpeg(root / "JPEGImages" / f"{name}.jpg", scene.pixels)
     write_mask(root / "SegmentationClass" / f"{name}.png", scene.mask)
     with atomic_write(root / "Annotations" / f"{name}.xml", "w", durable=False) as file:

@@ -31,7 +31,7 @@ def read_run(path: Path) -> dict[str, Curve]:
     """The curves of a run by term, in the order in which terms appear.
 
     Raises:
-        UserError: there is no such file, a line of it is damaged, or it has no numbers.
+        UserError: the file does not exist, a line of it is damaged, or it has no numbers.
     """
     if not path.is_file():
         raise UserError(f"no {path}: a training writes it")
@@ -58,17 +58,19 @@ def read_reference(path: Path, wanted: dict[str, str | None]) -> dict[str, dict[
     """The curves of a reference by name and term.
 
     Args:
-        wanted: which value a column of `SERIES` must have; None for any.
+        wanted: the value that a column of `SERIES` must have; None for any.
 
     Raises:
-        UserError: no such file, no column ``iteration`` or one that is asked for, no row left, or a field is no number.
+        UserError: the file, the column ``iteration`` or a wanted one does not exist, no row is left, or a field is no
+            number.
     """
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the reference {path} cannot be read: {error}") from error
     table = csv.DictReader(lines)
-    rows, columns = list(table), table.fieldnames or []
+    rows = list(table)
+    columns = table.fieldnames or []
     for name in ("iteration", *(column for column, value in wanted.items() if value)):
         if name not in columns:
             raise UserError(f"{path} has no column {name!r}; it has {', '.join(columns)}")

@@ -35,7 +35,7 @@ from common.data.coco import Instances, check_rules, link_images, paint_mask, re
 from common.data.cub import OFFICIAL_IMAGES, TABLES, CUBConfig, CUBImages, missing_files
 from common.data.dataset import LAYOUTS
 from common.data.fetch import Archive, obtain, unpack
-from common.data.labels import read_labels, write_labels
+from common.data.labels import Labels, read_labels, write_labels
 from common.data.lists import LIST_DIR, read_list
 from common.data.masks import write_mask
 from common.data.voc import augment_masks, label_voc
@@ -61,18 +61,19 @@ CUB = Archive(
 )
 COCO_LABELLED_TRAIN = 82081  # images of train2014 with at least one annotation
 
-Need = tuple[Archive, Callable[[str], str | None]]  # an archive, and where its members go under the root
+Need = tuple[Archive, Callable[[str], str | None]]  # an archive, and the path of a member under the root, if wanted
 
 
 def prepare_voc(args: argparse.Namespace) -> None:
     """Brings ``args.root`` into the layout that `common.data.dataset` reads."""
     root: Path = args.root
     lists = {name: read_list(LIST_DIR / "voc12" / f"{name}.txt", "voc12") for name in ("train", "val", "train_aug")}
-    official, everything = {*lists["train"], *lists["val"]}, {*lists["train_aug"], *lists["val"]}
+    official = {*lists["train"], *lists["val"]}
+    everything = {*lists["train_aug"], *lists["val"]}
     devkit = _paths(root, everything, ("JPEGImages", ".jpg"), ("Annotations", ".xml"))
     devkit += _paths(root, official, ("SegmentationClass", ".png"))
     devkit += [root / "ImageSets" / "Segmentation" / f"{name}.txt" for name in ("train", "val")]
-    needs = [(VOC, _voc_member)] if any(not path.exists() for path in devkit) else []
+    needs: list[Need] = [(VOC, _voc_member)] if any(not path.exists() for path in devkit) else []
     augmented = [] if args.no_sbd else _paths(root, everything, ("SegmentationClassAug", ".png"))
     if any(not path.exists() for path in augmented):
         needs += [(SBD, _sbd_member)]
@@ -90,7 +91,7 @@ def _paths(root: Path, ids: Iterable[str], *kinds: tuple[str, str]) -> list[Path
 
 def _fetch_and_unpack(args: argparse.Namespace, needs: list[Need]) -> None:
     if args.no_download and not args.archive:
-        return  # what is there has to do
+        return  # the existing files have to do
     archives = [archive for archive, _ in needs]
     paths = obtain(archives, args.root / "downloads", args.archive, not args.no_download, not args.skip_checksum)
     for path, (_, member) in zip(paths, needs, strict=True):
@@ -135,7 +136,7 @@ def prepare_coco(args: argparse.Namespace) -> None:
         raise UserError("--json and --images belong to one split: add --split train or --split val")
     jsons = {split: args.json or args.root / f"annotations/instances_{split}2014.json" for split in args.split}
     _fetch_and_unpack(args, _coco_needs(args, jsons))
-    tables = {}
+    tables: Labels = {}
     for split, path in jsons.items():
         instances = read_instances(path)
         _check_images(args, split, instances)
@@ -146,7 +147,7 @@ def prepare_coco(args: argparse.Namespace) -> None:
 
 
 def _coco_needs(args: argparse.Namespace, jsons: dict[str, Path]) -> list[Need]:
-    """The official archives that hold something that is not there."""
+    """The official archives that hold a missing file."""
     needs: list[Need] = []
     if args.json is None and any(not path.is_file() for path in jsons.values()):
         needs.append((COCO_JSON, lambda name: name if "/instances_" in name else None))
@@ -162,7 +163,7 @@ def _below(folder: str, name: str) -> str | None:
 
 
 def _check_images(args: argparse.Namespace, split: str, instances: Instances) -> None:
-    """Links the images where asked to, and sees that all of them are there."""
+    """Links the images if requested, and makes sure that all of them exist."""
     targets = {image_id: _coco_path(args.root, split, image_id, "image") for image_id in instances.files}
     if args.images is not None:
         print(f"{args.root / f'{split}2014'}: {link_images(args.images, instances.files, targets)}")
@@ -179,9 +180,10 @@ def _coco_path(root: Path, split: str, image_id: str, kind: str) -> Path:
     return root / pattern.replace("{split}", split).replace("{id}", image_id)
 
 
-def label_coco(root: Path, split: str, instances: Instances) -> dict:
-    """Writes image labels and the id list; compares with what is known of the official set."""
-    ids, classes = sorted(instances.files), instances.classes
+def label_coco(root: Path, split: str, instances: Instances) -> Labels:
+    """Writes image labels and the id list; compares them with the known numbers of the official set."""
+    ids = sorted(instances.files)
+    classes = instances.classes
     labels = read_labels(instances.path, ids, classes, "coco14")
     write_labels(root / f"labels_{split}2014.npz", labels)
     with atomic_write(root / "ImageSets" / "Segmentation" / f"{split}.txt", "w") as file:
@@ -206,14 +208,15 @@ def label_coco(root: Path, split: str, instances: Instances) -> dict:
     return labels
 
 
-def _write_reference_labels(path: Path, labels: dict) -> None:
-    """The papers' own label file, with integer keys, for use with their code."""
+def _write_reference_labels(path: Path, labels: Labels) -> None:
+    """Writes the papers' own label file, with integer keys, for use with their code."""
+    table = {int(image_id): row for image_id, row in labels.items()}
     with atomic_write(path) as file:
-        np.save(file, {int(image_id): row for image_id, row in labels.items()}, allow_pickle=True)
+        np.save(file, np.array(table, dtype=object), allow_pickle=True)
 
 
 def paint_split(args: argparse.Namespace, split: str, instances: Instances) -> None:
-    """Paints the masks that are not there yet."""
+    """Paints the missing masks."""
     folder = _coco_path(args.root, split, "", "mask").parent
     rules = folder / ".prepare_data.json"
     content = {"crowd": args.crowd, "json_bytes": instances.path.stat().st_size}
@@ -225,8 +228,8 @@ def paint_split(args: argparse.Namespace, split: str, instances: Instances) -> N
     todo = [image_id for image_id, path in paths.items() if not path.exists()]
     jobs = [(paths[image_id], instances.sizes[image_id], instances.regions.get(image_id, [])) for image_id in todo]
     paint = partial(_paint_job, args.crowd == "ignore")
-    options = {"max_workers": args.workers, "chunksize": 32, "desc": f"{split} masks"}
-    skipped = sum(process_map(paint, jobs, **options)) if jobs else 0
+    counts = process_map(paint, jobs, max_workers=args.workers, chunksize=32, desc=f"{split} masks") if jobs else []
+    skipped = sum(counts)
     print(f"{folder}: {len(todo)} masks painted, {len(paths) - len(todo)} were there")
     if skipped:
         print(f"WARNING: {skipped} polygons with fewer than three points were left out")

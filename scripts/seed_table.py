@@ -25,7 +25,7 @@ def read_scores(path: Path) -> dict[str, Any]:
     """An evaluation's JSON.
 
     Raises:
-        UserError: it is not there or no such file.
+        UserError: the file does not exist, or is no evaluation's.
     """
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
@@ -48,17 +48,20 @@ def of_seeds(folder: Path) -> tuple[dict[str, Any], list[tuple[str, float]]]:
 
 
 def of_masks(folder: Path) -> tuple[dict[str, Any], list[tuple[str, float]]]:
-    """The evaluation of a run's masks, and its rows: before and, if there was one, after the CRF."""
-    masks, refined = read_scores(folder / "eval_png.json"), folder / "eval_png_crf.json"
+    """The evaluation of a run's masks, and its rows: before and, if it was run, after the CRF."""
+    masks = read_scores(folder / "eval_png.json")
     rows = [("masks", masks["best"]["mIoU"])]
-    return masks, rows + ([("masks after the CRF", read_scores(refined)["best"]["mIoU"])] if refined.is_file() else [])
+    refined = folder / "eval_png_crf.json"
+    if refined.is_file():
+        rows.append(("masks after the CRF", read_scores(refined)["best"]["mIoU"]))
+    return masks, rows
 
 
 def table(folder: Path, masks: bool = False) -> tuple[list[str], float]:
     """The lines of the table, and the margin of the seeds or masks over the better trivial seed.
 
     Raises:
-        UserError: a result is missing, or they are of different images.
+        UserError: a result is missing, or the results are of different images.
     """
     scored, found = (of_masks if masks else of_seeds)(folder)
     trivial = {title: read_scores(folder / f"{stem}.json") for stem, title in TRIVIAL.items()}

@@ -85,6 +85,10 @@ SCRIPTS_OF = {  # training, inference
     "cti": (train_trm, infer_trm), "pcss": (train_pcss, infer_pcss), "dig": (train_dig, infer_dig),
     "toco": (train_toco, infer_toco), "crt": (train_cam, make_cam),
 }  # fmt: skip
+needs_pydensecrf = pytest.mark.skipif(
+    importlib.util.find_spec("pydensecrf") is None,
+    reason="pydensecrf2 is not installed (optional, compiled at installation: requirements-crf.txt)",
+)
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 

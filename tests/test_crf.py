@@ -15,6 +15,7 @@ from PIL import Image
 from common.crf import CRFConfig, crf_backend, crf_done, crf_pool, dense_crf, refine_to_files, seed_crf
 from common.errors import UserError
 from common.seeds import read_seed
+from tests.helpers import needs_pydensecrf
 
 
 def two_halves(height: int = 24, width: int = 32) -> np.ndarray:
@@ -31,7 +32,7 @@ def noisy_seed(height: int = 24, width: int = 32) -> dict[int, np.ndarray]:
     return {4: cam}
 
 
-BOTH = pytest.mark.parametrize("backend", ["pydensecrf", "lattice"])
+BOTH = pytest.mark.parametrize("backend", [pytest.param("pydensecrf", marks=needs_pydensecrf), "lattice"])
 
 
 def noisy_scene(height: int, width: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +75,7 @@ def test_settings_are_used(backend: str) -> None:
     np.testing.assert_allclose(unconnected, probabilities / probabilities.sum(axis=0), atol=1e-4)
 
 
+@needs_pydensecrf
 @pytest.mark.parametrize("size", [(60, 80), (61, 83)])
 @pytest.mark.parametrize("settings", [
     {}, {"gaussian_sxy": 1.0, "gaussian_compat": 1.0, "bilateral_sxy": 121.0, "bilateral_srgb": 5.0,
@@ -108,9 +110,14 @@ def test_maps_that_cannot_be_refined(probabilities: np.ndarray, words: str) -> N
         dense_crf(two_halves(), probabilities)
 
 
+@needs_pydensecrf
+def test_the_package_is_preferred_where_it_is_installed() -> None:
+    assert crf_backend(CRFConfig()) == crf_backend(CRFConfig("pydensecrf")) == "pydensecrf"
+    assert crf_backend(CRFConfig("lattice")) == "lattice"
+
+
 def test_a_missing_package_is_named_if_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     image, probabilities, asked = two_halves(), np.ones((2, 24, 32), np.float32), CRFConfig("pydensecrf")
-    assert crf_backend(CRFConfig()) == "pydensecrf" and crf_backend(CRFConfig("lattice")) == "lattice"
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     with pytest.raises(UserError, match="pip install pydensecrf2"):
         dense_crf(image, probabilities, asked)

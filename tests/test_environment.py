@@ -18,9 +18,12 @@ IMPORTS = {
 }  # fmt: skip
 
 
-def pins() -> list[str]:
-    lines = (line.strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+def pins(*files: str) -> list[str]:
+    lines = [line.strip() for file in files for line in (ROOT / file).read_text().splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
+
+
+ALL_PINS = pins("requirements.txt", "requirements-crf.txt")
 
 
 def project() -> dict:
@@ -32,16 +35,18 @@ def conda() -> dict:
 
 
 def test_conda_installs_the_same_pins_and_the_project() -> None:
-    *python, of_pip = conda()["dependencies"]
-    assert of_pip["pip"] == [*pins(), "-e ."]
-    version = next(entry.removeprefix("python=") for entry in python if entry.startswith("python="))
+    *of_conda, of_pip = conda()["dependencies"]
+    assert of_pip["pip"] == [*ALL_PINS, "-e ."]
+    version = next(entry.removeprefix("python=") for entry in of_conda if entry.startswith("python="))
     assert re.fullmatch(r"3\.(11|12)", version)
+    assert {"c-compiler", "cxx-compiler"} <= set(of_conda)  # for pydensecrf2
 
 
 def test_every_pin_is_exact_and_within_the_declared_range() -> None:
-    declared = [Requirement(text) for text in [*project()["dependencies"], *project()["optional-dependencies"]["dev"]]]
+    extras = project()["optional-dependencies"]
+    declared = [Requirement(text) for text in [*project()["dependencies"], *extras["dev"], *extras["crf"]]]
     pinned = {}
-    for text in pins():
+    for text in ALL_PINS:
         name, version = text.split("==")
         pinned[name] = version
     assert sorted(pinned) == sorted(requirement.name for requirement in declared)
@@ -49,12 +54,19 @@ def test_every_pin_is_exact_and_within_the_declared_range() -> None:
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
 
 
+def test_what_is_compiled_is_apart() -> None:
+    """Neither ``pip install .`` nor the main requirements need a compiler."""
+    assert pins("requirements-crf.txt") == ["pydensecrf2==1.1"]
+    assert not any("pydensecrf" in text for text in [*project()["dependencies"], *pins("requirements.txt")])
+
+
 @pytest.mark.parametrize("folder", ["common", "methods", "scripts", "tests", "."])
 def test_only_declared_packages_are_imported(folder: str) -> None:
-    names = {Requirement(text).name for text in project()["dependencies"]}
+    extras = project()["optional-dependencies"]
+    names = {Requirement(text).name for text in [*project()["dependencies"], *extras["crf"]]}
     names.add("huggingface_hub")  # comes with timm
     if folder == "tests":
-        names |= {Requirement(text).name for text in project()["optional-dependencies"]["dev"]}
+        names |= {Requirement(text).name for text in extras["dev"]}
         names.add("packaging")  # comes with pytest
     allowed = {*(IMPORTS.get(name, name) for name in names), "common", "methods", "tests", *sys.stdlib_module_names}
     files = (ROOT / folder).glob("*.py") if folder == "." else (ROOT / folder).rglob("*.py")

@@ -1,4 +1,4 @@
-"""Instances JSON in COCO's format: what is in it, and index masks painted from its regions."""
+"""Instances JSON in COCO's format: its content, and index masks painted from its regions."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def read_instances(path: Path) -> Instances:
     """Reads an instances JSON.
 
     Raises:
-        UserError: no such file, or it is not of that form.
+        UserError: the file does not exist, or is not of that form.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -77,9 +77,11 @@ def paint_mask(size: tuple[int, int], regions: Sequence[Region], ignore_crowds: 
         ignore_crowds: Whether crowd regions become 255 instead of their class.
 
     Returns:
-        uint8 (H, W) of 0 or class index + 1, and how many polygons had too few points to be painted.
+        uint8 (H, W) of 0 or class index + 1, and the number of polygons with too few points to be painted.
     """
-    mask, skipped, painted = np.zeros(size, dtype=np.uint8), 0, []
+    mask = np.zeros(size, dtype=np.uint8)
+    skipped = 0
+    painted = []
     for region in regions:
         codes, short = _run_lengths(region.segmentation, *size)
         skipped += short
@@ -109,7 +111,7 @@ def link_images(source: Path, files: dict[str, str], targets: dict[str, Path]) -
         targets: image id -> path to make.
 
     Returns:
-        What was done, for people.
+        The numbers of links and copies made, for people.
 
     Raises:
         UserError: images are missing in ``source``.

@@ -1,7 +1,7 @@
-"""Where an image lies on a crop of fixed size: cut where it is longer, somewhere on the crop where it is shorter.
+"""The place of an image on a crop of fixed size: cut where it is longer, somewhere on the crop where it is shorter.
 
 Reference: random_crop of IRNet's misc/imutils.py and of PSA's tool/imutils.py. Draws come from Python's ``random``, one
-for each axis; in which order, a method says.
+for each axis; a method says in which order.
 """
 
 import random
@@ -16,12 +16,12 @@ from common.data.transforms import eval_transform
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image lies on a crop, along one axis; pixels.
+    """The place of an image on a crop, along one axis; pixels.
 
     Attributes:
-        canvas: where it begins on the crop.
-        source: where the crop begins on it.
-        length: of what is seen.
+        canvas: the image's first pixel on the crop.
+        source: the crop's first pixel on the image.
+        length: of the visible part.
     """
 
     canvas: int
@@ -35,24 +35,25 @@ class Place:
 
     @property
     def on_source(self) -> slice:
-        """The part of the image that is seen."""
+        """The visible part of the image."""
         return slice(self.source, self.source + self.length)
 
 
 def draw_offset(side: int, size: int) -> int:
-    """A uniform offset of a crop within a longer side, or of a shorter side within the crop; drawn if both are equal,
-    too.
+    """Draws a uniform offset of a crop within a longer side, or of a shorter side within the crop.
+
+    It is drawn where both are equal, too.
     """
     return random.randrange(abs(side - size) + 1)
 
 
 def place_at(side: int, size: int, offset: int) -> Place:
-    """The place that an offset of `draw_offset` stands for."""
+    """The place that belongs to an offset of `draw_offset`."""
     return Place(0, offset, size) if side >= size else Place(offset, 0, side)
 
 
 def draw_place(side: int, size: int) -> Place:
-    """A uniform place."""
+    """Draws a uniform place."""
     return place_at(side, size, draw_offset(side, size))
 
 

@@ -10,17 +10,17 @@ from common.data.dataset import read_image
 from common.data.report import Table
 from common.errors import UserError
 
-OUTSIDE = 0.1  # share of a box: what reaches over the edge is clipped, but a box with more of it there must be wrong
+OUTSIDE = 0.1  # share of a box beyond the image's edge, which is clipped; a box with more of it there must be wrong
 
 
 def check_cub(table: Table, root: Path, workers: int) -> int:
     """Checks both splits.
 
     Returns:
-        How many classes there are; 0 if the tables cannot be used.
+        The number of classes; 0 if the tables cannot be used.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: the folder does not exist.
     """
     table.title("tables")
     try:
@@ -52,12 +52,14 @@ def _count(table: Table, name: str, found: int, official: int) -> None:
 
 
 def _check_split(table: Table, images: CUBImages, workers: int) -> None:
-    options = {"max_workers": workers, "chunksize": 32, "desc": f"split {images.list_name}", "unit": "image"}
-    sizes = process_map(_image_size, images.images, **options)
+    sizes = process_map(
+        _image_size, images.images, max_workers=workers, chunksize=32, desc=f"split {images.list_name}", unit="image"
+    )
     _count(table, "images", len(images), OFFICIAL_IMAGES[images.list_name])
     table.offence("missing images", [path for path, size in zip(images.images, sizes, strict=True) if size is None])
     table.offence("unreadable images", [size for size in sizes if isinstance(size, str)])
-    beyond, outside = [], []
+    beyond: list[str] = []
+    outside: list[str] = []
     for image_id, size, box in zip(images.ids, sizes, images.boxes.tolist(), strict=True):
         if not isinstance(size, tuple):
             continue
@@ -73,7 +75,7 @@ def _check_split(table: Table, images: CUBImages, workers: int) -> None:
 
 
 def _image_size(path: Path) -> tuple[int, int] | str | None:
-    """(H, W) of a decoded image; why it cannot be decoded; None if there is none."""
+    """(H, W) of a decoded image; the reason why it cannot be decoded; None without a file."""
     if not path.is_file():
         return None
     try:
@@ -84,7 +86,7 @@ def _image_size(path: Path) -> tuple[int, int] | str | None:
 
 
 def _share_outside(size: tuple[int, int], box: list[float]) -> float:
-    """The share of a box that is not in an image of size (H, W); 0 where less than a pixel reaches over."""
+    """The share of a box outside an image of size (H, W); 0 where less than a pixel reaches over."""
     x, y, width, height = box
     if min(x, y, size[1] - x - width, size[0] - y - height) > -1:
         return 0.0

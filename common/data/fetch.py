@@ -1,4 +1,4 @@
-"""Public archives: downloading with resumption and checksum, and unpacking what is wanted of them."""
+"""Public archives: downloading with resumption and checksum, and unpacking of their wanted files."""
 
 import hashlib
 import http.client
@@ -46,7 +46,7 @@ def obtain(
         verify: Whether given files must have the published checksum.
 
     Raises:
-        UserError: a checksum is wrong, or one cannot be had; then the message says what to fetch and where to put it.
+        UserError: a checksum is wrong, or an archive cannot be had; the message then names file and folder.
     """
     by_name = {path.name: path for path in given}
     found: dict[str, Path] = {}
@@ -122,13 +122,13 @@ def _verify(path: Path, archive: Archive) -> None:
 
 
 def unpack(path: Path, root: Path, wanted: Callable[[str], str | None]) -> int:
-    """Unpacks files of a tar or zip archive; each is there whole or not at all, those that are there are kept.
+    """Unpacks files of a tar or zip archive, each wholly or not at all; existing files are kept.
 
     Args:
         wanted: The path under ``root`` for a member's name, or None to leave it out.
 
     Returns:
-        How many files were written.
+        The number of files written.
 
     Raises:
         UserError: the archive is damaged, or a member would lie outside ``root``.
@@ -145,7 +145,7 @@ def unpack(path: Path, root: Path, wanted: Callable[[str], str | None]) -> int:
 
 
 def _members(path: Path, root: Path, wanted: Callable[[str], str | None]) -> Iterator[tuple[str, IO[bytes]]]:
-    """(path under root, content) of the wanted files that are not there yet."""
+    """(path under root, content) of the wanted files that do not exist yet."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
@@ -161,7 +161,9 @@ def _members(path: Path, root: Path, wanted: Callable[[str], str | None]) -> Ite
                 continue
             member = tarfile.data_filter(member.replace(name=name, deep=False), str(root))
             if not (root / _inside(name, path)).exists():
-                yield name, archive.extractfile(member)
+                content = archive.extractfile(member)
+                if content is not None:  # a regular file always has some
+                    yield name, content
 
 
 def _inside(name: str, archive: Path) -> str:

@@ -19,18 +19,19 @@ def read_labels(path: str | Path, ids: Iterable[str], classes: Sequence[str], da
     """Labels of ``ids``.
 
     Args:
-        path: What to read them from: a folder of VOC ``<id>.xml`` annotations, an official ``cls_labels.npy`` (a
-            pickled dictionary with text or integer keys), a ``.npz`` as `write_labels` makes it, COCO
-            ``instances_*.json``, or a CSV (see `read_csv`).
+        path: Their source: a folder of VOC ``<id>.xml`` annotations, an official ``cls_labels.npy`` (a pickled
+            dictionary with text or integer keys), a ``.npz`` as `write_labels` makes it, COCO ``instances_*.json``, or
+            a CSV (see `read_csv`).
         classes: Foreground class names in label order.
 
     Returns:
         For each id a float32 (C,) vector of zeros and ones.
 
     Raises:
-        UserError: no such file, a damaged or unsafe one, ids without an entry, or vectors of another length.
+        UserError: the source does not exist, is damaged or unsafe, lacks ids, or has vectors of another length.
     """
-    path, ids = Path(path), list(dict.fromkeys(ids))
+    path = Path(path)
+    ids = list(dict.fromkeys(ids))
     if path.is_dir():
         return {image_id: _from_xml(path / f"{image_id}.xml", classes) for image_id in ids}
     readers: dict[str, Callable[[Path, Sequence[str], str], Labels]] = {
@@ -67,7 +68,8 @@ def write_labels(path: str | Path, labels: Labels) -> None:
 def _from_npz(path: Path, classes: Sequence[str], dataset: str) -> Labels:
     try:
         with np.load(path, allow_pickle=False) as data:
-            names, count = data["names"], int(data["num_classes"])
+            names = data["names"]
+            count = int(data["num_classes"])
             matrix = np.unpackbits(data["bits"], axis=1)[:, :count].astype(np.float32)
     except Exception as error:  # zip, format and key errors of a damaged or foreign file
         raise UserError(
@@ -144,7 +146,8 @@ def read_csv(path: Path, classes: Sequence[str], dataset: str = "folder") -> Lab
     labels: Labels = {}
     for number, row in enumerate(rows[1:], start=2):
         try:
-            image_id, vector = canonical_id(row[0], dataset), np.zeros(len(classes), np.float32)
+            image_id = canonical_id(row[0], dataset)
+            vector = np.zeros(len(classes), np.float32)
             if _is_name_list(header):
                 names = [name.strip() for name in (row[1] if len(row) > 1 else "").split(";") if name.strip()]
             else:

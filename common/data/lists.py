@@ -1,7 +1,7 @@
 """Image ids and the lists that name them.
 
 An id is the file name of an image without folder and extension. For VOC it is ``YYYY_NNNNNN``, for COCO 14 the image
-number in 12 digits. A list has one image a line; every spelling found in public lists is read:
+number in 12 digits. A list has one image per line; every spelling found in public lists is read:
 
     2007_000032                                                       a bare id
     /JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png   the papers' VOC lists (first column counts)
@@ -27,7 +27,7 @@ def canonical_id(name: str | int, dataset: str) -> str:
         dataset: ``voc12``, ``coco14`` or ``folder``.
 
     Raises:
-        ValueError: it is no id of that data set, or has ``..`` or other characters that no file name may have.
+        ValueError: the name is no id of that data set, or has ``..`` or characters that no file name may have.
     """
     text = str(name).strip()
     path = PurePosixPath(text.replace("\\", "/"))
@@ -47,13 +47,13 @@ def canonical_id(name: str | int, dataset: str) -> str:
 
 
 def find_list(name: str, dataset: str, root: str | Path) -> Path:
-    """The file that a list's name means.
+    """The file of a list by its name.
 
     A path to a file is taken as it is. A bare name such as ``train_aug`` is looked for in the data set's own
     ``ImageSets/Segmentation``, then among the shipped lists of that data set.
 
     Raises:
-        UserError: none of these exists; the message says where it was looked for.
+        UserError: none of these exists; the message names the places that were searched.
     """
     candidates = [
         Path(name),
@@ -79,7 +79,8 @@ def read_list(path: str | Path, dataset: str) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the image list {path} cannot be read: {error}") from error
-    ids, wrong = [], []
+    ids = []
+    wrong = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue

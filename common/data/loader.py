@@ -33,10 +33,13 @@ class TrainViews(Dataset):
         """See the class.
 
         Args:
-            make_views: makes the views of what ``load`` gives.
-            load: reads an image and what belongs to it, by index; None: the image alone.
+            make_views: makes the views of the result of ``load``.
+            load: reads an image and its other inputs, by index; None: the image alone.
         """
-        self.images, self.make_views, self.seed, self.load = images, make_views, seed, load or images.load_image
+        self.images = images
+        self.make_views = make_views
+        self.seed = seed
+        self.load = load or images.load_image
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[torch.Tensor], torch.Tensor, int]:
         epoch, index = key
@@ -80,21 +83,26 @@ class EpochBatches(Sampler):
                 f"process(es) x {accumulation} accumulation step(s). Leave it out with train.drop_last=true"
             )
         self.steps = length // global_batch + (rest > 0 and not drop_last)
-        self.length, self.global_batch, self.seed = length, global_batch, seed
-        self.rank, self.world, self.accumulation = rank, world, accumulation
-        self.epoch, self.first_step = 0, 0
+        self.length = length
+        self.global_batch = global_batch
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+        self.accumulation = accumulation
+        self.start_at(0)
 
     def __len__(self) -> int:
         """Steps of a whole epoch."""
         return self.steps
 
     def mean_part(self, step: int) -> float:
-        """How many images a process has in a micro-batch of a step of the epoch; the mean, should they differ."""
+        """Images of a process in a micro-batch of a step of the epoch; the mean, should they differ."""
         return min(self.global_batch, self.length - step * self.global_batch) / self.parts
 
     def start_at(self, epoch: int, step: int = 0) -> None:
-        """What the next iteration begins with."""
-        self.epoch, self.first_step = epoch, step
+        """Sets the epoch and step from which the next iteration begins."""
+        self.epoch = epoch
+        self.first_step = step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
@@ -131,7 +139,7 @@ def draws_from(*parts: int) -> Iterator[None]:
 
 
 def shared_generator(*parts: int) -> torch.Generator:
-    """A CPU generator of its own, seeded from integers: the same draws wherever they are the same."""
+    """A separate CPU generator, seeded from integers: equal integers give equal draws."""
     return torch.Generator().manual_seed(_seed(parts))
 
 
@@ -151,7 +159,7 @@ class _WorkerSeed:
 
 
 def start_worker(worker: int) -> None:
-    """What every loader worker begins with: one thread, and no heed of any SIGTERM but its parent's.
+    """Starts a loader worker: one thread, and no heed of any SIGTERM but its parent's.
 
     Torchrun and schedulers send SIGTERM to every process of a job; the training needs its workers until it has finished
     the step and saved a checkpoint.

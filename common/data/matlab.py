@@ -1,4 +1,4 @@
-"""Reading numeric fields of MATLAB 5 files: all that SBD's masks need, without SciPy."""
+"""Reading numeric fields of MATLAB 5 files, as SBD's masks need, without SciPy."""
 
 import struct
 import zlib
@@ -11,18 +11,20 @@ from common.errors import UserError
 
 # Data types of elements and classes of arrays, "MAT-File Level 5 File Format", tables 1-1 and 1-3.
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-_MATRIX, _COMPRESSED = 14, 15
-_STRUCT, _FIRST_NUMERIC = 2, 6
+_MATRIX = 14
+_COMPRESSED = 15
+_STRUCT = 2
+_FIRST_NUMERIC = 6
 
 
 def read_struct_field(path: Path, variable: str, field: str) -> np.ndarray:
     """A numeric field of a 1x1 struct, such as SBD's ``GTcls.Segmentation``.
 
     Returns:
-        The matrix in the number type it is stored in.
+        The matrix in its stored number type.
 
     Raises:
-        UserError: no such file, no such variable or field, or a damaged file.
+        UserError: the file, variable or field does not exist, or the file is damaged.
     """
     try:
         content = path.read_bytes()
@@ -71,7 +73,8 @@ def _struct_field(matrix: bytes, order: str, variable: str, field: str) -> np.nd
 
 def _numeric(matrix: bytes, order: str) -> np.ndarray | None:
     parts = _elements(matrix, order)
-    flags, shape = next(parts)[1], np.frombuffer(next(parts)[1], order + "i4")
+    flags = next(parts)[1]
+    shape = np.frombuffer(next(parts)[1], order + "i4")
     if flags[0 if order == "<" else 3] < _FIRST_NUMERIC:
         return None
     next(parts)  # name, empty inside a struct

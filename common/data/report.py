@@ -13,11 +13,11 @@ class Table:
     lines: list[str] = field(default_factory=list)
 
     def title(self, text: str) -> None:
-        """Begins a part."""
+        """Begins a section."""
         self.lines += ["", text]
 
     def row(self, name: str, value: object, verdict: str = "ok", offenders: Iterable[object] = ()) -> None:
-        """Adds a line; ``verdict`` is ok, note or PROBLEM, and offenders are only named for the latter two."""
+        """Adds a line; ``verdict`` is ok, note or PROBLEM; offenders are named for the latter two only."""
         self.problems += verdict == "PROBLEM"
         self.lines.append(f"  {name:<42}{value!s:>12}   {verdict}")
         if verdict != "ok":

@@ -21,7 +21,7 @@ Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Kind:
-    """What makes a class.
+    """The look of a class.
 
     Attributes:
         outline: signed distance (negative inside) on coordinates where the object reaches about 1 from its centre.
@@ -45,7 +45,8 @@ def star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Outline of a plus sign."""
-    x, y = np.abs(x), np.abs(y)
+    x = np.abs(x)
+    y = np.abs(y)
     return np.maximum(np.minimum(x, y) - 0.36, np.maximum(x, y) - 0.98)
 
 
@@ -95,9 +96,12 @@ def paint_ground(rng: np.random.Generator, height: int, width: int) -> np.ndarra
     """A dull ground, float32 (H, W, 3) of about 0..1: blotches, in some images with planks or tiles."""
     first, second = GROUNDS[rng.integers(len(GROUNDS))]
     blend = _noise(rng, height, width)
-    angle, pitch, pattern = rng.uniform(0, math.pi), rng.uniform(9, 18), rng.integers(3)
+    angle = rng.uniform(0, math.pi)
+    pitch = rng.uniform(9, 18)
+    pattern = rng.integers(3)
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    u, v = (x * math.cos(angle) + y * math.sin(angle)) / pitch, (y * math.cos(angle) - x * math.sin(angle)) / pitch
+    u = (x * math.cos(angle) + y * math.sin(angle)) / pitch
+    v = (y * math.cos(angle) - x * math.sin(angle)) / pitch
     if pattern == 1:
         blend = 0.6 * blend + 0.4 * np.abs(np.sin(math.pi * u)) ** 0.4
     elif pattern == 2:
@@ -114,12 +118,13 @@ def paint_shape(
     """Paints one object and its shadow into ``pixels`` (H, W, 3), and its ``label`` into ``owner`` (H, W).
 
     Args:
-        y: How far every pixel (H, W) is below the object's centre, in radii.
-        x: How far it is to the right of it.
+        y: Distance of every pixel (H, W) below the object's centre, in radii.
+        x: Distance to the right of it.
         radius: In pixels.
     """
     angle = rng.uniform(0, 2 * math.pi)
-    cos, sin = math.cos(angle), math.sin(angle)
+    cos = math.cos(angle)
+    sin = math.sin(angle)
 
     def turned(dy: float, dx: float) -> tuple[np.ndarray, np.ndarray]:
         return cos * (x - dx) + sin * (y - dy), cos * (y - dy) - sin * (x - dx)
@@ -128,7 +133,8 @@ def paint_shape(
     pixels *= 1 - shadow[..., None]
     u, v = turned(0, 0)
     distance = kind.outline(u, v) * radius  # pixels
-    hue, pitch = kind.hue + rng.uniform(-0.03, 0.03), rng.uniform(2.6, 4.0)
+    hue = kind.hue + rng.uniform(-0.03, 0.03)
+    pitch = rng.uniform(2.6, 4.0)
     tones = _colour(hue, rng.uniform(0.8, 0.95), rng.uniform(0.75, 0.95)), _colour(hue, *kind.second)
     blend = np.clip(0.5 + 1.6 * kind.texture(u * pitch, v * pitch), 0, 1)[..., None]
     light = 0.95 - 0.16 * (x + y) + 0.10 * np.clip(-distance / (0.2 * radius), 0, 1)  # from the upper left, darker rim
@@ -146,7 +152,8 @@ def developed(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
 
 def extent(inside: np.ndarray) -> tuple[int, int, int, int]:
     """The box of a bool (H, W) mask in pixels counted from 0: left, top, right, bottom, the last two excluded."""
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    rows = np.flatnonzero(inside.any(axis=1))
+    columns = np.flatnonzero(inside.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
@@ -159,15 +166,15 @@ def write_jpeg(path: Path, pixels: np.ndarray) -> None:
 
 
 def claim_root(stamp: Path, plan: Any, images: str, count: int, made: Sequence[str], overwrite: bool) -> bool:
-    """Makes way for a generated set in the folder of its stamp, the file that says what was made there.
+    """Makes way for a generated set in the folder of its stamp, the file that describes the set made there.
 
     Args:
-        plan: A dataclass of all that the set depends on.
+        plan: A dataclass of all settings of the set.
         images: Pattern of the set's images, of which there are ``count`` in the end.
         made: The files and folders of the set.
 
     Returns:
-        Whether there is anything to do; then `seal_root` has to follow the making.
+        Whether the set has to be made; `seal_root` follows then.
 
     Raises:
         UserError: the folder holds something else.
@@ -189,5 +196,5 @@ def claim_root(stamp: Path, plan: Any, images: str, count: int, made: Sequence[s
 
 
 def seal_root(stamp: Path, plan: Any) -> None:
-    """Calls a set complete."""
+    """Marks a set as complete."""
     write_json(stamp, {"plan": asdict(plan), "complete": True})

@@ -54,8 +54,9 @@ def train_transform(
     """
     # color_jitter=None: timm would otherwise add its default jitter when there is no RandAugment.
     transform = create_transform(
-        size, is_training=True, scale=tuple(scale), ratio=(3 / 4, 4 / 3), interpolation=interpolation,
-        color_jitter=None, auto_augment=auto_augment or None, re_prob=0.0,
+        size, is_training=True, scale=(scale[0], scale[1]), ratio=(3 / 4, 4 / 3), interpolation=interpolation,
+        color_jitter=None,  # type: ignore[arg-type]  # timm takes None, though its annotation does not
+        auto_augment=auto_augment or None, re_prob=0.0,
     )  # fmt: skip
     for step in transform.transforms:
         if isinstance(step, RandAugment):
@@ -71,19 +72,19 @@ def _repair_posterize(augment: RandAugment) -> None:
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **unused: object) -> Image.Image:
-    """timm's posterize, which keeps no bit at all (a black image) where asked to."""
+    """timm's posterize that also keeps 0 bits, which gives a black image."""
     if bits_to_keep < 1:
         return Image.new(image.mode, image.size)
     return timm_auto_augment.posterize(image, bits_to_keep)
 
 
 def short_side(size: int) -> transforms.Resize:
-    """Brings the shorter side of an image to ``size`` pixels (bilinear, antialiased); leaves one that has it alone."""
+    """Brings the shorter side of an image to ``size`` pixels (bilinear, antialiased), unless it has that size."""
     return transforms.Resize(size, transforms.InterpolationMode.BILINEAR)
 
 
 def square_view(size: int, flip: float = 0.5) -> transforms.Compose:
-    """The view that generative models are trained on: float32 (3, size, size) in [0, 1].
+    """The training view of generative models: float32 (3, size, size) in [0, 1].
 
     Shorter side to ``size``, random horizontal flip, central crop.
 

@@ -15,8 +15,9 @@ from common.files import atomic_write
 
 
 def augment_masks(root: Path, workers: int) -> None:
-    """SBD's masks and the official ones -> SegmentationClassAug/; the official ones take precedence."""
-    target, official = root / "SegmentationClassAug", sorted((root / "SegmentationClass").glob("*.png"))
+    """Writes SBD's masks and the official ones to SegmentationClassAug/; the official ones take precedence."""
+    target = root / "SegmentationClassAug"
+    official = sorted((root / "SegmentationClass").glob("*.png"))
     for path in official:
         with atomic_write(target / path.name, durable=False) as file:
             file.write(path.read_bytes())
@@ -32,7 +33,7 @@ def _convert_mat(target: Path, path: Path) -> None:
 
 
 def label_voc(root: Path) -> None:
-    """Annotations/ -> labels.npz, compared with the shipped labels."""
+    """Writes labels.npz from Annotations/, and compares it with the shipped labels."""
     ids = sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
     if not ids:
         print(f"no annotations in {root / 'Annotations'}: no labels.npz; the shipped labels serve the official lists")

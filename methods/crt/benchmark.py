@@ -1,5 +1,6 @@
-"""What ``scripts/benchmark.py`` times of CRT."""
+"""CRT's work for ``scripts/benchmark.py``."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet152
 
 from common.runtime import Runtime
+from common.tensors import compiled
 from methods.crt.cams import CRTInferConfig, crt_cams, padded_views
 from methods.crt.config import CRTOptimConfig
 from methods.crt.losses import CRTStep, LossConfig
@@ -18,33 +20,44 @@ from methods.crt.model import CRT, CRTModelConfig
 from methods.crt.optim import crt_sgd, parameter_groups
 from methods.crt.tiles import cut_tiles
 
-CLASSES, TILE, CROP = 20, 224, 336
-CPU_SIZE, GPU_SIZE = (112, 150), (375, 500)  # of the inferred image: 24 and 306 tiles
+CLASSES = 20
+TILE = 224
+CROP = 336
+CPU_SIZE = (112, 150)  # of the inferred image: 24 tiles
+GPU_SIZE = (375, 500)  # 306 tiles
 TRAIN_PASSES = "3 DeiT and 1 ResNet"  # plain passes that the method needs for a train step: of tiles and of crops
 INFER_PASSES = "3 DeiT"  # and for the CAMs of an image: of all tiles
 
 
 def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
     """One train step's network and total loss, in the first epoch and in later ones, on random crops of 336 x 336."""
-    images, labels, config = _images(batch, (CROP, CROP), runtime), _labels(batch, runtime), LossConfig()
-    step = CRTStep(_network(runtime).train(), config)
-    step = torch.compile(step) if runtime.config.compile else step
+    images = _images(batch, (CROP, CROP), runtime)
+    labels = _labels(batch, runtime)
+    config = LossConfig()
+    step = compiled(CRTStep(_network(runtime).train(), config), runtime.config.compile)
     epochs = {"all losses": config.consistency_from, "without the consistency loss": 0}
-    return {name: (step, lambda epoch=epoch: step(images, labels, epoch)["total"]) for name, epoch in epochs.items()}
+
+    def total(epoch: int) -> Tensor:
+        return step(images, labels, epoch)["total"]
+
+    return {name: (step, functools.partial(total, epoch)) for name, epoch in epochs.items()}
 
 
-def optimizer(step: nn.Module) -> torch.optim.Optimizer:
+def optimizer(step: CRTStep) -> torch.optim.Optimizer:
     """Of the networks in a train step."""
     return crt_sgd(parameter_groups(step.model), CRTOptimConfig())
 
 
 def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
-    """What stands against a train step: as many passes of plain networks over the same tiles and crops.
+    """The plain work beside a train step: as many passes of plain networks over the same tiles and crops.
 
     The ResNet's layers that CRT does not train are not trained here, either.
     """
-    images, labels = _images(batch, (CROP, CROP), runtime), _labels(batch, runtime)
-    tiles, deit, cnn = cut_tiles(images, TILE), _plain_deit(runtime).train(), _plain_cnn(runtime)
+    images = _images(batch, (CROP, CROP), runtime)
+    labels = _labels(batch, runtime)
+    tiles = cut_tiles(images, TILE)
+    deit = _plain_deit(runtime).train()
+    cnn = _plain_cnn(runtime)
     inputs = [(cnn, images), *[(deit, tiles)] * CRTModelConfig().passes]
 
     def run() -> None:
@@ -61,12 +74,14 @@ def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
 
 def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
     """The plain passes over an image's tiles; its CAMs at both sizes, from its views."""
-    config, passes = CRTInferConfig(), CRTModelConfig().passes
+    config = CRTInferConfig()
+    passes = CRTModelConfig().passes
     size = GPU_SIZE if runtime.device.type == "cuda" else CPU_SIZE
     pixels = np.random.default_rng(0).integers(256, size=(*size, 3), dtype=np.uint8)
     views = [view[None].to(runtime.device) for view in config.transform()(Image.fromarray(pixels))]
     tiles = torch.cat([cut_tiles(padded, TILE) for padded in padded_views(views[1:], TILE, config.flip)])
-    model, plain = _network(runtime).deit.eval(), _plain_deit(runtime).eval()
+    model = _network(runtime).deit.eval()
+    plain = _plain_deit(runtime).eval()
 
     @torch.inference_mode()
     def run_plain() -> None:
@@ -88,7 +103,7 @@ def _images(batch: int, size: tuple[int, int], runtime: Runtime) -> Tensor:
 
 
 def _labels(batch: int, runtime: Runtime) -> Tensor:
-    """Two classes an image, (B, K)."""
+    """Two classes per image, (B, K)."""
     labels = F.one_hot(torch.arange(batch) % CLASSES, CLASSES) + F.one_hot((torch.arange(batch) + 7) % CLASSES, CLASSES)
     return labels.float().to(runtime.device)
 
@@ -102,7 +117,7 @@ def _network(runtime: Runtime) -> CRT:
 def _plain_deit(runtime: Runtime) -> nn.Module:
     """timm's DeiT-S with fused attention."""
     model = timm.create_model("deit_small_patch16_224", num_classes=CLASSES).to(runtime.device)
-    return torch.compile(model) if runtime.config.compile else model
+    return compiled(model, runtime.config.compile)
 
 
 def _plain_cnn(runtime: Runtime) -> nn.Module:
@@ -112,5 +127,4 @@ def _plain_cnn(runtime: Runtime) -> nn.Module:
         part.requires_grad_(False)
     for convolution in (model.layer4[0].conv2, model.layer4[0].downsample[0]):
         convolution.stride = (1, 1)
-    model = model.to(runtime.device)
-    return torch.compile(model) if runtime.config.compile else model
+    return compiled(model.to(runtime.device), runtime.config.compile)

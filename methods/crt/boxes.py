@@ -19,7 +19,8 @@ def stretched(cam: np.ndarray, side: int) -> np.ndarray:
         float32 (side, side).
     """
     large = cv2.resize(np.ascontiguousarray(cam, dtype=np.float32), (side, side))
-    low, high = large.min(), large.max()
+    low = large.min()
+    high = large.max()
     return (large - low) / (high - low) if high > low else np.zeros_like(large)
 
 
@@ -77,5 +78,6 @@ def overlap(box: np.ndarray, others: np.ndarray) -> Overlap:
     """Compares a box (4,) with others (n, 4); see the module for what a side is."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]) + 1
     common = sides.clip(min=0).prod(axis=1).astype(np.float64)
-    own, theirs = (box[2:] - box[:2] + 1).prod(), (others[:, 2:] - others[:, :2] + 1).prod(axis=1)
+    own = (box[2:] - box[:2] + 1).prod()
+    theirs = (others[:, 2:] - others[:, :2] + 1).prod(axis=1)
     return Overlap(common / (own + theirs - common), common / theirs, common / own)

@@ -17,6 +17,7 @@ from common.cam import EPSILON
 from common.config import at_least, option
 from common.data.transforms import eval_transform
 from common.infer import SCALES, InferConfig, MapsOf, Transform
+from common.tensors import size_of, sum_of
 from methods.crt.model import DeiTBranch
 from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 
@@ -45,7 +46,7 @@ class CRTInferConfig(InferConfig):
         return {**super().settings(), "tiles": self.tiles}
 
     def tiles_on(self, device: torch.device) -> int:
-        """How many tiles make a pass on a device."""
+        """Tiles per forward pass on a device."""
         return self.tiles or (12 if device.type == "cpu" else 128)
 
     def transform(self) -> Transform:
@@ -77,13 +78,14 @@ def crt_cams(model: DeiTBranch, views: Sequence[Tensor], labels: Tensor, config:
     """
     images, *scaled = views
     by_scale = view_cams(model, scaled, config.tiles_on(images.device), config.flip)
-    height, width = images.shape[-2:]
+    height, width = size_of(images)
+    patch = model.patch_size
     strided = -(-height // STRIDE), -(-width // STRIDE)
-    canvas = tuple(-(-side // model.patch_size) * model.patch_size for side in (height, width))
+    canvas = -(-height // patch) * patch, -(-width // patch) * patch
     found = []
     for index, label in enumerate(labels):
         keys = label.nonzero().flatten().to(images.device)
-        of_image = [maps[index, keys] for maps in by_scale]  # n h w each; what has no label is not enlarged
+        of_image = [maps[index, keys] for maps in by_scale]  # n h w each; maps without a label are not enlarged
         high_res = _summed(of_image, canvas)[:, :height, :width]
         found.append(CAMs(_normalised(_summed(of_image, strided)), _normalised(high_res)))
     return found
@@ -95,8 +97,9 @@ def seed_maps(model: DeiTBranch, config: CRTInferConfig) -> MapsOf:
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """The sides of an image at a scale, in pixels; halves are rounded to even numbers."""
-    return tuple(max(round(side * scale), 1) for side in size)
+    """Width and height of an image at a scale, in pixels; halves are rounded to even numbers."""
+    width, height = size
+    return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
 def image_and_views(image: Image.Image, scales: Sequence[float]) -> list[Tensor]:
@@ -114,11 +117,11 @@ def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool
 
     A view is padded with 0 at the right and bottom, and so is its mirror image, whose maps are mirrored back and added
     (reference: the pair in net/deit_cam.py). A side that is no whole number of patches therefore puts the mirrored maps
-    off by a part of a cell. Tiles of all views go through the network in passes of the same number.
+    off by a part of a cell. Passes through the network have the same number of tiles, of all views.
 
     Args:
         views: (b, 3, h_i, w_i), of any sizes.
-        tiles: how many of them make a pass.
+        tiles: tiles per forward pass.
         flip: whether there are mirror images.
 
     Returns:
@@ -128,7 +131,7 @@ def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool
     padded = padded_views(views, side, flip)
     passes = regrouped((cut_tiles(images, side) for images in padded), tiles)
     maps = torch.cat([_attended(model, images) for images in passes])  # of all tiles: K g g each
-    grids = [tile_grid(*images.shape[-2:], side) for images in padded]
+    grids = [tile_grid(*size_of(images), side) for images in padded]
     counts = [grid[0] * grid[1] * len(images) for grid, images in zip(grids, padded, strict=True)]
     cams = []
     for view, grid, own in zip(views, grids, maps.split(counts), strict=True):
@@ -173,7 +176,7 @@ def _summed(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
     """Maps (n, h_i, w_i) of any sizes, enlarged (bilinear) to (n, *size) and added."""
     if not len(maps[0]):
         return maps[0].new_zeros(0, *size)
-    return sum(F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0] for part in maps)
+    return sum_of(F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0] for part in maps)
 
 
 def _normalised(maps: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ class CRTConfig:
         Raises:
             UserError: the crop cannot be cut into tiles.
         """
-        tile, size = self.model.deit.img_size, self.views.crop_size
+        tile = self.model.deit.img_size
+        size = self.views.crop_size
         if tile % 2 or size < tile or size % (tile // 2):
             raise UserError(
                 f"views.crop_size={size} cannot be cut into tiles of model.deit.img_size={tile} that overlap by half: "

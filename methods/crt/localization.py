@@ -1,4 +1,4 @@
-"""Scores of weakly supervised object localisation: classes and boxes right, and why those that are wrong are."""
+"""Scores of weakly supervised object localisation: shares of right classes and boxes, and reasons of wrong ones."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,13 +9,13 @@ import numpy as np
 from methods.crt.boxes import overlap
 
 TOP = 5
-# What came of the first class and its box; each image has one (reference: get_badcase_detail).
+# Kinds of results of the first class and its box; each image has one (reference: get_badcase_detail).
 OUTCOMES = ("right", "class", "multi", "part", "more", "wrong")
 PERCENTAGES = ("cls_top1", "cls_top5", "loc_top1", "loc_top5", "gt_known")
 
 
 class Located(NamedTuple):
-    """What was found in an image, and what is there.
+    """The classes and boxes found in an image, and the true ones.
 
     Attributes:
         top: int64 (k,), the classes of the k = `TOP` largest logits (all, where there are fewer), in descending order.
@@ -33,7 +33,7 @@ class Located(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What is right about an image.
+    """The correct parts of an image's result.
 
     Attributes:
         cls_top1, cls_top5: whether the first class, or one of the first five, is the true one.
@@ -64,7 +64,7 @@ def judge(found: Located) -> Verdict:
 
 
 def _outcome(box: np.ndarray, true_boxes: np.ndarray) -> str:
-    """What came of the box of a right class.
+    """The outcome of the box of a right class.
 
     ``multi``: it covers more than 0.3 of several objects; ``part``: it lies within the object for more than a half of
     itself; ``more``: it covers at least 0.7 of the object. The object of the last two is that of the largest IoU.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.config import at_least, option
 from common.step import TrainingStep
+from common.tensors import size_of, sum_of
 from methods.crt.model import CRT
 
 LOSS_TERMS = ("cls_cnn", "cls_deit", "consistency")
@@ -43,7 +44,7 @@ def consistency_loss(first: Tensor, second: Tensor, size: tuple[int, int]) -> Te
         size: of the images.
     """
     parts = (first - second,) if first.shape == second.shape else (first, -second)
-    difference = sum(F.interpolate(part, size, mode="bilinear", align_corners=True) for part in parts)
+    difference = sum_of(F.interpolate(part, size, mode="bilinear", align_corners=True) for part in parts)
     return difference.abs().mean()
 
 
@@ -55,7 +56,8 @@ class CRTStep(TrainingStep):
 
     def __init__(self, model: CRT, config: LossConfig) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model = model
+        self.config = config
 
     def forward(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
         """One training step's losses.
@@ -70,14 +72,15 @@ class CRTStep(TrainingStep):
             count), and detached ``logits_cnn``, ``logits_deit`` (B, K).
         """
         cam_cnn, cam_deit = (cam.float() for cam in self.model(images))  # B K h w
-        logits_cnn, logits_deit = pooled_logits(cam_cnn), pooled_logits(cam_deit)
+        logits_cnn = pooled_logits(cam_cnn)
+        logits_deit = pooled_logits(cam_deit)
         terms = {
             "cls_cnn": F.multilabel_soft_margin_loss(logits_cnn, labels),
             "cls_deit": F.multilabel_soft_margin_loss(logits_deit, labels),
         }
         total = terms["cls_cnn"] + terms["cls_deit"]
         if self.config.is_consistent(epoch):
-            terms["consistency"] = consistency_loss(cam_cnn, cam_deit, images.shape[-2:])
+            terms["consistency"] = consistency_loss(cam_cnn, cam_deit, size_of(images))
             total = total + self.config.cam_lambda * terms["consistency"]
         else:
             terms["consistency"] = torch.zeros_like(total)

@@ -5,7 +5,7 @@ Symbols: B images or tiles, K classes, D width, N = g*g patches of a tile, T = 1
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from common.config import at_least, option, section
 from common.errors import UserError
 from common.pretrained import Coverage, load_checked, start_weights
 from common.resnet import ResNet, ResNetConfig
+from common.tensors import size_of
 from common.vit import MapRequest, ViTBackbone, ViTConfig
 from methods.crt.tiles import cut_tiles, merge_tiles, tile_grid
 
@@ -30,6 +31,13 @@ class CRTModelConfig:
     passes: int = option(3, "How often the tokens go through the DeiT's blocks.", rule=at_least(1))
 
 
+class BranchConfigs(Protocol):
+    """A model's configuration with a section for each of both networks."""
+
+    cnn: ResNetConfig
+    deit: ViTConfig
+
+
 class DeiTBranch(ViTBackbone):
     """timm's DeiT under timm's names, with a convolution of the patch tokens for a head.
 
@@ -43,12 +51,13 @@ class DeiTBranch(ViTBackbone):
 
         Args:
             num_classes: K, without background.
-            passes: how often the tokens go through the blocks, with the same weights.
-            outer_residual: whether a pass adds what the blocks F make of the tokens to them, x + F(x), although F has
-                the identity in it already; without it x becomes F(x), which with one pass is a plain DeiT.
+            passes: number of passes of the tokens through the blocks, with the same weights.
+            outer_residual: whether a pass adds the output of the blocks F to the tokens, x + F(x), although F has the
+                identity in it already; without it x becomes F(x), which with one pass is a plain DeiT.
         """
         super().__init__(config)
-        self.passes, self.outer_residual = passes, outer_residual
+        self.passes = passes
+        self.outer_residual = outer_residual
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, self.embed_dim))
         self.norm = nn.LayerNorm(self.embed_dim, eps=1e-6)
@@ -73,13 +82,14 @@ class DeiTBranch(ViTBackbone):
         return torch.cat([class_tokens, patches], dim=1) + self.pos_embed
 
     def run_pass(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
-        """One pass through the blocks, with the outer residual if there is one: (B, T, D) to (B, T, D).
+        """One pass through the blocks, with the outer residual if the network has it: (B, T, D) to (B, T, D).
 
         Args:
             rows: the class token's head-averaged attention of every block is added to it, (B, 1, T); not with
                 gradients.
         """
-        x, request = tokens, None if rows is None else MapRequest(rows=1)
+        x = tokens
+        request = None if rows is None else MapRequest(rows=1)
         for block in self.blocks:
             x, attention = block(x, request)
             if rows is not None:
@@ -164,18 +174,23 @@ class CRT(nn.Module):
         Returns:
             (B, K, S / 16, S / 16) and (B, K, S / p, S / p) for patches of p pixels, as published 16: cam1 and cam2.
         """
-        grid = tile_grid(*images.shape[-2:], self.tile)
+        grid = tile_grid(*size_of(images), self.tile)
         return self.cnn(images), merge_tiles(self.deit(cut_tiles(images, self.tile)).float(), grid)
 
 
-def start_branches(model: nn.Module, config: Any, is_resumed: bool) -> str:
-    """Starts both networks of a model, ``cnn`` and ``deit``, from ImageNet, if a training begins; says what they have.
+class Branches(Protocol):
+    """A model of both networks."""
 
-    Args:
-        config: the model's, with a section for each of them.
-    """
-    branches = (model.cnn, config.cnn), (model.deit, config.deit)
-    starts = [start_weights(branch, own.arch, own.pretrained, is_resumed) for branch, own in branches]
+    cnn: CNNBranch
+    deit: DeiTBranch
+
+
+def start_branches(model: Branches, config: BranchConfigs, is_resumed: bool) -> str:
+    """Starts both networks of a model from ImageNet, if a training begins; returns the origin of their weights."""
+    starts = [
+        start_weights(model.cnn, config.cnn.arch, config.cnn.pretrained, is_resumed),
+        start_weights(model.deit, config.deit.arch, config.deit.pretrained, is_resumed),
+    ]
     return "; ".join(dict.fromkeys(starts))
 
 
@@ -214,6 +229,6 @@ def released_cnn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """What has the prefix, without it; everything if nothing has it."""
+    """The tensors whose names have the prefix, without it; all tensors if no name has it."""
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return part or dict(state)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.errors import UserError
+from common.tensors import size_of
 
 
 def padded_side(side: int, tile: int) -> int:
@@ -41,7 +42,7 @@ def cut_tiles(images: Tensor, tile: int) -> Tensor:
     Raises:
         UserError: see `tile_grid`.
     """
-    tile_grid(*images.shape[-2:], tile)
+    tile_grid(*size_of(images), tile)
     windows = images.unfold(2, tile, tile // 2).unfold(3, tile, tile // 2)  # B 3 nh nw t t
     return windows.permute(2, 3, 0, 1, 4, 5).flatten(0, 2)
 
@@ -56,15 +57,16 @@ def merge_tiles(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     Returns:
         (B, K, g * (nh + 1) / 2, g * (nw + 1) / 2).
     """
-    side, tiles = maps.shape[-1], grid[0] * grid[1]
-    size = tuple(side // 2 * (count + 1) for count in grid)
+    side = maps.shape[-1]
+    tiles = grid[0] * grid[1]
+    size = side // 2 * (grid[0] + 1), side // 2 * (grid[1] + 1)
     columns = maps.unflatten(0, (tiles, -1)).permute(1, 2, 3, 4, 0).flatten(1, 3)  # B (K g g) (nh nw)
     rows, across = (_coverage(count, side // 2, maps) for count in grid)
     return F.fold(columns, size, side, stride=side // 2) / (rows[:, None] * across)
 
 
 def _coverage(count: int, half: int, like: Tensor) -> Tensor:
-    """How many of so many tiles in a row cover each cell: 1 at both ends, 2 between."""
+    """Number of tiles, of ``count`` in a row, that cover each cell: 1 at both ends, 2 between."""
     coverage = like.new_full((count + 1,), 2)
     coverage[[0, -1]] = 1
     return coverage.repeat_interleave(half)

@@ -52,7 +52,8 @@ class WSOLStep(TrainingStep):
             ``total``, each of `LOSS_TERMS` before weighting, ``logits_cnn`` and ``logits_deit`` (B, K).
         """
         cnn, deit = (maps.float() for maps in self.model(images))
-        logits_cnn, logits_deit = pooled_logits(cnn), pooled_logits(deit)
+        logits_cnn = pooled_logits(cnn)
+        logits_deit = pooled_logits(deit)
         targets = labels.argmax(dim=1)
         cls_cnn, cls_deit = (
             F.cross_entropy(logits, targets, reduction="sum") / share for logits in (logits_cnn, logits_deit)

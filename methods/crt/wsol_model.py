@@ -48,7 +48,7 @@ def wsol_deit(config: WSOLModelConfig, num_classes: int) -> DeiTBranch:
 
 @torch.no_grad()
 def class_cams(deit: DeiTBranch, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What the DeiT says about images (reference: the evaluation of TS-CAM's deit_small).
+    """The DeiT's logits and CAMs of images (reference: the evaluation of TS-CAM's deit_small).
 
     Args:
         images: (B, 3, S, S).

@@ -18,7 +18,8 @@ class PairedOptimizer:
 
     def __init__(self, scheduled: torch.optim.Optimizer, constant: torch.optim.Optimizer) -> None:
         """See the class."""
-        self.scheduled, self.constant = scheduled, constant
+        self.scheduled = scheduled
+        self.constant = constant
         self._rates = [group["lr"] for group in constant.param_groups]
 
     @property
@@ -53,5 +54,6 @@ def wsol_optimizer(model: WSOL, config: WSOLOptimConfig) -> PairedOptimizer:
     rule = OptimConfig(lr=config.lr, base_batch=1, weight_decay=config.weight_decay, betas=config.betas, eps=config.eps)
     backbone = [parameter for parameter in model.cnn.backbone.parameters() if parameter.requires_grad]
     head = {"params": model.cnn.classifier.parameters(), "lr": config.cnn_lr * config.cnn_head_scale}
-    sgd = torch.optim.SGD([{"params": backbone}, head], lr=config.cnn_lr, weight_decay=config.cnn_weight_decay)
+    groups: list[dict[str, Any]] = [{"params": backbone}, head]
+    sgd = torch.optim.SGD(groups, lr=config.cnn_lr, weight_decay=config.cnn_weight_decay)
     return PairedOptimizer(adamw(model.deit, rule, global_batch=1), sgd)

@@ -3,8 +3,8 @@
 import csv
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,9 @@ from methods.crt.wsol_views import SquareImages
 COLUMNS = ("id", "width", "height", "rank", "class", "is_true", "x1", "y1", "x2", "y2", "iou")
 
 
-class Finding(NamedTuple):
-    """What was found in an image, and how good it is.
+@dataclass(frozen=True)
+class Finding:
+    """The result of an image, and its verdict.
 
     Attributes:
         index: of the image in its set.
@@ -56,7 +57,8 @@ def locate(
     Raises:
         UserError: an image is damaged.
     """
-    processes, order = runtime.processes, list(range(len(images)))
+    processes = runtime.processes
+    order = list(range(len(images)))
     batches = [order[start : start + config.batch_size] for start in range(0, len(order), config.batch_size)]
     batches = processes.shard(batches)
     loader = DataLoader(
@@ -117,8 +119,10 @@ def write_boxes(path: Path, findings: Sequence[Finding], images: CUBImages) -> N
         table = csv.writer(file, lineterminator=os.linesep)
         table.writerow(COLUMNS)
         for finding in findings:
-            located, name = finding.located, images.ids[finding.index]
-            rows = list(zip(range(1, TOP + 1), located.top.tolist(), located.top_boxes, strict=False))
+            located = finding.located
+            name = images.ids[finding.index]
+            rows: list[tuple[int | str, int, np.ndarray]] = []
+            rows += zip(range(1, TOP + 1), located.top.tolist(), located.top_boxes, strict=False)
             if located.label not in located.top:
                 rows.append(("", located.label, located.known_box))
             for rank, label, box in rows:

@@ -46,7 +46,8 @@ class SquareImages(Dataset):
 
     def __init__(self, images: CUBImages, side: int) -> None:
         """See the class; ``side`` is S."""
-        self.images, self.side = images, side
+        self.images = images
+        self.side = side
 
     def __len__(self) -> int:
         return len(self.images)

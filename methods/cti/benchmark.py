@@ -1,5 +1,6 @@
-"""What ``scripts/benchmark.py`` times of CTI."""
+"""CTI's work for ``scripts/benchmark.py``."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.runtime import Runtime
+from common.tensors import compiled
 from common.vit import ViTConfig
 from methods.cti.losses import CTIStep, LossConfig
 from methods.cti.memory import TokenMemory
@@ -14,7 +16,8 @@ from methods.cti.model import CTI
 
 CLASSES = 20
 PLAIN_TOKENS = CLASSES + 1  # class tokens of the plain ViT that it is compared with
-TRAIN_PASSES, INFER_PASSES = 4, 2  # plain passes that the method needs for a train step, and for an image
+TRAIN_PASSES = 4  # plain passes that the method needs for a train step
+INFER_PASSES = 2  # and for an image
 
 
 def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
@@ -24,7 +27,11 @@ def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Call
         "exact": _step(LossConfig(skip_idle_cross=False), runtime),
         "shared prefix": _step(LossConfig(share_prefix=True), runtime),
     }
-    return {name: (step, lambda step=step: step(view1, view2, labels, 0)["total"]) for name, step in steps.items()}
+
+    def total(step: nn.Module) -> Tensor:
+        return step(view1, view2, labels, 0)["total"]
+
+    return {name: (step, functools.partial(total, step)) for name, step in steps.items()}
 
 
 def plain_train_inputs(batch: int, runtime: Runtime) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -38,7 +45,8 @@ def random_batch(batch: int, runtime: Runtime) -> tuple[torch.Tensor, torch.Tens
     generator = torch.Generator().manual_seed(0)
     views = [torch.randn(batch, 3, 224, 224, generator=generator) for _ in range(2)]
     labels = F.one_hot(torch.arange(batch) % CLASSES, CLASSES).float()
-    return tuple(runtime.to_device(*views, labels))
+    view1, view2, labels = runtime.to_device(*views, labels)
+    return view1, view2, labels
 
 
 def network(runtime: Runtime) -> CTI:
@@ -51,5 +59,4 @@ def _step(config: LossConfig, runtime: Runtime) -> nn.Module:
     model = network(runtime).train()
     memory = TokenMemory(CLASSES, config.memory_size, model.embed_dim, runtime.device)
     memory.counts += config.memory_size
-    step = CTIStep(model, config, memory)
-    return torch.compile(step) if runtime.config.compile else step
+    return compiled(CTIStep(model, config, memory), runtime.config.compile)

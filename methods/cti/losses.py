@@ -16,9 +16,10 @@ from common.cam import max_norm
 from common.config import at_least, numbers, option
 from common.errors import UserError
 from common.step import TrainingStep, weighted_sum
+from common.tensors import size_of
 from common.vit import refine
 from methods.cti.memory import TokenMemory
-from methods.cti.model import CTI, Maps, Output, Trace
+from methods.cti.model import CTI, Maps, Output, Trace, collected
 
 LOSS_TERMS = ("cls", "pcls", "cls_view2", "pcls_view2", "bg", "intra", "cross")
 
@@ -85,7 +86,10 @@ class CTIStep(TrainingStep):
                 f"loss.swap_idx={config.swap_idx} and loss.n_layers={config.n_layers} do not fit a network of "
                 f"{model.depth} blocks: 0 <= swap_idx <= {model.depth - 2}, n_layers <= {model.depth}"
             )
-        self.model, self.config, self.memory, self._gather = model, config, memory, gather
+        self.model = model
+        self.config = config
+        self.memory = memory
+        self._gather = gather
 
     def forward(self, view1: Tensor, view2: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
         """One training step's losses.
@@ -101,7 +105,8 @@ class CTIStep(TrainingStep):
             reported, but only part of the total when the memory is full), and detached ``logits_cls``, ``logits_pcls``
             (B, C) of view 1.
         """
-        model, config = self.model, self.config
+        model = self.model
+        config = self.config
         weight_bg, weight_intra, weight_cross = config.weights if epoch > config.aux_after_epoch else (0.0, 0.0, 0.0)
         late = range(config.swap_idx + 1, model.depth)
         bg_maps = (
@@ -112,7 +117,8 @@ class CTIStep(TrainingStep):
         class_tokens = model.class_tokens()
         tokens1, grid = model.embed(view1, class_tokens)  # what the infused passes begin with, too
         tokens2, _ = model.embed(view2, class_tokens)
-        pass1, pass2 = self._pass(tokens1, grid, bg_maps), self._pass(tokens2, grid, Maps())
+        pass1 = self._pass(tokens1, grid, bg_maps)
+        pass2 = self._pass(tokens2, grid, Maps())
         terms = dict.fromkeys(LOSS_TERMS, pass1.cls.new_zeros((), dtype=torch.float32))
         for suffix, output in (("", pass1), ("_view2", pass2)):
             terms[f"cls{suffix}"] = F.multilabel_soft_margin_loss(output.cls.float(), labels)
@@ -143,11 +149,13 @@ class CTIStep(TrainingStep):
 
     def _infused_pass(self, tokens: Tensor, plain: Output, infusion: Tensor, maps: Maps) -> Output:
         """A pass with Z infused before block s + 1; its blocks 0 to s are the plain pass's where so configured."""
-        swap_idx, first = self.config.swap_idx, 0
+        swap_idx = self.config.swap_idx
+        first = 0
         if self.config.share_prefix:
-            tokens, first = plain.trace.after[swap_idx], swap_idx + 1
+            tokens = plain.trace.after[swap_idx]
+            first = swap_idx + 1
         trace = self.model.run_blocks(tokens, maps, infusion, swap_idx, first)
-        return Output(*self.model.read_heads(trace.tokens, plain.cams.shape[-2:]), trace)
+        return Output(*self.model.read_heads(trace.tokens, size_of(plain.cams)), trace)
 
     def _swapped_tokens(self, output: Output) -> Tensor:
         """ctk[s]: class tokens after block s (B, K, D)."""
@@ -174,10 +182,12 @@ def background_maps(trace: Trace, cams: Tensor, labels: Tensor, detach_cams: boo
     Returns:
         Two tensors (B, 1, h, w).
     """
-    attention, flat = trace.class_to_patch.float(), cams.flatten(2).float()  # B K N
+    attention = collected(trace.class_to_patch).float()  # B K N
+    flat = cams.flatten(2).float()  # B K N
     foreground = attention[:, 1:] * (flat[:, 1:].detach() if detach_cams else flat[:, 1:]) * labels[..., None]
     sources = torch.stack([foreground.amax(1), attention[:, 0] * flat[:, 0]], dim=1)  # B 2 N
     # In float64 as in the reference: the following division by a small range would amplify float32 rounding tenfold.
     precise = torch.float32 if cams.device.type == "mps" else torch.float64
-    refined = max_norm(refine(trace.patch_to_patch.to(precise), sources).unflatten(2, cams.shape[-2:])).float()
+    affinity = collected(trace.patch_to_patch).to(precise)
+    refined = max_norm(refine(affinity, sources).unflatten(2, cams.shape[-2:])).float()
     return refined[:, :1], refined[:, 1:]

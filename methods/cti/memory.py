@@ -1,6 +1,4 @@
-"""CTI's class-token memory: for each class the most recent tokens seen with that label, over all images (paper
-section 3.3).
-"""
+"""CTI's class-token memory (paper section 3.3): for each class the latest tokens of images with that label."""
 
 import torch
 from torch import Tensor
@@ -14,8 +12,9 @@ class TokenMemory:
     """
 
     def __init__(self, num_classes: int, size: int, dim: int, device: torch.device | str = "cpu") -> None:
-        self.num_classes, self.size = num_classes, size
-        # One spare row at the end takes what is not to be stored, so that a push needs no data-dependent shapes (and
+        self.num_classes = num_classes
+        self.size = size
+        # One spare row at the end takes tokens that are not stored, so that a push needs no data-dependent shapes (and
         # therefore no wait for the GPU).
         self._rows = torch.zeros(num_classes * size + 1, dim, device=device)
         self.counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
@@ -38,7 +37,7 @@ class TokenMemory:
         self.counts += pushed
 
     def lengths(self) -> Tensor:
-        """How many tokens each class holds, int64 (C,)."""
+        """Number of tokens stored for each class, int64 (C,)."""
         return self.counts.clamp(max=self.size)
 
     def is_full(self) -> Tensor:
@@ -46,7 +45,7 @@ class TokenMemory:
         return (self.counts >= self.size).all()
 
     def means(self) -> Tensor:
-        """G: the mean of the stored tokens of each class (C, D); zero for a class without any."""
+        """G: the mean of the stored tokens of each class (C, D); zero for a class without tokens."""
         rows = self._rows[:-1].view(self.num_classes, self.size, -1)
         filled = torch.arange(self.size, device=rows.device) < self.lengths()[:, None]  # C size
         return (rows * filled[..., None]).sum(1) / self.lengths().clamp(min=1)[:, None]

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from common.pretrained import Coverage, load_checked
+from common.tensors import required, size_of
 from common.vit import MapRequest, ViTBackbone, ViTConfig, refine, resize_position_grid
 
 
 @dataclass
 class Trace:
-    """What the blocks leave behind: tokens after chosen blocks, and running sums of attention over layers.
+    """The record of a pass through the blocks: tokens after chosen blocks, and sums of attention over layers.
 
     Attributes:
         tokens: tokens (B, K+N, D) after the last block.
-        after: tokens (B, K+N, D) after the blocks asked for, by block.
+        after: tokens (B, K+N, D) after the blocks to keep, by block.
         class_to_patch: "mtatt", sum over layers of head-averaged attention, class rows, patch columns (B, K, N).
         class_to_patch_late: "mtatt_as", the same over other layers.
         patch_to_patch: "attn", the same, patch rows and columns (B, N, N).
@@ -32,16 +33,25 @@ class Trace:
     patch_to_patch: Tensor | None = None
 
 
+def collected(total: Tensor | None) -> Tensor:
+    """An attention sum of a `Trace`.
+
+    Raises:
+        ValueError: the pass did not collect it.
+    """
+    return required(total, "such attention sum: the Maps of this pass name no block for it")
+
+
 @dataclass(frozen=True)
 class Maps:
-    """Which attention sums a pass collects, each as the range of its blocks (empty: not collected)."""
+    """The attention sums that a pass collects, each as the range of its blocks (empty: not collected)."""
 
     class_to_patch: range = range(0)
     class_to_patch_late: range = range(0)
     patch_to_patch: range = range(0)
 
     def request(self, block: int, num_class_tokens: int) -> MapRequest | None:
-        """What block number ``block`` has to deliver for these sums."""
+        """The maps that block number ``block`` has to deliver for these sums."""
         if block in self.patch_to_patch:
             return MapRequest()
         if block in self.class_to_patch or block in self.class_to_patch_late:
@@ -59,7 +69,9 @@ class CTI(ViTBackbone):
             num_classes: C, without background.
         """
         super().__init__(config)
-        dim, self.num_classes, self.num_tokens = self.embed_dim, num_classes, num_classes + 1
+        dim = self.embed_dim
+        self.num_classes = num_classes
+        self.num_tokens = num_classes + 1
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.bg_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed_cls = nn.Parameter(torch.zeros(1, self.num_tokens, dim))
@@ -99,7 +111,7 @@ class CTI(ViTBackbone):
             class_tokens: T, where several passes share it (the tokenizer holds up to 60 M weights); None computes it.
         """
         patches = self.embed_patches(images)  # B D h w
-        height, width = patches.shape[-2:]
+        height, width = size_of(patches)
         patches = patches.flatten(2).transpose(1, 2) + resize_position_grid(self.pos_embed_pat, height, width)
         class_tokens = self.class_tokens() if class_tokens is None else class_tokens
         return torch.cat([class_tokens.to(patches.dtype).expand(len(images), -1, -1), patches], dim=1), (height, width)
@@ -123,7 +135,8 @@ class CTI(ViTBackbone):
             swap_idx: s.
             keep: blocks whose output tokens are kept in ``after``.
         """
-        trace, count = Trace(tokens), self.num_tokens
+        trace = Trace(tokens)
+        count = self.num_tokens
         for index in range(first, self.depth):
             if infusion is not None and index == swap_idx + 1:
                 tokens = infused(tokens, infusion, count)
@@ -156,7 +169,7 @@ class CTI(ViTBackbone):
             images: (B, 3, H, W), ImageNet-normalised.
             infusion: Z (B, K, D) or (B, C, D), or None.
             swap_idx: s; also selects the layers of ``attn`` (all, if None).
-            n_layers: how many last layers ``mtatt`` sums.
+            n_layers: number of last layers that ``mtatt`` sums.
         """
         tokens, grid = self.embed(images)
         first = 0 if swap_idx is None else swap_idx + 1
@@ -167,8 +180,7 @@ class CTI(ViTBackbone):
 
     @torch.no_grad()
     def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """The function that seed inference calls: images (B, 3, H, W) to maps (B, C, h, w) of one kind, see
-        `ViTBackbone.seed_maps`.
+        """The function of seed inference: images (B, 3, H, W) to maps (B, C, h, w), see `ViTBackbone.seed_maps`.
 
         It keeps the class tokens of the present weights.
         """
@@ -178,7 +190,7 @@ class CTI(ViTBackbone):
 
 @dataclass
 class Output:
-    """Everything that the paper names; products of maps are only computed when read.
+    """The result of a pass in the paper's terms; products of maps are only computed when read.
 
     Attributes:
         cls: class-token logits (B, C).
@@ -195,17 +207,17 @@ class Output:
     @property
     def mtatt(self) -> Tensor:
         """Class-to-patch attention of the last layers (B, K, h, w)."""
-        return self.trace.class_to_patch.view_as(self.cams)
+        return collected(self.trace.class_to_patch).view_as(self.cams)
 
     @property
     def mtatt_as(self) -> Tensor:
         """Class-to-patch attention of the layers after s (B, K, h, w)."""
-        return self.trace.class_to_patch_late.view_as(self.cams)
+        return collected(self.trace.class_to_patch_late).view_as(self.cams)
 
     @property
     def attn(self) -> Tensor:
         """Patch-to-patch attention (B, N, N); a row is a query."""
-        return self.trace.patch_to_patch
+        return collected(self.trace.patch_to_patch)
 
     @property
     def fcams(self) -> Tensor:
@@ -231,7 +243,7 @@ def infused(tokens: Tensor, infusion: Tensor, num_tokens: int) -> Tensor:
 
 
 def _accumulate(trace: Trace, attention: Tensor, index: int, maps: Maps, count: int) -> None:
-    """Adds a layer's head-averaged attention (B, rows, K+N) to the sums that want it."""
+    """Adds a layer's head-averaged attention (B, rows, K+N) to the sums that include the layer."""
 
     def add(total: Tensor | None, part: Tensor) -> Tensor:
         return part if total is None else total + part

@@ -1,6 +1,6 @@
-"""What ``scripts/benchmark.py`` times of DeepLab."""
+"""DeepLab's work for ``scripts/benchmark.py``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +9,17 @@ from torchvision.models import resnet101
 
 from common.runtime import Runtime
 from common.segment import SegmentViews, segment_logits
+from common.tensors import compiled
 from methods.deeplab.config import DeepLabOptimConfig
 from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.model import DeepLab, DeepLabModelConfig
 from methods.deeplab.optim import deeplab_sgd
 
-LABELS, CROP, TEST_SIZE = 21, 321, (375, 500)
+LABELS = 21
+CROP = 321
+TEST_SIZE = (375, 500)
 SCALES = 1.0, *DeepLabModelConfig().scales
-TRAIN_PASSES = "3 ResNet"  # plain passes that the method needs for a train step, one a scale
+TRAIN_PASSES = "3 ResNet"  # plain passes that the method needs for a train step, one per scale
 INFER_PASSES = "3 ResNet"  # and for an image
 
 
@@ -24,19 +27,20 @@ def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Call
     """One micro-batch's network and total loss, on random crops of 321 x 321."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(LABELS, (batch, CROP, CROP), generator=generator).to(runtime.device, torch.uint8)
-    images, step = _images(batch, (CROP, CROP), runtime), DeepLabStep(network(runtime).train())
-    step = torch.compile(step) if runtime.config.compile else step
+    images = _images(batch, (CROP, CROP), runtime)
+    step = compiled(DeepLabStep(network(runtime).train()), runtime.config.compile)
     return {"all losses": (step, lambda: step(images, labels)["total"])}
 
 
-def optimizer(step: nn.Module) -> torch.optim.Optimizer:
+def optimizer(step: DeepLabStep) -> torch.optim.Optimizer:
     """Of the network in a train step."""
     return deeplab_sgd(step.model, DeepLabOptimConfig())
 
 
 def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
-    """What stands against a train step: torchvision's dilated ResNet forward and backward, on every scale."""
-    model, labels = _plain(runtime), torch.ones(batch, LABELS, device=runtime.device)
+    """The plain work beside a train step: torchvision's dilated ResNet forward and backward, on every scale."""
+    model = _plain(runtime)
+    labels = torch.ones(batch, LABELS, device=runtime.device)
     views = [_images(batch, size, runtime) for size in _sizes((CROP, CROP))]
 
     def run() -> None:
@@ -51,9 +55,10 @@ def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
 
 def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
     """The plain passes over an image's scales, and the image's labels at its own size."""
-    model, plain, image = network(runtime).eval(), _plain(runtime), _images(1, TEST_SIZE, runtime)
+    logits_of = compiled(network(runtime).eval(), runtime.config.compile)
+    plain = _plain(runtime)
+    image = _images(1, TEST_SIZE, runtime)
     views = [_images(1, size, runtime) for size in _sizes(TEST_SIZE)]
-    logits_of = torch.compile(model) if runtime.config.compile else model
 
     @torch.inference_mode()
     def run_plain() -> None:
@@ -68,11 +73,12 @@ def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable
     return run_plain, {"labels": segment}
 
 
-def _sizes(size: Sequence[int]) -> list[tuple[int, int]]:
-    return [tuple(int(side * scale) for side in size) for scale in SCALES]
+def _sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
+    height, width = size
+    return [(int(height * scale), int(width * scale)) for scale in SCALES]
 
 
-def _images(batch: int, size: Sequence[int], runtime: Runtime) -> Tensor:
+def _images(batch: int, size: tuple[int, int], runtime: Runtime) -> Tensor:
     """Random images (B, 3, H, W), the same at every call."""
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(runtime.device)
 
@@ -86,4 +92,4 @@ def network(runtime: Runtime) -> DeepLab:
 def _plain(runtime: Runtime) -> nn.Module:
     """torchvision's ResNet-101 of stride 8, its norms by their statistics."""
     model = resnet101(num_classes=LABELS, replace_stride_with_dilation=[False, True, True]).to(runtime.device).eval()
-    return torch.compile(model) if runtime.config.compile else model
+    return compiled(model, runtime.config.compile)

@@ -13,7 +13,8 @@ from common.segment import SegmentConfig
 from methods.deeplab.model import DeepLabModelConfig
 from methods.deeplab.views import DeepLabViewConfig
 
-WEIGHTS_FILE, FINAL_FILE = "checkpoint_{}.pth", "checkpoint_final.pth"
+WEIGHTS_FILE = "checkpoint_{}.pth"
+FINAL_FILE = "checkpoint_final.pth"
 
 
 @dataclass

@@ -1,10 +1,10 @@
-"""What the dense CRF sees of an image. Apart from all else, as every process of the CRF imports this module."""
+"""The dense CRF's input image. A module of its own, as every process of the CRF imports it."""
 
 import numpy as np
 
 MEAN_BGR = (104.008, 116.669, 122.675)
 
-# What the reference's cast of a mean-subtracted value to uint8 gives on x86: truncated, modulo 256 (-3.7 becomes 253).
+# The reference's cast of mean-subtracted values to uint8, as on x86: truncated, modulo 256 (-3.7 becomes 253).
 # Row v, column c: pixel value v of channel c. Other processors cast otherwise, so it is spelt out.
 _WRAPPED = (np.trunc(np.arange(256)[:, None] - np.array(MEAN_BGR)).astype(np.int32) & 255).astype(np.uint8)  # 256 3
 

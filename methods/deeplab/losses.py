@@ -7,6 +7,7 @@ from torch import Tensor
 
 from common.data.classes import IGNORE_LABEL
 from common.step import TrainingStep
+from common.tensors import size_of, sum_of
 from methods.deeplab.model import DeepLab
 
 
@@ -17,17 +18,17 @@ def loss_terms(scales: Sequence[float]) -> list[str]:
 
 def resized_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels uint8 (B, H, W) at another size, by the nearest pixel as PIL finds it: floor((i + 0.5) in / out)."""
-    return F.interpolate(labels[:, None], tuple(size), mode="nearest-exact")[:, 0]
+    return F.interpolate(labels[:, None], size, mode="nearest-exact")[:, 0]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over all pixels of the micro-batch that are not ignored; 0 where there is none.
+    """Mean over all pixels of the micro-batch that are not ignored; 0 if all are.
 
     Args:
         logits: (B, C, h, w).
         labels: uint8 (B, H, W), brought to the logits' size.
     """
-    target = resized_labels(labels, logits.shape[-2:]).long()
+    target = resized_labels(labels, size_of(logits)).long()
     total = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_LABEL, reduction="sum")
     return total / (target != IGNORE_LABEL).sum().clamp(min=1)
 
@@ -37,9 +38,10 @@ class DeepLabStep(TrainingStep):
 
     def __init__(self, model: DeepLab) -> None:
         super().__init__()
-        self.model, self.terms = model, loss_terms(model.scales)
+        self.model = model
+        self.terms = loss_terms(model.scales)
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The losses of images (B, 3, S, S) against labels uint8 (B, S, S), 255 ignored; ``total`` is their sum."""
         losses = [cross_entropy(logits, labels) for logits in self.model.outputs(images)]
-        return {"total": sum(losses), **dict(zip(self.terms, losses, strict=True))}
+        return {"total": sum_of(losses), **dict(zip(self.terms, losses, strict=True))}

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import Rule, at_least, numbers, option
+from common.tensors import required
 
 STAGES = ((1, 1), (2, 1), (1, 2), (1, 4))  # stride and dilation of layer2 ... layer5: the output has stride 8
 EXPANSION = 4  # channels of a block relative to those of its 3x3 kernel
@@ -47,7 +48,7 @@ class FrozenNormConv(nn.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1, relu: bool = True):
-        """See the class; ``size`` is odd, and the output as large as the input but for the stride."""
+        """See the class; ``size`` is odd, and the output has the input's size divided by the stride."""
         super().__init__()
         padding = dilation * (size // 2)
         self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False)
@@ -57,9 +58,10 @@ class FrozenNormConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B C H W -> B D H' W'."""
-        conv, bn = self.conv, self.bn
-        scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)  # D
-        shift = bn.bias - bn.running_mean * scale  # D
+        conv = self.conv
+        bn = self.bn
+        scale = bn.weight * torch.rsqrt(required(bn.running_var, "running variance") + bn.eps)  # D
+        shift = bn.bias - required(bn.running_mean, "running mean") * scale  # D
         kernel = conv.weight * scale[:, None, None, None]
         x = F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation)
         return F.relu_(x) if self.relu else x
@@ -93,7 +95,7 @@ class ASPP(nn.Module):
         for number, rate in enumerate(rates):
             conv = nn.Conv2d(inputs, outputs, 3, padding=rate, dilation=rate)
             nn.init.normal_(conv.weight, std=ASPP_STD)
-            nn.init.zeros_(conv.bias)
+            nn.init.zeros_(required(conv.bias, "bias"))
             self.add_module(f"c{number}", conv)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,14 +110,17 @@ class ASPP(nn.Module):
 class DeepLabV2(nn.Sequential):
     """Images (B, 3, H, W) to logits (B, C, h, w) of stride 8, on one scale."""
 
+    aspp: ASPP
+
     def __init__(self, config: DeepLabModelConfig, num_labels: int) -> None:
         stem = FrozenNormConv(3, config.width, 7, 2)
         pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
-        parts = OrderedDict(layer1=nn.Sequential(OrderedDict(conv1=stem, pool=pool)))
+        first: OrderedDict[str, nn.Module] = OrderedDict(conv1=stem, pool=pool)
+        parts: OrderedDict[str, nn.Module] = OrderedDict(layer1=nn.Sequential(first))
         inputs = config.width
         for number, (count, (stride, dilation)) in enumerate(zip(config.blocks, STAGES, strict=True)):
             outputs = config.width * EXPANSION * 2**number
-            stage = OrderedDict()
+            stage: OrderedDict[str, nn.Module] = OrderedDict()
             for block in range(count):
                 is_first = block == 0
                 stage[f"block{block + 1}"] = Bottleneck(
@@ -144,7 +149,7 @@ class DeepLab(nn.Module):
         Without scales: those of the image alone.
         """
         logits = self.base(images)
-        # The given factor decides where is sampled, not the ratio of the sizes (the reference under PyTorch >= 1.6).
+        # The given factor sets the sampling points, not the ratio of the sizes (the reference under PyTorch >= 1.6).
         scaled = [self.base(F.interpolate(images, scale_factor=scale, mode="bilinear")) for scale in self.scales]
         if not scaled:
             return [logits]

@@ -8,7 +8,9 @@ from methods.deeplab.model import DeepLab
 
 def deeplab_sgd(model: DeepLab, config: DeepLabOptimConfig) -> torch.optim.SGD:
     """SGD over the backbone's kernels, the ASPP's kernels and its biases; the norms' parameters are frozen."""
-    backbone, kernels, biases = [], [], []
+    backbone: list[torch.nn.Parameter] = []
+    kernels: list[torch.nn.Parameter] = []
+    biases: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             group = backbone if ".aspp." not in name else biases if name.endswith(".bias") else kernels

@@ -1,4 +1,4 @@
-"""What the network takes: whole images, and random crops with their labels.
+"""The network's inputs: whole images, and random crops with their labels.
 
 Every draw comes from Python's ``random``, in the reference's order; `common.data.loader.draws_from` seeds it.
 """
@@ -31,8 +31,10 @@ class InputForm(NamedTuple):
 
 
 INPUTS = {
-    "caffe": InputForm(np.s_[::-1], np.float32(MEAN_BGR), np.ones(3, np.float32)),
-    "imagenet": InputForm(np.s_[:], 255 * np.float32(IMAGENET_DEFAULT_MEAN), 255 * np.float32(IMAGENET_DEFAULT_STD)),
+    "caffe": InputForm(np.s_[::-1], np.array(MEAN_BGR, np.float32), np.ones(3, np.float32)),
+    "imagenet": InputForm(
+        np.s_[:], 255 * np.array(IMAGENET_DEFAULT_MEAN, np.float32), 255 * np.array(IMAGENET_DEFAULT_STD, np.float32)
+    ),
 }
 
 
@@ -69,17 +71,18 @@ class Crop(NamedTuple):
 
 def draw_crop(height: int, width: int, config: DeepLabViewConfig) -> Crop:
     """Draws the view of an image of that size."""
-    scale, side = random.choice(config.scales), config.crop_size
+    scale = random.choice(config.scales)
     size = max(int(height * scale), 1), max(int(width * scale), 1)
-    start = tuple(random.randint(0, max(length - side, 0)) for length in size)
-    return Crop(scale, size, start, random.random() < 0.5)
+    row, column = (random.randint(0, max(length - config.crop_size, 0)) for length in size)
+    return Crop(scale, size, (row, column), random.random() < 0.5)
 
 
 class DeepLabViews:
     """Maps an image and its labels, PIL and uint8 (H, W), to a random crop: [float32 (3, S, S), uint8 (S, S)]."""
 
     def __init__(self, config: DeepLabViewConfig) -> None:
-        self.config, self.form = config, INPUTS[config.input]
+        self.config = config
+        self.form = INPUTS[config.input]
 
     def __call__(self, loaded: tuple[Image.Image, np.ndarray]) -> list[Tensor]:
         """See the class."""
@@ -87,10 +90,12 @@ class DeepLabViews:
         return self.crop(np.asarray(image), labels, draw_crop(image.height, image.width, self.config))
 
     def crop(self, pixels: np.ndarray, labels: np.ndarray, crop: Crop) -> list[Tensor]:
-        """The view of RGB pixels (H, W, 3) and labels (H, W) by given draws; padded below and right with the mean and
-        255.
+        """The view of RGB pixels (H, W, 3) and labels (H, W) by given draws.
+
+        It is padded below and right with the mean and 255.
         """
-        side, (height, width) = self.config.crop_size, crop.size
+        side = self.config.crop_size
+        height, width = crop.size
         pixels = pixels[..., self.form.order].astype(np.float32)
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
         labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
@@ -98,9 +103,11 @@ class DeepLabViews:
         pixels = cv2.copyMakeBorder(pixels, *border, value=self.form.mean.tolist())
         labels = cv2.copyMakeBorder(labels, *border, value=IGNORE_LABEL)
         window = tuple(slice(first, first + side) for first in crop.start)
-        pixels, labels = pixels[window], labels[window]
+        pixels = pixels[window]
+        labels = labels[window]
         if crop.flip:
-            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+            pixels = pixels[:, ::-1]
+            labels = labels[:, ::-1]
         return [_normalised(pixels, self.form), torch.from_numpy(np.ascontiguousarray(labels))]
 
 

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from common.errors import UserError, preview
 from common.pretrained import imagenet_weights, load_checked, state_dict_in
+from common.tensors import required
 from methods.deeplab.config import DeepLabConfig
 from methods.deeplab.model import DeepLab
 
-PREFIX, HEAD, COUNTER = "base.", "aspp.", "num_batches_tracked"
+PREFIX = "base."
+HEAD = "aspp."
+COUNTER = "num_batches_tracked"
 RANDOM = (
     "WARNING: random weights (model.pretrained=none) under frozen norms: deep networks hardly learn so. This is meant "
     "for tests, demos and experiments."
@@ -23,12 +26,12 @@ _KERNELS = {"1": "reduce", "2": "conv3x3", "3": "increase", None: "shortcut"}
 
 @dataclass(frozen=True)
 class Layout:
-    """Where weights come from.
+    """An origin of weights.
 
     Attributes:
-        title: in words.
+        title: for messages.
         mark: a name that tells them from others.
-        input: what they were trained on, a value of ``views.input``; empty: not known.
+        input: form of their training images, a value of ``views.input``; empty: not known.
         rename: their name of a tensor to that in `DeepLabV2`.
     """
 
@@ -62,12 +65,12 @@ LAYOUTS = (
 
 
 def load_init(model: DeepLab, config: DeepLabConfig) -> str:
-    """Starts a network from the weights that a configuration names; says in words what it has.
+    """Starts a network from the weights that a configuration names; returns their origin, for the log.
 
-    The whole backbone must be there. The ASPP is taken along where the file has one for as many labels.
+    The file must hold the whole backbone. The ASPP is loaded where the file has one for as many labels.
 
     Raises:
-        UserError: no such weights, weights of another network, or weights that were trained on other inputs.
+        UserError: the weights do not exist, are another network's, or were trained on other inputs.
     """
     if config.model.pretrained == "none":
         return RANDOM
@@ -99,7 +102,7 @@ def load_init(model: DeepLab, config: DeepLabConfig) -> str:
 
 
 def released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A trained DeepLab's state dict under this network's names: with prefix and counters, whatever release it is of.
+    """A trained DeepLab's state dict, of any release, under this network's names, with prefix and counters.
 
     Anything else stays as it is, and does not fit.
     """
@@ -116,9 +119,9 @@ def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read(source: str) -> tuple[dict[str, Tensor], str]:
-    """The state dict that ``model.pretrained`` means, and where it comes from in words."""
+    """The state dict that ``model.pretrained`` means, and its origin."""
     if source == "torchvision":
-        return imagenet_weights("resnet101", "auto"), "resnet101 of ImageNet"
+        return required(imagenet_weights("resnet101", "auto"), "ImageNet weights"), "resnet101 of ImageNet"
     if not Path(source).is_file():
         raise UserError(
             f"no initial weights {source} (from {Path.cwd()}); docs/deeplab.md says which there are. Others: "
@@ -128,7 +131,7 @@ def _read(source: str) -> tuple[dict[str, Tensor], str]:
 
 
 def _load_head(aspp: nn.Module, head: Mapping[str, Tensor], name: str) -> str:
-    """Loads the ASPP if the weights have one of its shape; says in words."""
+    """Loads the ASPP if the weights have one of its shape; returns its origin, for the log."""
     if not head:
         return "ASPP at random"
     wrong = [key for key, value in aspp.state_dict().items() if key not in head or head[key].shape != value.shape]

@@ -1,4 +1,4 @@
-"""What ``scripts/benchmark.py`` times of DiG."""
+"""DiG's work for ``scripts/benchmark.py``."""
 
 import functools
 import tempfile
@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.mctformer import classification_loss
 from common.runtime import Runtime
+from common.tensors import compiled
 from common.vit import ViTConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
@@ -19,20 +21,24 @@ from methods.dig.losses import DiGStep, LossConfig
 from methods.dig.model import DiG
 from methods.dig.unet import UNet, UNetConfig
 
-CLASSES, SIZE = 20, 224
+CLASSES = 20
+SIZE = 224
 PLAIN_TOKENS = CLASSES  # class tokens of the plain ViT that it is compared with
 TRAIN_PASSES = "6 U-Net, 2 ViT and LFCA"  # plain passes that the method needs for a train step
 INFER_PASSES = 2  # and for an image
-EARLY, LATE = 0, 10  # epochs before and after the losses set in that read attention maps
+EARLY = 0  # an epoch before the losses that read attention maps
+LATE = 10  # and one with them
 
 
 def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
     """One train step's network and total loss, guidance included, in each mode, on random images of 224 x 224."""
     images, labels = random_batch(batch, runtime)
-    model, guide = _training_network(runtime).train(), _guide(runtime)
-    steps = {merge: DiGStep(model, LossConfig(merge_passes=merge)) for merge in (False, True)}
-    if runtime.config.compile:
-        steps = {merge: torch.compile(step) for merge, step in steps.items()}
+    model = _training_network(runtime).train()
+    guide = _guide(runtime)
+    steps = {
+        merge: compiled(DiGStep(model, LossConfig(merge_passes=merge)), runtime.config.compile)
+        for merge in (False, True)
+    }
 
     def total(epoch: int, merge: bool = False) -> Tensor:
         guidance = guide(images, epoch, torch.Generator().manual_seed(0))
@@ -46,7 +52,7 @@ def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Call
 
 
 def train_parts(batch: int, runtime: Runtime) -> dict[str, Callable[[], object]]:
-    """What is also timed alone: the frozen U-Net's part of a train step with all losses."""
+    """Parts that are also timed alone: the frozen U-Net's of a train step with all losses."""
     images, _ = random_batch(batch, runtime)
     guide = _guide(runtime)
     return {"of which the U-Net": lambda: guide(images, LATE, torch.Generator().manual_seed(0))}
@@ -58,11 +64,14 @@ def plain_train_inputs(batch: int, runtime: Runtime) -> list[tuple[torch.Tensor,
 
 
 def extra_plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
-    """What stands against a train step besides: whole U-Net passes for six timesteps, LFCA forward and backward."""
+    """Further plain work beside a train step: whole U-Net passes for six timesteps, LFCA forward and backward."""
     images, labels = random_batch(batch, runtime)
-    model, unet = _training_network(runtime).train(), UNet(UNetConfig()).requires_grad_(False).eval().to(runtime.device)
-    unet, fuse = (torch.compile(part) if runtime.config.compile else part for part in (unet, model.fuse))
-    shape, side = FeatureShape(), SIZE // 16
+    model = _training_network(runtime).train()
+    unet = UNet(UNetConfig()).requires_grad_(False).eval().to(runtime.device)
+    unet = compiled(unet, runtime.config.compile)
+    fuse = compiled(model.fuse, runtime.config.compile)
+    shape = FeatureShape()
+    side = SIZE // 16
     features = torch.randn(batch, shape.timesteps * shape.channels, side, side, device=runtime.device)
     queries = [torch.randn(batch, CLASSES + side**2, model.embed_dim, device=runtime.device) for _ in range(2)]
 
@@ -73,7 +82,7 @@ def extra_plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
                 with torch.no_grad():
                     unet(images, torch.full((batch,), t, device=runtime.device))
             fused = fuse(features, queries, (side, side))
-            loss = sum(F.multilabel_soft_margin_loss(part.float(), labels) for part in (fused.cls, fused.pcls))
+            loss = classification_loss(fused.cls, fused.pcls, labels)
         loss.backward()
 
     return run
@@ -82,7 +91,8 @@ def extra_plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
 def random_batch(batch: int, runtime: Runtime) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (B, 3, 224, 224) and labels (B, C), the same at every call."""
     images = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    return tuple(runtime.to_device(images, F.one_hot(torch.arange(batch) % CLASSES, CLASSES).float()))
+    images, labels = runtime.to_device(images, F.one_hot(torch.arange(batch) % CLASSES, CLASSES).float())
+    return images, labels
 
 
 def network(runtime: Runtime) -> DiG:

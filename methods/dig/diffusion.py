@@ -30,7 +30,7 @@ class Posterior(NamedTuple):
 
 
 class Guidance(NamedTuple):
-    """What DiG's training takes from the diffusion model; None where it was not asked for.
+    """The diffusion model's inputs to DiG's training; None where they were not requested.
 
     Attributes:
         features: X (B, K*F, h, w), the decoder's taps at K timesteps, timestep-major: (B, 5120, h, w) by default.
@@ -43,7 +43,8 @@ class Guidance(NamedTuple):
 
 def sigmoid_betas(timesteps: int) -> Tensor:
     """Variances (T,), float64, of the noise added at each step: sigmoid schedule from -3 to 3 with temperature 1."""
-    low, high = torch.tensor(-3.0).sigmoid().double(), torch.tensor(3.0).sigmoid().double()
+    low = torch.tensor(-3.0).sigmoid().double()
+    high = torch.tensor(3.0).sigmoid().double()
     progress = torch.linspace(0, timesteps, timesteps + 1, dtype=torch.float64) / timesteps  # u_k
     level = (high - (6 * progress - 3).sigmoid()) / (high - low)
     level = level / level[0]
@@ -82,15 +83,17 @@ class GaussianDiffusion(nn.Module):
     tables are part of it, a checkpoint replaces the schedule.
     """
 
-    def __init__(self, model: nn.Module, timesteps: int = 1000) -> None:
+    loss_weight: Tensor
+
+    def __init__(self, model: UNet, timesteps: int = 1000) -> None:
         """Wraps a network.
 
         Args:
-            model: a `UNet`; for all but `guide` anything that maps (B, 3, H, W) and timesteps (B,) to v.
+            model: maps (B, 3, H, W) and timesteps (B,) to v; all but `guide` use no more of it.
             timesteps: T.
         """
         super().__init__()
-        self.model: UNet = model
+        self.model = model
         self.timesteps = timesteps
         for name, table in schedule_buffers(timesteps).items():
             self.register_buffer(name, table)
@@ -165,15 +168,15 @@ class GaussianDiffusion(nn.Module):
         """Images made from noise by deterministic DDIM (eta 0), x0 clipped to [-1, 1] in every step.
 
         Args:
-            noise: where to start, standard normal (B, 3, H, W).
+            noise: the start, standard normal (B, 3, H, W).
             steps: of the sampler.
             title: of a progress bar; none without.
 
         Returns:
             (B, 3, H, W) in [0, 1].
         """
-        x, visited = noise, self.ddim_timesteps(steps)
-        pairs = list(itertools.pairwise(visited))
+        x = noise
+        pairs = list(itertools.pairwise(self.ddim_timesteps(steps)))
         for now, after in tqdm(pairs, title, disable=not title, leave=False, dynamic_ncols=True):
             t = torch.full((len(x),), now, device=x.device)
             x0 = self.x0_from_v(x, t, self.model(x, t)).clamp(-1, 1)
@@ -199,9 +202,9 @@ class GaussianDiffusion(nn.Module):
             images: (B, 3, H, W), ImageNet-normalised.
             grid: (h, w) of the features: the classifier's patches.
             feature_timesteps: the K timesteps of X, in this order; none for no features.
-            denoise_timestep: where images are denoised from; None for no denoised images.
+            denoise_timestep: timestep from which images are denoised; None for no denoised images.
             noise: (B, 3, H, W) for each timestep of X, then for the denoised images; drawn, if not given.
-            max_rows: how many (image, timestep) rows one pass of the network may have; None for all.
+            max_rows: largest number of (image, timestep) rows in a pass of the network; None for all.
 
         Raises:
             UserError: the images' sides do not suit the network.
@@ -209,7 +212,8 @@ class GaussianDiffusion(nn.Module):
         timesteps = [*feature_timesteps, *([] if denoise_timestep is None else [denoise_timestep])]
         if not timesteps:
             return Guidance(None, None)
-        mean, std = MEAN.to(images.device), STD.to(images.device)
+        mean = MEAN.to(images.device)
+        std = STD.to(images.device)
         x0 = ((images * std + mean) * 2 - 1).repeat(len(timesteps), 1, 1, 1)  # K*B 3 H W, timestep-major
         t = torch.tensor(timesteps, device=images.device).repeat_interleave(len(images))
         noisy = self.q_sample(x0, t, None if noise is None else torch.cat(tuple(noise)))
@@ -225,9 +229,11 @@ class GaussianDiffusion(nn.Module):
         self, noisy: Tensor, t: Tensor, grid: tuple[int, int], count: int, size: int
     ) -> tuple[Tensor | None, Tensor | None]:
         """Features (count, F, h, w) of the first ``count`` rows, v of the others, by passes of ``size`` rows."""
-        features, v = [], []
+        features: list[Tensor] = []
+        v: list[Tensor] = []
         for start in range(0, len(noisy), size):
-            rows, split = slice(start, start + size), max(count - start, 0)
+            rows = slice(start, start + size)
+            split = max(count - start, 0)
             wants_v = start + size > count and len(noisy) > count
             output = self.model.outputs(
                 noisy[rows], t[rows], grid if split else None, slice(split), slice(split, None) if wants_v else None

@@ -19,7 +19,7 @@ VERSION = "wsss 1"  # of the format written here; where lucidrains' trainer puts
 
 @dataclass(frozen=True)
 class DiffusionFile:
-    """What a file says about itself; None where it says nothing.
+    """A file's facts about itself; None for those it lacks.
 
     Attributes:
         path: of the file.
@@ -55,12 +55,12 @@ def load_diffusion(diffusion: GaussianDiffusion, path: str | Path) -> DiffusionF
     """Loads the raw weights (not the EMA's) and the noise schedule of a file, all or nothing.
 
     Args:
-        diffusion: what to load into.
+        diffusion: the model that is loaded.
         path: a trainer's file (``model`` among other keys), or a state dict of the wrapper or of the U-Net alone, whose
             schedule is then the published one. ``.safetensors`` will do for state dicts.
 
     Raises:
-        UserError: there is no such file, it is damaged or unsafe, or it holds another network.
+        UserError: the file does not exist, is damaged or unsafe, or holds another network.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,7 +76,8 @@ def load_diffusion(diffusion: GaussianDiffusion, path: str | Path) -> DiffusionF
     load_checked(diffusion, state, str(path))
     published = schedule_buffers(diffusion.timesteps)
     replaced = (name for name, table in published.items() if not _is_close(state[name], table))
-    step, version = dump.get("step"), dump.get("version")
+    step = dump.get("step")
+    version = dump.get("version")
     return DiffusionFile(
         path=path,
         step=step if isinstance(step, int) else None,
@@ -97,7 +98,7 @@ def save_diffusion(
     """Writes a trainer's file, with the keys and names of the released one.
 
     Args:
-        path: where to.
+        path: of the file.
         diffusion: the model itself, not wrapped for distributed training.
         step: training steps behind it.
         optimizer: its optimiser.
@@ -136,7 +137,7 @@ def _named_as_wrapper(state: Any, diffusion: GaussianDiffusion, path: Path) -> d
 
 
 def _check_size(state: Mapping[str, Tensor], diffusion: GaussianDiffusion, path: Path) -> None:
-    """Says which configuration a network of another size needs, which a list of shapes does not.
+    """Refuses a network of another size, and names the configuration it needs, which a list of shapes does not.
 
     Raises:
         UserError: the network has other widths or another number of stages.
@@ -145,7 +146,8 @@ def _check_size(state: Mapping[str, Tensor], diffusion: GaussianDiffusion, path:
     def width(name: str) -> int:
         return state[name].shape[0] if name in state and state[name].ndim == 4 else 0
 
-    dim, stages = width("model.init_conv.weight"), []
+    dim = width("model.init_conv.weight")
+    stages: list[int] = []
     while dim:
         prefix = f"model.downs.{len(stages)}.3"
         leaving = width(f"{prefix}.1.weight") or width(f"{prefix}.weight")
@@ -164,7 +166,8 @@ def _adam_facts(state: Any) -> dict[str, Any]:
     """``lr`` and ``betas`` of the first parameter group, as far as this is an optimiser's state."""
     groups = state.get("param_groups") if isinstance(state, Mapping) else None
     group = groups[0] if isinstance(groups, list) and groups and isinstance(groups[0], Mapping) else {}
-    lr, betas = group.get("lr"), group.get("betas")
+    lr = group.get("lr")
+    betas = group.get("betas")
     return {
         "lr": lr if isinstance(lr, int | float) else None,
         "betas": tuple(betas) if isinstance(betas, tuple | list) else None,

@@ -3,12 +3,12 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def ema_decay(step: int, after: int = 100, most: float = 0.995) -> float:
-    """How much of the average an update keeps: 1 - (1 + n)^(-2/3) with n = step - after, 0 before and ``most`` at most.
+    """Share of the average that an update keeps: 1 - (1 + n)^(-2/3), n = step - after; 0 before, at most ``most``.
 
     Args:
         step: of the training, from 0.
@@ -27,17 +27,23 @@ class EMA(nn.Module):
         ema_model: its average, without gradients.
     """
 
+    initted: Tensor
+    step: Tensor
+
     def __init__(self, model: nn.Module, decay: float = 0.995, every: int = 10, after: int = 100) -> None:
         """Starts with a copy.
 
         Args:
-            decay: what the decay grows to.
+            decay: final value of the decay.
             every: steps from one update to the next.
             after: the last step at which the weights are copied instead of averaged.
         """
         super().__init__()
-        self.online_model, self.ema_model = model, copy.deepcopy(model).requires_grad_(False)
-        self.decay, self.every, self.after = decay, every, after
+        self.online_model = model
+        self.ema_model = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+        self.every = every
+        self.after = after
         self.register_buffer("initted", torch.zeros(1))
         self.register_buffer("step", torch.zeros(1, dtype=torch.int64))
 
@@ -56,7 +62,8 @@ class EMA(nn.Module):
         if step > self.after and not self.initted.item():  # the first average starts from the present weights
             decay = 0.0
             self.initted.fill_(1)
-        averages, current = list(self.ema_model.parameters()), list(self.online_model.parameters())
+        averages = list(self.ema_model.parameters())
+        current = list(self.online_model.parameters())
         get_ema_multi_avg_fn(decay)(averages, current, None)
         for kept, table in zip(self.ema_model.buffers(), self.online_model.buffers(), strict=True):
             kept.copy_(table)

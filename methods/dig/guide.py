@@ -9,6 +9,7 @@ from common.config import Rule, at_least, option
 from common.errors import UserError
 from common.pretrained import PRETRAINED_DIR
 from common.runtime import Runtime
+from common.tensors import compiled
 from common.vit import ViTConfig
 from methods.dig.diffusion import DENOISE_TIMESTEP, FEATURE_TIMESTEPS, GaussianDiffusion, Guidance
 from methods.dig.diffusion_config import TIMESTEPS
@@ -19,14 +20,15 @@ from methods.dig.unet import UNet, UNetConfig
 
 # Values of a full-resolution map of all rows in a pass, where max_rows does not say how many rows. On CPUs larger ones
 # are slower by half: they leave the caches, and the allocator takes fresh memory for each.
-MAP_VALUES, MAP_VALUES_CPU = 2**27, 2**22
+MAP_VALUES = 2**27
+MAP_VALUES_CPU = 2**22
 
 _IN_RANGE = f"from 0 to {TIMESTEPS - 1}"
 
 
 @dataclass
 class GuideConfig:
-    """What the frozen diffusion model is asked for."""
+    """The frozen diffusion model, and the timesteps of its results."""
 
     file: str = option(
         str(PRETRAINED_DIR / RELEASED_FILE),
@@ -60,8 +62,8 @@ class Guide:
     """Maps a process's part of a batch to its `Guidance`, as far as the epoch's losses read it.
 
     Attributes:
-        diffusion: the model, frozen; None where no loss needs one, and then no file is looked for.
-        source: where it comes from, in words.
+        diffusion: the model, frozen; None where no loss needs one: then no file is searched.
+        source: its origin, for the log.
     """
 
     def __init__(
@@ -77,8 +79,11 @@ class Guide:
         Raises:
             UserError: there is no such file, or it holds another network; or the image size does not suit the network.
         """
-        self.config, self.losses, self.processes = config, losses, runtime.processes
-        self.diffusion, self.source = None, "none: no loss needs one"
+        self.config = config
+        self.losses = losses
+        self.processes = runtime.processes
+        self.diffusion: GaussianDiffusion | None = None
+        self.source = "none: no loss needs one"
         if not losses.uses_diffusion():
             return
         if model.img_size % unet.stride:
@@ -87,13 +92,16 @@ class Guide:
                 f"{unet.stride} (unet.dim_mults={list(unet.dim_mults)})"
             )
         self.patch_size = model.patch_size
-        self.diffusion = GaussianDiffusion(UNet(unet), TIMESTEPS).requires_grad_(False).eval()
-        self.source = str(load_diffusion(self.diffusion, config.file))
+        diffusion = GaussianDiffusion(UNet(unet), TIMESTEPS).requires_grad_(False).eval()
+        self.diffusion = diffusion
+        self.source = str(load_diffusion(diffusion, config.file))
         on_cpu = runtime.device.type == "cpu"
         self._map_values = MAP_VALUES_CPU if on_cpu else MAP_VALUES
-        self.diffusion.to(runtime.device, memory_format=torch.channels_last if on_cpu else torch.preserve_format)
+        layout = torch.channels_last if on_cpu else torch.preserve_format
+        diffusion.to(runtime.device, memory_format=layout)  # type: ignore[call-overload]  # torch annotates either alone
         if runtime.config.compile:
-            self.diffusion.model.outputs = torch.compile(self.diffusion.model.outputs)
+            outputs = compiled(diffusion.model.outputs, True)
+            diffusion.model.outputs = outputs  # type: ignore[method-assign]  # compiled in place of the method
 
     def __call__(self, images: Tensor, epoch: int, draws: torch.Generator) -> Guidance:
         """Features and denoised images.
@@ -106,7 +114,7 @@ class Guide:
         timesteps = self.config.feature_timesteps if self.losses.uses_features(epoch) else []
         denoise = self.config.denoise_timestep if self.losses.uses_denoised(epoch) else None
         count = len(timesteps) + (denoise is not None)
-        if not count:
+        if not count or self.diffusion is None:
             return Guidance(None, None)
         grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         noise = self.noise(images, count, draws)
@@ -122,6 +130,7 @@ class Guide:
         """
         seed = int(torch.randint(2**62, (), generator=draws))
         generator = torch.Generator(images.device).manual_seed(seed)
-        rank, world, size = self.processes.rank, self.processes.world, len(images)
-        own, shape = slice(rank * size, (rank + 1) * size), (world * size, *images.shape[1:])
+        size = len(images)
+        shape = (self.processes.world * size, *images.shape[1:])
+        own = slice(self.processes.rank * size, (self.processes.rank + 1) * size)
         return [torch.randn(shape, generator=generator, device=images.device)[own] for _ in range(count)]

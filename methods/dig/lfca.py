@@ -19,7 +19,7 @@ DROP_PATH = 0.1  # fixed in the reference, whatever the classifier's own rate
 
 
 class FeatureShape(NamedTuple):
-    """What the features X (B, K*F, h, w) are made of; the defaults are the released models'.
+    """The make-up of the features X (B, K*F, h, w); the defaults are the released models'.
 
     Attributes:
         timesteps: K.
@@ -34,7 +34,7 @@ RELEASED_FEATURES = FeatureShape()
 
 
 class FeatureBlock(nn.Module):
-    """Residual block that makes keys and values of X, from its two convolutions of X on (`convolved_inputs`)."""
+    """Residual block that makes keys and values of X; `convolved_inputs` are its two convolutions of X."""
 
     def __init__(self, entering: int, leaving: int) -> None:
         super().__init__()
@@ -53,20 +53,24 @@ class FeatureBlock(nn.Module):
 
 
 def convolved_inputs(blocks: Sequence[FeatureBlock], x: Tensor, joint: bool | None = None) -> list[tuple[Tensor, ...]]:
-    """What each block's `FeatureBlock.forward` takes: X (B, K*F, h, w) after its 3x3 and its 1x1 convolution.
+    """The inputs of each block's `FeatureBlock.forward`: X (B, K*F, h, w) after its 3x3 and its 1x1 convolution.
 
     Args:
         blocks: of the same size.
         joint: whether all blocks' kernels are applied as one, which reads X once; the numbers are the same. None:
             except on CPUs, where joining the kernels (0.4 GB) takes longer than the convolutions of a small batch.
     """
-    kernels = [[block.convbnrelu1[0].weight for block in blocks], [block.branch.weight for block in blocks]]
+    kernels: list[list[Tensor]] = [
+        [block.get_parameter("convbnrelu1.0.weight") for block in blocks], [block.branch.weight for block in blocks],
+    ]  # fmt: skip
     if joint is None:
         joint = x.device.type != "cpu"
-    if joint:
-        whole = [F.conv2d(x, torch.cat(each), padding="same").chunk(len(blocks), dim=1) for each in kernels]
-    else:
-        whole = [[F.conv2d(x, kernel, padding="same") for kernel in each] for each in kernels]
+    whole: list[Sequence[Tensor]] = []
+    for each in kernels:
+        if joint:
+            whole.append(F.conv2d(x, torch.cat(each), padding="same").chunk(len(blocks), dim=1))
+        else:
+            whole.append([F.conv2d(x, kernel, padding="same") for kernel in each])
     return list(zip(*whole, strict=True))
 
 
@@ -90,12 +94,16 @@ class LFCA(nn.Module):
                 f"diffusion features ({inner}, from unet.dim and unet.dim_mults) must be multiples of {HEADS}"
             )
         self.diff_init = FeatureBlock(features.timesteps * inner, inner)
-        self.norm_k, self.norm_v = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(inner, eps=1e-6)
+        self.norm_k = nn.LayerNorm(dim, eps=1e-6)
+        self.norm_v = nn.LayerNorm(inner, eps=1e-6)
         self.query = nn.Linear(dim, dim)
-        self.key, self.value = nn.Conv2d(inner, dim, 1), nn.Conv2d(inner, inner, 3, padding=1)
-        self.mlp_c0, self.norm_c1 = nn.Linear(inner, dim), nn.LayerNorm(dim, eps=1e-6)
+        self.key = nn.Conv2d(inner, dim, 1)
+        self.value = nn.Conv2d(inner, inner, 3, padding=1)
+        self.mlp_c0 = nn.Linear(inner, dim)
+        self.norm_c1 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp_c1 = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
-        self.mlp_p0, self.norm_p1 = nn.Conv2d(inner, inner, 3, padding=1), nn.GroupNorm(1, inner, eps=1e-6)
+        self.mlp_p0 = nn.Conv2d(inner, inner, 3, padding=1)
+        self.norm_p1 = nn.GroupNorm(1, inner, eps=1e-6)
         self.mlp_p1 = nn.Sequential(nn.Conv2d(inner, 4 * inner, 1), nn.GELU(), nn.Conv2d(4 * inner, inner, 1))
         self.drop_path = DropPath(DROP_PATH)
         self._draw_weights()
@@ -108,10 +116,10 @@ class LFCA(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        for module in (self.key, self.value):
-            nn.init.xavier_uniform_(module.weight)
-        for module in (self.mlp_p1[0], self.mlp_p1[2]):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+        for convolution in (self.key, self.value):
+            nn.init.xavier_uniform_(convolution.weight)
+        for name in ("0.weight", "2.weight"):
+            nn.init.trunc_normal_(self.mlp_p1.get_parameter(name), std=0.02)
 
     def forward(self, kv: Tensor, queries: Tensor, num_tokens: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Fuses.

@@ -15,6 +15,7 @@ from common.cam import max_norm
 from common.config import Rule, option
 from common.mctformer import Output, classification_loss
 from common.step import TrainingStep, weighted_sum
+from common.tensors import size_of, sum_of
 from common.vit import MapRequest
 from methods.dig.model import DiG, Fused
 
@@ -77,7 +78,7 @@ class LossConfig:
 class DiGStep(TrainingStep):
     """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps.
 
-    The diffusion model is no part of it: what it makes of the images is an input.
+    The diffusion model is no part of it: its features and denoised images are inputs.
     """
 
     terms = LOSS_TERMS
@@ -86,7 +87,8 @@ class DiGStep(TrainingStep):
     def __init__(self, model: DiG, config: LossConfig) -> None:
         """Composes the step; LFCA is frozen where no loss trains it."""
         super().__init__()
-        self.model, self.config = model, config
+        self.model = model
+        self.config = config
         if model.has_lfca:
             for part in (model.LFCA0, model.LFCA1, model.diff_head_p):
                 part.requires_grad_(config.trains_lfca())
@@ -111,7 +113,7 @@ class DiGStep(TrainingStep):
         fused = None
         if features is not None:
             with contextlib.nullcontext() if self.config.trains_lfca() else torch.no_grad():
-                fused = self.model.fuse(features, queries, tuple(plain.cams.shape[-2:]))
+                fused = self.model.fuse(features, queries, size_of(plain.cams))
         terms = loss_terms(plain, fused, second, labels, self.config, epoch)
         weights = dict(zip(LOSS_TERMS, self.config.weights, strict=True))
         logits = {"logits_cls": plain.cls.detach(), "logits_pcls": plain.pcls.detach()}
@@ -121,7 +123,8 @@ class DiGStep(TrainingStep):
         self, images: Tensor, denoised: Tensor | None, epoch: int, wants_queries: bool
     ) -> tuple[Output, list[Tensor], Output | None]:
         """Outputs of images, LFCA's queries, and outputs of the denoised images."""
-        maps, count = self.config.compares_rcams(epoch), len(images)
+        maps = self.config.compares_rcams(epoch)
+        count = len(images)
         query_rows = count if wants_queries else 0
         request = MapRequest() if maps else None
         if denoised is not None and self.config.merge_passes:
@@ -171,7 +174,7 @@ def loss_terms(
 
 def prediction_loss(plain: Output, fused: Fused, labels: Tensor, temperature: float, alpha: float) -> Tensor:
     """L_pred_diff: LFCA's logits learn from the labels and from the classifier's logits (eq. 6, as in the code)."""
-    distance = sum(
+    distance = sum_of(
         distillation(teacher, student, temperature)
         for teacher, student in ((plain.cls, fused.cls), (plain.pcls, fused.pcls))
     )

@@ -17,7 +17,7 @@ TRAINING_ONLY = ("LFCA0.", "LFCA1.", "diff_head_p.")
 
 
 class Fused(NamedTuple):
-    """What LFCA and its head make of diffusion features and the classifier's queries.
+    """The outputs of LFCA and its head for diffusion features and the classifier's queries.
 
     Attributes:
         cls: class-token logits (B, C): ``diff_cls``.
@@ -42,7 +42,7 @@ class DiG(MCTformer):
 
         Args:
             num_classes: C, without background.
-            features: of what shape the diffusion features are; None for a network without LFCA.
+            features: shape of the diffusion features; None for a network without LFCA.
 
         Raises:
             UserError: the network is too small for LFCA.
@@ -53,7 +53,8 @@ class DiG(MCTformer):
             return
         if self.depth < 2:
             raise UserError(f"LFCA takes the queries of the last two blocks, and model.depth is {self.depth}")
-        self.LFCA0, self.LFCA1 = LFCA(self.embed_dim, features), LFCA(self.embed_dim, features)
+        self.LFCA0 = LFCA(self.embed_dim, features)
+        self.LFCA1 = LFCA(self.embed_dim, features)
         self.diff_head_p = nn.Sequential(
             nn.Conv2d(features.channels, features.channels, 3, padding=1), nn.ReLU(),
             nn.Conv2d(features.channels, num_classes, 1),
@@ -73,8 +74,9 @@ class DiG(MCTformer):
         """q (B, T, D) of a block for the tokens that enter it, heads side by side, not scaled, without gradient."""
         block = self.blocks[index]
         with torch.no_grad():
-            weight, bias = block.attn.qkv.weight[: self.embed_dim], block.attn.qkv.bias[: self.embed_dim]
-            return F.linear(block.norm1(tokens), weight, bias)
+            weight = block.get_parameter("attn.qkv.weight")[: self.embed_dim]
+            bias = block.get_parameter("attn.qkv.bias")[: self.embed_dim]
+            return F.linear(block.get_submodule("norm1")(tokens), weight, bias)
 
     def training_pass(
         self, images: Tensor, request: MapRequest | None = None, query_rows: int = 0
@@ -84,13 +86,14 @@ class DiG(MCTformer):
         Args:
             images: (B, 3, H, W).
             request: the attention maps to sum; None for none.
-            query_rows: for how many of the first images LFCA's queries are wanted.
+            query_rows: number of images, from the first, whose queries for LFCA are wanted.
 
         Returns:
             The output, and queries (rows, T, D) of the last block and of the one before; no queries for no rows.
         """
         tokens, grid = self.embed(images)
-        split, total, queries = self.depth - 2 if query_rows else self.depth, None, []
+        split = self.depth - 2 if query_rows else self.depth
+        queries: list[Tensor] = []
         tokens, total = self.run_blocks(tokens, range(split), request)
         for index in range(split, self.depth):
             queries.insert(0, self.queries(index, tokens[:query_rows]))

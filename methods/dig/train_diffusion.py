@@ -47,7 +47,8 @@ def main() -> int:
     model = GaussianDiffusion(UNet(config.unet), TIMESTEPS)
     origin = "resumed" if setup.args.resume else load_start(model, config.train.init)
     wants_channels_last = device.type == "cuda" and config.train.channels_last
-    model.to(device, memory_format=torch.channels_last if wants_channels_last else torch.preserve_format)
+    layout = torch.channels_last if wants_channels_last else torch.preserve_format
+    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # torch takes both together
     ema = EMA(model, config.ema.decay, config.ema.every, config.ema.after)
     step, optim = DiffusionStep(model), config.optim
     optimizer = torch.optim.Adam(model.parameters(), optim.lr, (optim.betas[0], optim.betas[1]), optim.eps, fused=True)

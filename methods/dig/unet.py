@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from common.config import Rule, option
 from common.errors import UserError
+from common.tensors import required, size_of
 
-HEADS, HEAD_DIM = 4, 32  # of both kinds of attention
+HEADS = 4  # of both kinds of attention
+HEAD_DIM = 32
 NORM_GROUPS = 8
 ALL = slice(None)
 
@@ -49,12 +51,12 @@ class UNetConfig:
 
     @property
     def stride(self) -> int:
-        """What height and width of an image must be multiples of: 8 by default."""
+        """Common divisor of a permitted image's height and width: 8 by default."""
         return 2 ** (len(self.dim_mults) - 1)
 
 
 class UNetOutput(NamedTuple):
-    """What was asked for, else None.
+    """The requested outputs; None for the other.
 
     Attributes:
         v: predicted v (rows, 3, H, W).
@@ -127,7 +129,7 @@ class ResBlock(nn.Module):
 
 
 class _Attention(nn.Module):
-    """What both kinds of attention share: RMSNorm, then queries, keys and values of the heads."""
+    """The common part of both kinds of attention: RMSNorm, then queries, keys and values of the heads."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -149,7 +151,8 @@ class LinearAttention(_Attention):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to maps."""
         q, k, v = self.heads(x)  # B heads d N
-        q, k = q.softmax(dim=-2) * HEAD_DIM**-0.5, k.softmax(dim=-1)
+        q = q.softmax(dim=-2) * HEAD_DIM**-0.5
+        k = k.softmax(dim=-1)
         context = k @ v.transpose(-2, -1)  # B heads d d
         out = context.transpose(-2, -1) @ q  # B heads d N
         return self.to_out(out.flatten(1, 2).unflatten(2, x.shape[-2:]))
@@ -179,13 +182,17 @@ class UNet(nn.Module):
             channels: of the images.
         """
         super().__init__()
-        self.config, dim = config, config.dim
-        time_dim, (_, deepest), last = 4 * dim, config.stages[-1], len(config.stages) - 1
+        self.config = config
+        dim = config.dim
+        time_dim = 4 * dim
+        deepest = config.stages[-1][1]
+        last = len(config.stages) - 1
         self.init_conv = nn.Conv2d(channels, dim, 7, padding=3)
         self.time_mlp = nn.Sequential(
             SinusoidalTime(dim), nn.Linear(dim, time_dim), nn.GELU(), nn.Linear(time_dim, time_dim)
         )
-        self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
+        self.downs = nn.ModuleList()
+        self.ups = nn.ModuleList()
         for stage, (entering, leaving) in enumerate(config.stages):
             attention = FullAttention if stage == last else LinearAttention
             down = nn.Conv2d(entering, leaving, 3, padding=1) if stage == last else _halve(entering, leaving)
@@ -213,11 +220,11 @@ class UNet(nn.Module):
         Raises:
             UserError: H or W is no multiple of `UNetConfig.stride`.
         """
-        return self.outputs(x, t).v
+        return required(self.outputs(x, t).v, "rows of v")
 
     def features(self, x: Tensor, t: Tensor, grid: tuple[int, int]) -> Tensor:
         """The decoder's taps f0..f4 on a grid (h, w), concatenated: (B, F, h, w). See `outputs`."""
-        return self.outputs(x, t, grid, v_rows=None).features
+        return required(self.outputs(x, t, grid, v_rows=None).features, "rows of features")
 
     def outputs(
         self,
@@ -227,7 +234,7 @@ class UNet(nn.Module):
         feature_rows: slice = ALL,
         v_rows: slice | None = ALL,
     ) -> UNetOutput:
-        """One pass for rows of which some may be wanted for their features, others for v.
+        """One pass over rows, some of them for their features, others for v.
 
         Taps: the second middle block and every up stage after its upsampling, resized bilinearly with corners aligned.
         The layers behind the last tap run for ``v_rows`` only.
@@ -245,13 +252,15 @@ class UNet(nn.Module):
         self._check_size(x)
         time = self.time_mlp(t)  # B 4E
         x = stem = self.init_conv(x)  # B E H W
-        skips, taps = [], []
+        skips: list[Tensor] = []
+        taps: list[Tensor] = []
 
         def tap(x: Tensor) -> None:
             if grid is not None:
                 taps.append(F.interpolate(x[feature_rows], size=grid, mode="bilinear", align_corners=True))
 
-        for first, second, attention, down in self.downs:
+        for stage in self.downs:
+            first, second, attention, down = stage.children()
             x = first(x, time)
             skips.append(x)
             x = second(x, time)
@@ -262,7 +271,8 @@ class UNet(nn.Module):
         x = self.mid_attn(x) + x
         x = self.mid_block2(x, time)
         tap(x)
-        for first, second, attention, up in self.ups:
+        for stage in self.ups:
+            first, second, attention, up = stage.children()
             x = first(torch.cat([x, skips.pop()], dim=1), time)
             x = second(torch.cat([x, skips.pop()], dim=1), time)
             x = up(attention(x) + x)
@@ -274,7 +284,8 @@ class UNet(nn.Module):
         return UNetOutput(v, torch.cat(taps, dim=1) if taps else None)
 
     def _check_size(self, x: Tensor) -> None:
-        height, width, stride = *x.shape[-2:], self.config.stride
+        height, width = size_of(x)
+        stride = self.config.stride
         if not height or not width or height % stride or width % stride:
             raise UserError(
                 f"the diffusion network takes images whose sides are multiples of {stride} pixels, not {width}x{height}"
@@ -283,7 +294,7 @@ class UNet(nn.Module):
 
 
 def _stage(entering: int, leaving: int, time_dim: int, attention: type[_Attention], resize: nn.Module) -> nn.ModuleList:
-    """Two residual blocks that get ``entering`` channels each, attention, and what changes the resolution."""
+    """Two residual blocks with ``entering`` channels each, attention, and the change of resolution."""
     blocks = (ResBlock(entering, leaving, time_dim) for _ in range(2))
     return nn.ModuleList([*blocks, attention(leaving), resize])
 

@@ -35,7 +35,8 @@ def main() -> int:
     add("--squarings", type=int, default=CONFIG.log2_rounds, help="that are timed (default: all %(default)s)")
     add("--device", default="cpu", choices=("cpu", "cuda"))
     args = parser.parse_args()
-    size = tuple(args.size)
+    height, width = args.size
+    size = height, width
     edge, scores = (maps.to(args.device) for maps in generated(grid_size(size), args.classes))
     times = []
     for _ in range(1 + args.turns):
@@ -44,7 +45,8 @@ def main() -> int:
         times.append(clock() - start)
     here = min(times[1:])
     dense, power = squared(transitions(edge), args.squarings)
-    is_whole, differing = args.squarings == CONFIG.log2_rounds, 0
+    is_whole = args.squarings == CONFIG.log2_rounds
+    differing = 0
     if is_whole:
         expected = ((scores * (1 - edge)).flatten(1) @ power).view(scores.shape)
         differing = int((mask != mask_of(expected, size)).sum())
@@ -52,7 +54,7 @@ def main() -> int:
     print("| image | cells | classes | dense squarings (s) | here, path maxima to labels (s) | ratio | labels |")
     print("|---|---|---|---|---|---|---|")
     print(
-        f"| {size[0]} x {size[1]} | {edge.shape[0]} x {edge.shape[1]} | {args.classes} | {dense:.1f} | {here:.3f} | "
+        f"| {height} x {width} | {edge.shape[0]} x {edge.shape[1]} | {args.classes} | {dense:.1f} | {here:.3f} | "
         f"{dense / here:.0f} | {labels} |"
     )
     return int(differing > 0)
@@ -69,13 +71,16 @@ def generated(cells: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
 
 def transitions(edge: Tensor) -> Tensor:
     """T before it is squared, dense (hw, hw)."""
-    (height, width), radius = edge.shape, CONFIG.radius
-    reach, directions = radius - 1, pair_directions(radius)
+    height, width = edge.shape
+    radius = CONFIG.radius
+    reach = radius - 1
+    directions = pair_directions(radius)
     around = reach, reach, 0, reach
     affinity = 1 - path_maximum(F.pad(edge, around, value=1.0)[None], directions, radius)[0]
     places = torch.arange(height * width, device=edge.device).view(height, width)
     places = F.pad(places, around, value=-1)
-    source, matrix = window(places, radius).flatten(), torch.eye(height * width, device=edge.device)
+    source = window(places, radius).flatten()
+    matrix = torch.eye(height * width, device=edge.device)
     for direction, values in zip(directions, affinity.flatten(1), strict=True):
         other = window(places, radius, direction).flatten()
         inside = other >= 0
@@ -85,7 +90,7 @@ def transitions(edge: Tensor) -> Tensor:
 
 
 def squared(matrix: Tensor, times: int) -> tuple[float, Tensor]:
-    """Seconds that all squarings take, by the mean of those that are done, and the matrix after them."""
+    """Seconds of all squarings, by the mean of the timed ones, and the matrix after them."""
     total = 0.0
     for _ in range(times):
         start = clock()
@@ -100,7 +105,7 @@ def mask_of(scores: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def clock() -> float:
-    """Seconds, when all that was started is done."""
+    """Seconds, after the GPU has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -16,10 +16,11 @@ from methods.irn.model import IRN
 
 
 class _Canvases(Dataset):
-    """Images in the upper left corner of a square of zeros that cuts off what is larger: (3, S, S)."""
+    """Images in the upper left corner of a square of zeros that cuts larger ones off: (3, S, S)."""
 
     def __init__(self, images: ImageSet, size: int) -> None:
-        self.images, self.size = images, size
+        self.images = images
+        self.size = size
 
     def __getitem__(self, index: int) -> Tensor:
         image = self.images.load_image(index)

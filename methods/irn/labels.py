@@ -38,7 +38,7 @@ class LabelConfig:
     crf: CRFConfig = section(CRFConfig, bilateral_sxy=50.0, bilateral_srgb=5.0)
 
     def settings(self) -> dict[str, Any]:
-        """What the labels depend on besides the seeds; what computes the CRF does not matter."""
+        """The settings that the labels depend on besides the seeds: all but the CRF's backend and device."""
         of_crf = {key: value for key, value in vars(self.crf).items() if key not in ("backend", "device")}
         cuts = {key: value for key, value in vars(self).items() if key not in ("folder", "crf")}
         return {**cuts, "crf": of_crf}
@@ -60,7 +60,7 @@ def label_crf(image: np.ndarray, labels: np.ndarray, count: int, config: LabelCo
     Args:
         image: uint8 RGB (H, W, 3).
         labels: (H, W), from 0 to ``count`` - 1.
-        count: labels that there are, background included.
+        count: number of labels, background included.
 
     Returns:
         uint8 (H, W).
@@ -84,7 +84,8 @@ def ir_label(image: np.ndarray, seed: dict[int, np.ndarray], config: LabelConfig
     """
     keys = sorted(seed)
     maps = np.stack([seed[key] for key in keys]) if keys else np.zeros((0, *image.shape[:2]), dtype=np.float32)
-    strict, loose = cut(maps, config.fg_threshold), cut(maps, config.bg_threshold)
+    strict = cut(maps, config.fg_threshold)
+    loose = cut(maps, config.bg_threshold)
     confident = label_crf(image, strict, len(keys) + 1, config)
     possible = confident if np.array_equal(strict, loose) else label_crf(image, loose, len(keys) + 1, config)
     labels = np.array([0, *(key + 1 for key in keys)], dtype=np.uint8)[confident]

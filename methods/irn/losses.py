@@ -39,7 +39,9 @@ class IRNStep(TrainingStep):
             gather: concatenates tensors of all processes in rank order: counts are those of the whole micro-batch.
         """
         super().__init__()
-        self.model, self.radius, self._gather = model, config.radius, gather
+        self.model = model
+        self.radius = config.radius
+        self._gather = gather
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The losses of a batch.
@@ -81,7 +83,8 @@ def irn_losses(
     counts = torch.stack([label.sum() for label in pairs])[None]  # 1 3, exact
     everywhere = gather(counts)  # processes 3
     ratio = functools.partial(_ratio, counts=everywhere.sum(0), world=len(everywhere))
-    attraction, repulsion = -(affinity + EPSILON).log(), -(1 + EPSILON - affinity).log()
+    attraction = -(affinity + EPSILON).log()
+    repulsion = -(1 + EPSILON - affinity).log()
     moved = pair_displacements(displacement, directions, radius)  # B 2 D h' w'
     target = moved.new_tensor(tuple(directions)).T.view(1, 2, -1, 1, 1)
     terms = {
@@ -101,6 +104,6 @@ def _ratio(values: Tensor, pairs: Tensor, kind: int, *, counts: Tensor, world: i
     Args:
         counts: pairs of each kind on all processes.
         world: processes, over which gradients are averaged.
-        components: how many values were summed for each pair.
+        components: number of values summed for each pair.
     """
     return (values * pairs).sum() * world / (components * counts[kind].to(values.dtype) + EPSILON)

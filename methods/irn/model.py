@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from common.config import Rule, option
 from common.pretrained import Coverage
 from common.resnet import STAGES, ResNet, ResNetConfig
+from common.tensors import size_of
 
 STRIDES = (2, 2, 2, 1)  # of the backbone: stage 5 stays at 1/16
 STRIDE = 4  # of the maps that the branches give
 
-# What the reference saves besides the unique tensors: other names for them, and constants.
+# Entries of the reference's files besides the unique tensors: other names for them, and constants.
 ALIASES = ("stage?.*", "backbone.*", "edge_layers.*", "dp_layers.*", "fc_dp7.4.*", "path_indices*", "disp_target")
 
 
@@ -35,6 +36,8 @@ class IRNModelConfig(ResNetConfig):
 
 class MeanShift(nn.Module):
     """Subtracts the mean displacement of the training set in evaluation mode; see `methods.irn.displacement`."""
+
+    running_mean: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,11 +56,17 @@ class IRN(nn.Module):
         super().__init__()
         self.resnet50 = ResNet(config, STRIDES, frozen=config.frozen)
         c1, c2, c3, c4, c5 = self.resnet50.channels
-        self.fc_edge1, self.fc_edge2 = _layer(c1, 32, 4), _layer(c2, 32, 4)
-        self.fc_edge3, self.fc_edge4, self.fc_edge5 = _layer(c3, 32, 4, 2), _layer(c4, 32, 4, 4), _layer(c5, 32, 4, 4)
+        self.fc_edge1 = _layer(c1, 32, 4)
+        self.fc_edge2 = _layer(c2, 32, 4)
+        self.fc_edge3 = _layer(c3, 32, 4, 2)
+        self.fc_edge4 = _layer(c4, 32, 4, 4)
+        self.fc_edge5 = _layer(c5, 32, 4, 4)
         self.fc_edge6 = nn.Conv2d(160, 1, 1)
-        self.fc_dp1, self.fc_dp2, self.fc_dp3 = _layer(c1, 64, 8), _layer(c2, 128, 16), _layer(c3, 256, 16)
-        self.fc_dp4, self.fc_dp5 = _layer(c4, 256, 16, 2), _layer(c5, 256, 16, 2)
+        self.fc_dp1 = _layer(c1, 64, 8)
+        self.fc_dp2 = _layer(c2, 128, 16)
+        self.fc_dp3 = _layer(c3, 256, 16)
+        self.fc_dp4 = _layer(c4, 256, 16, 2)
+        self.fc_dp5 = _layer(c5, 256, 16, 2)
         self.fc_dp6 = _layer(768, 256, 16, 2)
         self.fc_dp7 = nn.Sequential(*_layer(448, 256, 16), nn.Conv2d(256, 2, 1, bias=False))
         self.mean_shift = MeanShift(2)
@@ -68,7 +77,7 @@ class IRN(nn.Module):
         return self._edge(stages), self._displacement(stages)
 
     def edge(self, images: Tensor) -> Tensor:
-        """The boundary logits alone, which are all that semantic masks need."""
+        """The boundary logits alone: semantic masks need no more."""
         return self._edge(self.resnet50(images))
 
     def displacement(self, images: Tensor) -> Tensor:
@@ -76,7 +85,7 @@ class IRN(nn.Module):
         return self._displacement(self.resnet50(images))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """What is trained: the boundary branch, with what is trained of the backbone; the displacement branch."""
+        """The trained parameters: of the boundary branch and the backbone; of the displacement branch."""
         trained = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
         first, second = ([p for name, p in trained if name.startswith("fc_dp") == is_dp] for is_dp in (False, True))
         return first, second
@@ -87,19 +96,19 @@ class IRN(nn.Module):
 
     def _edge(self, stages: list[Tensor]) -> Tensor:
         branches = self.fc_edge1, self.fc_edge2, self.fc_edge3, self.fc_edge4, self.fc_edge5
-        size = stages[1].shape[-2:]
+        size = size_of(stages[1])
         maps = [_cropped(branch(stage), size) for branch, stage in zip(branches, stages, strict=True)]
         return self.fc_edge6(torch.cat(maps, dim=1))
 
     def _displacement(self, stages: list[Tensor]) -> Tensor:
         branches = self.fc_dp1, self.fc_dp2, self.fc_dp3, self.fc_dp4, self.fc_dp5
         d1, d2, *deep = (branch(stage) for branch, stage in zip(branches, stages, strict=True))
-        joined = self.fc_dp6(torch.cat([_cropped(maps, deep[0].shape[-2:]) for maps in deep], dim=1))
-        return self.mean_shift(self.fc_dp7(torch.cat([d1, d2, _cropped(joined, d2.shape[-2:])], dim=1)))
+        joined = self.fc_dp6(torch.cat([_cropped(maps, size_of(deep[0])) for maps in deep], dim=1))
+        return self.mean_shift(self.fc_dp7(torch.cat([d1, d2, _cropped(joined, size_of(d2))], dim=1)))
 
 
 def unique_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint without what the reference saves twice, and without its constants."""
+    """A checkpoint without the reference's second names and constants."""
     return {
         name: value for name, value in state.items()
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in ALIASES)

@@ -1,4 +1,4 @@
-"""Paths between neighbouring cells, and the largest value on each: what makes a boundary an affinity.
+"""Paths between neighbouring cells, and the largest value on each, which turns a boundary into an affinity.
 
 Pairs, sources and windows are those of `common.pairs`; the path of a pair is a thin line from its source to its other
 end, both included (IRNet section 4.4; reference: misc/indexing.py, PathIndex).
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from common.pairs import Direction, pair_directions, window
+from common.tensors import Context
 
 
 @functools.lru_cache(maxsize=1024)
@@ -41,12 +42,21 @@ def path_maximum(maps: Tensor, directions: Sequence[Direction], radius: int) -> 
     return _PathMaximum.apply(maps, tuple(directions), radius)
 
 
+class _PathContext(Context):
+    """Keeps the arguments of a call of `_PathMaximum`."""
+
+    directions: tuple[Direction, ...]
+    radius: int
+    shape: torch.Size
+
+
 class _PathMaximum(torch.autograd.Function):
-    """Keeps only which cell was the largest: 1 byte a pair, where autograd would keep every cell of every path."""
+    """Keeps the number of the largest cell alone: 1 byte a pair, where autograd keeps every cell of every path."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, maps: Tensor, directions: tuple, radius: int) -> Tensor:
-        values, places = [], []
+    def forward(ctx: _PathContext, maps: Tensor, directions: tuple[Direction, ...], radius: int) -> Tensor:
+        values = []
+        places = []
         for direction in directions:
             best, *others = (window(maps, radius, cell) for cell in path_cells(direction))  # B h' w'
             place = torch.zeros_like(best, dtype=torch.uint8)
@@ -56,11 +66,13 @@ class _PathMaximum(torch.autograd.Function):
             values.append(best)
             places.append(place)
         ctx.save_for_backward(*places)
-        ctx.directions, ctx.radius, ctx.shape = directions, radius, maps.shape
+        ctx.directions = directions
+        ctx.radius = radius
+        ctx.shape = maps.shape
         return torch.stack(values, dim=1)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _PathContext, gradient: Tensor) -> tuple[Tensor, None, None]:
         result = gradient.new_zeros(ctx.shape)
         for direction, place, part in zip(ctx.directions, ctx.saved_tensors, gradient.unbind(1), strict=True):
             for number, cell in enumerate(path_cells(direction)):

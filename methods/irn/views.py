@@ -1,4 +1,4 @@
-"""The random view of an image and its label map that IRN is trained on.
+"""IRN's training view: the random view of an image and its label map.
 
 Reference: voc12/dataloader.py. Draws come from Python's ``random`` in the reference's order; `draws_from` seeds it.
 """
@@ -47,9 +47,11 @@ class IRNViews:
         """See the class."""
         image, labels = rescaled(*loaded, random.uniform(*self.config.scale))
         if random.getrandbits(1):
-            image, labels = ImageOps.mirror(image), labels[:, ::-1]
+            image = ImageOps.mirror(image)
+            labels = labels[:, ::-1]
         size = self.config.crop_size
-        columns, rows = draw_place(image.width, size), draw_place(image.height, size)
+        columns = draw_place(image.width, size)
+        rows = draw_place(image.height, size)
         target = np.full((size, size), IGNORE_LABEL, dtype=np.uint8)
         target[rows.on_canvas, columns.on_canvas] = labels[rows.on_source, columns.on_source]
         return [normalised_crop(image, columns, rows, size), torch.from_numpy(reduced(target))]
@@ -57,7 +59,7 @@ class IRNViews:
 
 def rescaled(image: Image.Image, labels: np.ndarray, factor: float) -> tuple[Image.Image, np.ndarray]:
     """Both scaled: the image bicubic, the labels by the nearest pixel; sides are rounded (halves to even)."""
-    size = tuple(max(round(side * factor), 1) for side in image.size)
+    size = max(round(image.width * factor), 1), max(round(image.height * factor), 1)
     resized = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
     return image.resize(size, Image.Resampling.BICUBIC), np.asarray(resized)
 

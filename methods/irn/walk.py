@@ -27,7 +27,7 @@ SMALLEST = 1e-30  # maximum that scores are divided by: seeds may be zero everyw
 
 @dataclass
 class WalkConfig:
-    """The random walk on the grid of 1/4 of the image's size, and the mask that is made of it."""
+    """The random walk on the grid of 1/4 of the image's size, and the mask made from it."""
 
     radius: int = option(5, "Cells closer than so many cells are neighbours.", rule=at_least(2))
     beta: float = option(10.0, "Exponent of the affinities.", flag="--beta", rule=at_least(0))
@@ -38,13 +38,14 @@ class WalkConfig:
     )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
-        """All of it, as plain containers."""
+        """All settings, as plain containers."""
         return dict(vars(self))
 
 
 def grid_size(size: tuple[int, int]) -> tuple[int, int]:
     """Cells (h, w) of an image (H, W)."""
-    return tuple((side - 1) // STRIDE + 1 for side in size)
+    height, width = size
+    return (height - 1) // STRIDE + 1, (width - 1) // STRIDE + 1
 
 
 @torch.inference_mode()
@@ -83,7 +84,8 @@ def walked(edge: Tensor, scores: Tensor, config: WalkConfig) -> Tensor:
         float32 (n, h, w).
     """
     height, width = edge.shape
-    reach, directions = config.radius - 1, pair_directions(config.radius)
+    reach = config.radius - 1
+    directions = pair_directions(config.radius)
     around = reach, reach, 0, reach  # so that every cell is a source; a path into the margin meets a boundary
     affinity = 1 - path_maximum(F.pad(edge, around, value=1.0)[None], directions, config.radius)[0]
     start = F.pad(scores * (1 - edge), around)
@@ -112,8 +114,8 @@ def walk_mask(
 
     Args:
         edge: boundary probabilities (h, w).
-        keys: the classes present; without any, all is background.
-        scores: theirs, (n, h, w).
+        keys: the classes present; without any, the mask is background.
+        scores: of these classes, (n, h, w).
         size: (H, W).
     """
     if not len(keys):
@@ -129,7 +131,7 @@ def read_scores(folder: Path, image_id: str, size: tuple[int, int], classes: int
 
     Args:
         size: (H, W) of the image.
-        classes: that the data set has.
+        classes: number of the data set's classes.
 
     Raises:
         UserError: the seed is missing, damaged, of another size, or of other classes.
@@ -138,7 +140,8 @@ def read_scores(folder: Path, image_id: str, size: tuple[int, int], classes: int
     if path is None:
         raise UserError(f"no seed of {image_id} in {folder}")
     seed = read_seed(path)
-    keys, grid = sorted(seed), grid_size(size)
+    keys = sorted(seed)
+    grid = grid_size(size)
     if not keys:
         return [], torch.zeros(0, *grid)
     if keys[0] < 0 or keys[-1] >= classes:

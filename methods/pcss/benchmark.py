@@ -1,5 +1,6 @@
-"""What ``scripts/benchmark.py`` times of PCSS."""
+"""PCSS's work for ``scripts/benchmark.py``."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.runtime import Runtime
+from common.tensors import compiled
 from common.vit import ViTConfig
 from methods.pcss.fim import block_losses
 from methods.pcss.frequency import BlockFilters, block_filters
@@ -14,9 +16,11 @@ from methods.pcss.importance import FIMConfig, FrequencyImportance
 from methods.pcss.losses import LossConfig, PCSSStep
 from methods.pcss.model import PCSS
 
-CLASSES, SIZE = 20, 224
+CLASSES = 20
+SIZE = 224
 PLAIN_TOKENS = CLASSES  # class tokens of the plain ViT that it is compared with
-TRAIN_PASSES, INFER_PASSES = 3, 2  # plain passes that the method needs for a train step, and for an image
+TRAIN_PASSES = 3  # plain passes that the method needs for a train step
+INFER_PASSES = 2  # and for an image
 EPOCH = 3  # all losses are on
 
 
@@ -25,9 +29,11 @@ def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Call
     images, labels = random_batch(batch, runtime)
     partners = torch.randperm(batch, generator=torch.Generator().manual_seed(0))
     steps = {"exact": _step(LossConfig(), runtime), "shared prefix": _step(LossConfig(share_prefix=True), runtime)}
-    return {
-        name: (step, lambda step=step: step(images, labels, EPOCH, partners)["total"]) for name, step in steps.items()
-    }
+
+    def total(step: nn.Module) -> Tensor:
+        return step(images, labels, EPOCH, partners)["total"]
+
+    return {name: (step, functools.partial(total, step)) for name, step in steps.items()}
 
 
 def plain_train_inputs(batch: int, runtime: Runtime) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -38,7 +44,8 @@ def plain_train_inputs(batch: int, runtime: Runtime) -> list[tuple[torch.Tensor,
 def random_batch(batch: int, runtime: Runtime) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (B, 3, 224, 224) and labels (B, C), the same at every call."""
     images = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    return tuple(runtime.to_device(images, F.one_hot(torch.arange(batch) % CLASSES, CLASSES).float()))
+    images, labels = runtime.to_device(images, F.one_hot(torch.arange(batch) % CLASSES, CLASSES).float())
+    return images, labels
 
 
 def network(runtime: Runtime) -> PCSS:
@@ -52,13 +59,13 @@ def _step(config: LossConfig, runtime: Runtime) -> nn.Module:
     importance.begin_round(EPOCH - 1)
     importance.add(torch.rand(importance.totals.shape, generator=torch.Generator().manual_seed(0)), 0)
     importance.finish_round()
-    step = PCSSStep(network(runtime).train(), config, importance)
-    return torch.compile(step) if runtime.config.compile else step
+    return compiled(PCSSStep(network(runtime).train(), config, importance), runtime.config.compile)
 
 
-def importance_round(images: int, batch: int, runtime: Runtime) -> tuple[list[int], dict[str, Callable[[], None]]]:
+def importance_round(images: int, batch: int, runtime: Runtime) -> tuple[list[int], dict[str, Callable[[], object]]]:
     """Frequency importance of some images: the batches of its passes (``batch`` images at most), and the work."""
-    model, filters = network(runtime).eval(), block_filters(SIZE, FIMConfig().block)
+    model = network(runtime).eval()
+    filters = block_filters(SIZE, FIMConfig().block)
     filters = BlockFilters(filters.weights.to(runtime.device), filters.owner.to(runtime.device))
     pixels, labels = random_batch(images, runtime)
     at_once = max(batch // images, 1)

@@ -1,4 +1,4 @@
-"""A round of measuring frequency importance (the reference's "FIM"): which blocks of the spectrum does a class need?
+"""A round of measuring frequency importance (the reference's "FIM"): the blocks of the spectrum that a class needs.
 
 Each block is removed from the images in turn; the class losses that follow are the block's importance. Losses are sums
 over images, so a round is shared by all processes, and goes on after an interruption where it stopped.
@@ -20,6 +20,7 @@ from common.data.transforms import square_transform
 from common.dist import Processes
 from common.run import RunFolder, RunLog
 from common.runtime import Runtime, usable_workers
+from common.tensors import size_of, sum_of
 from common.visual import heat_maps
 from methods.pcss.frequency import BlockFilters, block_filters, filtered, spectrum
 from methods.pcss.importance import FrequencyImportance
@@ -29,7 +30,7 @@ STEP_IMAGES = 4  # images of a process between two looks at stop signals; each s
 
 
 def wanted_labels(labels: Tensor, need: Tensor) -> Tensor:
-    """Which labels of a sequence of images count: of each class the first ``need[c]`` (N, C), boolean.
+    """The labels of a sequence of images that count, of each class the first ``need[c]``: bool (N, C).
 
     Args:
         labels: multi-hot (N, C), in the order of the round.
@@ -53,13 +54,17 @@ def block_losses(
         filters: on the images' device.
         batch_size: filtered images in a pass.
     """
-    spectra, size = spectrum(images), tuple(images.shape[-2:])  # one FFT for all filters
-    at_once, wanted, losses = max(batch_size // len(images), 1), wanted.float(), []
+    spectra = spectrum(images)  # one FFT for all filters
+    size = size_of(images)
+    at_once = max(batch_size // len(images), 1)
+    wanted = wanted.float()
+    losses = []
     for weights in filters.weights.split(at_once):
         reduced = filtered(spectra, weights[:, None, None], size)  # m n 3 S S
         with runtime.autocast():
             logits = model.logits(reduced.flatten(0, 1))
-        each = sum(F.softplus(-part.float()) for part in logits).unflatten(0, (len(weights), len(images)))  # m n C
+        both = sum_of(F.softplus(-part.float()) for part in logits)
+        each = both.unflatten(0, (len(weights), len(images)))  # m n C
         losses.append((each * wanted).sum(1))
     return torch.cat(losses)[filters.owner].permute(2, 0, 1)  # C g g
 
@@ -76,17 +81,20 @@ class FIM:
         config = importance.config
         filters = block_filters(importance.size, config.block, config.corrected)
         self.filters = BlockFilters(filters.weights.to(runtime.device), filters.owner.to(runtime.device))
-        self.importance, self.images, self.runtime = importance, images, runtime
+        self.importance = importance
+        self.images = images
+        self.runtime = runtime
 
     def measure(self, model: PCSS, epoch: int, is_stopping: Callable[[], bool]) -> dict[str, Tensor] | None:
         """One round, or the rest of it.
 
         Returns:
-            What `FrequencyImportance.finish_round` returns; None where a signal stopped it, which the importance
-            remembers.
+            The result of `FrequencyImportance.finish_round`; None if a signal stopped the round, whose state the
+            importance keeps.
         """
         model.eval()
-        importance, processes = self.importance, self.runtime.processes
+        importance = self.importance
+        processes = self.runtime.processes
         importance.begin_round(epoch)
         order, wanted = self._plan(epoch)
         with tqdm(
@@ -101,7 +109,7 @@ class FIM:
         return importance.finish_round()
 
     def _plan(self, epoch: int) -> tuple[np.ndarray, Tensor]:
-        """The images of a round in a fresh order, those left out that no class needs, and their wanted labels."""
+        """The images that a round needs, in a fresh order, and their wanted labels."""
         seed = self.runtime.config.seed
         # The last number tells this order from that of the epoch's batches; a 0 would not.
         order = np.random.default_rng([seed, epoch, 1]).permutation(len(self.images))
@@ -113,9 +121,11 @@ class FIM:
     def _losses(
         self, model: PCSS, order: np.ndarray, wanted: Tensor, processes: Processes
     ) -> Iterator[tuple[int, Tensor]]:
-        """Steps from ``importance.done`` on: how many images all processes look at, and this one's losses (C, g, g)."""
-        config, device = self.importance.config, self.runtime.device
-        stride, first = STEP_IMAGES * processes.world, STEP_IMAGES * processes.rank
+        """Steps from ``importance.done`` on: number of all processes' images, and this one's losses (C, g, g)."""
+        config = self.importance.config
+        device = self.runtime.device
+        stride = STEP_IMAGES * processes.world
+        first = STEP_IMAGES * processes.rank
         starts = range(self.importance.done, len(order), stride)
         own = [range(start + first, min(start + first + STEP_IMAGES, len(order))) for start in starts]
         batches = [[(int(order[place]), place) for place in places] for places in own if len(places)]
@@ -158,7 +168,8 @@ class _SquareImages(Dataset):
     """``(image, place)`` for items ``(index, place)``."""
 
     def __init__(self, images: ImageSet, size: int) -> None:
-        self.images, self.size = images, size
+        self.images = images
+        self.size = size
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         index, place = key

@@ -1,8 +1,8 @@
-"""What PCSS does with spectra: filtering images, exchanging magnitudes of token maps, and the blocks it removes.
+"""PCSS's work on spectra: filtering images, exchanging magnitudes of token maps, and the blocks it removes.
 
-Images and maps are real, so one half-plane of the spectrum says all (``rfft2``), and the real part of a filtered image
-only sees the part of the filter that is symmetric about frequency 0 (`half_plane`). Spectra are complex64, also under
-autocast.
+Images and maps are real, so one half-plane of the spectrum holds everything (``rfft2``), and the real part of a
+filtered image only depends on the part of the filter that is symmetric about frequency 0 (`half_plane`). Spectra are
+complex64, also under autocast.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.tensors import size_of
+
+Block = tuple[int, int]  # row and column
 
 
 def half_plane(weights: Tensor) -> Tensor:
@@ -40,13 +43,13 @@ def filtered(spectra: Tensor, weights: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def with_magnitude(maps: Tensor, magnitude: Tensor) -> Tensor:
-    """Gives maps (B, D, h, w) another magnitude (B, D, h, w//2+1) and leaves them their phase (0 where there is none).
+    """Gives maps (B, D, h, w) another magnitude (B, D, h, w//2+1) and leaves them their phase (0 where undefined).
 
     Gradients flow through phase and magnitude.
     """
     spectra = spectrum(maps)
     phase = torch.where(spectra == 0, torch.ones_like(spectra), torch.sgn(spectra))
-    return filtered(phase, magnitude, tuple(maps.shape[-2:])).to(maps.dtype)
+    return filtered(phase, magnitude, size_of(maps)).to(maps.dtype)
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,14 @@ class BlockFilters:
 
     Attributes:
         weights: half-plane weights (M, S, S//2+1), one for each distinct filter.
-        owner: which filter's loss is the importance of a block, int64 (g, g).
+        owner: number of the filter whose loss is the importance of a block, int64 (g, g).
     """
 
     weights: Tensor
     owner: Tensor
 
 
-def removed_blocks(row: int, column: int, grid: int) -> list[tuple[int, int]]:
+def removed_blocks(row: int, column: int, grid: int) -> list[Block]:
     """The blocks that the reference removes together with block (row, column) of a grid x grid spectrum.
 
     Its mirror block is off by one (grid - row; grid - 1 - row is nearly the conjugate one), and column 0 has none.
@@ -84,12 +87,13 @@ def block_filters(size: int, block: int, corrected: bool = False) -> BlockFilter
     if size % block:
         raise UserError(f"model.img_size={size} is no multiple of fim.block={block}")
     grid = size // block
-    removals: dict[tuple, int] = {}
+    removals: dict[tuple[Block, ...], int] = {}
     owner = torch.full((grid, grid), -1)
     for row in range(grid):
         for column in range(grid if corrected else grid // 2 + 1):
             if corrected:
-                removed, owned = [(row, column)], [(row, column), (grid - 1 - row, grid - 1 - column)]
+                removed = [(row, column)]
+                owned = [(row, column), (grid - 1 - row, grid - 1 - column)]
                 if owner[row, column] >= 0:
                     continue
             else:
@@ -98,8 +102,8 @@ def block_filters(size: int, block: int, corrected: bool = False) -> BlockFilter
             for place in owned:  # a later filter overwrites an earlier one's loss, as in the reference
                 owner[place] = index
     keep = torch.ones(len(removals), grid, grid)
-    for removed, index in removals.items():
-        for place in removed:
+    for blocks, index in removals.items():
+        for place in blocks:
             keep[index][place] = 0
     keep = keep.repeat_interleave(block, 1).repeat_interleave(block, 2)  # M S S
     if corrected:

@@ -1,4 +1,4 @@
-"""PCSS's frequency importance: which frequencies a class's logits hang on, measured in rounds (the "FIM").
+"""PCSS's frequency importance: the frequencies that a class's logits depend on, measured in rounds (the "FIM").
 
 State and arithmetic only; `methods.pcss.fim` measures.
 """
@@ -42,12 +42,12 @@ class FrequencyImportance:
 
     Attributes:
         current: the masks in force.
-        previous: what a class falls back on that was not measured in a round.
+        previous: masks of classes that were not measured in a round.
         max_loss: running maximum of a class's interpolated losses (C,).
         rounds: finished rounds.
         totals: losses of the round in progress, float64 (C, g, g), on the CPU.
-        round_epoch: its epoch, or -1 where none is in progress.
-        done: its images that are done.
+        round_epoch: its epoch, or -1 outside a round.
+        done: number of its images that are done.
     """
 
     def __init__(self, num_classes: int, size: int, config: FIMConfig, device: torch.device | str = "cpu") -> None:
@@ -56,12 +56,16 @@ class FrequencyImportance:
         Args:
             size: S, the side of the training images.
         """
-        self.config, self.size, self.grid = config, size, size // config.block
+        self.config = config
+        self.size = size
+        self.grid = size // config.block
         self.current = torch.zeros(num_classes, size, size, device=device)
         self.previous = self.current.clone()
         self.max_loss = torch.zeros(num_classes, device=device)
         self.totals = torch.zeros(num_classes, self.grid, self.grid, dtype=torch.float64)
-        self.rounds, self.round_epoch, self.done = 0, -1, 0
+        self.rounds = 0
+        self.round_epoch = -1
+        self.done = 0
         self._kept = half_plane(1 - self.current)
 
     def is_used_in(self, epoch: int) -> bool:
@@ -69,7 +73,7 @@ class FrequencyImportance:
         return epoch > self.config.start_epoch
 
     def is_due_after(self, epoch: int, epochs: int) -> bool:
-        """Whether there is a round at the end of an epoch; not after the last one, where nothing would use it."""
+        """Whether an epoch ends with a round; the last one does not, as nothing would use it."""
         since = epoch - self.config.start_epoch
         return since >= 0 and since % self.config.interval == 0 and epoch + 1 < epochs
 
@@ -88,7 +92,8 @@ class FrequencyImportance:
         """Empties the totals, unless this round is in progress already."""
         if self.round_epoch != epoch:
             self.totals.zero_()
-            self.round_epoch, self.done = epoch, 0
+            self.round_epoch = epoch
+            self.done = 0
 
     def add(self, losses: Tensor, images: int) -> None:
         """Takes summed losses (C, g, g) of some of the round's images."""
@@ -109,14 +114,17 @@ class FrequencyImportance:
             self.totals.float().to(self.current.device)[None], size=(self.size, self.size), mode="bicubic",
             align_corners=False,
         )[0]  # fmt: skip
-        low, high = losses.amin((1, 2)), losses.amax((1, 2))
+        low = losses.amin((1, 2))
+        high = losses.amax((1, 2))
         self.max_loss = torch.maximum(self.max_loss, high)
         span = (self.max_loss - low)[:, None, None]
         measured = (high > 0)[:, None, None]
         new = torch.where(measured & (span > 0), (losses - low[:, None, None]) / span, 0.0)
         new = torch.where(measured, new, self.previous)
-        self.previous, self.current = (self.current if self.rounds else new.clone()), new
-        self.rounds, self.round_epoch, self.done = self.rounds + 1, -1, 0
+        self.previous = self.current if self.rounds else new.clone()
+        self.current = new
+        self.rounds += 1
+        self._end_round()
         self._kept = half_plane(1 - self.current)
         return {"min_ratio": low / high, "max_ratio": high / self.max_loss}
 
@@ -129,10 +137,16 @@ class FrequencyImportance:
         """Puts back what `state_dict` returned; a round in progress under other settings begins anew."""
         for name in ("current", "previous", "max_loss", "totals"):
             getattr(self, name).copy_(state[name])
-        self.rounds, self.round_epoch, self.done = state["rounds"], state["round_epoch"], state["done"]
+        self.rounds = state["rounds"]
+        self.round_epoch = state["round_epoch"]
+        self.done = state["done"]
         if state["measured_by"] != self._measured_by():
-            self.round_epoch, self.done = -1, 0
+            self._end_round()
         self._kept = half_plane(1 - self.current)
+
+    def _end_round(self) -> None:
+        self.round_epoch = -1
+        self.done = 0
 
     def _measured_by(self) -> list[int]:
         """The settings that all images of a round must share."""

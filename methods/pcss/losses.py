@@ -16,6 +16,7 @@ from common.dist import Processes
 from common.errors import UserError
 from common.mctformer import Output, classification_loss
 from common.step import Batch, TrainingStep, weighted_sum
+from common.tensors import required, size_of
 from common.vit import MapRequest
 from methods.pcss.frequency import filtered, spectrum
 from methods.pcss.importance import FrequencyImportance
@@ -77,7 +78,11 @@ class PCSSStep(TrainingStep):
             raise UserError(
                 f"loss.mpc_idx={config.mpc_idx} does not fit a network of {model.depth} blocks: 0 to {model.depth - 2}"
             )
-        self.model, self.config, self.importance, self._gather, self._rank = model, config, importance, gather, rank
+        self.model = model
+        self.config = config
+        self.importance = importance
+        self._gather = gather
+        self._rank = rank
 
     def forward(self, images: Tensor, labels: Tensor, epoch: int, partners: Tensor) -> dict[str, Tensor]:
         """One training step's losses.
@@ -92,7 +97,8 @@ class PCSSStep(TrainingStep):
             ``total`` to minimise, the terms `LOSS_TERMS` before their weights (one that is off is 0), and detached
             ``logits_cls``, ``logits_pcls`` (B, C) of the plain pass.
         """
-        model, config = self.model, self.config
+        model = self.model
+        config = self.config
         weight_suppressed, weight_mixed = config.weights
         compares_mixed = weight_mixed > 0 and epoch >= config.mpc_cam_start_epoch
         tokens, grid = model.embed(images)  # what the mixed pass begins with, too
@@ -103,7 +109,7 @@ class PCSSStep(TrainingStep):
         split = config.mpc_idx + 1
         early = request if config.share_prefix else constant
         middle, attention = model.run_blocks(tokens, range(split), early)
-        plain_attention = attention.detach() if compares_mixed else None
+        plain_attention = required(attention, "attention sum").detach() if compares_mixed else None
         last, plain_attention = model.run_blocks(middle, range(split, model.depth), constant, plain_attention)
         plain = model.output(last, grid, plain_attention)
         terms = dict.fromkeys(LOSS_TERMS, plain.cls.new_zeros((), dtype=torch.float32))
@@ -143,12 +149,13 @@ class PCSSStep(TrainingStep):
     @torch.no_grad()
     def suppress(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images (B, 3, S, S) weighted in the spectrum by the mean of 1 - hif over their labels; unlabelled: as is."""
-        reduced = filtered(spectrum(images), self.importance.kept(labels)[:, None], tuple(images.shape[-2:]))
+        reduced = filtered(spectrum(images), self.importance.kept(labels)[:, None], size_of(images))
         return torch.where(labels.any(1)[:, None, None, None], reduced, images)
 
     def _mixed_magnitude(self, maps: Tensor, partners: Tensor) -> Tensor:
         """G = r a + (1 - r) a' of patch maps (B, D, h, w): own magnitude, with gradient, and the partner's, without."""
-        own, ratio = spectrum(maps).abs(), self.config.mpc_org_ratio  # a: B D h w//2+1
+        own = spectrum(maps).abs()  # a: B D h w//2+1
+        ratio = self.config.mpc_org_ratio
         first = self._rank * len(own)
         partner = self._gather(own.detach())[partners[first : first + len(own)].to(own.device)]
         return ratio * own + (1 - ratio) * partner

@@ -1,4 +1,4 @@
-"""AffinityNet: features of which pairs of neighbouring cells that belong together are alike (PSA, section 3.2).
+"""AffinityNet: features that are alike for neighbouring cells of one class (PSA, section 3.2).
 
 Symbols: B images, h x w cells (an image's size / stride), c channels, D directions; pairs are those of `common.pairs`.
 """
@@ -10,18 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.pairs import Direction, window, windows
+from common.tensors import Context
 
 HEADS = ("f8_3", "f8_4", "f8_5", "f9")
 
 
 class AffinityNet(nn.Module):
-    """Heads on a trunk, which a subclass adds: three of its maps are reduced and joined.
+    """Heads on a trunk, which a subclass adds: they reduce and join three of its maps.
 
     Parameter names are the reference's (network/resnet38_aff.py).
 
     Attributes:
-        stride: pixels of the image a side of a cell.
-        frozen: names of the trunk's modules that are not trained, first ones; batch norms are not trained either.
+        stride: side of a cell in pixels of the image.
+        frozen: names of the trunk's first modules, which are not trained; batch norms are not trained either.
     """
 
     stride: int = 8
@@ -32,7 +33,7 @@ class AffinityNet(nn.Module):
 
         Args:
             channels: of the trunk's three maps.
-            widths: what they are reduced to.
+            widths: channels of the reduced maps.
         """
         super().__init__()
         self.f8_3, self.f8_4, self.f8_5 = (
@@ -69,19 +70,29 @@ def pair_affinity(features: Tensor, directions: Sequence[Direction], radius: int
         return _MeanDistance.apply(features, tuple(directions), radius).neg().exp()
 
 
+class _DistanceContext(Context):
+    """Keeps the arguments of a call of `_MeanDistance`."""
+
+    directions: tuple[Direction, ...]
+    radius: int
+
+
 class _MeanDistance(torch.autograd.Function):
     """Mean over channels of |difference|. Keeps the features alone, where autograd would keep D times as much."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, features: Tensor, directions: tuple, radius: int) -> Tensor:
+    def forward(ctx: _DistanceContext, features: Tensor, directions: tuple[Direction, ...], radius: int) -> Tensor:
         ctx.save_for_backward(features)
-        ctx.directions, ctx.radius = directions, radius
+        ctx.directions = directions
+        ctx.radius = radius
         return torch.stack([(one - other).abs_().mean(1) for one, other in windows(features, directions, radius)], 1)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (features,), radius = ctx.saved_tensors, ctx.radius
-        result, source = torch.zeros_like(features), window(features, radius)
+    def backward(ctx: _DistanceContext, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (features,) = ctx.saved_tensors
+        radius = ctx.radius
+        result = torch.zeros_like(features)
+        source = window(features, radius)
         for number, direction in enumerate(ctx.directions):
             part = (source - window(features, radius, direction)).sign_()
             part *= gradient[:, number : number + 1] / features.shape[1]

@@ -4,8 +4,9 @@
     python methods/psa/benchmark.py --rounds 6 --classes 1
     python methods/psa/benchmark.py --device cuda
 
-Both start from the same affinities of a smooth random field and run in turns in one process; figures are of the fastest
-turns. The dense way builds the matrix, takes its power element by element, divides by column sums and squares it.
+Both start from the same affinities of a smooth random field and run alternating in one process; figures are of the
+fastest turns. The dense way builds the matrix, takes its power element by element, divides by column sums and squares
+it.
 """
 
 import argparse
@@ -20,7 +21,10 @@ from common.errors import run_script
 from common.pairs import pair_directions, random_walk, window
 from methods.psa.affinity import pair_affinity
 
-RADIUS, BETA, STRIDE, CHANNELS = 5, 8.0, 8, 448
+RADIUS = 5
+BETA = 8.0
+STRIDE = 8
+CHANNELS = 448
 
 
 def main() -> int:
@@ -33,15 +37,16 @@ def main() -> int:
     add("--turns", type=int, default=3, help="timed turns, after one that is not (default: %(default)s)")
     add("--device", default="cpu", choices=("cpu", "cuda"))
     args = parser.parse_args()
-    cells = tuple(-(-side // STRIDE) for side in args.size)
+    height, width = args.size
+    cells = -(-height // STRIDE), -(-width // STRIDE)
     affinity, scores = (maps.to(args.device) for maps in generated(cells, args.classes + 1))
     sparse_s, walked = fastest(lambda: sparse_walk(scores, affinity, args.rounds), args.turns)
     dense_s, expected = fastest(lambda: dense_walk(scores, affinity, args.rounds), args.turns)
-    differing = int((labels(walked, args.size) != labels(expected, args.size)).sum())
+    differing = int((labels(walked, height, width) != labels(expected, height, width)).sum())
     print("| image | cells | maps | rounds | dense (ms) | here (ms) | ratio | largest difference | labels |")
     print("|---|---|---|---|---|---|---|---|---|")
     print(
-        f"| {args.size[0]} x {args.size[1]} | {cells[0]} x {cells[1]} | {len(scores)} | {2**args.rounds} | "
+        f"| {height} x {width} | {cells[0]} x {cells[1]} | {len(scores)} | {2**args.rounds} | "
         f"{1000 * dense_s:.0f} | {1000 * sparse_s:.1f} | {dense_s / sparse_s:.0f} | "
         f"{float((walked - expected).abs().max()):.1e} | {f'{differing} differ' if differing else 'equal'} |"
     )
@@ -78,15 +83,16 @@ def dense_walk(scores: Tensor, affinity: Tensor, rounds: int) -> Tensor:
     return (scores.flatten(1) @ matrix).view(count, height, width)
 
 
-def labels(scores: Tensor, size: tuple[int, int]) -> Tensor:
+def labels(scores: Tensor, height: int, width: int) -> Tensor:
     """The largest score's label at the image's size."""
     full = F.interpolate(scores[None], scale_factor=STRIDE, mode="bilinear", align_corners=False)[0]
-    return full[:, : size[0], : size[1]].argmax(0)
+    return full[:, :height, :width].argmax(0)
 
 
 def fastest(work: Callable[[], Tensor], turns: int) -> tuple[float, Tensor]:
     """Seconds of the fastest turn after a first one, and the result."""
-    result, times = work(), []
+    result = work()
+    times = []
     for _ in range(turns):
         start = time.perf_counter()
         result = work()

@@ -80,7 +80,8 @@ class PSAConfig:
         Raises:
             UserError: a crop is not made of whole cells, or has no pairs.
         """
-        side, radius = self.views.crop // stride, self.model.radius
+        side = self.views.crop // stride
+        radius = self.model.radius
         if self.views.crop % stride or side < 2 * radius - 1:
             raise UserError(
                 f"views.crop={self.views.crop} does not suit the network: it must be a multiple of {stride} and, for "

@@ -1,7 +1,7 @@
-"""What AffinityNet learns from: views of an image, and which of its cells belong together by two CRF scores.
+"""AffinityNet's training data: views of an image, and labels of its cells by two CRF scores.
 
 Symbols: K classes of the image; scores are marginals (K + 1, H, W), background first. Those of a low exponent have much
-background, so that what is still foreground is reliable; those of a high exponent tell what is reliably background.
+background, so that their foreground is reliable; those of a high exponent have reliable background.
 """
 
 import random
@@ -56,35 +56,38 @@ class AffinityViews:
     """
 
     def __init__(self, config: ViewsConfig, stride: int) -> None:
-        self.crop, self.stride, self.jitter = config.crop, stride, ColorJitter(*config.jitter)
+        self.crop = config.crop
+        self.stride = stride
+        self.jitter = ColorJitter(*config.jitter)
 
     def __call__(self, sample: tuple[Image.Image, Scores]) -> list[Tensor]:
         """The normalised image, float32 (3, S, S), and the labels of its cells, uint8 (S / stride, S / stride)."""
         image, scores = sample
         pixels = np.array(self.jitter(image))
-        place = draw_placement(*pixels.shape[:2], self.crop)
+        place = draw_placement(image.height, image.width, self.crop)
         view = placed(pixels.transpose(2, 0, 1), place, self.crop).transpose(1, 2, 0)
         low, high = (mean_pooled(placed(maps, place, self.crop), self.stride) for maps in scores)
         return [eval_transform(Image.fromarray(view)), torch.from_numpy(cell_labels(low, high))]
 
 
 def draw_placement(height: int, width: int, crop: int) -> Placement:
-    """Draws a crop of so many pixels a side."""
+    """Draws a crop of ``crop`` x ``crop`` pixels."""
     left, top = (draw_offset(side, crop) for side in (width, height))
     return Placement(left, top, bool(random.getrandbits(1)))
 
 
 def placed(maps: np.ndarray, place: Placement, crop: int) -> np.ndarray:
-    """The crop (c, crop, crop) of maps (c, H, W); zero where there is no image."""
+    """The crop (c, crop, crop) of maps (c, H, W); zero outside the image."""
     height, width = maps.shape[1:]
-    rows, columns = place_at(height, crop, place.top), place_at(width, crop, place.left)
+    rows = place_at(height, crop, place.top)
+    columns = place_at(width, crop, place.left)
     result = np.zeros((len(maps), crop, crop), dtype=maps.dtype)
     result[:, rows.on_canvas, columns.on_canvas] = maps[:, rows.on_source, columns.on_source]
     return np.ascontiguousarray(result[..., ::-1]) if place.mirrored else result
 
 
 def mean_pooled(maps: np.ndarray, stride: int) -> np.ndarray:
-    """Means of maps (c, S, S) over cells of so many pixels a side: (c, S / stride, S / stride)."""
+    """Means of maps (c, S, S) over cells of stride x stride pixels: (c, S / stride, S / stride)."""
     count, height, width = maps.shape
     return maps.reshape(count, height // stride, stride, width // stride, stride).mean(axis=(2, 4))
 

@@ -26,7 +26,9 @@ class AffinityStep(TrainingStep):
             gather: concatenates tensors of all processes: pairs are counted over the whole micro-batch.
         """
         super().__init__()
-        self.model, self.radius, self._gather = model, radius, gather
+        self.model = model
+        self.radius = radius
+        self._gather = gather
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The losses of a batch; see `affinity_losses`.
@@ -55,8 +57,10 @@ def affinity_losses(
         the mean over the processes is the value of the whole batch.
     """
     counts = gather(torch.stack([label.sum() for label in pairs])[None])  # processes 3
-    totals, world = counts.sum(0) + EPSILON, len(counts)
-    same, different = -(affinity + EPSILON).log(), -(1 + EPSILON - affinity).log()
+    totals = counts.sum(0) + EPSILON
+    world = len(counts)
+    same = -(affinity + EPSILON).log()
+    different = -(1 + EPSILON - affinity).log()
     background, foreground, negative = (
         (errors * label).sum() / total * world
         for errors, label, total in zip((same, same, different), pairs, totals, strict=True)

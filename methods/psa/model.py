@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.config import at_least, option
 from common.errors import UserError
-from common.pretrained import PRETRAINED_DIR, RANDOM_WEIGHTS, load_checked, start_weights, state_dict_in
+from common.pretrained import PRETRAINED_DIR, RANDOM_WEIGHTS, Coverage, load_checked, start_weights, state_dict_in
 from common.resnet import BLOCKS, ResNet, ResNetConfig
 from methods.psa.affinity import HEADS, AffinityNet
 from methods.psa.resnet38 import ResNet38
@@ -46,13 +46,13 @@ class ResNetAffinity(AffinityNet):
         """The outputs of the last three layers."""
         return self.resnet(images)[2:]
 
-    def load_imagenet(self, weights: Mapping[str, Tensor]) -> object:
+    def load_imagenet(self, weights: Mapping[str, Tensor]) -> Coverage:
         """Loads the trunk; see `ResNet.load_imagenet`."""
         return self.resnet.load_imagenet(weights)
 
 
 class TinyAffinity(AffinityNet):
-    """AffinityNet on three convolutions at half of the image's size, all of which are trained."""
+    """AffinityNet on three convolutions at half of the image's size; all are trained."""
 
     stride = 2
 
@@ -76,28 +76,28 @@ def affinity_net(config: AffinityConfig) -> AffinityNet:
 
 
 def start_from(model: AffinityNet, config: AffinityConfig, is_resumed: bool) -> str:
-    """Loads the weights that a training begins with; says in words what they are.
+    """Loads the weights that a training begins with; returns their origin, for the log.
 
     Raises:
-        UserError: they are not there, or another network's.
+        UserError: the weights do not exist, or are another network's.
     """
-    if config.arch == "tiny" and not is_resumed:
-        return "random, as the tiny network has no others"
-    if config.arch != "resnet38":
-        return start_weights(model, config.arch, config.pretrained, is_resumed)
     if is_resumed:
         return "resumed"
+    if isinstance(model, TinyAffinity):
+        return "random, as the tiny network has no others"
+    if isinstance(model, ResNetAffinity):
+        return start_weights(model, config.arch, config.pretrained, is_resumed)
     return RANDOM_WEIGHTS if config.pretrained == "none" else load_trunk(model, config.pretrained)
 
 
 def load_trunk(model: AffinityNet, source: str) -> str:
-    """Loads the trunk from a file under the reference's names; what it has of the heads is loaded, too.
+    """Loads the trunk, and any heads, from a file under the reference's names.
 
     Args:
         source: a file, or ``auto``.
 
     Raises:
-        UserError: it is not there, or not the trunk's.
+        UserError: the file does not exist, or holds another network.
     """
     path = PRETRAINED_DIR / RESNET38_FILE if source == "auto" else Path(source)
     if source == "auto" and not path.is_file():

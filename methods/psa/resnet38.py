@@ -11,7 +11,7 @@ from methods.psa.affinity import AffinityNet
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions. Its call gives its output, and its input after batch norm and ReLU."""
+    """Two 3x3 convolutions. A call returns the output, and the input after batch norm and ReLU."""
 
     def __init__(
         self, inputs: int, middle: int, outputs: int, stride: int = 1, first_dilation: int = 1, dilation: int = 1
@@ -37,7 +37,8 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dilation: int, dropout: float) -> None:
         super().__init__()
-        first, second = outputs // 4, outputs // 2
+        first = outputs // 4
+        second = outputs // 2
         self.bn_branch2a = FixedBatchNorm(inputs)
         self.conv_branch2a = _conv(inputs, first, 1)
         self.bn_branch2b1 = FixedBatchNorm(first)
@@ -64,22 +65,27 @@ class ResNet38(AffinityNet):
     def __init__(self) -> None:
         super().__init__(channels=(512, 1024, 4096), widths=(64, 128, 256))
         self.conv1a = _conv(3, 64, 3)
-        self.b2, self.b2_1, self.b2_2 = Block(64, 128, 128, 2), Block(128, 128, 128), Block(128, 128, 128)
-        self.b3, self.b3_1, self.b3_2 = Block(128, 256, 256, 2), Block(256, 256, 256), Block(256, 256, 256)
+        self.b2 = Block(64, 128, 128, 2)
+        self.b2_1 = Block(128, 128, 128)
+        self.b2_2 = Block(128, 128, 128)
+        self.b3 = Block(128, 256, 256, 2)
+        self.b3_1 = Block(256, 256, 256)
+        self.b3_2 = Block(256, 256, 256)
         self.b4 = Block(256, 512, 512, 2)
         for number in range(1, 6):
             self.add_module(f"b4_{number}", Block(512, 512, 512))
         self.b5 = Block(512, 512, 1024, first_dilation=1, dilation=2)
         self.b5_1, self.b5_2 = (Block(1024, 512, 1024, first_dilation=2, dilation=2) for _ in range(2))
-        self.b6, self.b7 = Bottleneck(1024, 2048, 4, 0.3), Bottleneck(2048, 4096, 4, 0.5)
+        self.b6 = Bottleneck(1024, 2048, 4, 0.3)
+        self.b7 = Bottleneck(2048, 4096, 4, 0.5)
         self.bn7 = FixedBatchNorm(4096)
         self.freeze()
 
     def stages(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """conv4, conv5 and conv6 (B, 512 / 1024 / 4096, h, w): what enters b5 and b6, and what leaves b7."""
+        """conv4, conv5 and conv6 (B, 512 / 1024 / 4096, h, w): inputs of b5 and b6, and output of b7."""
         x = self.conv1a(images)
         early = self.b2, self.b2_1, self.b2_2, self.b3, self.b3_1, self.b3_2, self.b4
-        for block in (*early, self.b4_1, self.b4_2, self.b4_3, self.b4_4, self.b4_5):
+        for block in (*early, *(self.get_submodule(f"b4_{number}") for number in range(1, 6))):
             x, _ = block(x)
         x, conv4 = self.b5(x)
         for block in (self.b5_1, self.b5_2):

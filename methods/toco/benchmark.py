@@ -1,5 +1,6 @@
-"""What ``scripts/benchmark.py`` times of ToCo."""
+"""ToCo's work for ``scripts/benchmark.py``."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import timm
@@ -9,14 +10,19 @@ from torch import Tensor, nn
 
 from common.runtime import Runtime
 from common.segment import SegmentViews, segment_logits
+from common.tensors import compiled
 from methods.toco.cams import multi_scale_cams
 from methods.toco.energy import EnergyConfig
 from methods.toco.labels import LabelConfig
 from methods.toco.model import ToCo, ToCoModelConfig
 from methods.toco.step import LossConfig, ToCoStep
 
-CLASSES, SIZE, CROP, CROPS = 20, 320, 96, 8
-CAM_SIZE, SCALES = 448, (1.0, 0.5, 1.5)
+CLASSES = 20
+SIZE = 320
+CROP = 96
+CROPS = 8
+CAM_SIZE = 448
+SCALES = (1.0, 0.5, 1.5)
 STEP = 10_000  # all losses are on
 TRAIN_PASSES = "2 global views, 8 crops and 5 CAM views"  # plain passes that the method needs for a train step
 INFER_PASSES = "6 CAM views"  # and for the CAMs of an image
@@ -24,21 +30,24 @@ INFER_PASSES = "6 CAM views"  # and for the CAMs of an image
 
 def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
     """One train step's network and total loss, all terms on and before the segmentation sets in, on random images."""
-    views, labels = [_images(batch, SIZE, seed, runtime) for seed in range(3)], _labels(batch, runtime)
+    views = [_images(batch, SIZE, seed, runtime) for seed in range(3)]
+    labels = _labels(batch, runtime)
     boxes = torch.tensor([[0, SIZE, 0, SIZE]] * batch, device=runtime.device)
     picks = torch.rand(batch, CROPS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     step = ToCoStep(network(runtime).train(), LossConfig(), LabelConfig(), EnergyConfig(), CROP)
-    step = torch.compile(step) if runtime.config.compile else step
-    arguments = *views, boxes, labels
-    return {
-        name: (step, lambda number=number: step(*arguments, number, picks.to(runtime.device))["total"])
-        for name, number in (("all losses", STEP), ("before the segmentation", 0))
-    }
+    step = compiled(step, runtime.config.compile)
+
+    def total(number: int) -> Tensor:
+        return step(*views, boxes, labels, number, picks.to(runtime.device))["total"]
+
+    numbers = {"all losses": STEP, "before the segmentation": 0}
+    return {name: (step, functools.partial(total, number)) for name, number in numbers.items()}
 
 
 def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
-    """What stands against a train step: passes with gradient over global views and crops, without over CAM views."""
-    model, labels = _plain(runtime).train(), _labels(batch, runtime)
+    """The plain work beside a train step: passes with gradient over global views and crops, without over CAM views."""
+    model = _plain(runtime).train()
+    labels = _labels(batch, runtime)
     learned = [(_images(2 * batch, SIZE, 0, runtime), 2), (_images(CROPS * batch, CROP, 0, runtime), CROPS)]
     sizes = [SIZE, *(int(scale * SIZE) for scale in SCALES if scale != 1 for _ in range(2))]
     views = [_images(batch, size, 0, runtime) for size in sizes]
@@ -56,10 +65,11 @@ def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:
 
 def infer_work(runtime: Runtime) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
     """The plain passes over an image's views; its CAMs, and its segmentation, from the same views."""
-    model, plain = network(runtime).eval(), _plain(runtime).eval()
+    model = network(runtime).eval()
+    plain = _plain(runtime).eval()
     image = _images(1, CAM_SIZE, 0, runtime)
     views = [_images(1, int(scale * CAM_SIZE), 0, runtime) for scale in SCALES for _ in range(2)]
-    cams_of = torch.compile(model.cams) if runtime.config.compile else model.cams
+    cams_of = compiled(model.cams, runtime.config.compile)
 
     @torch.inference_mode()
     def make_cams() -> None:
@@ -90,7 +100,7 @@ def _images(batch: int, size: int, seed: int, runtime: Runtime) -> Tensor:
 
 
 def _labels(batch: int, runtime: Runtime) -> Tensor:
-    """Two classes an image, (B, K)."""
+    """Two classes per image, (B, K)."""
     labels = F.one_hot(torch.arange(batch) % CLASSES, CLASSES) + F.one_hot((torch.arange(batch) + 7) % CLASSES, CLASSES)
     return labels.float().to(runtime.device)
 
@@ -104,4 +114,4 @@ def network(runtime: Runtime) -> ToCo:
 def _plain(runtime: Runtime) -> nn.Module:
     """timm's DeiT-S with fused attention, for images of any size."""
     model = timm.create_model("deit_small_patch16_224", num_classes=CLASSES, dynamic_img_size=True).to(runtime.device)
-    return torch.compile(model) if runtime.config.compile else model
+    return compiled(model, runtime.config.compile)

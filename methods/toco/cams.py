@@ -14,6 +14,7 @@ from torch import Tensor
 from common.config import at_least, option, section
 from common.infer import SCALES, InferConfig, MapsOf
 from common.segment import SegmentConfig, SegmentViews, resized, segment_logits
+from common.tensors import size_of
 from methods.toco.model import ToCo
 
 EPSILON = 1e-5
@@ -68,14 +69,14 @@ def multi_scale_cams(
         cams_of: maps images (b, 3, H', W') to CAMs and auxiliary CAMs, each (b, K, h, w), not rectified.
         images: a batch (B, 3, H, W).
         scales: scale 1 comes first, whether or not it is among them.
-        first: what ``cams_of`` gives for the images themselves, if it is known.
+        first: the result of ``cams_of`` for the images themselves, if it is known.
         flip: whether there are mirror images.
 
     Returns:
         CAMs and auxiliary CAMs, each float32 (B, K, H, W), values in [0, 1).
     """
     height, width = images.shape[-2:]
-    totals = [0.0, 0.0]
+    totals = [images.new_zeros((), dtype=torch.float32)] * 2
     for scale in (1.0, *(scale for scale in scales if scale != 1.0)):
         view = images if scale == 1.0 else resized(images, (int(scale * height), int(scale * width)))
         plain, mirrored = _of_view(cams_of, view, first if scale == 1.0 else None, flip)
@@ -84,7 +85,8 @@ def multi_scale_cams(
             if mirrored is not None:
                 best = torch.maximum(best, resized(mirrored[kind].float(), (height, width)).flip(-1))
             totals[kind] = totals[kind] + best.relu()
-    return tuple(_normalised(total) for total in totals)
+    cams, cams_aux = map(_normalised, totals)
+    return cams, cams_aux
 
 
 def _of_view(
@@ -95,8 +97,8 @@ def _of_view(
         return known or cams_of(view), None
     if known is not None or view.device.type == "cpu":
         return known or cams_of(view), cams_of(view.flip(-1))
-    halves = (maps.chunk(2) for maps in cams_of(torch.cat([view, view.flip(-1)])))
-    return tuple(zip(*halves, strict=True))
+    cams, cams_aux = (maps.chunk(2) for maps in cams_of(torch.cat([view, view.flip(-1)])))
+    return (cams[0], cams_aux[0]), (cams[1], cams_aux[1])
 
 
 def _normalised(maps: Tensor) -> Tensor:
@@ -106,7 +108,7 @@ def _normalised(maps: Tensor) -> Tensor:
 
 
 def seed_maps(model: ToCo, config: ToCoInferConfig) -> MapsOf:
-    """What makes the seeds, by the configuration."""
+    """The function of seed inference, by the configuration."""
     if config.seed_map == "seg":
         flip = "max" if config.flip else "none"
         views = SegmentViews(resize=0, scales=list(config.seg_scales), flip=flip, merge="sum")
@@ -119,10 +121,10 @@ def _cam_maps(
     cams_of: Callable[[Tensor], Pair], config: ToCoInferConfig, images: Tensor, labels: Tensor
 ) -> list[Tensor]:
     """(Auxiliary) CAMs of squares of ``cam_size``, at the images' size (reference: infer_cam.py)."""
-    size, side = images.shape[-2:], config.cam_size
+    side = config.cam_size
     views = resized(images, (side, side)) if side else images
     cams = multi_scale_cams(cams_of, views, config.scales, flip=config.flip)[SEED_MAPS.index(config.seed_map)]
-    return _labelled(resized(cams, size), labels)
+    return _labelled(resized(cams, size_of(images)), labels)
 
 
 @torch.inference_mode()
@@ -130,7 +132,7 @@ def _segmentation_maps(
     logits_of: Callable[[Tensor], Tensor], views: SegmentViews, images: Tensor, labels: Tensor
 ) -> list[Tensor]:
     """Probabilities of the segmentation (reference: infer_seg_as_cam.py)."""
-    logits = segment_logits(logits_of, images, images.shape[-2:], views)  # B K+1 H W
+    logits = segment_logits(logits_of, images, size_of(images), views)  # B K+1 H W
     return _labelled(logits.softmax(dim=1)[:, 1:], labels)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.dist import Processes
 from common.errors import UserError
+from common.tensors import size_of
 
 CROPS = 8
 GLOBAL_VIEWS = 2
@@ -19,11 +20,11 @@ NEGATIVE_SHARE = 0.2  # a crop whose region map has at most this mean counts as 
 
 
 class LocalCrops(NamedTuple):
-    """Crops and what the class token contrast needs to know of them.
+    """Crops, and their facts for the class token contrast.
 
     Attributes:
         images: (n*B, 3, s, s), crop by crop: the first crops of all images come first.
-        flags: which views are positive, bool (B, 2+n); the two global views, which come first, always are.
+        flags: whether a view is positive, bool (B, 2+n); the two global views, which come first, always are.
         topleft: row and column of each crop's first pixel, int64 (B, n, 2).
     """
 
@@ -90,16 +91,16 @@ def window_size(height: int, width: int, crop_size: int, crops: int = CROPS) -> 
 
 
 def crop_candidates(roi: Tensor, crop_size: int, crops: int) -> Tensor:
-    """Where a crop's first pixel may be: bool (B, H', W') over the window.
+    """Permitted places of a crop's first pixel: bool (B, H', W') over the window.
 
     The window leaves out a margin of half a crop, so a position in it is the centre of a crop, and at the same time,
     counted from the window's corner, its first pixel in the image. Candidates are all centres that are not foreground;
     all of the window in images with fewer than ``crops`` of them.
 
     Raises:
-        UserError: the images have no room for so many different crops.
+        UserError: the images have no room for ``crops`` different crops.
     """
-    height, width = window_size(*roi.shape[-2:], crop_size, crops)
+    height, width = window_size(*size_of(roi), crop_size, crops)
     margin = crop_size // 2
     candidates = roi[:, margin : margin + height, margin : margin + width] < FOREGROUND
     too_few = candidates.flatten(1).sum(1) < crops
@@ -116,7 +117,8 @@ def draw_ranks(picks: Tensor, counts: Tensor) -> Tensor:
         picks: uniform draws (B, n) in [0, 1).
         counts: candidates of each image (B,), at least n.
     """
-    picks, crops = picks.to(counts.device, torch.float64), picks.shape[1]
+    picks = picks.to(counts.device, torch.float64)
+    crops = picks.shape[1]
     ranks = picks.new_empty(picks.shape, dtype=torch.int64)
     for number in range(crops):
         last = counts - crops + number

@@ -4,7 +4,6 @@ Tang et al., "On regularized losses for weakly-supervised CNN segmentation" (ECC
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,11 @@ from torch import Tensor
 from common.config import Rule, at_least, option
 from common.data.classes import IGNORE_LABEL
 from common.lattice import Lattice, bilateral_features
+from common.tensors import Context, size_of
 
 # ImageNet's statistics in units of 255 as the reference rounds them: the lattice's simplices depend on the last bit.
-PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
 _POSITIVE = Rule("above 0", lambda value: value > 0)
 
 
@@ -46,7 +47,7 @@ def energy_loss(logits: Tensor, images: Tensor, labels: Tensor, boxes: Tensor, c
     Args:
         logits: (B, C, H, W), the decoder's, brought to the image's size.
         images: (B, 3, H, W), ImageNet-normalised.
-        labels: pseudo labels (B, H, W), 255 where there is none.
+        labels: pseudo labels (B, H, W), 255 for ignore.
         boxes: integers (B, 4): top, bottom, left, right of the image's content in the input; the rest is padding.
         config: see `EnergyConfig`.
 
@@ -65,12 +66,12 @@ class _Energy(torch.autograd.Function):
     """-(1/B) sum of scores x filtered scores, with the gradient -(2/B) filtered scores."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, filtered: Tensor) -> Tensor:
+    def forward(ctx: Context, scores: Tensor, filtered: Tensor) -> Tensor:
         ctx.save_for_backward(filtered)
         return -(scores * filtered).sum() / len(scores)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None]:
         (filtered,) = ctx.saved_tensors
         return gradient * (-2 / len(filtered)) * filtered, None
 
@@ -79,7 +80,7 @@ def _gated_filter(scores: Tensor, images: Tensor, labels: Tensor, boxes: Tensor,
     """G (K S), zero outside the box: (B, C, h, w)."""
     mean, std = (images.new_tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     pixels = _shrink(images.float() * std + mean, config.scale)
-    inside = _shrink(box_mask(boxes, *images.shape[-2:])[:, None].to(scores), config.scale)  # B 1 h w
+    inside = _shrink(box_mask(boxes, *size_of(images))[:, None].to(scores), config.scale)  # B 1 h w
     ignored = _shrink(labels[:, None].to(scores), config.scale) == IGNORE_LABEL
     gate = (inside - scores.amax(1, keepdim=True)).clamp(min=0).masked_fill(ignored, 1)
     filtered = torch.empty_like(scores)
@@ -95,7 +96,7 @@ def _shrink(maps: Tensor, scale: float) -> Tensor:
 
 
 def box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Which pixels lie in their image's box (top, bottom, left, right; ends excluded): bool (B, H, W)."""
+    """The pixels inside their image's box (top, bottom, left, right; ends excluded): bool (B, H, W)."""
     top, bottom, left, right = boxes.to(torch.int64).T[..., None, None]  # each B 1 1
     rows = torch.arange(height, device=boxes.device)[:, None]
     columns = torch.arange(width, device=boxes.device)

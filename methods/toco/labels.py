@@ -1,8 +1,8 @@
-"""What ToCo derives from CAMs: labels for patches and pixels, and where local crops may lie.
+"""ToCo's products of CAMs: labels for patches and pixels, and regions for local crops.
 
 Symbols: B batch, K foreground classes, h*w patches. CAMs are normalised to [0, 1]; labels are 0 for background, k + 1
 for class k, 255 for "ignore". Boxes are (top, bottom, left, right) in pixels of the training image: the part that is
-not padding. Nothing here has a gradient. (Reference: utils/camutils.py.)
+not padding. All is without gradient. (Reference: utils/camutils.py.)
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from common.config import Rule, at_least, option
 from common.par import DILATIONS, ITERATIONS, PAR
+from common.tensors import size_of
 
 IGNORE = 255
 MEAN_255 = torch.tensor([255 * value for value in IMAGENET_DEFAULT_MEAN]).view(3, 1, 1)
@@ -73,7 +74,7 @@ def uncertain_label(
         boxes: (B, 4) in pixels of the image.
         image_size: height and width of the image that the boxes belong to; only read with ``scale_box``.
     """
-    size = tuple(cams.shape[-2:])
+    size = size_of(cams)
     score, index = valid_cams(cams, labels).max(1)
     label = torch.where(score > config.bkg, index + 1, 0)
     label = label.masked_fill(score <= config.high, IGNORE).masked_fill(score <= config.low, 0)
@@ -82,7 +83,7 @@ def uncertain_label(
 
 
 def inside_boxes(boxes: Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
-    """Which positions of a grid have their centre inside the box: bool (B, h, w).
+    """The positions of a grid whose centre is inside the box: bool (B, h, w).
 
     Args:
         boxes: (B, 4) in pixels of the image.
@@ -94,7 +95,8 @@ def inside_boxes(boxes: Tensor, size: tuple[int, int], image_size: tuple[int, in
         (torch.arange(cells, device=boxes.device) + 0.5) * (pixels / cells)
         for cells, pixels in zip(size, image_size, strict=True)
     )
-    in_rows, in_columns = (top <= row) & (row < bottom), (left <= column) & (column < right)
+    in_rows = (top <= row) & (row < bottom)
+    in_columns = (left <= column) & (column < right)
     return in_rows[:, :, None] & in_columns[:, None, :]
 
 
@@ -110,7 +112,7 @@ def roi_mask(cams_aux: Tensor, labels: Tensor, config: LabelConfig) -> Tensor:
 
 
 def affinity_mask(label_map: Tensor) -> Tensor:
-    """Which pairs of patches are of one class: uint8 (B, h*w, h*w), 1 for the same, 0 for different classes.
+    """Pairs of patches by their classes: uint8 (B, h*w, h*w), 1 for the same, 0 for different classes.
 
     Pairs of a patch with itself and pairs with an ignored patch are 255. Two background patches are of one class.
 
@@ -131,7 +133,7 @@ def denormalise(images: Tensor) -> Tensor:
 
 
 def truncated(images: Tensor) -> Tensor:
-    """ImageNet-normalised images (B, 3, H, W) as bytes, rounded towards zero: what PAR sees in the reference.
+    """ImageNet-normalised images (B, 3, H, W) as bytes, rounded towards zero: PAR's input in the reference.
 
     A value that normalisation left just below an integer loses one by this.
     """
@@ -142,8 +144,8 @@ def truncated(images: Tensor) -> Tensor:
 def refined_label(images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor, config: LabelConfig) -> Tensor:
     """The decoder's target: CAMs refined by PAR at half size, with two scores for the background.
 
-    A pixel is background where it is so even if the background's score is the low threshold, foreground where it is so
-    even if that is the high one; the others, and all outside the box, are ignored.
+    A pixel is background if the low threshold as the background's score still makes it so, foreground if the high one
+    still does; other pixels, and all outside the box, are ignored.
 
     Args:
         images: ImageNet-normalised (B, 3, H, W).
@@ -155,13 +157,13 @@ def refined_label(images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor, c
         int64 (B, H, W): 0..K and 255 (reference: refine_cams_with_bkg_v2).
     """
     parts = zip(*(rows.split(images_at_once(images)) for rows in (images, cams, labels)), strict=True)
-    label = torch.cat([_refined(*part, config) for part in parts])
-    full = tuple(images.shape[-2:])
+    label = torch.cat([_refined(pixels, maps, own, config) for pixels, maps, own in parts])
+    full = size_of(images)
     return label.masked_fill_(~inside_boxes(boxes, full, full), IGNORE)
 
 
 def images_at_once(images: Tensor) -> int:
-    """How many images are refined in one call, where all are padded to the most classes of any.
+    """Number of images that one call refines; it pads all to the most classes of any.
 
     On accelerators the whole batch; on CPUs one, as larger maps leave the cache.
     """
@@ -170,8 +172,8 @@ def images_at_once(images: Tensor) -> int:
 
 def _refined(images: Tensor, cams: Tensor, labels: Tensor, config: LabelConfig) -> Tensor:
     """`refined_label` before the box is applied."""
-    height, width = full = images.shape[-2:]
-    half = height // 2, width // 2
+    full = size_of(images)
+    half = full[0] // 2, full[1] // 2
     par = PAR(_resized(truncated(images) / 255, half), config.par_dilations, config.par_iterations)
 
     classes, present = present_classes(labels)  # B n each
@@ -197,7 +199,7 @@ def present_classes(labels: Tensor) -> tuple[Tensor, Tensor]:
         labels: multi-hot (B, K).
 
     Returns:
-        Class indices (B, n), and which of them are labelled; the others are padding.
+        Class indices (B, n), and whether they are labelled; the others are padding.
     """
     labelled = labels > 0
     most = max(int(labelled.sum(1).max()), 1)
@@ -206,4 +208,4 @@ def present_classes(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

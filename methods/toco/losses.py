@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common.data.classes import IGNORE_LABEL
 from common.errors import UserError
+from common.tensors import sum_of
 
 SMALL = 1e-4  # of CTC's denominators
 
@@ -20,8 +21,8 @@ class LossGroups:
     """Ratios of sums over groups of images, averaged over the groups.
 
     The reference divides by counts over the images of one process (2 of them), so its loss depends on how many of them
-    share a batch. Here the groups are runs of ``size`` images of the whole micro-batch, wherever they are: counts come
-    from all processes, sums stay where their gradients are.
+    share a batch. Here the groups are runs of ``size`` images of the whole micro-batch, on any processes: counts come
+    from all of them, sums stay with their gradients.
     """
 
     def __init__(self, size: int, gather: Callable[[Tensor], Tensor] = lambda rows: rows, rank: int = 0) -> None:
@@ -31,7 +32,9 @@ class LossGroups:
             gather: concatenates tensors of all processes in rank order.
             rank: this process's place among them.
         """
-        self.size, self._gather, self._rank = size, gather, rank
+        self.size = size
+        self._gather = gather
+        self._rank = rank
 
     def mean_ratio(self, sums: Tensor, counts: Tensor, extra: float = 0.0) -> Tensor:
         """The mean over groups of (sum of sums) / (sum of counts + extra), a scalar; a group without counts gives 0.
@@ -54,9 +57,10 @@ class LossGroups:
                 "(train.batch_size / train.accumulation)"
             )
         totals = everywhere.view(-1, size).sum(1) + extra  # one a group
-        first, groups, world = self._rank * len(sums), len(totals), len(everywhere) // len(sums)
+        first = self._rank * len(sums)
         own = totals.clamp(min=1).repeat_interleave(size)[first : first + len(sums)]
-        return (sums / own).sum() * (world / groups)
+        world = len(everywhere) // len(sums)
+        return (sums / own).sum() * (world / len(totals))
 
 
 def patch_contrast(patches: Tensor, affinity: Tensor, groups: LossGroups) -> Tensor:
@@ -70,10 +74,9 @@ def patch_contrast(patches: Tensor, affinity: Tensor, groups: LossGroups) -> Ten
     """
     tokens = F.normalize(patches.float().flatten(2), dim=1, eps=1e-8)  # B D N
     similarity = (tokens.transpose(1, 2) @ tokens).abs()  # B N N
-    positive, negative = affinity == 1, affinity == 0
     attraction, repulsion = (
         groups.mean_ratio((similarity * pairs).sum((1, 2)), pairs.sum((1, 2)), extra=1.0)
-        for pairs in (positive, negative)
+        for pairs in (affinity == 1, affinity == 0)
     )
     return 0.5 * (1 - attraction) + 0.5 * repulsion
 
@@ -91,13 +94,13 @@ def class_contrast(student: Tensor, teacher: Tensor, flags: Tensor, temperature:
         flags: 1 for positive views, 0 for negative ones, (B, V).
     """
     count, views = flags.shape
-    student, teacher = student.float().view(views, count, -1), teacher.detach().float().view(2, count, -1)
+    student = student.float().view(views, count, -1)
+    teacher = teacher.detach().float().view(2, count, -1)
     scores = torch.einsum("tbd,vbd->btv", teacher, student) / temperature  # B 2 V
     is_positive = flags.bool()[:, None]  # B 1 V
     floor = scores.new_full((count, 2, 1), math.log(SMALL))
-    negatives = torch.cat([scores.masked_fill(is_positive, -torch.inf), floor], dim=2).logsumexp(
-        2
-    )  # log(N + 1e-4): B 2
+    dissimilar = torch.cat([scores.masked_fill(is_positive, -torch.inf), floor], dim=2)
+    negatives = dissimilar.logsumexp(2)  # log(N + 1e-4): B 2
     pulls = (F.softplus(negatives[..., None] - scores) * is_positive).sum((1, 2))  # B
     # The last term is an accident of the reference's control flow; its numbers contain it.
     losses = (pulls + F.softplus(negatives).sum(1)) / 2 / (flags.sum(1) + SMALL)
@@ -112,8 +115,9 @@ def segmentation_loss(logits: Tensor, labels: Tensor, groups: LossGroups) -> Ten
         labels: (B, H, W), 255 is ignored; without pixels of a kind its half is 0 (the reference gives NaN).
     """
     errors = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_LABEL, reduction="none")  # B H W
-    background, foreground = labels == 0, (labels != 0) & (labels != IGNORE_LABEL)
+    background = labels == 0
+    foreground = (labels != 0) & (labels != IGNORE_LABEL)
     halves = (
         groups.mean_ratio((errors * pixels).sum((1, 2)), pixels.sum((1, 2))) for pixels in (background, foreground)
     )
-    return 0.5 * sum(halves)
+    return 0.5 * sum_of(halves)

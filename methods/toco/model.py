@@ -1,5 +1,6 @@
-"""ToCo's network: a ViT with a classifier on its last patch tokens, another on an intermediate block, a segmentation
-decoder, and projection heads for class tokens.
+"""ToCo's network: a ViT with two classifiers, a segmentation decoder, and projection heads for class tokens.
+
+One classifier reads the last patch tokens, the auxiliary one those of an intermediate block.
 
 Symbols: B batch, K foreground classes, D width, h*w patches. Parameter names are those of the released checkpoints.
 """
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from common.config import at_least, option
 from common.errors import UserError
 from common.pretrained import Coverage, load_checked
+from common.tensors import size_of
 from common.vit import ViTBackbone, ViTConfig, resize_position_grid
 
 
@@ -30,7 +32,7 @@ class ToCoModelConfig(ViTConfig):
 
 
 class Features(NamedTuple):
-    """What a pass through the encoder gives.
+    """The result of a pass through the encoder.
 
     Attributes:
         cls_token: of the last block, after the norm, (B, D).
@@ -43,7 +45,7 @@ class Features(NamedTuple):
     aux: Tensor
 
     def first(self, count: int) -> "Features":
-        """Those of the first so many images."""
+        """The features of the first ``count`` images."""
         return Features(*(part[:count] for part in self))
 
 
@@ -56,7 +58,7 @@ class Encoder(ViTBackbone):
         """Random weights.
 
         Raises:
-            UserError: there is no such auxiliary block, or it is the last.
+            UserError: the auxiliary block does not exist, or is the last.
         """
         super().__init__(config)
         if not -self.depth <= config.aux_layer < self.depth or config.aux_layer % self.depth == self.depth - 1:
@@ -74,7 +76,7 @@ class Encoder(ViTBackbone):
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Tokens (B, 1 + h*w, D) of images (B, 3, H, W), class token first, and the patch grid (h, w)."""
         patches = self.embed_patches(images)  # B D h w
-        grid = tuple(patches.shape[-2:])
+        grid = size_of(patches)
         class_tokens = self.cls_token.to(patches.dtype).expand(len(images), -1, -1)
         tokens = torch.cat([class_tokens, patches.flatten(2).transpose(1, 2)], dim=1)
         return tokens + torch.cat([self.pos_embed[:, :1], resize_position_grid(self.pos_embed[:, 1:], *grid)], 1), grid
@@ -131,9 +133,8 @@ class LargeFOV(nn.Module):
 
     def __init__(self, dim: int, num_labels: int, hidden: int, dilation: int = 5) -> None:
         super().__init__()
-        around = {"padding": dilation, "dilation": dilation, "bias": False}
-        self.conv6 = nn.Conv2d(dim, hidden, 3, **around)
-        self.conv7 = nn.Conv2d(hidden, hidden, 3, **around)
+        self.conv6 = nn.Conv2d(dim, hidden, 3, padding=dilation, dilation=dilation, bias=False)
+        self.conv7 = nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation, bias=False)
         self.conv8 = nn.Conv2d(hidden, num_labels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from common.config import Rule, at_least, option
 from common.step import TrainingStep, weighted_sum
+from common.tensors import size_of, sum_of
 from methods.toco.cams import multi_scale_cams
 from methods.toco.crops import local_crops
 from methods.toco.energy import EnergyConfig, energy_loss
@@ -76,7 +77,11 @@ class ToCoStep(TrainingStep):
             rank: this process's place among them.
         """
         super().__init__()
-        self.model, self.config, self.labels, self.energy, self.crop_size = model, config, labels, energy, crop_size
+        self.model = model
+        self.config = config
+        self.labels = labels
+        self.energy = energy
+        self.crop_size = crop_size
         self.groups = LossGroups(config.group, gather, rank)
 
     def forward(
@@ -87,8 +92,8 @@ class ToCoStep(TrainingStep):
         Args:
             main: images and first global view, (B, 3, S, S), ImageNet-normalised.
             second: second global view, (B, 3, S, S).
-            source: what local crops are cut from, (B, 3, S, S).
-            boxes: where the image lies in ``main``: top, bottom, left, right, (B, 4).
+            source: image of the local crops, (B, 3, S, S).
+            boxes: place of the image in ``main``: top, bottom, left, right, (B, 4).
             labels: multi-hot (B, K).
             step: from 0.
             picks: draws that choose the crops, see `local_crops`.
@@ -97,11 +102,14 @@ class ToCoStep(TrainingStep):
             ``total`` to minimise, the terms `LOSS_TERMS` before weighting (one that is not computed is 0), and detached
             ``logits_cls``, ``logits_aux`` (B, K).
         """
-        model, config, count = self.model, self.config, len(main)
-        contrasts, segments = config.contrasts(step), config.segments(step)
-        computes_contrasts, computes_seg = contrasts or config.compute_inactive, segments or config.compute_inactive
+        model = self.model
+        config = self.config
+        contrasts = config.contrasts(step)
+        segments = config.segments(step)
+        computes_contrasts = contrasts or config.compute_inactive
+        computes_seg = segments or config.compute_inactive
         features = model.encoder(torch.cat([main, second]) if computes_contrasts else main)
-        own = features.first(count)
+        own = features.first(len(main))
         cls, cls_aux = model.logits(own)
         terms = dict.fromkeys(LOSS_TERMS, cls.new_zeros((), dtype=torch.float32))
         terms["cls"] = F.multilabel_soft_margin_loss(cls.float(), labels)
@@ -131,7 +139,7 @@ class ToCoStep(TrainingStep):
     def _patch_contrast(self, patches: Tensor, cams_aux: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         """PTC between patches (B, D, h, w), by labels from the auxiliary CAM (B, K, S, S)."""
         small = F.interpolate(cams_aux, patches.shape[-2:], mode="bilinear", align_corners=False)
-        label = uncertain_label(small, labels, boxes, self.labels, cams_aux.shape[-2:])
+        label = uncertain_label(small, labels, boxes, self.labels, size_of(cams_aux))
         return patch_contrast(patches, affinity_mask(label), self.groups)
 
     def _class_contrast(
@@ -146,5 +154,5 @@ class ToCoStep(TrainingStep):
 
 
 def _zero_of(module: nn.Module) -> Tensor:
-    """0, through which all trainable parameters of a module get gradients of exactly zero."""
-    return 0.0 * sum(parameter.sum() for parameter in module.parameters() if parameter.requires_grad)
+    """A zero that gives all trainable parameters of a module gradients of exactly zero."""
+    return 0.0 * sum_of(parameter.sum() for parameter in module.parameters() if parameter.requires_grad)

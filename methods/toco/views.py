@@ -44,7 +44,7 @@ class ToCoViewConfig:
 
 
 class Position(NamedTuple):
-    """Where an image lies on its padded canvas, and the crop's window on it; pixels."""
+    """The place of an image on its padded canvas, and that of the crop's window; pixels."""
 
     pad_top: int
     pad_left: int
@@ -63,7 +63,7 @@ class ToCoViews:
         """Composes the transforms.
 
         Raises:
-            UserError: the views have no room for so many local crops.
+            UserError: the views have no room for the local crops.
         """
         window_size(config.crop_size, config.crop_size, config.local_size, config.local_crops)
         self.config = config
@@ -95,7 +95,8 @@ class ToCoViews:
             scaled = ImageOps.mirror(scaled)
         crop, box = crop_at(scaled, draw_position(scaled, size), size)
         if self.config.paired and random.random() < 0.5:
-            crop, box = ImageOps.mirror(crop), [box[0], box[1], size - box[3], size - box[2]]
+            crop = ImageOps.mirror(crop)
+            box = [box[0], box[1], size - box[3], size - box[2]]
         return crop, box
 
 
@@ -114,12 +115,13 @@ def draw_position(image: Image.Image, size: int) -> Position:
 
 
 def crop_at(image: Image.Image, position: Position, size: int) -> tuple[Image.Image, list[int]]:
-    """The window of size x size pixels, black where there is no image, and the box of the image's part in it.
+    """The window of size x size pixels, black outside the image, and the box of the image's part in it.
 
     Returns:
         The crop and [top, bottom, left, right] in its pixels.
     """
-    top, left = position.pad_top - position.top, position.pad_left - position.left  # of the image in the window
+    top = position.pad_top - position.top  # of the image in the window
+    left = position.pad_left - position.left
     crop = image.crop((-left, -top, size - left, size - top))  # PIL fills with black
     box = [max(top, 0), min(size, top + image.height), max(left, 0), min(size, left + image.width)]
     return crop, box
@@ -150,6 +152,6 @@ class RandomSolarise:
 
 
 def _recoloured() -> list:
-    """Colour jitter and the loss of all colour, each at random."""
+    """Random colour jitter, then random loss of all colour."""
     jitter = transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
     return [transforms.RandomApply([jitter], p=0.8), transforms.RandomGrayscale(p=0.2)]

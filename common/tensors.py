@@ -1,0 +1,48 @@
+"""Tensors, networks and autograd's contexts with the types that torch's annotations leave open."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Callable[..., object])
+
+
+class Context(FunctionCtx):
+    """The context of an autograd function, with the attribute that torch's annotation lacks.
+
+    A function adds its own attributes in a subclass, for annotations alone.
+    """
+
+    saved_tensors: tuple[Tensor, ...]
+
+
+def required(value: T | None, name: str) -> T:
+    """A value that this use cannot do without.
+
+    Raises:
+        ValueError: it is None.
+    """
+    if value is None:
+        raise ValueError(f"no {name}")
+    return value
+
+
+def size_of(maps: Tensor) -> tuple[int, int]:
+    """Height and width (h, w) of maps (..., h, w)."""
+    height, width = maps.shape[-2:]
+    return height, width
+
+
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """Sum of one or more tensors."""
+    return sum(terms)  # type: ignore[return-value]  # an int only where there is no tensor
+
+
+def compiled(network: C, is_active: bool) -> C:
+    """A module or function under torch.compile, if active; else itself."""
+    # torch's annotation knows functions alone: of a module torch makes a module.
+    return torch.compile(network) if is_active else network  # type: ignore[return-value]
