@@ -16,5 +16,6 @@ def toco_optimizer(model: ToCo, config: ToCoOptimConfig) -> torch.optim.AdamW:
     scales = (1.0, 1.0, config.head_scale, config.head_scale)
     return torch.optim.AdamW(
         [{"params": group, "lr_scale": scale} for group, scale in zip(groups, scales, strict=True)],
-        lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, weight_decay=config.weight_decay, fused=True,
+        lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, weight_decay=config.weight_decay,
+        fused=True,
     )  # fmt: skip
