@@ -102,6 +102,9 @@ class Point:
     mean_precision: float
     mean_recall: float
 
+    def __str__(self) -> str:
+        return f"{self.miou:.2f} mIoU" + ("" if self.threshold is None else f" at threshold {self.threshold:.2f}")
+
 
 @dataclass
 class Evaluation:
@@ -128,6 +131,13 @@ class Evaluation:
     def scores(self) -> Scores:
         """Of K = classes + 1 labels: arrays (thresholds, K) for ``cam``, (K,) else."""
         return self.counts.scores()
+
+    @property
+    def confusion(self) -> ConfusionCounts:
+        """The counts of a task that predicts labels."""
+        if isinstance(self.counts, SweepCounts):
+            raise TypeError(f"the task {self.task} has counts for every threshold, no confusion matrix")
+        return self.counts
 
     @property
     def labels(self) -> list[str]:
@@ -160,8 +170,8 @@ class Evaluation:
     @property
     def early_stop(self) -> Point | None:
         """Where the authors' search within training stops: before the first threshold that does not improve."""
-        inside = self._reference_indices() if self.config.early_stop else []
-        if not len(inside):
+        inside = self._reference_indices()
+        if not self.config.early_stop or not len(inside):
             return None
         falls = np.flatnonzero(np.diff(self.scores.miou[inside]) <= 0)
         return self.point(int(inside[falls[0] if len(falls) else -1]))
@@ -176,7 +186,7 @@ class Evaluation:
     def point(self, index: int | None) -> Point:
         """The scores at the threshold of that index."""
         at = () if index is None else index
-        threshold = None if index is None else float(self.thresholds[index])
+        threshold = None if index is None or self.thresholds is None else float(self.thresholds[index])
         values = self.scores.miou[at], 100 * self.scores.mean_precision[at], 100 * self.scores.mean_recall[at]
         return Point(index, threshold, *map(float, values))
 
@@ -226,6 +236,7 @@ class Evaluation:
             marks = {
                 f"{name.replace('_', ' ')}: {point.miou:.2f} at {point.threshold:.2f}": (point.threshold, point.miou)
                 for name, point in points.items()
+                if point.threshold is not None
             }
             title = f"{self.source or self.task}, list {self.list_name}: {self.images} images"
             plot_curve(folder / f"{stem}.png", self.thresholds, self.scores.miou, marks, title)

@@ -34,6 +34,18 @@ def seed_path(folder: str | Path, image_id: str) -> Path | None:
     return None
 
 
+def find_seed(folder: str | Path, image_id: str) -> Path:
+    """The seed file of an image, as `seed_path`.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = seed_path(folder, image_id)
+    if path is None:
+        raise UserError(f"no file of {image_id} in {folder}")
+    return path
+
+
 def write_seed(folder: str | Path, image_id: str, seed: Seed, fmt: str = "npy", stride: int = 4) -> Path:
     """Writes one seed file, atomically.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.checkpoint import EPOCH_FILE, Checkpoints, Position, Stateful
-from common.data.dataset import ImageSet
+from common.data.dataset import ImageSet, LabelledImages
 from common.data.loader import EpochBatches, TrainViews, shared_generator, train_loader
 from common.dist import stop_processes
 from common.infer import MapsOf, view_maps
@@ -83,9 +83,8 @@ class Trainer:
         self.train, seed = config.train, config.runtime.seed
         self.val_images = None
         if self.train.validates_at_all():
-            self.val_images = val_images or scored_images(
-                config.data, self.train.val_list, config.eval, images.labels is not None
-            )
+            kind = ImageSet if images.labels is None else LabelledImages
+            self.val_images = val_images or scored_images(kind, config.data, self.train.val_list, config.eval)
         self.batches = EpochBatches(
             len(images), self.train.batch_size, seed, processes.rank, processes.world, self.train.accumulation,
             drop_last,
@@ -265,8 +264,9 @@ class Trainer:
         """Validation by seeds that a method makes itself: their best mIoU in percent, which is logged."""
         config, position = self.config, self.position
         return validate(
-            maps_of, self.val_images, config.infer, config.eval, self.runtime, self.log, position, position.epoch
-        )
+            maps_of, self.val_images, config.infer, config.eval, self.runtime, self.log, position.total_steps,
+            position.epoch,
+        )  # fmt: skip
 
     def _validate(self, score_of: Callable[[], float]) -> None:
         """Scores the weights, and keeps them if they are the best so far."""

@@ -253,16 +253,16 @@ def test_all_takes_every_image_of_the_folder(tmp_path: Path) -> None:
     """In every layout; other files in the folder do not count, and no labels are needed to open them without."""
     ids = make_voc(tmp_path / "voc")
     (tmp_path / "voc" / "JPEGImages" / "readme.txt").touch()
-    voc = ImageSet(DataConfig(root=str(tmp_path / "voc")), "all", with_labels=False)
+    voc = ImageSet(DataConfig(root=str(tmp_path / "voc")), "all")
     assert voc.ids == sorted(ids) and voc.labels is None and len(voc.classes) == 20
     coco_root = tmp_path / "coco"
     for number in (12, 9):
         write_image(coco_root / "train2014" / f"COCO_train2014_{number:012d}.jpg")
-    assert ImageSet(DataConfig("coco14", str(coco_root)), "all", with_labels=False).ids == [
+    assert ImageSet(DataConfig("coco14", str(coco_root)), "all").ids == [
         f"{n:012d}" for n in (9, 12)
     ]
     write_image(tmp_path / "own" / "images" / "a.b.jpg")
-    own = ImageSet(DataConfig("folder", str(tmp_path / "own")), "all", with_labels=False)
+    own = ImageSet(DataConfig("folder", str(tmp_path / "own")), "all")
     assert own.ids == ["a.b"] and own.classes == [] and own.load_image(0).size == (32, 24)
     with pytest.raises(UserError, match="labels"):
         ImageSet(DataConfig("folder", str(tmp_path / "own")), "all")
@@ -271,7 +271,7 @@ def test_all_takes_every_image_of_the_folder(tmp_path: Path) -> None:
 def test_images_in_memory_are_the_same(tmp_path: Path) -> None:
     """Prepared once: the same view for the same draws, though the files are gone. A damaged file is named."""
     make_voc(tmp_path)
-    opened = [ImageSet(DataConfig(root=str(tmp_path)), "train", with_labels=False) for _ in range(2)]
+    opened = [ImageSet(DataConfig(root=str(tmp_path)), "train") for _ in range(2)]
     before, after = (TrainViews(images, SeparateViews(square_view(16)), seed=5) for images in opened)
     whole = [before[0, index] for index in range(6)]
     assert opened[1].keep_in_memory(short_side(16), threads=2) == 6 * 16 * 21 * 3

@@ -57,7 +57,7 @@ def images() -> ImageSet:
     ids = make_voc(Path("voc"), 6)
     for number in (1, 4):
         write_image(Path("voc/JPEGImages") / f"{ids[number]}.jpg", (40, 24), seed=number)
-    return ImageSet(DataConfig(root="voc"), str(write_lines(Path("all.txt"), ids)), with_labels=False)
+    return ImageSet(DataConfig(root="voc"), str(write_lines(Path("all.txt"), ids)))
 
 
 def network() -> Callable[[Tensor], Tensor]:

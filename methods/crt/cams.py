@@ -79,7 +79,7 @@ def crt_cams(model: DeiTBranch, views: Sequence[Tensor], labels: Tensor, config:
     by_scale = view_cams(model, scaled, config.tiles_on(images.device), config.flip)
     height, width = images.shape[-2:]
     strided = -(-height // STRIDE), -(-width // STRIDE)
-    canvas = tuple(-(-side // model.patch_size) * model.patch_size for side in (height, width))
+    canvas = _whole(height, model.patch_size), _whole(width, model.patch_size)
     found = []
     for index, label in enumerate(labels):
         keys = label.nonzero().flatten().to(images.device)
@@ -96,7 +96,8 @@ def seed_maps(model: DeiTBranch, config: CRTInferConfig) -> MapsOf:
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """The sides of an image at a scale, in pixels; halves are rounded to even numbers."""
-    return tuple(max(round(side * scale), 1) for side in size)
+    width, height = size
+    return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
 def image_and_views(image: Image.Image, scales: Sequence[float]) -> list[Tensor]:
@@ -173,7 +174,13 @@ def _summed(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
     """Maps (n, h_i, w_i) of any sizes, enlarged (bilinear) to (n, *size) and added."""
     if not len(maps[0]):
         return maps[0].new_zeros(0, *size)
-    return sum(F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0] for part in maps)
+    enlarged = (F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0] for part in maps)
+    return functools.reduce(torch.add, enlarged)
+
+
+def _whole(side: int, patch: int) -> int:
+    """The smallest multiple of a patch that holds a side, in pixels."""
+    return -(-side // patch) * patch
 
 
 def _normalised(maps: Tensor) -> Tensor:

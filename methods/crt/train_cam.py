@@ -5,7 +5,7 @@ torchrun --nproc_per_node 2 methods/crt/train_cam.py --name exp              two
 python methods/crt/train_cam.py --name exp --resume                          go on after an interruption
 """
 
-from common.data.dataset import ImageSet
+from common.data.dataset import LabelledImages
 from common.errors import run_script
 from common.script import start_training
 from common.trainer import Trainer
@@ -24,7 +24,7 @@ def main() -> int:
     config.check()
 
     # Data
-    images = ImageSet(config.data, config.train.image_list)
+    images = LabelledImages(config.data, config.train.image_list)
 
     # Model, losses, optimiser
     model = CRT(config.model, len(images.classes))

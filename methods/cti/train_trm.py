@@ -6,7 +6,7 @@ torchrun --nproc_per_node 2 methods/cti/train_trm.py --name exp              two
 python methods/cti/train_trm.py --name exp --resume                          go on after an interruption
 """
 
-from common.data.dataset import ImageSet
+from common.data.dataset import LabelledImages
 from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
 from common.pretrained import start_weights
@@ -24,7 +24,7 @@ def main() -> int:
     config, device = setup.config, setup.runtime.device
 
     # Data: two views of an image, the second with RandAugment
-    images, views, size = ImageSet(config.data, config.train.image_list), config.views, config.model.img_size
+    images, views, size = LabelledImages(config.data, config.train.image_list), config.views, config.model.img_size
     transform = SeparateViews(
         train_transform(size, views.scale, views.interpolation),
         train_transform(size, views.scale2, views.interpolation, views.auto_augment),

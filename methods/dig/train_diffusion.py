@@ -47,7 +47,7 @@ def main() -> int:
     config.check()
 
     # Data: one view of an image, in [0, 1]
-    images = ImageSet(config.data, config.train.image_list, with_labels=False)
+    images = ImageSet(config.data, config.train.image_list)
     if config.train.cache:
         size = images.keep_in_memory(short_side(config.views.size), usable_workers(config.runtime.num_workers) or 1)
         if processes.is_main:

@@ -10,7 +10,7 @@ python methods/dig/train_trm.py --name exp --resume                        go on
 
 from torch import Tensor, nn
 
-from common.data.dataset import ImageSet
+from common.data.dataset import LabelledImages
 from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
 from common.pretrained import start_weights
@@ -28,7 +28,7 @@ def main() -> int:
     config, runtime = setup.config, setup.runtime
 
     # Data: one view of an image, which both networks see
-    images, views = ImageSet(config.data, config.train.image_list), config.views
+    images, views = LabelledImages(config.data, config.train.image_list), config.views
     size = config.model.img_size
     transform = SeparateViews(train_transform(size, views.scale, views.interpolation, views.auto_augment))
 

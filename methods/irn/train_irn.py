@@ -35,9 +35,9 @@ def main() -> int:
     config.check()
 
     # Data: an image and its label map; those of the mean displacement
-    images = ImageSet(config.data, config.train.image_list, with_labels=False)
+    images = ImageSet(config.data, config.train.image_list)
     labels = LabelFiles(images, Path(config.labels.folder or setup.run.path / "ir_label"))
-    centred = ImageSet(config.data, config.train.displacement_list, with_labels=False)
+    centred = ImageSet(config.data, config.train.displacement_list)
 
     # Model, losses, optimiser
     model = IRN(config.model)

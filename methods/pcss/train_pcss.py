@@ -8,7 +8,7 @@ python methods/pcss/train_pcss.py --name exp --resume                        go 
 
 import torch
 
-from common.data.dataset import ImageSet
+from common.data.dataset import LabelledImages
 from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
 from common.pretrained import start_weights
@@ -28,7 +28,7 @@ def main() -> int:
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
     # Data: one view of an image, with RandAugment
-    images, views, size = ImageSet(config.data, config.train.image_list), config.views, config.model.img_size
+    images, views, size = LabelledImages(config.data, config.train.image_list), config.views, config.model.img_size
     transform = SeparateViews(train_transform(size, views.scale, views.interpolation, views.auto_augment))
 
     # Model, importance masks, losses

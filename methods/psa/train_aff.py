@@ -24,7 +24,7 @@ def main() -> int:
     config, run = setup.config, setup.run
 
     # Data: images with their CRF scores; views of both
-    images = ImageSet(config.data, config.train.image_list, with_labels=False)
+    images = ImageSet(config.data, config.train.image_list)
     make_crf = f"python methods/psa/make_crf.py --name {run.name} --seeds FOLDER"
     scored = ScoredImages(images, run.path / SCORES_DIR, config.crf, make_crf)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.checkpoint import Position
-from common.data.dataset import ImageSet
+from common.data.dataset import LabelledImages
 from common.errors import run_script
 from common.pretrained import start_weights
 from common.script import start_training
@@ -29,7 +29,7 @@ def main() -> int:
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
     # Data: two global views of an image, and a third one that local crops are cut from
-    images, views = ImageSet(config.data, config.train.image_list).labelled(), config.views
+    images, views = LabelledImages(config.data, config.train.image_list).labelled(), config.views
 
     # Model, losses, optimiser
     model = ToCo(config.model, len(images.classes)).to(device)
