@@ -168,7 +168,8 @@ def _by_pydensecrf(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> n
 
 def _by_lattice(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> np.ndarray:
     pixels = torch.tensor(image, device=config.device).permute(2, 0, 1)
-    position = spatial_features(*image.shape[:2], config.gaussian_sxy, pixels.device)
+    height, width = image.shape[:2]
+    position = spatial_features(height, width, config.gaussian_sxy, pixels.device)
     colour = bilateral_features(pixels, config.bilateral_sxy, config.bilateral_srgb)
     kernels = [
         NormalizedKernel(features, weight)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -15,7 +15,6 @@ from common.pretrained import load_checked, state_dict_in
 from common.scoring import report, score_folder, score_seeds, scored_images
 from common.script import Setup, start_inference, start_run
 from common.seed_products import draw_seeds, refine_by_crf
-from common.vit import ViTBackbone
 
 
 def load_network(
@@ -47,7 +46,14 @@ def load_network(
     return {"checkpoint": str(checkpoint), "modified": checkpoint.stat().st_mtime_ns}
 
 
-def foreground_maps(model: ViTBackbone, config: ClassTokenInferConfig) -> MapsOf:
+class ClassTokenNetwork(Protocol):
+    """A network whose class tokens give CAMs."""
+
+    def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
+        """Function of images (b, 3, H, W) that gives CAMs (b, C, h, w) of a kind of `common.vit.SEED_MAPS`."""
+
+
+def foreground_maps(model: ClassTokenNetwork, config: ClassTokenInferConfig) -> MapsOf:
     """Seeds of a network with class tokens: its `foreground_maps` over the views of the configuration."""
     return view_maps(model.foreground_maps(config.seed_map), config)
 

@@ -77,7 +77,7 @@ class SweepCounts:
         truth: pixels of each label, int64 (K,).
     """
 
-    def __init__(self, num_labels: int, thresholds: Sequence[float]) -> None:
+    def __init__(self, num_labels: int, thresholds: Sequence[float] | np.ndarray) -> None:
         """Starts from zero.
 
         Args:

@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,7 +58,7 @@ def write_seed(folder: str | Path, image_id: str, seed: Seed, fmt: str = "npy", 
     path = Path(folder) / f"{image_id}.{fmt}"
     with atomic_write(path, durable=False) as file:
         if fmt == "npy":
-            np.save(file, seed, allow_pickle=True)
+            np.save(file, np.array(seed, dtype=object), allow_pickle=True)
         else:
             keys = np.array(sorted(seed), dtype=np.int64)
             height, width = seed[int(keys[0])].shape if len(keys) else (0, 0)
@@ -75,7 +76,7 @@ def read_seed(path: str | Path) -> Seed:
         UserError: missing, damaged, unsafe, or not a dictionary of maps of one size.
     """
     path = Path(path)
-    content = _read_compact(path) if path.suffix == ".npz" else load_npy(path)
+    content: Any = _read_compact(path) if path.suffix == ".npz" else load_npy(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}, not a dictionary of class index to map")
     try:

@@ -129,7 +129,7 @@ def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool
     padded = padded_views(views, side, flip)
     passes = regrouped((cut_tiles(images, side) for images in padded), tiles)
     maps = torch.cat([_attended(model, images) for images in passes])  # of all tiles: K g g each
-    grids = [tile_grid(*images.shape[-2:], side) for images in padded]
+    grids = [tile_grid(images.shape[-2], images.shape[-1], side) for images in padded]
     counts = [grid[0] * grid[1] * len(images) for grid, images in zip(grids, padded, strict=True)]
     cams = []
     for view, grid, own in zip(views, grids, maps.split(counts), strict=True):
