@@ -125,10 +125,11 @@ class UnusablePredictions(UserError):
 
     def __init__(self, problems: Sequence[Problem], total: int) -> None:
         self.problems = list(problems)
-        lines = [f"  {problem.image_id}: {problem.reason}" for problem in self.problems[:SHOWN]]
+        lines = [f"{problem.image_id}: {problem.reason}" for problem in self.problems[:SHOWN]]
         if len(self.problems) > SHOWN:
-            lines.append(f"  and {len(self.problems) - SHOWN} more")
-        super().__init__("\n".join([f"{len(self.problems)} of {total} images cannot be scored:", *lines]))
+            lines.append(f"and {len(self.problems) - SHOWN} more")
+        separator = " " if len(lines) == 1 else "\n  "
+        super().__init__(separator.join([f"{len(self.problems)} of {total} images cannot be scored:", *lines]))
 
 
 class Scoring:

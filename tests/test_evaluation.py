@@ -298,7 +298,7 @@ def test_problems_of_predictions_in_memory_are_listed(folder: Path) -> None:
     """Those of all processes, in the order of the list."""
     Path("list.txt").write_text("a\nb\nno_mask\n")
     masks, config = MaskFiles(DataConfig(), "list.txt", "gt"), EvalConfig()
-    with pytest.raises(UnusablePredictions, match="1 of 3 images cannot be scored:\n  no_mask: no ground-truth mask"):
+    with pytest.raises(UnusablePredictions, match="1 of 3 images cannot be scored: no_mask: no ground-truth mask"):
         evaluate(masks.ids, [("no_mask", SEEDS["a"]), ("b", SEEDS["a"])], masks, ["cat", "dog"], config)
     own, TwoProcesses.other = [Scoring("cam", ["cat", "dog"], config) for _ in range(2)]
     own.add("b", SEEDS["a"], MASKS["b"])
