@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from common.config import config_path, load_config, parse_config, script_parser
-from common.data.dataset import DataConfig, ImageSet, class_names
+from common.data.dataset import LabelledImages, class_names
+from common.data.layout import DataConfig
 from common.dist import Processes, start_processes, stop_processes
 from common.errors import UserError, run_script
-from common.evaluate import TASKS, FilePredictions, MaskFiles, UnusablePredictions, evaluate
+from common.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
 from common.files import atomic_write
 from common.results import Evaluation, EvaluationConfig, shared_sections
 from common.run import RunFolder
@@ -39,8 +40,8 @@ class TrivialPredictions:
 
     def __call__(self, image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
         """A seed without classes, or of one class whose score is above every threshold."""
-        present = np.flatnonzero(self.labels[image_id]) if self.kind == "first_label" else []
-        return {int(present[0]): np.full(shape, np.inf, dtype=np.float32)} if len(present) else {}
+        present = np.flatnonzero(self.labels[image_id]).tolist() if self.kind == "first_label" else []
+        return {present[0]: np.full(shape, np.inf, dtype=np.float32)} if present else {}
 
 
 def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, EvaluationConfig]:
@@ -89,8 +90,10 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
     run = RunFolder(args.name)
     classes = class_names(config.data)
     masks = MaskFiles(config.data, list_name, args.gt_dir or "")
+    predict: Predictor
     if args.trivial:
-        predict, source = _trivial(args.trivial, config.data, list_name), f"trivial {args.trivial}"
+        predict = _trivial(args.trivial, config.data, list_name)
+        source = f"trivial {args.trivial}"
     else:
         source = str(run.existing().path / args.dict_dir)
         if not Path(source).is_dir():
@@ -111,7 +114,7 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
 def _trivial(kind: str, data: DataConfig, list_name: str) -> TrivialPredictions:
     if kind == "background":
         return TrivialPredictions(kind)
-    images = ImageSet(data, list_name)
+    images = LabelledImages(data, list_name)
     return TrivialPredictions(kind, dict(zip(images.ids, images.labels, strict=True)))
 
 
@@ -144,13 +147,15 @@ def _origin(point: str, result: Evaluation) -> str:
     """How the threshold of a point was chosen."""
     if point == "fixed":
         return "fixed beforehand"
-    first, last = result.thresholds[[0, -1]] if point == "best" else result.config.reference_range
+    searched = result.thresholds if point == "best" else result.config.reference_range
+    if searched is None:
+        return ""
     titles = {
         "best": "best of",
         "reference_range": "the reference's range",
         "early_stop": "the reference's early stop in",
     }
-    return f"{titles[point]} {first:.2f} to {last:.2f}, tuned on list {result.list_name}"
+    return f"{titles[point]} {searched[0]:.2f} to {searched[-1]:.2f}, tuned on list {result.list_name}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -165,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             show(result, args.verbose)
             print(f"{result.images} images of list {result.list_name}; {result.source}")
             if result.left_out:
-                print(f"{len(result.left_out)} images left out for want of a usable prediction; {stem}.json names them")
+                print(f"{len(result.left_out)} images left out: no usable prediction; {stem}.json names them")
             print(f"written: {folder / stem}.json, .csv" + (" and .png" if result.thresholds is not None else ""))
     finally:
         stop_processes()

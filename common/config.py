@@ -165,7 +165,7 @@ def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
         if name in sections and not isinstance(keys, dict):
             raise UserError(f"{name} in {source} is a section: it takes keys such as {name}.{next(iter(config[name]))}")
     try:
-        return OmegaConf.merge(config, OmegaConf.create(update))
+        return OmegaConf.merge(config, OmegaConf.create(update))  # type: ignore[return-value]  # as its first argument
     except ConfigKeyError as error:
         hint = _similar(str(error.full_key), config)
         raise UserError(

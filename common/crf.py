@@ -111,9 +111,11 @@ def crf_folder(folder: str | Path, alpha: int) -> Path:
     return Path(folder) / f"{alpha:02d}"
 
 
-def crf_done(folder: str | Path, alphas: Sequence[int], image_id: str, seed: Path | None = None) -> bool:
+def crf_done(
+    folder: str | Path, alphas: Sequence[int], image_id: str, seed: Path | None = None, fmt: str = "npy"
+) -> bool:
     """Whether an image's refined seeds exist for every alpha, none older than the seed file, if one is given."""
-    files = [crf_folder(folder, alpha) / f"{image_id}.npy" for alpha in alphas]
+    files = [crf_folder(folder, alpha) / f"{image_id}.{fmt}" for alpha in alphas]
     made = seed.stat().st_mtime_ns if seed else 0
     return all(file.is_file() and file.stat().st_mtime_ns >= made for file in files)
 

@@ -25,6 +25,11 @@ class Processes:
         """Whether this process prints, logs and writes what there is one of."""
         return self.rank == 0
 
+    def say(self, text: object) -> None:
+        """Prints on the main process, and nothing on the others."""
+        if self.is_main:
+            print(text)
+
     def shard(self, items: Sequence[T]) -> list[T]:
         """This process's share: every ``world``-th item, so that neighbours in a sorted list are spread."""
         return list(items[self.rank :: self.world])

@@ -1,9 +1,8 @@
-"""Seeds of a whole image list: sized batches, sharding, restart, asynchronous writing."""
+"""Seeds of a whole image list: sized batches, sharding, restart."""
 
 import functools
-import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from tqdm import tqdm
 
 from common.cam import multi_view_cams
 from common.config import Rule, at_least, option
-from common.data.dataset import ImageSet
+from common.data.dataset import ImageSet, LabelledImages
 from common.data.loader import start_worker
 from common.data.transforms import eval_transform
 from common.errors import UserError
-from common.files import write_json
+from common.outputs import StampedFolder
 from common.runtime import Runtime, usable_workers
-from common.seeds import FORMATS, BackgroundWriter, Seed, write_seed
+from common.seeds import FORMATS, Seed, write_seed
 from common.vit import SEED_MAPS
 
 # What an inference makes of a decoded image, in the loader's workers: its pixels, or several tensors.
@@ -99,8 +98,7 @@ class _Images(Dataset):
 def size_batches(images: ImageSet, batch_size: int) -> list[list[int]]:
     """Indices in batches of one image size, every image once, largest first (memory runs out at once or never)."""
     by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
-    first_of = {image_id: index for index, image_id in reversed(list(enumerate(images.ids)))}
-    for index in sorted(first_of.values()):
+    for index in images.unique():
         try:
             with Image.open(images.images[index]) as image:
                 by_size[image.size].append(index)
@@ -149,7 +147,7 @@ def image_batches(
 
 def infer_seeds(
     maps_of: MapsOf,
-    images: ImageSet,
+    images: LabelledImages,
     config: InferConfig,
     runtime: Runtime,
     is_done: Callable[[str], bool] = lambda image_id: False,
@@ -163,45 +161,6 @@ def infer_seeds(
             maps = maps_of(pixels, labels)
         for index, cams, label in zip(indices, maps, labels, strict=True):
             yield index, dict(zip(label.nonzero().flatten().tolist(), cams.float().cpu().numpy(), strict=True))
-
-
-class StampedFolder:
-    """A folder of one file an image that one inference writes; refuses to mix two in it.
-
-    Its settings stand beside it, in ``<folder>.json``.
-    """
-
-    def __init__(
-        self, path: Path, settings: dict[str, Any], suffixes: Sequence[str], runtime: Runtime, overwrite: bool,
-        content: str, elsewhere: str,
-    ) -> None:  # fmt: skip
-        """Opens the folder.
-
-        Args:
-            settings: what the files depend on (checkpoint, scales, ...), as plain containers.
-            suffixes: of the files that it holds, such as ``png``.
-            overwrite: whether files that are there are deleted.
-            content: what they are, and ``elsewhere`` how to write into another folder, both for the message.
-
-        Raises:
-            UserError: it holds files of other settings and ``overwrite`` is not given.
-        """
-        self.path = path
-        stamp = path.parent / f"{path.name}.json"
-        if runtime.processes.is_main:
-            there = [file for suffix in suffixes for file in path.glob(f"*.{suffix}")]
-            same = stamp.is_file() and json.loads(stamp.read_text()) == settings
-            if there and not same and not overwrite:
-                raise UserError(
-                    f"{path} holds {content} of another checkpoint or other settings (see {stamp}). Start anew with "
-                    f"--overwrite, or write elsewhere with {elsewhere}"
-                )
-            if overwrite:
-                for file in there:
-                    file.unlink()
-            path.mkdir(parents=True, exist_ok=True)
-            write_json(stamp, settings)
-        runtime.processes.barrier()
 
 
 class SeedFolder(StampedFolder):
@@ -229,17 +188,3 @@ class SeedFolder(StampedFolder):
     def write(self, image_id: str, seed: Seed) -> None:
         """Writes one seed."""
         write_seed(self.path, image_id, seed, self.format)
-
-
-def write_seeds(maps_of: MapsOf, images: ImageSet, config: InferConfig, runtime: Runtime, seeds: SeedFolder) -> int:
-    """Writes the seeds of an image set that are not there yet.
-
-    Returns:
-        How many were written, by all processes together.
-    """
-    written = 0
-    with BackgroundWriter() as writer:
-        for index, seed in infer_seeds(maps_of, images, config, runtime, seeds.is_done):
-            writer.submit(functools.partial(seeds.write, images.ids[index], seed))
-            written += 1
-    return sum(runtime.processes.gather_objects(written))

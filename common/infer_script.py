@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from common.checkpoint import EPOCH_FILE, epoch_checkpoint
-from common.data.dataset import ImageSet
+from common.data.dataset import ImageSet, LabelledImages
 from common.dist import stop_processes
-from common.infer import ClassTokenInferConfig, MapsOf, SeedFolder, view_maps, write_seeds
+from common.infer import ClassTokenInferConfig, MapsOf, SeedFolder, infer_seeds, view_maps
+from common.outputs import write_each
 from common.pretrained import load_checked, state_dict_in
-from common.scoring import report_seeds, score_folder, score_seeds, scored_images
+from common.scoring import report, score_folder, score_seeds, scored_images
 from common.script import Setup, start_inference, start_run
 from common.seed_products import draw_seeds, refine_by_crf
-from common.vit import ViTBackbone
 
 
 def load_network(
@@ -40,17 +40,27 @@ def load_network(
     coverage = load_checked(model, needed(state_dict_in(checkpoint)), str(checkpoint))
     model.to(runtime.device).eval()
     start_run(run, setup.config, setup.processes, keep_config=True)
-    if setup.processes.is_main:
-        print(f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}")
+    setup.processes.say(
+        f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
+    )
     return {"checkpoint": str(checkpoint), "modified": checkpoint.stat().st_mtime_ns}
 
 
-def foreground_maps(model: ViTBackbone, config: ClassTokenInferConfig) -> MapsOf:
+class ClassTokenNetwork(Protocol):
+    """A network whose class tokens give CAMs."""
+
+    def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
+        """Function of images (b, 3, H, W) that gives CAMs (b, C, h, w) of a kind of `common.vit.SEED_MAPS`."""
+
+
+def foreground_maps(model: ClassTokenNetwork, config: ClassTokenInferConfig) -> MapsOf:
     """Seeds of a network with class tokens: its `foreground_maps` over the views of the configuration."""
     return view_maps(model.foreground_maps(config.seed_map), config)
 
 
-def write_dict(setup: Setup, model: nn.Module, images: ImageSet, weights: dict[str, Any], maps_of: MapsOf) -> Path:
+def write_dict(
+    setup: Setup, model: nn.Module, images: LabelledImages, weights: dict[str, Any], maps_of: MapsOf
+) -> Path:
     """Writes the seeds of an image set into the folder ``--dict_dir``, which is returned.
 
     Args:
@@ -58,9 +68,7 @@ def write_dict(setup: Setup, model: nn.Module, images: ImageSet, weights: dict[s
     """
     config, runtime = setup.config.infer, setup.runtime
     seeds = SeedFolder(setup.run.path / setup.args.dict_dir, weights, config, runtime, setup.args.overwrite)
-    written = write_seeds(maps_of, images, config, runtime, seeds)
-    if setup.processes.is_main:
-        print(f"{seeds.path}: {written} seeds written, {len(set(images.ids)) - written} were there")
+    write_each(images, seeds, infer_seeds(maps_of, images, config, runtime, seeds.is_done), setup.processes)
     return seeds.path
 
 
@@ -71,7 +79,7 @@ def run_inference(
     build: Callable[[Any, int], nn.Module],
     needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
     maps_of: Callable[[Any, Any], MapsOf] = foreground_maps,
-    write: Callable[[Setup, Any, ImageSet, dict[str, Any], MapsOf], Path] = write_dict,
+    write: Callable[[Setup, Any, LabelledImages, dict[str, Any], MapsOf], Path] = write_dict,
     file: str = EPOCH_FILE,
     unit: str = "epoch",
 ) -> None:
@@ -92,9 +100,9 @@ def run_inference(
 
     # Data: without --dict nothing is stored, so only the images that are scored are of use
     if args.dict:
-        images = ImageSet(config.data, infer.image_list)
+        images = LabelledImages(config.data, infer.image_list)
     else:
-        images = scored_images(config.data, infer.eval_list or infer.image_list, config.eval)
+        images = scored_images(LabelledImages, config.data, infer.eval_list or infer.image_list, config.eval)
 
     # Model
     model = build(config, len(images.classes))
@@ -102,7 +110,7 @@ def run_inference(
     maps = maps_of(model, infer)
 
     if not args.dict:
-        report_seeds(score_seeds(maps, images, infer, config.eval, runtime), run, runtime)
+        report(score_seeds(maps, images, infer, config.eval, runtime), run, "eval_cam", processes)
         return stop_processes()
 
     # Seeds, and what is made of them
@@ -112,7 +120,6 @@ def run_inference(
     if args.vis:
         draw_seeds(images, seeds, run.path / "vis", infer, processes)
     if infer.eval_list:
-        report_seeds(
-            score_folder(seeds, images, infer.eval_list, config.eval, runtime, infer.num_workers), run, runtime
-        )
+        result = score_folder(seeds, "cam", config.data, infer.eval_list, config.eval, processes, infer.num_workers)
+        report(result, run, "eval_cam", processes)
     return stop_processes()

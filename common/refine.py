@@ -1,4 +1,4 @@
-"""What the stages share that refine a folder of seeds: their flags and run folders, their seeds, the masks' score.
+"""What the stages share that refine a folder of seeds: their flags, run folders and seeds.
 
 A stage has several scripts, which write into one run folder: one before the training makes what is trained on, one
 after it makes the masks.
@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from common.config import config_path, leaves, load_config, option, parse_config, script_parser
-from common.data.dataset import DataConfig, ImageSet, class_names
+from common.data.dataset import ImageSet
 from common.dist import start_processes
 from common.errors import UserError, preview
-from common.evaluate import EvalConfig, FilePredictions, MaskFiles, evaluate
 from common.run import RunFolder
 from common.runtime import Runtime
 from common.script import Setup, open_inference_run, train_arguments
-from common.seeds import FORMATS, Seed, read_seed, seed_path
-from common.segment import MaskFolder
+from common.seeds import FORMATS, Seed, find_seed, read_seed
 
 
 @dataclass
@@ -73,9 +71,7 @@ def read_maps(folder: Path, image_id: str, size: tuple[int, int]) -> Seed:
     Raises:
         UserError: it is missing, damaged, or of another size.
     """
-    path = seed_path(folder, image_id)
-    if path is None:
-        raise UserError(f"no file of {image_id} in {folder}")
+    path = find_seed(folder, image_id)
     maps = read_seed(path)
     shapes = {values.shape for values in maps.values()}
     if shapes - {tuple(size)}:
@@ -159,30 +155,3 @@ def _stage_parser(
     )
     parser.add_argument("--overwrite", action="store_true", help=f"delete {made}, and start anew")
     return parser
-
-
-def report_pseudo_masks(
-    folder: MaskFolder, data: DataConfig, list_name: str, run: RunFolder, runtime: Runtime, num_workers: int
-) -> None:
-    """Prints the masks' mIoU over a list and writes ``eval_png.*``, or says why that is not possible."""
-    truth = MaskFiles(data, list_name)
-    without = sum(not folder.is_done(image_id) for image_id in truth.ids)
-    reason = ""
-    if without:
-        reason = f"{without} of the {len(truth.ids)} images of {list_name!r} have no mask in {folder.path}"
-    elif not any(truth.path(image_id).is_file() for image_id in truth.ids):
-        reason = f"there are no true masks of {list_name!r}, such as {truth.path(truth.ids[0])}"
-    if reason:
-        if runtime.processes.is_main:
-            print(f"not scored: {reason}")
-        return
-    result = evaluate(
-        truth.ids, FilePredictions(folder.path, "png"), truth, class_names(data), EvalConfig(), "png", list_name,
-        str(folder.path), processes=runtime.processes, num_workers=num_workers,
-    )  # fmt: skip
-    if runtime.processes.is_main:
-        result.write(run.path, "eval_png")
-        print(
-            f"{folder.path}: {result.best.miou:.2f} mIoU over the {result.images} images of {list_name!r}; per class: "
-            f"{run.path}/eval_png.json, .csv"
-        )

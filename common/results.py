@@ -102,6 +102,9 @@ class Point:
     mean_precision: float
     mean_recall: float
 
+    def __str__(self) -> str:
+        return f"{self.miou:.2f} mIoU" + ("" if self.threshold is None else f" at threshold {self.threshold:.2f}")
+
 
 @dataclass
 class Evaluation:
@@ -128,6 +131,13 @@ class Evaluation:
     def scores(self) -> Scores:
         """Of K = classes + 1 labels: arrays (thresholds, K) for ``cam``, (K,) else."""
         return self.counts.scores()
+
+    @property
+    def confusion(self) -> ConfusionCounts:
+        """The counts of a task that predicts labels."""
+        if isinstance(self.counts, SweepCounts):
+            raise TypeError(f"the task {self.task} has counts for every threshold, no confusion matrix")
+        return self.counts
 
     @property
     def labels(self) -> list[str]:

@@ -1,29 +1,45 @@
-"""Scores of seeds within a training or inference script: in memory, or from the folder just written."""
+"""Scores within training and inference scripts: of predictions in memory, or of the folder just written."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
-from common.data.dataset import DataConfig, ImageSet
+from common.data.dataset import ImageSet, LabelledImages, class_names
+from common.data.layout import DataConfig
+from common.dist import Processes
 from common.errors import UserError, preview
-from common.evaluate import EvalConfig, Evaluation, FilePredictions, MaskFiles, evaluate, summed
+from common.evaluate import FilePredictions, MaskFiles, Prediction, evaluate
 from common.infer import InferConfig, MapsOf, infer_seeds
-from common.metrics import SweepCounts
+from common.results import EvalConfig, Evaluation
 from common.run import RunFolder, RunLog
 from common.runtime import Runtime
-from common.seeds import seed_path
+
+Images = TypeVar("Images", bound=ImageSet)
 
 
-def scored_images(data: DataConfig, list_name: str, config: EvalConfig, with_labels: bool = True) -> ImageSet:
+@dataclass(frozen=True)
+class NotScored:
+    """Why there is no score; as text, the line for the user."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"not scored: {self.reason}"
+
+
+def scored_images(kind: type[Images], data: DataConfig, list_name: str, config: EvalConfig) -> Images:
     """The images of a list that seeds or masks are to be scored on.
 
     Args:
-        with_labels: whether image labels are needed; those of masks are not.
+        kind: `LabelledImages` for seeds, `ImageSet` for masks.
 
     Raises:
-        UserError: as `ImageSet`; or masks are missing or the thresholds unusable, which is better known before a
+        UserError: as ``kind``; or masks are missing or the thresholds unusable, which is better known before a
             training than in the middle.
     """
     config.grid()
-    images = ImageSet(data, list_name, with_labels)
+    images = kind(data, list_name)
     missing = _missing_masks(images)
     if missing:
         raise _masks_needed(images, missing)
@@ -34,7 +50,7 @@ def has_masks(images: ImageSet) -> bool:
     """Whether predictions for the images can be scored.
 
     Raises:
-        UserError: masks of only some of them are there.
+        UserError: masks of only some of them exist.
     """
     missing = _missing_masks(images)
     if missing and len(missing) < len(images):
@@ -54,81 +70,88 @@ def _masks_needed(images: ImageSet, missing: list[Path]) -> UserError:
 
 
 def score_seeds(
-    maps_of: MapsOf, images: ImageSet, infer: InferConfig, config: EvalConfig, runtime: Runtime
+    maps_of: MapsOf, images: LabelledImages, infer: InferConfig, config: EvalConfig, runtime: Runtime
 ) -> Evaluation:
     """Scores the seeds of an image set without writing them; the work is shared by all processes.
 
     Raises:
-        UserError: a mask is missing or does not fit its image.
+        UnusablePredictions: masks are missing or do not fit their images.
     """
-    counts = SweepCounts(len(images.classes) + 1, config.grid())
-    masks = MaskFiles(images.config, images.list_name)
-    for index, seed in infer_seeds(maps_of, images, infer, runtime, title="scoring seeds"):
-        try:
-            counts.add(seed, masks(images.ids[index]))
-        except UserError as error:
-            raise UserError(f"the seed of {images.ids[index]} cannot be scored: {error}") from error
-    counts = summed(counts, runtime.processes)
-    return Evaluation("cam", images.classes, counts, config, len(set(images.ids)), images.list_name, "seeds in memory")
+
+    def seeds() -> Iterator[tuple[str, Prediction]]:
+        for index, seed in infer_seeds(maps_of, images, infer, runtime, title="scoring seeds"):
+            yield images.ids[index], seed
+
+    return score_in_memory(seeds(), images, config, "cam", runtime.processes, "seeds in memory")
+
+
+def score_in_memory(
+    predictions: Iterator[tuple[str, Prediction]], images: ImageSet, config: EvalConfig, task: str,
+    processes: Processes, source: str,
+) -> Evaluation:  # fmt: skip
+    """Scores pairs of image id and prediction, one for each image of this process's share of an image set.
+
+    Raises:
+        UnusablePredictions: as `evaluate`.
+    """
+    ids, masks = [images.ids[index] for index in images.unique()], MaskFiles(images.config, images.list_name)
+    return evaluate(
+        ids, predictions, masks, images.classes, config, task, images.list_name, source, processes=processes
+    )
 
 
 def validate(
-    maps_of: MapsOf,
-    images: ImageSet,
-    infer: InferConfig,
-    config: EvalConfig,
-    runtime: Runtime,
-    log: RunLog,
-    step: int,
-    epoch: int,
-) -> float:
-    """Scores seeds, logs the result and returns the best mIoU in percent."""
+    maps_of: MapsOf, images: LabelledImages, infer: InferConfig, config: EvalConfig, runtime: Runtime, log: RunLog,
+    step: int, epoch: int,
+) -> float:  # fmt: skip
+    """Scores seeds, logs the result and returns the best mIoU in percent.
+
+    Args:
+        step: steps done since the start of the run.
+        epoch: current epoch, from 0.
+    """
     result = score_seeds(maps_of, images, infer, config, runtime)
-    values = {"mIoU": result.best.miou, "threshold": result.best.threshold, "mIoU_fixed": result.fixed.miou}
-    log.numbers(
-        step, {f"val_{name}": value for name, value in values.items()}, kind="validation", epoch=epoch
-    )
-    log.say(
-        f"epoch {epoch}: seeds of {images.list_name!r}: {result.best.miou:.2f} mIoU at threshold "
-        f"{result.best.threshold:.2f} (tuned on these "
-        f"images), {result.fixed.miou:.2f} at {result.fixed.threshold:.2f}"
-    )
-    return result.best.miou
+    best, fixed = result.best, result.points()["fixed"]
+    threshold = cast(float, best.threshold)  # the task cam has thresholds
+    values = {"val_mIoU": best.miou, "val_threshold": threshold, "val_mIoU_fixed": fixed.miou}
+    log.numbers(step, values, kind="validation", epoch=epoch)
+    log.say(f"epoch {epoch}: seeds of {images.list_name!r}: {best} (tuned on these images), {fixed}")
+    return best.miou
 
 
 def score_folder(
-    folder: Path, images: ImageSet, list_name: str, config: EvalConfig, runtime: Runtime, num_workers: int
-) -> Evaluation | str:
-    """Scores the seed files of a list, or says why that is not possible (other images, no masks).
+    folder: Path, task: str, data: DataConfig, list_name: str, config: EvalConfig, processes: Processes,
+    num_workers: int,
+) -> Evaluation | NotScored:  # fmt: skip
+    """Scores the seeds (task ``cam``) or masks (``png``) in a folder, or says why not: other images, no true masks.
 
-    Args:
-        images: the set that the seeds were written for.
+    Raises:
+        UnusablePredictions: as `evaluate`.
     """
-    data: DataConfig = images.config
-    masks = MaskFiles(data, list_name)
-    without = sum(seed_path(folder, image_id) is None for image_id in masks.ids)
-    if without:
-        return f"not scored: {without} of the {len(masks.ids)} images of {list_name!r} have no seed in {folder}"
+    masks, predictions = MaskFiles(data, list_name), FilePredictions(folder, task)
+    missing = sum(predictions.find(image_id) is None for image_id in masks.ids)
+    if missing:
+        kind = "seed" if task == "cam" else "mask"
+        return NotScored(f"{missing} of the {len(masks.ids)} images of {list_name!r} have no {kind} in {folder}")
     if not any(masks.path(image_id).is_file() for image_id in masks.ids):
-        return f"not scored: no masks of {list_name!r}, such as {masks.path(masks.ids[0])}"
-    predictions = FilePredictions(folder, "cam")
+        return NotScored(f"no masks of {list_name!r}, such as {masks.path(masks.ids[0])}")
     return evaluate(
-        masks.ids, predictions, masks, images.classes, config, list_name=list_name, source=str(folder),
-        processes=runtime.processes, num_workers=num_workers,
+        masks.ids, predictions, masks, class_names(data), config, task, list_name, str(folder),
+        processes=processes, num_workers=num_workers,
     )  # fmt: skip
 
 
-def report_seeds(result: Evaluation | str, run: RunFolder, runtime: Runtime) -> None:
-    """Prints a score and writes it into the run folder as ``eval_cam.*``."""
-    if not runtime.processes.is_main:
+def report(result: Evaluation | NotScored, run: RunFolder, stem: str, processes: Processes) -> None:
+    """Prints a score and writes it into the run folder as ``<stem>.*``; or prints the reason for none."""
+    if isinstance(result, NotScored) or not processes.is_main:
+        processes.say(result)
         return
-    if isinstance(result, str):
-        print(result)
+    result.write(run.path, stem)
+    images, file = f"{result.images} images of {result.list_name!r}", run.path / stem
+    if result.thresholds is None:
+        print(f"{result.source}: {result.best} over the {images}; per class: {file}.json, .csv")
         return
-    result.write(run.path, "eval_cam")
-    print(f"seeds of {result.list_name!r} ({result.images} images):")
+    print(f"seeds of the {images}:")
     for name, point in result.points().items():
-        print(f"  {name.replace('_', ' '):>15}: {point.miou:.2f} mIoU at threshold {point.threshold:.2f}")
-    print(
-        f"  thresholds were tuned on these images; per-class scores and the curve: {run.path}/eval_cam.json, .csv, .png"
-    )
+        print(f"  {name.replace('_', ' '):>15}: {point}")
+    print(f"  thresholds were tuned on these images; per-class scores and the curve: {file}.json, .csv, .png")

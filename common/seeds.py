@@ -35,6 +35,18 @@ def seed_path(folder: str | Path, image_id: str) -> Path | None:
     return None
 
 
+def find_seed(folder: str | Path, image_id: str) -> Path:
+    """The seed file of an image, as `seed_path`.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = seed_path(folder, image_id)
+    if path is None:
+        raise UserError(f"no file of {image_id} in {folder}")
+    return path
+
+
 def write_seed(folder: str | Path, image_id: str, seed: Seed, fmt: str = "npy", stride: int = 4) -> Path:
     """Writes one seed file, atomically.
 
@@ -64,7 +76,7 @@ def read_seed(path: str | Path) -> Seed:
         UserError: the file is missing, damaged, unsafe, or no dictionary of maps of one size.
     """
     path = Path(path)
-    content = _read_compact(path) if path.suffix == ".npz" else load_npy(path)
+    content: Any = _read_compact(path) if path.suffix == ".npz" else load_npy(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}, not a dictionary of class index to map")
     try:

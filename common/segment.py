@@ -4,11 +4,12 @@ Logits are never stored: an image's CRF starts when its logits are there, in a p
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -16,17 +17,16 @@ from torch import Tensor
 
 from common.config import at_least, option, section
 from common.crf import CRFConfig, crf_backend
-from common.data.dataset import ImageSet, class_names
-from common.data.masks import write_mask
+from common.data.dataset import ImageSet
 from common.data.transforms import eval_transform
-from common.evaluate import EvalConfig, Evaluation, FilePredictions, MaskFiles, evaluate
-from common.infer import SCALES, StampedFolder, image_batches
+from common.infer import SCALES, image_batches
 from common.mask_crf import ImageFilter, refine_mask
+from common.outputs import MaskFolder, write_each
 from common.pool import WorkerPool
+from common.results import EvalConfig, Evaluation
 from common.run import RunFolder
 from common.runtime import Runtime, usable_workers
-from common.scoring import has_masks
-from common.seeds import BackgroundWriter
+from common.scoring import NotScored, report, score_folder
 from common.submission import write_submission
 
 
@@ -86,12 +86,11 @@ def segment_logits(
     if views.resize:
         images = resized(images, (views.resize, views.resize))
     height, width = images.shape[-2:]
-    total = None
-    for scale in views.scales:
-        view = images if scale == 1.0 else resized(images, (int(height * scale), int(width * scale)))
-        logits = _view_logits(logits_of, view, size, views.flip)
-        total = logits if total is None else _joined(total, logits, views.merge)
-    return total
+    by_scale = (
+        images if scale == 1.0 else resized(images, (int(height * scale), int(width * scale))) for scale in views.scales
+    )
+    logits = (_view_logits(logits_of, view, size, views.flip) for view in by_scale)
+    return functools.reduce(functools.partial(_joined, how=views.merge), logits)
 
 
 def _view_logits(
@@ -115,22 +114,6 @@ def _joined(first: Tensor, second: Tensor, how: str) -> Tensor:
     return first + second if how == "sum" else torch.maximum(first, second)
 
 
-class MaskFolder(StampedFolder):
-    """Where one inference writes its masks, ``<id>.png`` in the colours of VOC; knows which are done."""
-
-    def __init__(self, path: Path, settings: dict[str, Any], runtime: Runtime, overwrite: bool = False) -> None:
-        """Opens the folder; see `StampedFolder`."""
-        super().__init__(path, settings, ("png",), runtime, overwrite, "masks", "another --name")
-
-    def file(self, image_id: str) -> Path:
-        """Where an image's mask is, or will be."""
-        return self.path / f"{image_id}.png"
-
-    def is_done(self, image_id: str) -> bool:
-        """Whether the image's mask is there."""
-        return self.file(image_id).is_file()
-
-
 @dataclass(frozen=True)
 class MaskFolders:
     """The folders of one list.
@@ -151,9 +134,21 @@ class MaskFolders:
         """The refined masks, if there are any."""
         return self.refined or self.plain
 
+    @property
+    def content(self) -> str:
+        """As `StampedFolder`."""
+        return self.final.content
+
     def is_done(self, image_id: str) -> bool:
-        """Whether the image needs no work any more."""
+        """Whether the image has all its masks."""
         return self.plain.is_done(image_id) and self.final.is_done(image_id)
+
+    def write(self, image_id: str, mask: np.ndarray) -> None:
+        """Writes an image's labels without CRF, uint8 (H, W)."""
+        self.plain.write(image_id, mask)
+
+    def __str__(self) -> str:
+        return str(self.final)
 
 
 def open_mask_folders(
@@ -191,7 +186,7 @@ def write_masks(
     folders: MaskFolders,
     transform: Callable[[Image.Image], Tensor] = eval_transform,
 ) -> int:
-    """Writes the masks of an image set that are not there yet; the work is shared by all processes.
+    """Writes the missing masks of an image set; the work is shared by all processes.
 
     Args:
         logits_of: maps images (b, 3, H, W) to logits (b, C, h, w), background first.
@@ -200,61 +195,52 @@ def write_masks(
     Returns:
         How many images were worked on, by all processes together.
     """
-    refined, count = folders.refined, 0
-    # A GPU computes the CRF from within this process: one image fills it.
-    workers = usable_workers(config.num_workers) if refined and config.crf.device == "cpu" else 0
     batches = image_batches(images, config.batch_size, config.num_workers, runtime, folders.is_done, "masks", transform)
-    with BackgroundWriter() as writer, WorkerPool(workers, "CRF") as pool:
-        for indices, pixels in batches:
-            with runtime.autocast():
-                logits = segment_logits(logits_of, pixels, pixels.shape[-2:], config)  # B C H W
-            masks = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
-            probabilities = logits.softmax(dim=1).cpu().numpy() if refined else None
-            for position, index in enumerate(indices):
-                image_id = images.ids[index]
-                writer.submit(functools.partial(write_mask, folders.plain.file(image_id), masks[position]))
-                if refined and not refined.is_done(image_id):
-                    job = images.images[index], refined.file(image_id), probabilities[position], config.crf
-                    pool.submit(refine_mask, *job, folders.crf_image)
-            count += len(indices)
-    return sum(runtime.processes.gather_objects(count))
+
+    def masks() -> Iterator[tuple[int, np.ndarray]]:
+        # A GPU computes the CRF from within this process: one image fills it.
+        workers = usable_workers(config.num_workers) if folders.refined and config.crf.device == "cpu" else 0
+        with WorkerPool(workers, "CRF") as pool:
+            for indices, pixels in batches:
+                with runtime.autocast():
+                    logits = segment_logits(logits_of, pixels, pixels.shape[-2:], config)  # B C H W
+                yield from zip(indices, logits.argmax(dim=1).to(torch.uint8).cpu().numpy(), strict=True)
+                if folders.refined:
+                    _submit_crf(pool, images, indices, logits, config, folders.refined, folders.crf_image)
+
+    return write_each(images, folders, masks(), runtime.processes)
 
 
-def score_masks(folder: MaskFolder, images: ImageSet, runtime: Runtime, num_workers: int) -> Evaluation:
-    """Scores the masks of an image set; the work is shared by all processes.
-
-    Raises:
-        UserError: as `evaluate`.
-    """
-    truth = MaskFiles(images.config, images.list_name)
-    return evaluate(
-        truth.ids, FilePredictions(folder.path, "png"), truth, class_names(images.config), EvalConfig(), "png",
-        images.list_name, str(folder.path), processes=runtime.processes, num_workers=num_workers,
-    )  # fmt: skip
+def _submit_crf(
+    pool: WorkerPool, images: ImageSet, indices: list[int], logits: Tensor, config: SegmentConfig, refined: MaskFolder,
+    crf_image: ImageFilter | None,
+) -> None:  # fmt: skip
+    """Queues the CRF of a batch's images without a refined mask; logits are (B, C, H, W)."""
+    for index, probabilities in zip(indices, logits.softmax(dim=1).cpu().numpy(), strict=True):
+        image_id = images.ids[index]
+        if not refined.is_done(image_id):
+            job = images.images[index], refined.file(image_id), probabilities, config.crf, crf_image
+            pool.submit(refine_mask, *job)
 
 
 def report_masks(
     folders: MaskFolders, images: ImageSet, run: RunFolder, runtime: Runtime, num_workers: int
 ) -> dict[str, Evaluation]:
-    """Prints the mIoU of the masks before and after the CRF and writes ``eval_png.*`` and ``eval_png_crf.*``.
+    """Reports the scores of the masks before and after the CRF, ``eval_png.*`` and ``eval_png_crf.*``.
 
     Returns:
-        The evaluations by those names; none if the images have no true masks, which is said.
+        The evaluations by those names; empty if the images have no true masks.
     """
-    if not has_masks(images):
-        if runtime.processes.is_main:
-            print(f"not scored: no masks of {images.list_name!r}, such as {images.mask_path(images.ids[0])}")
-        return {}
     results = {}
     stems = {"eval_png": folders.plain} | ({"eval_png_crf": folders.refined} if folders.refined else {})
     for stem, folder in stems.items():
-        results[stem] = result = score_masks(folder, images, runtime, num_workers)
-        if runtime.processes.is_main:
-            result.write(run.path, stem)
-            print(
-                f"{folder.path}: {result.best.miou:.2f} mIoU over {result.images} images; per class: "
-                f"{run.path / stem}.json, .csv"
-            )
+        result = score_folder(
+            folder.path, "png", images.config, images.list_name, EvalConfig(), runtime.processes, num_workers
+        )
+        report(result, run, stem, runtime.processes)
+        if isinstance(result, NotScored):
+            break
+        results[stem] = result
     return results
 
 

@@ -59,7 +59,7 @@ def _problem(folder: Path, image_id: str, image_path: Path) -> str:
         return f"{path} is no PNG with a palette and 8 bits a pixel"
     try:
         with Image.open(path) as mask, Image.open(image_path) as image:
-            labels, colours, size = np.array(mask), mask.getpalette(), image.size
+            labels, colours, size = np.array(mask), mask.getpalette() or [], image.size
     except (OSError, SyntaxError, ValueError) as error:
         return f"cannot be read ({error})"
     if labels.shape != size[::-1]:

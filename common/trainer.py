@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.checkpoint import EPOCH_FILE, Checkpoints, Stateful
 from common.course import Position
-from common.data.dataset import ImageSet
+from common.data.dataset import ImageSet, LabelledImages, TrainingImages
 from common.data.loader import EpochBatches, TrainViews, shared_generator, train_loader
 from common.dist import stop_processes
 from common.infer import MapsOf, view_maps
@@ -50,10 +50,10 @@ class Trainer:
     _progress: ProgressLine  # of the epoch in progress
 
     def __init__(
-        self, setup: Setup, images: ImageSet, views: Callable[[Any], list[Tensor]], model: nn.Module,
+        self, setup: Setup, images: TrainingImages, views: Callable[[Any], list[Tensor]], model: nn.Module,
         step: TrainingStep, start: str, *, parts: Mapping[str, Stateful] | None = None,
         optimizer: Optimizer | None = None, rate: Rate | None = None, clip: float = 0.0,
-        load: Callable[[int], Any] | None = None, val_images: ImageSet | None = None, drop_last: bool = True,
+        load: Callable[[int], Any] | None = None, val_images: TrainingImages | None = None, drop_last: bool = True,
     ) -> None:  # fmt: skip
         """Puts a resumed run back to its place, and makes the run folder: all input has proved to be there.
 
@@ -80,11 +80,10 @@ class Trainer:
         is_resumed = setup.args.resume
         seed = self.config.runtime.seed
 
-        self.val_images = None
+        self.val_images: Any = None  # of the kind that the script's validation takes
         if self.train.validates_at_all():
-            self.val_images = val_images or scored_images(
-                self.config.data, self.train.val_list, self.config.eval, images.labels is not None
-            )
+            kind = ImageSet if images.labels is None else LabelledImages
+            self.val_images = val_images or scored_images(kind, self.config.data, self.train.val_list, self.config.eval)
         self.sampler = EpochBatches(
             len(images), self.train.batch_size, seed, self.processes.rank, self.processes.world,
             self.train.accumulation, drop_last,

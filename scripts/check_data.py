@@ -23,7 +23,8 @@ from common.config import load_config, option, parse_config, script_parser, sect
 from common.data.classes import IGNORE_LABEL
 from common.data.cub import TITLE as CUB_TITLE
 from common.data.cub_check import check_cub
-from common.data.dataset import LAYOUTS, DataConfig, ImageSet, read_image, read_mask
+from common.data.dataset import ImageSet, LabelledImages, read_image, read_mask
+from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, read_list
 from common.data.report import Table
 from common.errors import UserError, run_script
@@ -86,12 +87,13 @@ def decode(job: tuple[Path, Path]) -> Decoded:
 def open_list(table: Table, data: DataConfig, name: str) -> ImageSet:
     """Opens a list, with labels where there are usable ones; what is wrong with the labels becomes a line."""
     try:
-        images = ImageSet(data, name, require_images=False)
-        table.row("labels", "readable")
+        labelled = LabelledImages(data, name, require_images=False)
     except UserError as error:
-        images = ImageSet(data, name, with_labels=False, require_images=False)  # raises if not the labels are to blame
+        images = ImageSet(data, name, require_images=False)  # raises if not the labels are to blame
         table.row("labels", "unusable", "PROBLEM", [error])
-    return images
+        return images
+    table.row("labels", "readable")
+    return labelled
 
 
 def check_ids(table: Table, images: ImageSet, name: str) -> None:
@@ -139,15 +141,14 @@ def check_files(table: Table, images: ImageSet, found: dict[str, Decoded], need_
     )
 
 
-def check_labels(table: Table, images: ImageSet, found: dict[str, Decoded]) -> None:
+def check_labels(table: Table, images: LabelledImages, found: dict[str, Decoded]) -> None:
     """Images without any class, and labels that do not agree with the masks."""
-    if images.labels is None:
-        return
     labels = {key: set(np.flatnonzero(row).tolist()) for key, row in zip(images.ids, images.labels, strict=True)}
     unseen = [name for i, name in enumerate(images.classes) if not images.labels[:, i].any()]
     table.offence("images without any class", [key for key in found if not labels[key]], "note")
     table.offence("classes that no image has", unseen, "note")
-    only_mask, only_label = [], []
+    only_mask: list[str] = []
+    only_label: list[str] = []
     for key, item in found.items():
         if item.mask_size is None:
             continue
@@ -165,10 +166,14 @@ def check_list(table: Table, config: CheckConfig, name: str, need_mask: set[str]
     images = open_list(table, config.data, name)
     check_ids(table, images, name)
     jobs = {key: (path, images.mask_path(key)) for key, path in zip(images.ids, images.images, strict=True)}
-    options = {"max_workers": config.workers, "chunksize": 32, "desc": f"list {name}", "unit": "image"}
-    found = dict(zip(jobs, process_map(decode, jobs.values(), total=len(jobs), **options), strict=True))
+    decoded = process_map(
+        decode, jobs.values(), total=len(jobs), max_workers=config.workers, chunksize=32, desc=f"list {name}",
+        unit="image",
+    )  # fmt: skip
+    found = dict(zip(jobs, decoded, strict=True))
     check_files(table, images, found, set(images.ids) if need_mask is None else need_mask)
-    check_labels(table, images, found)
+    if isinstance(images, LabelledImages):
+        check_labels(table, images, found)
     return images
 
 

@@ -8,17 +8,19 @@ torchrun --nproc_per_node 2 scripts/crf_masks.py --name crf --seeds experiment/e
 An interrupted call goes on where it stopped. Exponents are compared by the score of the masks: 4 to 24 are usual.
 """
 
-from tqdm import tqdm
+from typing import Any
 
 from common.crf import crf_pool
 from common.crf_masks import CRFMasksConfig, write_crf_mask
 from common.data.dataset import ImageSet, class_names
 from common.dist import stop_processes
 from common.errors import run_script
-from common.refine import report_pseudo_masks, require_maps, seed_settings, start_preparation
+from common.outputs import MaskFolder, write_by_jobs
+from common.refine import require_maps, seed_settings, start_preparation
+from common.results import EvalConfig
 from common.runtime import usable_workers
+from common.scoring import report, score_folder
 from common.script import start_run
-from common.segment import MaskFolder
 
 READS = ("data", "seeds", "crf", "infer", "runtime.num_workers")
 
@@ -29,28 +31,26 @@ def main() -> None:
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
 
     # Data: image labels are not needed, the seeds have them
-    images, seeds = ImageSet(config.data, config.infer.image_list, with_labels=False), config.seeds.path()
+    images, seeds = ImageSet(config.data, config.infer.image_list), config.seeds.path()
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
     settings = {**seed_settings(seeds), **config.crf.settings()}
     folder = MaskFolder(run.path / "masks", settings, runtime, setup.args.overwrite)
     start_run(run, config, processes)
 
     # Masks
-    first_of = {image_id: index for index, image_id in reversed(list(enumerate(images.ids)))}
-    share, classes = processes.shard(sorted(first_of.values())), len(class_names(config.data))
-    share = [index for index in share if not folder.is_done(images.ids[index])]
-    with crf_pool(usable_workers(config.runtime.num_workers), config.crf) as pool:
-        for index in tqdm(share, "dense CRF", disable=not processes.is_main, leave=False, dynamic_ncols=True):
-            image_id = images.ids[index]
-            job = images.images[index], image_id, seeds, folder.file(image_id), config.crf, classes
-            pool.submit(write_crf_mask, *job)
-    written = sum(processes.gather_objects(len(share)))
-    if processes.is_main:
-        print(f"{folder.path}: {written} masks written, {len(first_of) - written} were there")
+    classes, num_workers = len(class_names(config.data)), config.runtime.num_workers
+
+    def job(index: int) -> tuple[Any, ...]:
+        image_id = images.ids[index]
+        return write_crf_mask, images.images[index], image_id, seeds, folder.file(image_id), config.crf, classes
+
+    write_by_jobs(images, folder, job, crf_pool(usable_workers(num_workers), config.crf), processes, "dense CRF")
 
     # Score
-    if config.infer.eval_list:
-        report_pseudo_masks(folder, config.data, config.infer.eval_list, run, runtime, config.runtime.num_workers)
+    eval_list = config.infer.eval_list
+    if eval_list:
+        result = score_folder(folder.path, "png", config.data, eval_list, EvalConfig(), processes, num_workers)
+        report(result, run, "eval_png", processes)
     stop_processes()
 
 

@@ -80,7 +80,7 @@ class Pipeline:
         self.yaml = run.path / f"pipeline_{self.kind}.yaml"  # evaluation.py takes the data set from it
         self.refined = RunFolder(f"{run.name}_{self.kind}")
         self.seeds, self.masks = Path(config.seeds.folder or run.path / "dict"), self.refined.path / MASKS_DIR
-        self.images = ImageSet(config.data, self.lists.train, with_labels=False)
+        self.images = ImageSet(config.data, self.lists.train)
         self.truth = {name: MaskFiles(config.data, name) for name in (self.lists.score, self.lists.val)}
         self.stages: list[Stage] = []
         self.scores: list[Score] = []

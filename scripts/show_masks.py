@@ -54,7 +54,7 @@ def main() -> None:
     run = RunFolder(args.name).existing()
     own = shared_sections(run.config) if run.config.is_file() else []
     config = load_config(EvaluationConfig, None, [*own, *overrides])
-    images = ImageSet(config.data, args.list, with_labels=False)
+    images = ImageSet(config.data, args.list)
     sheet = run.path / f"masks_{Path(args.list).stem}.png"
     contact_sheet(rows(images, run.path, args.masks, class_names(config.data), args.count), sheet)
     print(f"contact sheet of {min(args.count, len(images))} images: {sheet}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from common.config import load_config, parse_config, script_parser
-from common.data.dataset import ImageSet
+from common.data.dataset import LabelledImages
 from common.errors import UserError, run_script
 from common.results import EvaluationConfig, shared_sections
 from common.run import RunFolder
@@ -36,7 +36,7 @@ def best_threshold(path: Path, otherwise: float) -> float:
         return otherwise
 
 
-def rows(images: ImageSet, folder: Path, threshold: float, count: int) -> list[Panels]:
+def rows(images: LabelledImages, folder: Path, threshold: float, count: int) -> list[Panels]:
     """The panels of some images.
 
     Raises:
@@ -67,7 +67,7 @@ def main() -> None:
     run = RunFolder(args.name).existing()
     own = shared_sections(run.config) if run.config.is_file() else []
     config = load_config(EvaluationConfig, None, [*own, *overrides])
-    images = ImageSet(config.data, args.list)
+    images = LabelledImages(config.data, args.list)
     threshold = args.threshold
     if threshold is None:
         threshold = best_threshold(run.path / "eval_cam.json", config.eval.fixed_threshold)

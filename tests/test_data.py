@@ -14,8 +14,9 @@ from PIL import Image
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
 from common.data.classes import COCO14, VOC12
-from common.data.dataset import LAYOUTS, DataConfig, ImageSet, read_mask
+from common.data.dataset import ImageSet, LabelledImages, read_mask
 from common.data.labels import csv_classes, read_labels, write_labels
+from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, canonical_id, find_list, read_list
 from common.data.loader import EpochBatches, TrainViews, draws_from, train_loader
 from common.data.masks import write_mask
@@ -218,12 +219,12 @@ def test_instances_labels_count_crowds(tmp_path: Path) -> None:
 
 def test_voc_with_labels_from_xml_and_shipped(tmp_path: Path) -> None:
     make_voc(tmp_path)
-    images = ImageSet(DataConfig(root=str(tmp_path)), "train")
+    images = LabelledImages(DataConfig(root=str(tmp_path)), "train")
     assert len(images) == 6 and images.labels.dtype == np.float32
     np.testing.assert_array_equal(images.labels[1], _hot(CAT, PERSON))
     assert images.load_image(0).size == (32, 24) and set(np.unique(images.load_mask(1))) == {0, 8, 15, 255}
     write_image(tmp_path / "JPEGImages" / "2007_000032.jpg")
-    shipped = ImageSet(DataConfig(root=str(tmp_path)), str(write_lines(tmp_path / "one.txt", ["2007_000032"])))
+    shipped = LabelledImages(DataConfig(root=str(tmp_path)), str(write_lines(tmp_path / "one.txt", ["2007_000032"])))
     np.testing.assert_array_equal(shipped.labels[0], _hot(VOC12.index("aeroplane"), PERSON))
 
 
@@ -234,7 +235,7 @@ def test_coco_split_comes_from_the_list_name(tmp_path: Path, name: str, split: s
     write_labels(tmp_path / f"labels_{split}2014.npz", {"000000000009": _hot(3, count=80)})
     mask_path = tmp_path / "SegmentationClass" / f"{split}2014" / f"COCO_{split}2014_000000000009.png"
     write_mask(mask_path, np.full((24, 32), 4))
-    images = ImageSet(DataConfig(dataset="coco14", root=str(tmp_path)), name)
+    images = LabelledImages(DataConfig(dataset="coco14", root=str(tmp_path)), name)
     assert images.mask_path(images.ids[0]) == mask_path and (images.load_mask(0) == 4).all()
     np.testing.assert_array_equal(images.labels[0], _hot(3, count=80))
 
@@ -243,7 +244,7 @@ def test_folder_with_mixed_extensions(tmp_path: Path) -> None:
     for i, suffix in enumerate(("jpg", "PNG", "webp")):
         write_image(tmp_path / "images" / f"img {i}.{suffix}", seed=i)
     write_lines(tmp_path / "labels.csv", ["id,label", "img 0.jpg,cat", "img 1,dog", "img 2,cat;dog"])
-    images = ImageSet(DataConfig(dataset="folder", root=str(tmp_path)), "all")
+    images = LabelledImages(DataConfig(dataset="folder", root=str(tmp_path)), "all")
     assert images.ids == ["img 0", "img 1", "img 2"] and images.classes == ["cat", "dog"]
     assert images.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
     assert [images.load_image(i).mode for i in range(3)] == ["RGB"] * 3
@@ -253,25 +254,23 @@ def test_all_takes_every_image_of_the_folder(tmp_path: Path) -> None:
     """In every layout; other files in the folder do not count, and no labels are needed to open them without."""
     ids = make_voc(tmp_path / "voc")
     (tmp_path / "voc" / "JPEGImages" / "readme.txt").touch()
-    voc = ImageSet(DataConfig(root=str(tmp_path / "voc")), "all", with_labels=False)
+    voc = ImageSet(DataConfig(root=str(tmp_path / "voc")), "all")
     assert voc.ids == sorted(ids) and voc.labels is None and len(voc.classes) == 20
     coco_root = tmp_path / "coco"
     for number in (12, 9):
         write_image(coco_root / "train2014" / f"COCO_train2014_{number:012d}.jpg")
-    assert ImageSet(DataConfig("coco14", str(coco_root)), "all", with_labels=False).ids == [
-        f"{n:012d}" for n in (9, 12)
-    ]
+    assert ImageSet(DataConfig("coco14", str(coco_root)), "all").ids == [f"{n:012d}" for n in (9, 12)]
     write_image(tmp_path / "own" / "images" / "a.b.jpg")
-    own = ImageSet(DataConfig("folder", str(tmp_path / "own")), "all", with_labels=False)
+    own = ImageSet(DataConfig("folder", str(tmp_path / "own")), "all")
     assert own.ids == ["a.b"] and own.classes == [] and own.load_image(0).size == (32, 24)
     with pytest.raises(UserError, match="labels"):
-        ImageSet(DataConfig("folder", str(tmp_path / "own")), "all")
+        LabelledImages(DataConfig("folder", str(tmp_path / "own")), "all")
 
 
 def test_images_in_memory_are_the_same(tmp_path: Path) -> None:
     """Prepared once: the same view for the same draws, though the files are gone. A damaged file is named."""
     make_voc(tmp_path)
-    opened = [ImageSet(DataConfig(root=str(tmp_path)), "train", with_labels=False) for _ in range(2)]
+    opened = [ImageSet(DataConfig(root=str(tmp_path)), "train") for _ in range(2)]
     before, after = (TrainViews(images, SeparateViews(square_view(16)), seed=5) for images in opened)
     whole = [before[0, index] for index in range(6)]
     assert opened[1].keep_in_memory(short_side(16), threads=2) == 6 * 16 * 21 * 3
@@ -287,20 +286,20 @@ def test_images_in_memory_are_the_same(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"prepare_data\.py voc.*data\.root"):
-        ImageSet(DataConfig(root=str(tmp_path / "none")), "train")
+        LabelledImages(DataConfig(root=str(tmp_path / "none")), "train")
     make_voc(tmp_path)
     (tmp_path / "JPEGImages" / "2007_000002.jpg").unlink()
     config = DataConfig(root=str(tmp_path))
     with pytest.raises(UserError, match=r"1 of the 6 images.*2007_000002\.jpg"):
-        ImageSet(config, "train")
-    assert len(ImageSet(config, "train", require_images=False).images) == 6
+        LabelledImages(config, "train")
+    assert len(LabelledImages(config, "train", require_images=False).images) == 6
     with pytest.raises(UserError, match="no image labels at"):
-        ImageSet(DataConfig(root=str(tmp_path), labels="none.npy"), "val")
+        LabelledImages(DataConfig(root=str(tmp_path), labels="none.npy"), "val")
 
 
 def test_damaged_and_coloured_files(tmp_path: Path) -> None:
     make_voc(tmp_path)
-    images = ImageSet(DataConfig(root=str(tmp_path)), "train")
+    images = LabelledImages(DataConfig(root=str(tmp_path)), "train")
     truncate(images.images[0])
     with pytest.raises(UserError, match=r"2007_000001\.jpg.*check_data"):
         images.load_image(0)
@@ -403,7 +402,9 @@ def test_the_incomplete_batch_is_cut_into_parts_of_about_one_size(length: int, a
 def views(tmp_path: Path) -> TrainViews:
     make_voc(tmp_path, count=12)
     transform = train_transform(16, [0.3, 1.0], auto_augment="rand-m9-mstd0.5-inc1")
-    return TrainViews(ImageSet(DataConfig(root=str(tmp_path)), "train"), SeparateViews(transform, transform), seed=5)
+    return TrainViews(
+        LabelledImages(DataConfig(root=str(tmp_path)), "train"), SeparateViews(transform, transform), seed=5
+    )
 
 
 def _epoch(views: TrainViews, workers: int, epoch: int = 1, step: int = 0, rank: int = 0, world: int = 1) -> list:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.data.masks import write_mask
 from common.dist import Processes
 from common.errors import UserError
-from common.evaluate import EvalConfig, Evaluation, FilePredictions, MaskFiles, evaluate, new_counts, summed
+from common.evaluate import EvalConfig, FilePredictions, MaskFiles, Scoring, UnusablePredictions, evaluate
 from common.files import ROOT
 from common.metrics import SweepCounts
 from common.seeds import write_seed
@@ -273,10 +273,10 @@ def test_as_a_script_and_under_torchrun(folder: Path) -> None:
 class TwoProcesses(Processes):
     """Both processes of a pair in one: what the other would send is put in by the test."""
 
-    other: object = None
+    other: Scoring | None = None
 
     def gather_objects(self, value: object) -> list:
-        return [value, *([type(self).other] if isinstance(value, SweepCounts) else [[]])]
+        return [value, type(self).other.counts if isinstance(value, SweepCounts) else type(self).other.problems]
 
 
 def test_threads_and_counting_in_memory_give_the_same(folder: Path) -> None:
@@ -286,10 +286,22 @@ def test_threads_and_counting_in_memory_give_the_same(folder: Path) -> None:
     reference = evaluate(masks.ids, seeds, masks, classes, config, progress=False)
     threaded = evaluate(masks.ids * 20, seeds, masks, classes, config, num_workers=3, progress=False)
     assert (threaded.counts.correct == 20 * reference.counts.correct).all() and threaded.images == 40
-    counts = new_counts("cam", 3, config)
-    for name in MASKS:
-        counts.add(SEEDS[name], MASKS[name])
-    in_memory = Evaluation("cam", classes, summed(counts, Processes()), config, images=2)
-    assert in_memory.best == reference.best and in_memory.fixed == reference.fixed
-    TwoProcesses.other = counts
-    assert (summed(counts, TwoProcesses(0, 0, 2)).predicted == 2 * counts.predicted).all()
+    in_memory = evaluate(masks.ids, SEEDS.items(), masks, classes, config)
+    assert in_memory.points() == reference.points() and in_memory.images == 2
+    shared, TwoProcesses.other = [Scoring("cam", classes, config) for _ in range(2)]
+    shared.add("a", SEEDS["a"], MASKS["a"])
+    TwoProcesses.other.add("b", SEEDS["b"], MASKS["b"])
+    assert shared.result(masks.ids, TwoProcesses(0, 0, 2)).points() == reference.points()
+
+
+def test_problems_of_predictions_in_memory_are_listed(folder: Path) -> None:
+    """Those of all processes, in the order of the list."""
+    Path("list.txt").write_text("a\nb\nno_mask\n")
+    masks, config = MaskFiles(DataConfig(), "list.txt", "gt"), EvalConfig()
+    with pytest.raises(UnusablePredictions, match="1 of 3 images cannot be scored: no_mask: no ground-truth mask"):
+        evaluate(masks.ids, [("no_mask", SEEDS["a"]), ("b", SEEDS["a"])], masks, ["cat", "dog"], config)
+    own, TwoProcesses.other = [Scoring("cam", ["cat", "dog"], config) for _ in range(2)]
+    own.add("b", SEEDS["a"], MASKS["b"])
+    TwoProcesses.other.add("a", SEEDS["b"], MASKS["a"])
+    with pytest.raises(UnusablePredictions, match=r"2 of 3 images cannot be scored:\n  a: .*\n  b: "):
+        own.result(masks.ids, TwoProcesses(0, 0, 2))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.cam import max_norm, multi_view_cams
-from common.data.dataset import DataConfig, ImageSet
+from common.data.dataset import DataConfig, LabelledImages
 from common.errors import UserError
 from common.infer import size_batches
 from common.seeds import read_seed
@@ -30,13 +30,13 @@ def reference(checkpoint: Path, experiment: Path, tmp_path_factory: pytest.TempP
         return contents(SEEDS)
 
 
-def image_set(root: Path, sizes: list[tuple[int, int]], entries: list[str]) -> ImageSet:
+def image_set(root: Path, sizes: list[tuple[int, int]], entries: list[str]) -> LabelledImages:
     """Images ``0``, ``1``, ... of these sizes (H, W) and a list."""
     for number, size in enumerate(sizes):
         write_image(root / "JPEGImages" / f"{number}.jpg", size, seed=number)
         write_xml(root / "Annotations" / f"{number}.xml", ["cat"])
     config = DataConfig(root=str(root), labels=str(root / "Annotations"))
-    return ImageSet(config, str(write_lines(root / "list.txt", entries)))
+    return LabelledImages(config, str(write_lines(root / "list.txt", entries)))
 
 
 def test_batches_hold_images_of_one_size_largest_first(tmp_path: Path) -> None:

@@ -8,16 +8,17 @@ import torch
 from PIL import Image
 
 from common.config import load_config
-from common.data.dataset import ImageSet
+from common.data.dataset import LabelledImages
 from common.dist import Processes
 from common.errors import UserError
 from common.files import save_torch
 from common.infer import SeedFolder
+from common.outputs import write_each
 from common.runtime import Runtime
 from common.seeds import read_seed
 from methods.crt.cams import crt_cams
 from methods.crt.config import CRTConfig
-from methods.crt.make_cam import StridedFolder, write_cams
+from methods.crt.make_cam import CAMFolders, StridedFolder, seed_pairs
 from methods.crt.model import CRT, tiled_deit
 from methods.irn.walk import read_scores
 from tests.helpers import Scripts, contents
@@ -48,7 +49,8 @@ def test_two_folders_of_each_image(
     assert {path.name for path in RUN.iterdir()} == folders | {f"eval_cam.{kind}" for kind in ("json", "csv", "png")}
     assert {path.stem for path in (RUN / "vis").iterdir()} == {path.stem for path in (RUN / "crf/06").iterdir()} == IDS
     config = load_config(CRTConfig, crt_experiment)
-    images, model = ImageSet(config.data, "val"), CRT(config.model, len(ImageSet(config.data, "val").classes)).eval()
+    images = LabelledImages(config.data, "val")
+    model = CRT(config.model, len(images.classes)).eval()
     model.load_state_dict(torch.load(networks / "joint.pth", weights_only=True))
     for index, image_id in enumerate(images.ids):
         seed, strided = (read_seed(RUN / folder / f"{image_id}.npy") for folder in ("dict", "cam"))
@@ -127,13 +129,14 @@ def test_processes_share_the_images(
     """Two write what one writes, bitwise, from images in batches."""
     assert crt_scripts.infer("x", "--load_pretrained", networks / "joint.pth", "--dict", "infer.batch_size=2") == 0
     config = load_config(CRTConfig, crt_experiment, ["infer.batch_size=2"])
-    images, counts = ImageSet(config.data, "val"), []
+    images, counts = LabelledImages(config.data, "val"), []
     model = tiled_deit(config.model, len(images.classes)).eval()
     model.load_state_dict(torch.load(networks / "deits_cam.pth", weights_only=True))
     for rank in (0, 1):
         runtime = Runtime(config.runtime, Shard(rank, 0, 2))
-        folders = (SeedFolder(Path("two/dict"), {}, config.infer, runtime),
-                   StridedFolder(Path("two/cam"), {}, config.infer, runtime))  # fmt: skip
-        counts.append(write_cams(model, images, config.infer, runtime, *folders))
+        folders = CAMFolders(SeedFolder(Path("two/dict"), {}, config.infer, runtime),
+                             StridedFolder(Path("two/cam"), {}, config.infer, runtime))  # fmt: skip
+        pairs = seed_pairs(model, images, config.infer, runtime, folders.is_done)
+        counts.append(write_each(images, folders, pairs, runtime.processes))
     assert sum(counts) == 6 and all(counts)
     assert all(contents(Path("two") / folder) == contents(RUN / folder) for folder in ("dict", "cam"))

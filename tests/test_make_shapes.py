@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.data.dataset import DataConfig, ImageSet
+from common.data.dataset import DataConfig, LabelledImages
 from common.errors import UserError
 from tests.datasets import call, run, script
 
@@ -16,8 +16,8 @@ def _contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def _open(root: Path, name: str) -> ImageSet:
-    return ImageSet(DataConfig(root=str(root), classes=str(root / "classes.txt")), name)
+def _open(root: Path, name: str) -> LabelledImages:
+    return LabelledImages(DataConfig(root=str(root), classes=str(root / "classes.txt")), name)
 
 
 @pytest.mark.parametrize(("name", "count"), [("train", 24), ("val", 6)])

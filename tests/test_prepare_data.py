@@ -19,7 +19,7 @@ from pycocotools import mask as rle_tools
 
 from common.data.coco import Region, paint_mask
 from common.data.cub import CUBConfig, CUBImages
-from common.data.dataset import DataConfig, ImageSet, read_mask
+from common.data.dataset import DataConfig, ImageSet, LabelledImages, read_mask
 from common.data.fetch import Archive, obtain, unpack
 from common.data.labels import read_labels
 from common.data.masks import voc_palette, write_mask
@@ -181,8 +181,8 @@ def test_voc_from_archives_fetched_by_hand(tmp_path: Path, monkeypatch, capsys) 
     assert (read_mask(root / "SegmentationClassAug" / "2008_000123.png") == 3).all()
     official = read_mask(root / "SegmentationClass" / "2007_000001.png")
     np.testing.assert_array_equal(read_mask(root / "SegmentationClassAug" / "2007_000001.png"), official)
-    labels = ImageSet(DataConfig(root=str(root), labels="labels.npz"), "train").labels
-    np.testing.assert_array_equal(labels, ImageSet(DataConfig(root=str(source)), "train").labels)
+    labels = LabelledImages(DataConfig(root=str(root), labels="labels.npz"), "train").labels
+    np.testing.assert_array_equal(labels, LabelledImages(DataConfig(root=str(source)), "train").labels)
 
 
 def test_voc_labels_are_compared_with_the_shipped_ones(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -265,7 +265,7 @@ def _coco(folder: Path, root: Path, *more: object) -> tuple:
 def test_coco_like_set_becomes_usable(tmp_path: Path, monkeypatch, capsys) -> None:
     folder, root = make_coco(tmp_path / "source"), tmp_path / "COCO2014"
     call(monkeypatch, "prepare_data", *_coco(folder, root))
-    images = ImageSet(DataConfig(dataset="coco14", root=str(root)), "train")
+    images = LabelledImages(DataConfig(dataset="coco14", root=str(root)), "train")
     assert images.ids == ["000000000009", "000000000025"]
     assert [set(np.flatnonzero(row)) for row in images.labels] == [{0, 2, 3}, set()]
     mask = images.load_mask(0)

@@ -57,7 +57,7 @@ def images() -> ImageSet:
     ids = make_voc(Path("voc"), 6)
     for number in (1, 4):
         write_image(Path("voc/JPEGImages") / f"{ids[number]}.jpg", (40, 24), seed=number)
-    return ImageSet(DataConfig(root="voc"), str(write_lines(Path("all.txt"), ids)), with_labels=False)
+    return ImageSet(DataConfig(root="voc"), str(write_lines(Path("all.txt"), ids)))
 
 
 def network() -> Callable[[Tensor], Tensor]:
@@ -220,7 +220,7 @@ def test_scores_are_those_of_the_masks(images: ImageSet, capsys: pytest.CaptureF
             mask.point(lambda label: 0).save(folders.refined.file(image_id))
     report_masks(folders, images, run, runtime(), 0)
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith(f"experiment/x/segs/all: {300 / 21:.2f} mIoU over 7 images")  # three labels of 21
+    assert shown[0].startswith(f"experiment/x/segs/all: {300 / 21:.2f} mIoU over the 7 images")  # three labels of 21
     assert "experiment/x/segs_crf/all: 4.28 mIoU" in shown[1]  # background alone
     written = {path.name for path in Path("experiment/x").glob("eval*")}
     assert written == {f"eval_png{stem}.{kind}" for stem in ("", "_crf") for kind in ("json", "csv")}

@@ -93,7 +93,7 @@ def network(state: dict) -> DeepLab:
 
 
 def training_set(shapes: Path) -> ImageSet:
-    return ImageSet(DataConfig(root=str(shapes)), "train", with_labels=False)
+    return ImageSet(DataConfig(root=str(shapes)), "train")
 
 
 def assert_ends_like(name: str, whole: SimpleNamespace) -> None:
@@ -228,7 +228,7 @@ def test_masks_scores_and_submission(
     assert scripts.infer("x", *final, "--crf", "--submission") == 0
     output, run = capsys.readouterr().out, Path("experiment/x")
     assert "tensors loaded" in output and "segs_crf/val: 6 masks written, 0 were there" in output
-    model, images = network(whole.last["model"]), ImageSet(DataConfig(root=str(shapes)), "val", with_labels=False)
+    model, images = network(whole.last["model"]), ImageSet(DataConfig(root=str(shapes)), "val")
     changed = 0
     for index, image_id in enumerate(images.ids):
         image = images.load_image(index)

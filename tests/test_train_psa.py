@@ -193,7 +193,7 @@ def test_scores_are_made_once(scored: PSAScripts, capsys: pytest.CaptureFixture)
     (folder / names[0]).unlink()
     os.utime(folder / names[1], ns=(0, 0))
     assert scored.scores("x") == 0
-    assert "2 images done, 22 were there" in capsys.readouterr().out
+    assert "2 CRF results written, 22 were there" in capsys.readouterr().out
     assert contents(folder) == before and (folder / names[1]).stat().st_mtime_ns > 0
     with pytest.raises(UserError, match="holds CRF scores of another checkpoint or other settings"):
         scored.scores("x", "crf.iterations=1")

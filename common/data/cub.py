@@ -63,7 +63,7 @@ class CUBTables:
 
 
 class CUBImages:
-    """The images of a split; stands in for an `ImageSet` where an image has one class. Opens no image before asked to.
+    """The images of a split; satisfies `common.data.dataset.TrainingImages`. Files are only opened when asked for.
 
     Attributes:
         ids: the file names without folder and extension, in the order of images.txt.

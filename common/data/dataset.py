@@ -1,99 +1,74 @@
 """Data sets behind one interface: id, image, multi-hot label, optional mask.
 
-VOC 2012, COCO 2014 and a folder of the user's own differ only in where things lie (`LAYOUTS`) and how ids are spelled
-(`common.data.lists`).
+VOC 2012, COCO 2014 and a folder of the user's own differ only in where files are (`common.data.layout`) and how ids are
+spelled (`common.data.lists`).
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from common.config import option
-from common.data.classes import COCO14, VOC12
 from common.data.labels import csv_classes, read_labels
-from common.data.lists import IMAGE_SUFFIXES, LIST_DIR, find_list, read_list
+from common.data.layout import LAYOUTS, DataConfig, image_paths, mask_paths
+from common.data.lists import LIST_DIR, find_list, read_list
 from common.errors import UserError, preview
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where a data set keeps its files, relative to its root; ``{id}`` and ``{split}`` are filled in."""
+class TrainingImages(Protocol):
+    """What a training needs of a data set: `ImageSet`, `LabelledImages`, or `common.data.cub.CUBImages`."""
 
-    title: str
-    image: str
-    mask: str
-    classes: tuple[str, ...]
-    labels: tuple[str, ...]  # tried in this order when data.labels is "auto"
-    provided_by: str
+    @property
+    def ids(self) -> list[str]:
+        """Image ids."""
 
+    @property
+    def images(self) -> list[Path]:
+        """Paths of the files."""
 
-LAYOUTS = {
-    "voc12": Layout(
-        "PASCAL VOC 2012", "JPEGImages/{id}.jpg", "SegmentationClass/{id}.png", VOC12, ("Annotations",),
-        "python scripts/prepare_data.py voc",
-    ),
-    "coco14": Layout(
-        "MS COCO 2014",
-        "{split}2014/COCO_{split}2014_{id}.jpg", "SegmentationClass/{split}2014/COCO_{split}2014_{id}.png", COCO14,
-        ("labels_{split}2014.npz", "cls_labels_coco.npy", "annotations/instances_{split}2014.json"),
-        "python scripts/prepare_data.py coco",
-    ),
-    "folder": Layout(
-        "folder of images", "images/{id}.*", "masks/{id}.png", (), ("labels.csv",),
-        "docs/data.md tells how to lay it out",
-    ),
-}  # fmt: skip
+    @property
+    def classes(self) -> list[str]:
+        """C foreground class names; none where the images have no labels and nothing names classes."""
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Multi-hot float32 (N, C), or None for images without labels."""
 
-@dataclass
-class DataConfig:
-    """Which images, labels and masks."""
+    @property
+    def list_name(self) -> str:
+        """The list or split of the images."""
 
-    dataset: str = option("voc12", "Layout and id spelling of the data set.", flag="--data-set", choices=tuple(LAYOUTS))
-    root: str = option("data/VOC2012", "Folder of the data set.", flag=("--data-path", "--data_path"))
-    labels: str = option(
-        "auto",
-        "Image labels: folder of VOC XML, cls_labels.npy, .npz, instances .json or .csv; auto tries the usual places.",
-    )
-    classes: str = option(
-        "", "Text file, one foreground class a line, for data sets with classes of their own; empty: the official ones."
-    )
-    image: str = option(
-        "", "Pattern of the image files under root, such as 'JPEGImages/{id}.jpg'; empty: the data set's own."
-    )
-    mask: str = option(
-        "", "Pattern of the mask files under root, for validation and evaluation; empty: the data set's own."
-    )
-    split: str = option(
-        "auto", "COCO's folder, train or val; auto takes it from the list's name.", choices=("auto", "train", "val")
-    )
+    def __len__(self) -> int: ...
+
+    def load_image(self, index: int) -> Image.Image:
+        """The image as RGB, decoded."""
 
 
 class ImageSet:
-    """The images of one list, with labels and masks. Files are only opened when asked for.
+    """The images of one list, with masks. Files are only opened when asked for.
 
     Attributes:
         ids: image ids in list order.
-        labels: float32 (N, C), or None where the set was opened without labels.
-        classes: C foreground class names; none if the set was opened without labels and nothing names them.
+        images: paths of the files.
+        classes: C foreground class names; none if nothing names them.
+        labels: None; see `LabelledImages`.
     """
 
-    def __init__(
-        self, config: DataConfig, list_name: str, with_labels: bool = True, require_images: bool = True
-    ) -> None:
-        """Opens the list and labels, and checks that every image is there.
+    labels: np.ndarray | None = None
+
+    def __init__(self, config: DataConfig, list_name: str, require_images: bool = True) -> None:
+        """Opens the list, and checks that every image is there.
 
         Args:
             list_name: A list file, or the name of one; ``all`` takes every image in the data set's image folder.
             require_images: Off for the data check, which wants to name every missing image itself.
 
         Raises:
-            UserError: the data set, the list, labels or images are missing; the message names what provides them.
+            UserError: the data set, the list or images are missing; the message names what provides them.
         """
         self.config, self.layout, self.root = config, LAYOUTS[config.dataset], Path(config.root)
         self.list_name = list_name
@@ -102,28 +77,26 @@ class ImageSet:
                 f"no {self.layout.title} at {self.root} (from {Path.cwd()}). Get it with: {self.layout.provided_by}; "
                 "or name the place where it is: data.root=/path/to/it"
             )
-        self.classes = self._class_names(with_labels)
-        self.split = config.split if config.split != "auto" else ("val" if "val" in Path(list_name).stem else "train")
+        self.classes = self._class_names()
+        self._paths, self._mask_paths = image_paths(config, list_name), mask_paths(config, list_name)
         if list_name == "all":
-            self.ids = sorted(self._image_index())
+            self.ids = list(self._paths.found())
         else:
             self.ids = read_list(find_list(list_name, config.dataset, self.root), config.dataset)
-        self.images = self._image_paths()
+        self.images = self._paths.paths(self.ids)
         if require_images:
             self._refuse_missing()
-        self.labels = self._labels() if with_labels else None
         self._kept: list[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def labelled(self, limit: int = 0) -> "ImageSet":
-        """The images that have any label; the first so many of them if there is a limit."""
-        chosen = np.flatnonzero(self.labels.any(axis=1))[: limit or None]
-        part = copy.copy(self)
-        part.ids, part.images = ([values[index] for index in chosen] for values in (self.ids, self.images))
-        part.labels = self.labels[chosen]
-        return part
+    def unique(self) -> list[int]:
+        """Indices of the images, each where the list first names it, in list order."""
+        first: dict[str, int] = {}
+        for index, image_id in enumerate(self.ids):
+            first.setdefault(image_id, index)
+        return list(first.values())
 
     def load_image(self, index: int) -> Image.Image:
         """The image as RGB, decoded.
@@ -153,21 +126,11 @@ class ImageSet:
 
     def mask_path(self, image_id: str) -> Path:
         """Where the ground-truth mask of an image is, or would be."""
-        return self.root / self._fill(self.config.mask or self.layout.mask, image_id)
+        return self._mask_paths.path(image_id)
 
     def load_mask(self, index: int) -> np.ndarray:
         """The ground-truth mask, uint8 (H, W): 0 background, class index + 1, 255 ignore."""
         return read_mask(self.mask_path(self.ids[index]))
-
-    def _fill(self, pattern: str, image_id: str = "") -> str:
-        return pattern.replace("{split}", self.split).replace("{id}", image_id)
-
-    def _image_paths(self) -> list[Path]:
-        pattern = self._fill(self.config.image or self.layout.image, "{id}")
-        if pattern.endswith(".*"):
-            index = self._image_index()
-            return [index.get(image_id, self.root / pattern.replace("{id}", image_id)) for image_id in self.ids]
-        return [self.root / pattern.replace("{id}", image_id) for image_id in self.ids]
 
     def _refuse_missing(self) -> None:
         paths = dict.fromkeys(self.images)
@@ -180,39 +143,62 @@ class ImageSet:
                 "python scripts/check_data.py"
             )
 
-    def _image_index(self) -> dict[str, Path]:
-        """All files of the image folder that fit the pattern, by id; ``.*`` stands for any extension of an image."""
-        pattern = self.root / self._fill(self.config.image or self.layout.image, "{id}")
-        folder, (before, _, after) = pattern.parent, pattern.name.partition("{id}")
-        if not folder.is_dir():
-            raise UserError(f"no image folder {folder}; {self.layout.provided_by}")
-        found = {}
-        for path in sorted(folder.iterdir()):
-            ending = path.suffix if after == ".*" and path.suffix.lower() in IMAGE_SUFFIXES else after
-            if path.name.startswith(before) and path.name.endswith(ending):
-                found[path.name[len(before) : -len(ending) or None]] = path
-        return found
-
-    def _class_names(self, are_needed: bool) -> list[str]:
+    def _class_names(self) -> list[str]:
         try:
             return class_names(self.config)
         except UserError:
-            if are_needed:
-                raise
             return []
 
-    def _labels(self) -> np.ndarray:
-        table = read_labels(self._labels_path(), self.ids, self.classes, self.config.dataset)
+
+class LabelledImages(ImageSet):
+    """The images of one list with image-level labels.
+
+    Attributes:
+        classes: C foreground class names.
+        labels: multi-hot float32 (N, C).
+    """
+
+    labels: np.ndarray
+
+    def __init__(self, config: DataConfig, list_name: str, require_images: bool = True) -> None:
+        """Opens the list and the labels.
+
+        Args:
+            list_name: as `ImageSet`.
+            require_images: as `ImageSet`.
+
+        Raises:
+            UserError: as `ImageSet`; or classes or labels are missing; the message names what provides them.
+        """
+        super().__init__(config, list_name, require_images)
+        self.classes = class_names(config)
+        self.labels = self._read_labels()
+
+    def labelled(self, limit: int = 0) -> "LabelledImages":
+        """The images that have any label; at most ``limit`` of them, the first ones, unless that is 0."""
+        chosen = np.flatnonzero(self.labels.any(axis=1))[: limit or None]
+        part = copy.copy(self)
+        part.ids = [self.ids[index] for index in chosen]
+        part.images = [self.images[index] for index in chosen]
+        part.labels = self.labels[chosen]
+        return part
+
+    def _read_labels(self) -> np.ndarray:
+        splits = {image_id: self._paths.split(image_id) for image_id in self.ids}
+        table: dict[str, np.ndarray] = {}
+        for split in sorted(set(splits.values())):
+            ids = [image_id for image_id in splits if splits[image_id] == split]
+            table |= read_labels(self._labels_path(split, ids), ids, self.classes, self.config.dataset)
         return np.stack([table[image_id] for image_id in self.ids])
 
-    def _labels_path(self) -> Path:
+    def _labels_path(self, split: str, ids: Sequence[str]) -> Path:
         if self.config.labels != "auto":
-            given = Path(self._fill(self.config.labels))
+            given = Path(self.config.labels.replace("{split}", split))
             return given if given.exists() else self.root / given
         shipped = LIST_DIR / self.config.dataset / "labels.npz"
-        if shipped.is_file() and not self.config.classes and not self._outside(shipped):
+        if shipped.is_file() and not self.config.classes and not _outside(shipped, ids):
             return shipped
-        candidates = [self.root / self._fill(name) for name in self.layout.labels]
+        candidates = [self.root / name.replace("{split}", split) for name in self.layout.labels]
         for candidate in candidates:
             if candidate.exists():
                 return candidate
@@ -221,9 +207,11 @@ class ImageSet:
             f"Make them with: {self.layout.provided_by}; or set data.labels"
         )
 
-    def _outside(self, shipped: Path) -> bool:
-        with np.load(shipped, allow_pickle=False) as data:
-            return bool(set(self.ids) - {name.decode() for name in data["names"]})
+
+def _outside(table: Path, ids: Sequence[str]) -> bool:
+    """Whether a table of labels (.npz) lacks any of the images."""
+    with np.load(table, allow_pickle=False) as data:
+        return bool(set(ids) - {name.decode() for name in data["names"]})
 
 
 def class_names(config: DataConfig) -> list[str]:

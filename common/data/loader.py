@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from common.data.dataset import ImageSet
+from common.data.dataset import TrainingImages
 from common.errors import UserError
 
 
@@ -27,7 +27,7 @@ class TrainViews(Dataset):
     """
 
     def __init__(
-        self, images: ImageSet, make_views: Callable[[Any], list[torch.Tensor]], seed: int,
+        self, images: TrainingImages, make_views: Callable[[Any], list[torch.Tensor]], seed: int,
         load: Callable[[int], Any] | None = None,
     ) -> None:  # fmt: skip
         """See the class.

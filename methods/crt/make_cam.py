@@ -11,19 +11,21 @@ Two folders in experiment/NAME/: dict/<id>.npy, which is scored, drawn and refin
 ``--dict_dir other`` they are other/ and other_cam/. An interrupted call goes on.
 """
 
-import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from common.data.dataset import ImageSet
+from common.data.dataset import LabelledImages
 from common.errors import run_script
 from common.infer import MapsOf, SeedFolder, image_batches
 from common.infer_script import run_inference
+from common.outputs import write_each
 from common.runtime import Runtime
 from common.script import Setup
-from common.seeds import BackgroundWriter, Seed, write_seed
+from common.seeds import Seed, write_seed
 from methods.crt.cams import CRTInferConfig, crt_cams, seed_maps
 from methods.crt.config import CRTConfig
 from methods.crt.model import DeiTBranch, released_deit, tiled_deit
@@ -45,14 +47,36 @@ class StridedFolder(SeedFolder):
         write_seed(self.path, image_id, seed, self.format, stride=1)
 
 
+@dataclass(frozen=True)
+class CAMFolders:
+    """Both folders; one's content of an image is a pair of seeds, at the image's size and for IRN."""
+
+    seeds: SeedFolder
+    strided: StridedFolder
+    content: str = "seeds"
+
+    def is_done(self, image_id: str) -> bool:
+        """Whether the image has both files."""
+        return self.seeds.is_done(image_id) and self.strided.is_done(image_id)
+
+    def write(self, image_id: str, pair: tuple[Seed, Seed]) -> None:
+        """Writes both files of an image."""
+        seed, strided = pair
+        self.seeds.write(image_id, seed)
+        self.strided.write(image_id, strided)
+
+    def __str__(self) -> str:
+        return f"{self.seeds}, {self.strided}"
+
+
 def strided_path(seeds: Path) -> Path:
     """The folder of the strided maps beside one of seeds."""
     return seeds.parent / ("cam" if seeds.name == "dict" else f"{seeds.name}_cam")
 
 
 def write_folders(
-    setup: Setup, model: DeiTBranch, images: ImageSet, weights: dict[str, Any], maps_of: MapsOf
-) -> Path:  # fmt: skip
+    setup: Setup, model: DeiTBranch, images: LabelledImages, weights: dict[str, Any], maps_of: MapsOf
+) -> Path:
     """Writes both folders of an image set; that of the seeds at the images' size is returned.
 
     Args:
@@ -62,39 +86,24 @@ def write_folders(
     infer, runtime, path = setup.config.infer, setup.runtime, setup.run.path / setup.args.dict_dir
     seeds = SeedFolder(path, weights, infer, runtime, setup.args.overwrite)
     strided = StridedFolder(strided_path(path), weights, infer, runtime, setup.args.overwrite)
-    written = write_cams(model, images, infer, runtime, seeds, strided)
-    if setup.processes.is_main:
-        print(f"{seeds.path}, {strided.path}: {written} seeds written, {len(set(images.ids)) - written} were there")
+    folders = CAMFolders(seeds, strided)
+    write_each(images, folders, seed_pairs(model, images, infer, runtime, folders.is_done), setup.processes)
     return seeds.path
 
 
-def write_cams(
-    model: DeiTBranch, images: ImageSet, infer: CRTInferConfig, runtime: Runtime, seeds: SeedFolder,
-    strided: StridedFolder,
-) -> int:  # fmt: skip
-    """Writes what is not there yet of an image set's two folders; the work is shared by all processes.
-
-    Returns:
-        How many images were worked on, by all processes together.
-    """
-
-    def is_done(image_id: str) -> bool:
-        return seeds.is_done(image_id) and strided.is_done(image_id)
-
-    count = 0
+def seed_pairs(
+    model: DeiTBranch, images: LabelledImages, infer: CRTInferConfig, runtime: Runtime, is_done: Callable[[str], bool]
+) -> Iterator[tuple[int, tuple[Seed, Seed]]]:
+    """Yields ``(index, (seed, strided seed))`` for this process's share of an image set."""
     batches = image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "seeds", infer.transform())
-    with BackgroundWriter() as writer:
-        for indices, views in batches:
-            labels = torch.from_numpy(images.labels[indices])
-            with runtime.autocast():
-                found = crt_cams(model, views, labels, infer)
-            for index, cams, label in zip(indices, found, labels, strict=True):
-                keys = label.nonzero().flatten().tolist()
-                for folder, maps in ((seeds, cams.high_res), (strided, cams.strided)):
-                    seed = dict(zip(keys, maps.cpu().numpy(), strict=True))
-                    writer.submit(functools.partial(folder.write, images.ids[index], seed))
-            count += len(indices)
-    return sum(runtime.processes.gather_objects(count))
+    for indices, views in batches:
+        labels = torch.from_numpy(images.labels[indices])
+        with runtime.autocast():
+            found = crt_cams(model, views, labels, infer)
+        for index, cams, label in zip(indices, found, labels, strict=True):
+            keys = label.nonzero().flatten().tolist()
+            seed, strided = (dict(zip(keys, maps.cpu().numpy(), strict=True)) for maps in (cams.high_res, cams.strided))
+            yield index, (seed, strided)
 
 
 if __name__ == "__main__":

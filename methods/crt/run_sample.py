@@ -86,7 +86,7 @@ def sample_steps(args: argparse.Namespace, overrides: list[str], config: CRTConf
         UserError: a list or an image is missing, or images are to be scored that get no seeds.
     """
     cam, irn, infer = RunFolder(f"{args.name}_cam"), RunFolder(f"{args.name}_irn"), config.infer
-    ids = ImageSet(config.data, infer.image_list, with_labels=False).ids
+    ids = ImageSet(config.data, infer.image_list).ids
     outside = set(MaskFiles(config.data, infer.eval_list).ids) - set(ids) if infer.eval_list else set()
     if outside:
         raise UserError(

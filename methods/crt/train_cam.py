@@ -16,7 +16,7 @@ def main() -> int:
     config, device = setup.config, setup.runtime.device
     config.check()
 
-    from common.data.dataset import ImageSet
+    from common.data.dataset import LabelledImages
     from common.trainer import Trainer
     from methods.crt.cams import seed_maps
     from methods.crt.losses import CRTStep
@@ -25,7 +25,7 @@ def main() -> int:
     from methods.crt.views import CRTViews
 
     # Data: a random crop of an image
-    images = ImageSet(config.data, config.train.image_list)
+    images = LabelledImages(config.data, config.train.image_list)
     transform = CRTViews(config.views)
 
     # Model, losses, optimiser

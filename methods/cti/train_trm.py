@@ -16,7 +16,7 @@ def main() -> int:
     setup = start(__doc__, CTIConfig, "cti_cvpr24")
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
-    from common.data.dataset import ImageSet
+    from common.data.dataset import LabelledImages
     from common.data.transforms import SeparateViews, train_transform
     from common.pretrained import start_weights
     from common.trainer import Trainer
@@ -25,7 +25,7 @@ def main() -> int:
     from methods.cti.model import CTI
 
     # Data: two views of an image, the second with RandAugment
-    images, views, size = ImageSet(config.data, config.train.image_list), config.views, config.model.img_size
+    images, views, size = LabelledImages(config.data, config.train.image_list), config.views, config.model.img_size
     transform = SeparateViews(
         train_transform(size, views.scale, views.interpolation),
         train_transform(size, views.scale2, views.interpolation, views.auto_augment),

@@ -1,6 +1,6 @@
 """DeepLab's scores of label maps, in its own definitions, and validation in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from common.data.dataset import ImageSet
-from common.errors import UserError
-from common.evaluate import MaskFiles, summed
+from common.evaluate import Prediction
 from common.infer import image_batches
 from common.metrics import ConfusionCounts
+from common.results import EvalConfig
 from common.runtime import Runtime
+from common.scoring import score_in_memory
 from common.segment import SegmentViews, segment_logits
 
 
@@ -93,19 +94,17 @@ def validate(
         batch_size: images of one size that go through the network together.
 
     Raises:
-        UserError: a mask is missing or does not fit its image.
+        UserError: masks are missing or do not fit their images.
     """
-    counts, masks = ConfusionCounts(len(images.classes) + 1), MaskFiles(images.config, images.list_name)
     views, workers = SegmentViews(scales=[1.0], flip="none"), runtime.config.num_workers
     batches = image_batches(images, batch_size, workers, runtime, lambda image_id: False, "validation", transform)
-    for indices, pixels in batches:
-        with runtime.autocast():
-            logits = segment_logits(logits_of, pixels, pixels.shape[-2:], views)  # B C H W
-        predictions = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
-        for index, prediction in zip(indices, predictions, strict=True):
-            image_id = images.ids[index]
-            try:
-                counts.add(prediction, masks(image_id))
-            except UserError as error:
-                raise UserError(f"the mask of {image_id} cannot be used: {error}") from error
-    return segmentation_scores(summed(counts, runtime.processes))
+
+    def masks() -> Iterator[tuple[str, Prediction]]:
+        for indices, pixels in batches:
+            with runtime.autocast():
+                logits = segment_logits(logits_of, pixels, pixels.shape[-2:], views)  # B C H W
+            labels = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+            yield from zip((images.ids[index] for index in indices), labels, strict=True)
+
+    result = score_in_memory(masks(), images, EvalConfig(), "png", runtime.processes, "masks in memory")
+    return segmentation_scores(result.confusion)

@@ -36,7 +36,7 @@ def main() -> None:
     infer = config.infer
 
     # Data: no labels are needed
-    images = ImageSet(config.data, infer.image_list, with_labels=False)
+    images = ImageSet(config.data, infer.image_list)
     has_masks(images)  # an error, if of some only, comes before the work
 
     # Model
@@ -47,14 +47,13 @@ def main() -> None:
     # Masks. The quirk of the published CRF is about Caffe's input.
     crf_image = clean_image if infer.clean_image or config.views.input != "caffe" else wrapped_image
     folders = open_mask_folders(run, images.list_name, infer, weights, runtime, args.crf, args.overwrite, crf_image)
-    count = write_masks(model, images, infer, runtime, folders, input_transform(config.views.input))
-    if processes.is_main:
-        print(f"{folders.final.path}: {count} masks written, {len(set(images.ids)) - count} were there")
+    write_masks(model, images, infer, runtime, folders, input_transform(config.views.input))
 
     # Scores and submission
     for stem, result in report_masks(folders, images, run, runtime, infer.num_workers).items():
         if processes.is_main:
-            scores, path = segmentation_scores(result.counts), run.path / f"{stem.replace('eval_png', 'scores')}.json"
+            scores = segmentation_scores(result.confusion)
+            path = run.path / f"{stem.replace('eval_png', 'scores')}.json"
             write_json(path, scores.as_dict([BACKGROUND, *result.classes]))
             print(f"{scores}: {path}")
     if args.submission and processes.is_main:

@@ -30,7 +30,7 @@ def main() -> int:
     from methods.deeplab.weights import load_init
 
     # Data: a random crop of an image and its mask; image labels are not needed
-    images = ImageSet(config.data, config.train.image_list, with_labels=False)
+    images = ImageSet(config.data, config.train.image_list)
     num_labels = len(class_names(config.data)) + 1
     masks = TrainingMasks(images, config.train.masks, num_labels)
     transform = DeepLabViews(config.views)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from methods.dig.diffusion import GaussianDiffusion
+
 
 def ema_decay(step: int, after: int = 100, most: float = 0.995) -> float:
     """Share of the average that an update keeps: 1 - (1 + n)^(-2/3), n = step - after; 0 before, at most ``most``.
@@ -27,10 +29,11 @@ class EMA(nn.Module):
         ema_model: its average, without gradients.
     """
 
+    ema_model: GaussianDiffusion
     initted: Tensor
     step: Tensor
 
-    def __init__(self, model: nn.Module, decay: float = 0.995, every: int = 10, after: int = 100) -> None:
+    def __init__(self, model: GaussianDiffusion, decay: float = 0.995, every: int = 10, after: int = 100) -> None:
         """Starts with a copy.
 
         Args:

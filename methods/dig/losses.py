@@ -15,7 +15,7 @@ from common.cam import max_norm
 from common.config import Rule, option
 from common.mctformer import Output, classification_loss
 from common.step import TrainingStep, weighted_sum
-from common.tensors import size_of, sum_of
+from common.tensors import required, size_of, sum_of
 from common.vit import MapRequest
 from methods.dig.model import DiG, Fused
 
@@ -157,18 +157,23 @@ def loss_terms(
     if weight_cls:
         terms["cls"] = classification_loss(plain.cls, plain.pcls, labels)
     if weight_pred:
-        terms["pred_diff"] = prediction_loss(plain, fused, labels, config.temperature, config.alpha)
+        terms["pred_diff"] = prediction_loss(
+            plain, required(fused, "LFCA's output"), labels, config.temperature, config.alpha
+        )
     present = labels[:, :, None, None]  # B C 1 1
     if config.compares_cams(epoch):
-        cams, target = plain.cams.float(), max_norm(fused.cams.float()).detach()
+        cams = plain.cams.float()
+        target = max_norm(required(fused, "LFCA's output").cams.float()).detach()
         if cams.shape != target.shape:
             cams = F.interpolate(cams, size=target.shape[-2:], mode="bilinear", align_corners=False)
         terms["cam"] = ((target - max_norm(cams)) * present).abs().mean()
     if weight_denoised:
-        terms["cls_denoised"] = classification_loss(denoised.cls, denoised.pcls, labels)
+        second = required(denoised, "pass over denoised images")
+        terms["cls_denoised"] = classification_loss(second.cls, second.pcls, labels)
     if config.compares_rcams(epoch):
         target = max_norm(plain.rcams.float()).detach()
-        terms["rcam"] = ((target - max_norm(denoised.rcams.float())) * present).abs().mean()
+        found = max_norm(required(denoised, "pass over denoised images").rcams.float())
+        terms["rcam"] = ((target - found) * present).abs().mean()
     return terms
 
 

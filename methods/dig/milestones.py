@@ -52,4 +52,5 @@ def draw_loss(run: RunFolder) -> None:
     lines = map(json.loads, (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     points = [(line["step"], line["total"]) for line in lines if line["kind"] == "train"]
     if points:
-        plot_loss(run.path / "loss.png", *zip(*points, strict=True), f"{run.name}: diffusion loss")
+        steps, losses = zip(*points, strict=True)
+        plot_loss(run.path / "loss.png", steps, losses, f"{run.name}: diffusion loss")

@@ -36,7 +36,7 @@ def main() -> int:
     from methods.dig.unet import UNet
 
     # Data: one view of an image, in [0, 1]
-    images, views = ImageSet(config.data, config.train.image_list, with_labels=False), config.views
+    images, views = ImageSet(config.data, config.train.image_list), config.views
     if config.train.cache:
         size = images.keep_in_memory(short_side(views.size), usable_workers(config.runtime.num_workers) or 1)
         if processes.is_main:

@@ -18,7 +18,7 @@ def main() -> int:
     setup = start(__doc__, DiGConfig, "dig_eccv24")
     config, device = setup.config, setup.runtime.device
 
-    from common.data.dataset import ImageSet
+    from common.data.dataset import LabelledImages
     from common.data.transforms import SeparateViews, train_transform
     from common.pretrained import start_weights
     from common.trainer import Trainer
@@ -27,7 +27,7 @@ def main() -> int:
     from methods.dig.model import DiG
 
     # Data: one view of an image, which both networks see
-    images, views, size = ImageSet(config.data, config.train.image_list), config.views, config.model.img_size
+    images, views, size = LabelledImages(config.data, config.train.image_list), config.views, config.model.img_size
     transform = SeparateViews(train_transform(size, views.scale, views.interpolation, views.auto_augment))
 
     # Model, frozen diffusion model, losses

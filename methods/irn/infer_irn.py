@@ -8,21 +8,22 @@ torchrun --nproc_per_node 2 methods/irn/infer_irn.py --name irn --seeds experime
 An interrupted call goes on where it stopped.
 """
 
-import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from common.data.dataset import ImageSet, class_names
-from common.data.masks import write_mask
 from common.dist import stop_processes
 from common.errors import run_script
 from common.infer import image_batches
 from common.infer_script import load_network
-from common.refine import report_pseudo_masks, require_maps, seed_settings, start_refinement
+from common.outputs import MaskFolder, write_each
+from common.refine import require_maps, seed_settings, start_refinement
+from common.results import EvalConfig
 from common.runtime import Runtime
-from common.seeds import BackgroundWriter
-from common.segment import MaskFolder
+from common.scoring import report, score_folder
 from methods.irn.config import WEIGHTS_FILE, IRNConfig
 from methods.irn.model import IRN, unique_tensors
 from methods.irn.walk import boundaries, read_scores, walk_mask
@@ -33,10 +34,11 @@ READS = ("data", "seeds", "model", "walk", "infer", "runtime")
 def main() -> None:
     """Goes in the order config, images, model, masks; then their score."""
     setup = start_refinement(__doc__, IRNConfig, "irn_cti", READS)
-    config, run, runtime, infer = setup.config, setup.run, setup.runtime, setup.config.infer
+    config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
+    infer, num_workers = config.infer, config.runtime.num_workers
 
     # Images and seeds
-    images, seeds = ImageSet(config.data, infer.image_list, with_labels=False), config.seeds.path()
+    images, seeds = ImageSet(config.data, infer.image_list), config.seeds.path()
     require_maps(images, seeds, "the inference of the seeds, with --dict")
 
     # Model
@@ -49,40 +51,29 @@ def main() -> None:
         "batch_size": infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
     folder = MaskFolder(run.path / "masks", settings, runtime, setup.args.overwrite)
-    made = write_masks(model, images, seeds, config, runtime, folder)
-    if setup.processes.is_main:
-        print(f"{folder.path}: {made} masks written, {len(set(images.ids)) - made} were there")
+    write_each(images, folder, random_walks(model, images, seeds, config, runtime, folder.is_done), processes)
 
     # Score
     if infer.eval_list:
-        report_pseudo_masks(folder, config.data, infer.eval_list, run, runtime, config.runtime.num_workers)
+        result = score_folder(folder.path, "png", config.data, infer.eval_list, EvalConfig(), processes, num_workers)
+        report(result, run, "eval_png", processes)
     stop_processes()
 
 
 @torch.inference_mode()
-def write_masks(
-    model: IRN, images: ImageSet, seeds: Path, config: IRNConfig, runtime: Runtime, folder: MaskFolder
-) -> int:
-    """Writes the masks of an image set that are not there yet; the work is shared by all processes.
-
-    Returns:
-        How many images were worked on, by all processes together.
-    """
-    infer, classes, count = config.infer, len(class_names(config.data)), 0
-    batches = image_batches(
-        images, infer.batch_size, config.runtime.num_workers, runtime, folder.is_done, "random walk"
-    )
-    with BackgroundWriter() as writer:
-        for indices, pixels in batches:
-            with runtime.autocast():
-                edges = boundaries(model.edge, pixels, infer.canvas)  # B h w
-            size = tuple(pixels.shape[-2:])
-            for index, edge in zip(indices, edges, strict=True):
-                keys, scores = read_scores(seeds, images.ids[index], size, classes)
-                mask = walk_mask(edge, keys, scores.to(runtime.device), size, config.walk)
-                writer.submit(functools.partial(write_mask, folder.file(images.ids[index]), mask))
-            count += len(indices)
-    return sum(runtime.processes.gather_objects(count))
+def random_walks(
+    model: IRN, images: ImageSet, seeds: Path, config: IRNConfig, runtime: Runtime, is_done: Callable[[str], bool]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields ``(index, mask)`` for this process's share of an image set; masks are uint8 (H, W)."""
+    infer, classes = config.infer, len(class_names(config.data))
+    batches = image_batches(images, infer.batch_size, config.runtime.num_workers, runtime, is_done, "random walk")
+    for indices, pixels in batches:
+        with runtime.autocast():
+            edges = boundaries(model.edge, pixels, infer.canvas)  # B h w
+        height, width = pixels.shape[-2:]
+        for index, edge in zip(indices, edges, strict=True):
+            keys, scores = read_scores(seeds, images.ids[index], (height, width), classes)
+            yield index, walk_mask(edge, keys, scores.to(runtime.device), (height, width), config.walk)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from common.data.dataset import DataConfig, class_names
-from common.evaluate import EvalConfig, FilePredictions, MaskFiles, evaluate
+from common.data.dataset import class_names
+from common.data.layout import DataConfig
+from common.dist import Processes
+from common.evaluate import FilePredictions, MaskFiles, evaluate
 from common.files import write_json
+from common.outputs import MaskFolder
+from common.results import EvalConfig
 from common.run import RunFolder
-from common.runtime import Runtime
-from common.segment import MaskFolder
+from common.scoring import NotScored
 
 
 def label_scores(confusion: np.ndarray) -> dict[str, float]:
@@ -36,24 +39,23 @@ def label_scores(confusion: np.ndarray) -> dict[str, float]:
 
 
 def report_labels(
-    folder: MaskFolder, data: DataConfig, list_name: str, run: RunFolder, runtime: Runtime, num_workers: int
+    folder: MaskFolder, data: DataConfig, list_name: str, run: RunFolder, processes: Processes, num_workers: int
 ) -> None:
-    """Prints `label_scores` over a list and writes ``eval_ir_label.json``, or says why that is not possible.
+    """Prints `label_scores` over a list and writes ``eval_ir_label.json``, or prints the reason for no score.
 
     Scored are the images of the list that have a label map; there may be no others with true masks.
     """
     truth = MaskFiles(data, list_name)
     ids = [image_id for image_id in truth.ids if folder.is_done(image_id) and truth.path(image_id).is_file()]
     if not ids:
-        if runtime.processes.is_main:
-            print(f"not scored: no image of {list_name!r} has both a label map in {folder.path} and a true mask")
+        processes.say(NotScored(f"no image of {list_name!r} has both a label map in {folder.path} and a true mask"))
         return
     result = evaluate(
         ids, FilePredictions(folder.path, "png"), truth, class_names(data), EvalConfig(), "png", list_name,
-        str(folder.path), processes=runtime.processes, num_workers=num_workers,
+        str(folder.path), processes=processes, num_workers=num_workers,
     )  # fmt: skip
-    if runtime.processes.is_main:
-        scores = label_scores(result.counts.matrix)
+    if processes.is_main:
+        scores = label_scores(result.confusion.matrix)
         content: dict[str, Any] = {"source": result.source, "list": list_name, "images": len(ids), "unit": "percent"}
         write_json(run.path / "eval_ir_label.json", content | scores)
         print(

@@ -28,9 +28,9 @@ def main() -> int:
     from methods.irn.views import IRNViews
 
     # Data: images with their label maps; the images of the mean displacement
-    images = ImageSet(config.data, config.train.image_list, with_labels=False)
+    images = ImageSet(config.data, config.train.image_list)
     labels = LabelFiles(images, label_folder(config.labels, setup.run))
-    centred = ImageSet(config.data, config.train.displacement_list, with_labels=False)
+    centred = ImageSet(config.data, config.train.displacement_list)
     transform = IRNViews(config.views)
 
     # Model, losses, optimiser

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from common.course import Position
-from common.data.dataset import ImageSet
+from common.data.dataset import ImageSet, LabelledImages
 from common.data.loader import start_worker
 from common.data.transforms import square_transform
 from common.dist import Processes
@@ -72,7 +72,7 @@ def block_losses(
 class FIM:
     """Measures rounds over a training list, with the test transform."""
 
-    def __init__(self, importance: FrequencyImportance, images: ImageSet, runtime: Runtime) -> None:
+    def __init__(self, importance: FrequencyImportance, images: LabelledImages, runtime: Runtime) -> None:
         """Makes the filters.
 
         Raises:

@@ -16,7 +16,7 @@ def main() -> int:
     setup = start(__doc__, PCSSConfig, "pcss_eccv24")
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
-    from common.data.dataset import ImageSet
+    from common.data.dataset import LabelledImages
     from common.data.transforms import SeparateViews, train_transform
     from common.pretrained import start_weights
     from common.trainer import Trainer
@@ -26,7 +26,7 @@ def main() -> int:
     from methods.pcss.model import PCSS
 
     # Data: one view of an image, with RandAugment
-    images, views, size = ImageSet(config.data, config.train.image_list), config.views, config.model.img_size
+    images, views, size = LabelledImages(config.data, config.train.image_list), config.views, config.model.img_size
     transform = SeparateViews(train_transform(size, views.scale, views.interpolation, views.auto_augment))
 
     # Model, importance masks, losses

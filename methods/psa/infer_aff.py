@@ -8,21 +8,22 @@ torchrun --nproc_per_node 2 methods/psa/infer_aff.py --name psa --seeds experime
 They go to experiment/NAME/masks/ as palette PNGs; an interrupted run goes on.
 """
 
-import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from common.data.dataset import ImageSet, class_names
-from common.data.masks import write_mask
 from common.dist import stop_processes
 from common.errors import UserError, run_script
 from common.infer import image_batches
 from common.infer_script import load_network
-from common.refine import read_maps, report_pseudo_masks, require_maps, seed_settings, start_refinement
+from common.outputs import MaskFolder, write_each
+from common.refine import read_maps, require_maps, seed_settings, start_refinement
+from common.results import EvalConfig
 from common.runtime import Runtime
-from common.seeds import BackgroundWriter
-from common.segment import MaskFolder
+from common.scoring import report, score_folder
 from methods.psa.affinity import AffinityNet
 from methods.psa.config import MASKS_DIR, PSAConfig
 from methods.psa.model import affinity_net
@@ -36,7 +37,7 @@ def main() -> None:
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
 
     # Data: image labels are not needed, the seeds have them
-    images, seeds = ImageSet(config.data, config.infer.image_list, with_labels=False), config.seeds.path()
+    images, seeds = ImageSet(config.data, config.infer.image_list), config.seeds.path()
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
 
     # Model
@@ -49,40 +50,33 @@ def main() -> None:
         "batch_size": config.infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
     folder = MaskFolder(run.path / MASKS_DIR, settings, runtime, setup.args.overwrite)
-    written = write_pseudo_masks(model, images, seeds, config, runtime, folder)
-    if processes.is_main:
-        print(f"{folder.path}: {written} masks written, {len(set(images.ids)) - written} were there")
+    write_each(images, folder, pseudo_masks(model, images, seeds, config, runtime, folder.is_done), processes)
 
     # Score
-    if config.infer.eval_list:
-        report_pseudo_masks(folder, config.data, config.infer.eval_list, run, runtime, config.infer.num_workers)
+    eval_list, num_workers = config.infer.eval_list, config.infer.num_workers
+    if eval_list:
+        result = score_folder(folder.path, "png", config.data, eval_list, EvalConfig(), processes, num_workers)
+        report(result, run, "eval_png", processes)
     stop_processes()
 
 
-def write_pseudo_masks(
-    model: AffinityNet, images: ImageSet, seeds: Path, config: PSAConfig, runtime: Runtime, folder: MaskFolder
-) -> int:
-    """Writes the masks of an image set that are not there yet; the work is shared by all processes.
-
-    Returns:
-        How many were written, by all processes together.
-    """
-    infer, classes, count = config.infer, len(class_names(config.data)), 0
-    batches = image_batches(images, infer.batch_size, infer.num_workers, runtime, folder.is_done, "masks")
-    with BackgroundWriter() as writer, torch.inference_mode():
-        for indices, pixels in batches:
-            size = tuple(pixels.shape[-2:])
-            with runtime.autocast():
-                features = model(padded(pixels, model.stride))  # b c h w
-            for index, cells in zip(indices, features, strict=True):
-                image_id = images.ids[index]
-                seed = read_maps(seeds, image_id, size)
-                if seed and not 0 <= min(seed) <= max(seed) < classes:
-                    raise UserError(f"the seed of {image_id} in {seeds} has classes {list(seed)} of {classes}")
-                mask = pseudo_mask(seed, size, cells, model.stride, config.model.radius, config.walk)
-                writer.submit(functools.partial(write_mask, folder.file(image_id), mask))
-            count += len(indices)
-    return sum(runtime.processes.gather_objects(count))
+@torch.inference_mode()
+def pseudo_masks(
+    model: AffinityNet, images: ImageSet, seeds: Path, config: PSAConfig, runtime: Runtime,
+    is_done: Callable[[str], bool],
+) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+    """Yields ``(index, mask)`` for this process's share of an image set; masks are uint8 (H, W)."""
+    infer, classes = config.infer, len(class_names(config.data))
+    for indices, pixels in image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "masks"):
+        height, width = pixels.shape[-2:]
+        with runtime.autocast():
+            features = model(padded(pixels, model.stride))  # b c h w
+        for index, cells in zip(indices, features, strict=True):
+            image_id = images.ids[index]
+            seed = read_maps(seeds, image_id, (height, width))
+            if seed and not 0 <= min(seed) <= max(seed) < classes:
+                raise UserError(f"the seed of {image_id} in {seeds} has classes {list(seed)} of {classes}")
+            yield index, pseudo_mask(seed, (height, width), cells, model.stride, config.model.radius, config.walk)
 
 
 if __name__ == "__main__":

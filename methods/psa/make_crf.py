@@ -25,16 +25,12 @@ def main() -> None:
     config, run, processes = setup.config, setup.run, setup.processes
 
     # Data: image labels are not needed, the seeds have them
-    images, seeds = ImageSet(config.data, config.train.image_list, with_labels=False), config.seeds.path()
+    images, seeds = ImageSet(config.data, config.train.image_list), config.seeds.path()
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
 
     # Scores
-    folder, total = run.path / SCORES_DIR, len(set(images.ids))
-    written = write_scores(images, seeds, folder, config.crf, setup.runtime, setup.args.overwrite)
-    if processes.is_main:
-        low, high = config.crf.alphas()
-        print(f"{folder}: background exponents {low} and {high}: {written} images done, {total - written} were there")
-        print(f"Training: python methods/psa/train_aff.py --name {run.name}")
+    write_scores(images, seeds, run.path / SCORES_DIR, config.crf, setup.runtime, setup.args.overwrite)
+    processes.say(f"Training: python methods/psa/train_aff.py --name {run.name}")
     stop_processes()
 
 

@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from common.config import Rule, option
 from common.crf import CRFConfig, crf_folder, crf_pool, seed_crf
 from common.data.dataset import ImageSet, read_image
 from common.errors import UserError
-from common.infer import StampedFolder
+from common.outputs import StampedFolder, write_by_jobs
 from common.refine import read_maps, require_maps, seed_settings
 from common.runtime import Runtime, usable_workers
-from common.seeds import FORMATS, seed_path, write_seed
+from common.seed_products import CRFFolders
+from common.seeds import FORMATS, write_seed
 from methods.psa.labels import Scores
 
 TWO_DIGITS = Rule("from 1 to 99", lambda value: 1 <= value <= 99)
@@ -56,7 +57,7 @@ class ScoresConfig(CRFConfig):
 def write_scores(
     images: ImageSet, seeds: Path, folder: Path, config: ScoresConfig, runtime: Runtime, overwrite: bool
 ) -> int:
-    """Writes the scores of an image set that are not there yet, ``<folder>/<alpha>/<id>``, in a pool of processes.
+    """Writes the missing scores of an image set, ``<folder>/<alpha>/<id>``, in a pool of processes.
 
     Those that are older than their seed are made again.
 
@@ -72,15 +73,13 @@ def write_scores(
     for alpha in config.alphas():
         settings = {**seed_settings(seeds), "alpha": alpha, **config.settings()}
         StampedFolder(crf_folder(folder, alpha), settings, FORMATS, runtime, overwrite, "CRF scores", "another --name")
-    first_of = {image_id: index for index, image_id in reversed(list(enumerate(images.ids)))}
-    share = runtime.processes.shard(sorted(first_of.values()))
-    share = [index for index in share if not _is_done(folder, images.ids[index], seeds, config)]
-    with crf_pool(usable_workers(runtime.config.num_workers), config) as pool:
-        for index in tqdm(
-            share, desc="dense CRF", disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True
-        ):
-            pool.submit(score_image, images.images[index], images.ids[index], seeds, folder, config)
-    return sum(runtime.processes.gather_objects(len(share)))
+
+    def job(index: int) -> tuple[Any, ...]:
+        return score_image, images.images[index], images.ids[index], seeds, folder, config
+
+    folders = CRFFolders(folder, config.alphas(), seeds, config.format)
+    pool = crf_pool(usable_workers(runtime.config.num_workers), config)
+    return write_by_jobs(images, folders, job, pool, runtime.processes, "dense CRF")
 
 
 def score_image(image_path: Path, image_id: str, seeds: Path, folder: Path, config: ScoresConfig) -> None:
@@ -89,12 +88,6 @@ def score_image(image_path: Path, image_id: str, seeds: Path, folder: Path, conf
     seed = read_maps(seeds, image_id, image.shape[:2])
     for alpha in config.alphas():
         write_seed(crf_folder(folder, alpha), image_id, seed_crf(image, seed, alpha, config), config.format, stride=1)
-
-
-def _is_done(folder: Path, image_id: str, seeds: Path, config: ScoresConfig) -> bool:
-    made = seed_path(seeds, image_id).stat().st_mtime_ns
-    files = [crf_folder(folder, alpha) / f"{image_id}.{config.format}" for alpha in config.alphas()]
-    return all(file.is_file() and file.stat().st_mtime_ns >= made for file in files)
 
 
 class ScoredImages:

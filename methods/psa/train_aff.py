@@ -25,7 +25,7 @@ def main() -> int:
     from methods.psa.scores import ScoredImages
 
     # Data: images with their CRF scores
-    images = ImageSet(config.data, config.train.image_list, with_labels=False)
+    images = ImageSet(config.data, config.train.image_list)
     make_crf = f"python methods/psa/make_crf.py --name {setup.run.name} --seeds FOLDER"
     scored = ScoredImages(images, setup.run.path / SCORES_DIR, config.crf, make_crf)
 

@@ -28,7 +28,7 @@ def main() -> None:
     segment = config.infer.segment
 
     # Data: no labels are needed
-    images = ImageSet(config.data, segment.image_list, with_labels=False)
+    images = ImageSet(config.data, segment.image_list)
     has_masks(images)  # an error, if of some only, comes before the work
 
     # Model
@@ -37,9 +37,7 @@ def main() -> None:
 
     # Masks
     folders = open_mask_folders(run, images.list_name, segment, weights, runtime, args.crf, args.overwrite)
-    count = write_masks(model.segment, images, segment, runtime, folders)
-    if processes.is_main:
-        print(f"{folders.final.path}: {count} masks written, {len(set(images.ids)) - count} were there")
+    write_masks(model.segment, images, segment, runtime, folders)
 
     # Scores and submission
     report_masks(folders, images, run, runtime, segment.num_workers)

@@ -16,7 +16,7 @@ def main() -> int:
     setup = start(__doc__, ToCoConfig, "toco_cvpr23")
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
-    from common.data.dataset import ImageSet
+    from common.data.dataset import LabelledImages
     from common.pretrained import start_weights
     from common.trainer import Trainer
     from methods.toco.crops import draw_picks
@@ -27,7 +27,7 @@ def main() -> int:
     from methods.toco.views import ToCoViews
 
     # Data: two global views of an image, and a third one that local crops are cut from
-    images, views = ImageSet(config.data, config.train.image_list).labelled(), config.views
+    images, views = LabelledImages(config.data, config.train.image_list).labelled(), config.views
     transform = ToCoViews(views)
 
     # Model, losses, optimiser

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from common.data.dataset import ImageSet
+from common.data.dataset import LabelledImages
 from common.data.loader import start_worker
 from common.data.transforms import eval_transform
-from common.errors import UserError
-from common.evaluate import summed
+from common.evaluate import Scoring
 from common.metrics import ConfusionCounts
+from common.results import EvalConfig
 from common.runtime import Runtime, usable_workers
+from common.segment import resized
 from methods.toco.cams import multi_scale_cams
 from methods.toco.config import ToCoConfig
 from methods.toco.labels import cam_to_label
@@ -27,15 +27,15 @@ PREDICTIONS = ("cam", "cam_aux", "seg")
 class _ResizedImages(Dataset):
     """``(index, image)``: whole images brought to size x size whatever their aspect, ImageNet-normalised."""
 
-    def __init__(self, images: ImageSet, size: int) -> None:
+    def __init__(self, images: LabelledImages, size: int) -> None:
         self.images, self.size = images, size
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        image = eval_transform(self.images.load_image(index))[None]
-        return index, F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False)[0]
+        image = eval_transform(self.images.load_image(index))
+        return index, resized(image[None], (self.size, self.size))[0]
 
 
 @torch.inference_mode()
@@ -59,9 +59,9 @@ def predict(
     logits = model.decoder(features.patches).float()  # B K+1 h w
     found = []
     for index, size in enumerate(sizes):
-        own, one = slice(index, index + 1), {"size": size, "mode": "bilinear", "align_corners": False}
-        by_cams = [cam_to_label(F.interpolate(cams[own], **one), labels[own], bkg) for cams in maps]
-        predicted = [*by_cams, F.interpolate(logits[own], **one).argmax(1)]
+        own = slice(index, index + 1)
+        by_cams = [cam_to_label(resized(cams[own], size), labels[own], bkg) for cams in maps]
+        predicted = [*by_cams, resized(logits[own], size).argmax(1)]
         arrays = (prediction[0].to(torch.uint8).cpu().numpy() for prediction in predicted)
         found.append(dict(zip(PREDICTIONS, arrays, strict=True)))
     return found, model.logits(features)[0]
@@ -79,19 +79,19 @@ def mean_iou(counts: ConfusionCounts) -> float:
     return float(counts.scores().iou[counts.matrix.sum(axis=1) > 0].mean())
 
 
-def validate(model: ToCo, images: ImageSet, config: ToCoConfig, runtime: Runtime) -> dict[str, float]:
+def validate(model: ToCo, images: LabelledImages, config: ToCoConfig, runtime: Runtime) -> dict[str, float]:
     """Scores the weights on images with masks; the work is shared by all processes.
 
     Returns:
         ``val_f1`` and, for each of `PREDICTIONS`, ``val_NAME``: mIoU; in percent.
 
     Raises:
-        UserError: a mask does not fit its image.
+        UserError: masks are missing, damaged or of another size than their images.
     """
     train, processes = config.train, runtime.processes
-    counts = {name: ConfusionCounts(len(images.classes) + 1) for name in PREDICTIONS}
-    own = processes.shard(list(range(len(images))))
-    batches = [own[start : start + train.val_batch] for start in range(0, len(own), train.val_batch)]
+    scoring = {name: Scoring("png", images.classes, EvalConfig()) for name in PREDICTIONS}
+    share = processes.shard(range(len(images)))
+    batches = [share[start : start + train.val_batch] for start in range(0, len(share), train.val_batch)]
     loader = DataLoader(
         _ResizedImages(images, train.val_size), batch_sampler=batches, generator=torch.Generator(),
         num_workers=usable_workers(min(config.runtime.num_workers, len(batches))), worker_init_fn=start_worker,
@@ -106,10 +106,8 @@ def validate(model: ToCo, images: ImageSet, config: ToCoConfig, runtime: Runtime
         scores.append(f1_score(logits, labels).cpu())
         for index, mask, predictions in zip(indices.tolist(), masks, found, strict=True):
             for name, prediction in predictions.items():
-                try:
-                    counts[name].add(prediction, mask)
-                except UserError as error:
-                    raise UserError(f"the mask of {images.ids[index]} cannot be used: {error}") from error
+                scoring[name].add(images.ids[index], prediction, mask)
     f1 = torch.cat([part for parts in processes.gather_objects(scores) for part in parts]).double().mean()
-    miou = {f"val_{name}": mean_iou(summed(count, processes)) for name, count in counts.items()}
+    results = {name: own.result(images.ids, processes) for name, own in scoring.items()}
+    miou = {f"val_{name}": mean_iou(result.confusion) for name, result in results.items()}
     return {"val_f1": 100 * float(f1), **miou}

@@ -113,7 +113,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     """Six images with labels 0, 8, 15 and 255."""
     monkeypatch.chdir(tmp_path)
     make_voc(Path("voc"))
-    return ImageSet(DataConfig(root="voc"), "train", with_labels=False)
+    return ImageSet(DataConfig(root="voc"), "train")
 
 
 def test_masks_of_a_folder_or_by_a_pattern(images: ImageSet) -> None:

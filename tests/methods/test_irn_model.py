@@ -107,7 +107,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     for number, size in enumerate(SIZES):
         pixels = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / "images" / f"{number}.png")
-    return ImageSet(DataConfig(dataset="folder", root=str(root)), "all", with_labels=False)
+    return ImageSet(DataConfig(dataset="folder", root=str(root)), "all")
 
 
 def estimate(

@@ -1,0 +1,167 @@
+"""Where data sets keep their files: layouts, the section ``data``, and the one rule for an image's paths.
+
+COCO's file names hold the split, ``train`` or ``val``. It is the one that ``data.split`` forces, else the one that the
+words of the list's name tell, else, image by image, the one whose file is there.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config import option
+from common.data.classes import COCO14, VOC12
+from common.data.lists import IMAGE_SUFFIXES
+from common.errors import UserError
+
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a data set keeps its files, relative to its root; ``{id}`` and ``{split}`` are filled in."""
+
+    title: str
+    image: str
+    mask: str
+    classes: tuple[str, ...]
+    labels: tuple[str, ...]  # tried in this order when data.labels is "auto"
+    provided_by: str
+
+
+LAYOUTS = {
+    "voc12": Layout(
+        "PASCAL VOC 2012", "JPEGImages/{id}.jpg", "SegmentationClass/{id}.png", VOC12, ("Annotations",),
+        "python scripts/prepare_data.py voc",
+    ),
+    "coco14": Layout(
+        "MS COCO 2014",
+        "{split}2014/COCO_{split}2014_{id}.jpg", "SegmentationClass/{split}2014/COCO_{split}2014_{id}.png", COCO14,
+        ("labels_{split}2014.npz", "cls_labels_coco.npy", "annotations/instances_{split}2014.json"),
+        "python scripts/prepare_data.py coco",
+    ),
+    "folder": Layout(
+        "folder of images", "images/{id}.*", "masks/{id}.png", (), ("labels.csv",),
+        "docs/data.md tells how to lay it out",
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class DataConfig:
+    """Which images, labels and masks."""
+
+    dataset: str = option("voc12", "Layout and id spelling of the data set.", flag="--data-set", choices=tuple(LAYOUTS))
+    root: str = option("data/VOC2012", "Folder of the data set.", flag=("--data-path", "--data_path"))
+    labels: str = option(
+        "auto",
+        "Image labels: folder of VOC XML, cls_labels.npy, .npz, instances .json or .csv; auto tries the usual places.",
+    )
+    classes: str = option(
+        "", "Text file, one foreground class a line, for data sets with classes of their own; empty: the official ones."
+    )
+    image: str = option(
+        "", "Pattern of the image files under root, such as 'JPEGImages/{id}.jpg'; empty: the data set's own."
+    )
+    mask: str = option(
+        "", "Pattern of the mask files under root, for validation and evaluation; empty: the data set's own."
+    )
+    split: str = option(
+        "auto",
+        "COCO's folder, train or val; auto takes it from the words of the list's name, else from which files exist.",
+        choices=("auto", *SPLITS),
+    )
+
+
+@dataclass(frozen=True)
+class PathPattern:
+    """Paths of one file for each image.
+
+    Attributes:
+        pattern: holds ``{id}``, and ``{split}`` in COCO's layout.
+        splits: in question, in the order of preference.
+        provided_by: command that makes the files, for messages.
+    """
+
+    pattern: str
+    splits: tuple[str, ...]
+    provided_by: str
+
+    def split(self, image_id: str) -> str:
+        """The split of an image: the first one whose file exists, else the first one."""
+        others = self.splits[1:] if "{split}" in self.pattern else ()
+        existing = (split for split in self.splits if others and self._path(image_id, split).is_file())
+        return next(existing, self.splits[0])
+
+    def path(self, image_id: str) -> Path:
+        """The file of an image, existing or not."""
+        return self._path(image_id, self.split(image_id))
+
+    def paths(self, ids: Iterable[str]) -> list[Path]:
+        """The files of images, existing or not; an extension ``.*`` is looked up."""
+        found = self.found() if self.pattern.endswith(".*") else {}
+        return [found.get(image_id) or self.path(image_id) for image_id in ids]
+
+    def found(self) -> dict[str, Path]:
+        """Existing files by id, sorted; ``.*`` in the pattern stands for any extension of an image.
+
+        Raises:
+            UserError: the folder is missing.
+        """
+        patterns = [Path(self.pattern.replace("{split}", split)) for split in self.splits]
+        folders = [pattern.parent for pattern in patterns]
+        if not any(folder.is_dir() for folder in folders):
+            raise UserError(f"no folder {folders[0]}; {self.provided_by}")
+        files = {}
+        for pattern in patterns:
+            before, _, after = pattern.name.partition("{id}")
+            for path in sorted(pattern.parent.iterdir()) if pattern.parent.is_dir() else ():
+                ending = path.suffix if after == ".*" and path.suffix.lower() in IMAGE_SUFFIXES else after
+                if path.name.startswith(before) and path.name.endswith(ending):
+                    files[path.name[len(before) : -len(ending) or None]] = path
+        return dict(sorted(files.items()))
+
+    def _path(self, image_id: str, split: str) -> Path:
+        return Path(self.pattern.replace("{split}", split).replace("{id}", image_id))
+
+
+def image_paths(config: DataConfig, list_name: str) -> PathPattern:
+    """Paths of a list's images."""
+    layout = LAYOUTS[config.dataset]
+    pattern = str(Path(config.root) / (config.image or layout.image))
+    return PathPattern(pattern, _splits_of_list(config, list_name), layout.provided_by)
+
+
+def mask_paths(config: DataConfig, list_name: str, gt_dir: str = "") -> PathPattern:
+    """Paths of the true masks of a list's images.
+
+    Args:
+        gt_dir: folder of the masks, in place of the data set's own; the words of its name tell the split.
+    """
+    layout = LAYOUTS[config.dataset]
+    pattern = Path(config.root) / (config.mask or layout.mask)
+    splits = _splits_of_list(config, list_name)
+    if gt_dir:
+        pattern = Path(gt_dir) / pattern.name
+        splits = _splits(config, Path(gt_dir).absolute().name)
+    return PathPattern(str(pattern), splits, layout.provided_by)
+
+
+def splits_in_name(name: str) -> tuple[str, ...]:
+    """COCO's split that the words of a name tell; both where they tell none, or both.
+
+    Letters between digits and punctuation make a word: val14, train_eval and train14_small tell, interval and trainval
+    do not.
+    """
+    words = re.findall(r"[^\W\d_]+", name.lower())
+    told = tuple(split for split in SPLITS if split in words)
+    return told if len(told) == 1 else SPLITS
+
+
+def _splits_of_list(config: DataConfig, list_name: str) -> tuple[str, ...]:
+    # "all" means one folder's images: a training on it must not see those of validation.
+    return _splits(config, "train" if list_name == "all" else Path(list_name).stem)
+
+
+def _splits(config: DataConfig, name: str) -> tuple[str, ...]:
+    return splits_in_name(name) if config.split == "auto" else (config.split,)
