@@ -83,7 +83,7 @@ def start_from(model: AffinityNet, config: AffinityConfig, is_resumed: bool) -> 
     """
     if is_resumed:
         return "resumed"
-    if isinstance(model, TinyAffinity):
+    if config.arch == "tiny":
         return "random, as the tiny network has no others"
     if isinstance(model, ResNetAffinity):
         return start_weights(model, config.arch, config.pretrained, is_resumed)
