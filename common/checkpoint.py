@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from common.dist import Processes
 from common.errors import UserError, preview
-from common.files import load_torch, save_torch
+from common.run import EPOCH_FILE
 from common.runtime import RandomStates
-
-EPOCH_FILE = "{:03d}net_trm.pth"
+from common.weights import load_torch, save_torch
 
 
 class Stateful(Protocol):

@@ -7,8 +7,9 @@ from common.data.dataset import DataConfig, ImageSet
 from common.errors import UserError, preview
 from common.evaluate import EvalConfig, Evaluation, FilePredictions, MaskFiles, evaluate, summed
 from common.infer import InferConfig, MapsOf, infer_seeds
+from common.log import RunLog
 from common.metrics import SweepCounts
-from common.run import RunFolder, RunLog
+from common.run import RunFolder
 from common.runtime import Runtime
 from common.seeds import seed_path
 

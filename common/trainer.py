@@ -12,8 +12,8 @@ from common.data.dataset import ImageSet
 from common.data.loader import EpochBatches, TrainViews, shared_generator, train_loader
 from common.dist import stop_processes
 from common.infer import MapsOf, view_maps
+from common.log import RunLog
 from common.optim import adamw, learning_rate, set_lr
-from common.run import RunLog
 from common.runtime import usable_workers
 from common.scoring import scored_images, validate
 from common.script import Setup, start_run

@@ -15,9 +15,9 @@ from common.crf_masks import CRFMasksConfig, write_crf_mask
 from common.data.dataset import ImageSet, class_names
 from common.dist import stop_processes
 from common.errors import run_script
-from common.refine import report_pseudo_masks, require_maps, seed_settings, start_preparation
+from common.refine import report_pseudo_masks, require_maps, seed_settings
 from common.runtime import usable_workers
-from common.script import start_run
+from common.script import PREPARATION, start, start_run
 from common.segment import MaskFolder
 
 READS = ("data", "seeds", "crf", "infer", "runtime.num_workers")
@@ -25,7 +25,7 @@ READS = ("data", "seeds", "crf", "infer", "runtime.num_workers")
 
 def main() -> None:
     """Goes in the order config, data, seeds, masks; then their score."""
-    setup = start_preparation(__doc__, CRFMasksConfig, "crf_voc", READS)
+    setup = start(__doc__, CRFMasksConfig, "crf_voc", PREPARATION, reads=READS)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
 
     # Data: image labels are not needed, the seeds have them

@@ -453,7 +453,7 @@ def test_two_processes_share_the_masks(
     masks = contents("experiment/m/masks")
     shutil.rmtree("experiment/m")
     for rank, count in ((0, 12), (1, 24)):
-        monkeypatch.setattr("common.refine.start_processes", lambda rank=rank: OneOfTwo(rank, rank, 2))
+        monkeypatch.setattr("common.dist.start_processes", lambda rank=rank: OneOfTwo(rank, rank, 2))
         assert crf(monkeypatch, shapes, seeds, "infer.eval_list=") == 0
         assert len(contents("experiment/m/masks")) == count
     assert contents("experiment/m/masks") == masks

@@ -7,7 +7,7 @@ python methods/crt/train_cam.py --name exp --resume                          go 
 
 from common.data.dataset import ImageSet
 from common.errors import run_script
-from common.script import start_training
+from common.script import start
 from common.trainer import Trainer
 from methods.crt.cams import seed_maps
 from methods.crt.config import CRTConfig
@@ -19,7 +19,7 @@ from methods.crt.views import CRTViews
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_training(__doc__, CRTConfig, "crt_2022")
+    setup = start(__doc__, CRTConfig, "crt_2022")
     config, device = setup.config, setup.runtime.device
     config.check()
 
@@ -28,10 +28,10 @@ def main() -> int:
 
     # Model, losses, optimiser
     model = CRT(config.model, len(images.classes))
-    start = start_branches(model, config.model, setup.args.resume)
+    origin = start_branches(model, config.model, setup.args.resume)
     model.to(device)
     trainer = Trainer(
-        setup, images, CRTViews(config.views), model, start, CRTStep(model, config.loss),
+        setup, images, CRTViews(config.views), model, origin, CRTStep(model, config.loss),
         LOSS_TERMS, {}, logits=("cnn", "deit"), optimizer=crt_sgd(parameter_groups(model), config.optim),
         rate=lambda position, steps: crt_lr(position.total_steps, trainer.total_steps, config.optim),
     )  # fmt: skip

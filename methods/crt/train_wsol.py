@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from common.data.cub import CUBImages
 from common.errors import run_script
-from common.script import start_training
+from common.script import start
 from common.trainer import Batch, Trainer
 from methods.crt.losses import LOSS_TERMS
 from methods.crt.model import start_branches
@@ -25,7 +25,7 @@ from methods.crt.wsol_views import WSOLViews
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_training(__doc__, WSOLConfig, "crt_cub")
+    setup = start(__doc__, WSOLConfig, "crt_cub")
     config, device, seen_best = setup.config, setup.runtime.device, BestLoc()
     config.check()
 
@@ -35,10 +35,10 @@ def main() -> int:
 
     # Model, losses, optimisers
     model = WSOL(config.model, len(images.classes))
-    start = start_branches(model, config.model, setup.args.resume)
+    origin = start_branches(model, config.model, setup.args.resume)
     model.to(device)
     trainer = Trainer(
-        setup, images, WSOLViews(config.views, side), model, start, WSOLStep(model),
+        setup, images, WSOLViews(config.views, side), model, origin, WSOLStep(model),
         LOSS_TERMS, {"best_loc": seen_best}, logits=("cnn", "deit"), optimizer=wsol_optimizer(model, config.optim),
         rate=lambda position, steps: config.optim.lr_in(position.epoch), val_images=test,
         drop_last=config.train.drop_last,

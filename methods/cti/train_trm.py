@@ -10,7 +10,7 @@ from common.data.dataset import ImageSet
 from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
 from common.pretrained import start_weights
-from common.script import start_training
+from common.script import start
 from common.trainer import Trainer
 from methods.cti.config import CTIConfig
 from methods.cti.losses import LOSS_TERMS, CTIStep
@@ -20,7 +20,7 @@ from methods.cti.model import CTI
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_training(__doc__, CTIConfig, "cti_cvpr24")
+    setup = start(__doc__, CTIConfig, "cti_cvpr24")
     config, device = setup.config, setup.runtime.device
 
     # Data: two views of an image, the second with RandAugment
@@ -32,12 +32,12 @@ def main() -> int:
 
     # Model, memory, losses
     model = CTI(config.model, len(images.classes)).to(device)
-    start = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
     memory = TokenMemory(len(images.classes), config.loss.memory_size, model.embed_dim, device)
     step = CTIStep(model, config.loss, memory, setup.processes.gather_rows)
 
     # Training
-    trainer = Trainer(setup, images, transform, model, start, step, LOSS_TERMS, {"memory": memory})
+    trainer = Trainer(setup, images, transform, model, origin, step, LOSS_TERMS, {"memory": memory})
     return trainer.run(
         losses_of=lambda module, batch: module(*batch.views, batch.labels, batch.epoch),
         validate=lambda: trainer.score_seeds(model.foreground_maps(config.infer.seed_map)),

@@ -12,7 +12,7 @@ Every train.keep_steps steps there is a file ckpt/checkpoint_N.pth, at the end c
 from common.checkpoint import Position
 from common.data.dataset import ImageSet, class_names
 from common.errors import run_script
-from common.script import start_training
+from common.script import start
 from common.trainer import Trainer
 from methods.deeplab.config import FINAL_FILE, WEIGHTS_FILE, DeepLabConfig
 from methods.deeplab.losses import DeepLabStep
@@ -26,7 +26,7 @@ from methods.deeplab.weights import load_init
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_training(__doc__, DeepLabConfig, "deeplab_voc")
+    setup = start(__doc__, DeepLabConfig, "deeplab_voc")
     config, runtime = setup.config, setup.runtime
 
     # Data: a random crop of an image and its mask; image labels are not needed
@@ -36,11 +36,11 @@ def main() -> int:
 
     # Model, losses, optimiser
     model = DeepLab(config.model, num_labels)
-    start = "resumed" if setup.args.resume else load_init(model, config)
+    origin = "resumed" if setup.args.resume else load_init(model, config)
     model.to(runtime.device)
     step = DeepLabStep(model)
     trainer = Trainer(
-        setup, images, DeepLabViews(config.views), model, start, step, step.terms, {}, logits=(),
+        setup, images, DeepLabViews(config.views), model, origin, step, step.terms, {}, logits=(),
         optimizer=deeplab_optimizer(model, config.optim), load=masks,
         rate=lambda position, steps: deeplab_lr(position.total_steps, trainer.total_steps, config.optim),
     )  # fmt: skip

@@ -29,7 +29,7 @@ from common.dist import Processes
 from common.errors import run_script
 from common.run import RunFolder
 from common.runtime import usable_workers
-from common.script import Setup, start_training
+from common.script import Setup, start
 from common.trainer import Batch, Trainer
 from common.visual import plot_loss, save_image
 from methods.dig.config import DiGConfig
@@ -42,7 +42,7 @@ from methods.dig.unet import UNet
 
 def main() -> int:
     """Sets up in the order config, data, model, optimiser; then trains. Returns the exit code."""
-    setup = start_training(__doc__, DiffusionConfig, "diffusion_dig_voc")
+    setup = start(__doc__, DiffusionConfig, "diffusion_dig_voc")
     config, device, processes = setup.config, setup.runtime.device, setup.processes
     config.check()
 
@@ -56,7 +56,7 @@ def main() -> int:
 
     # Model, its average, optimiser
     diffusion = GaussianDiffusion(UNet(config.unet), TIMESTEPS)
-    start = start_from(diffusion, config.train.init, setup.args.resume)
+    origin = start_from(diffusion, config.train.init, setup.args.resume)
     on_gpu = device.type == "cuda"
     layout = torch.channels_last if on_gpu and config.train.channels_last else torch.preserve_format
     diffusion.to(device, memory_format=layout)
@@ -67,7 +67,7 @@ def main() -> int:
 
     # Training; a milestone now and then
     trainer = Trainer(
-        setup, images, transform, diffusion, start, DiffusionStep(diffusion), (), {"ema": ema}, logits=(),
+        setup, images, transform, diffusion, origin, DiffusionStep(diffusion), (), {"ema": ema}, logits=(),
         optimizer=optimizer, rate=lambda position, steps: config.optim.lr, clip=config.optim.clip,
     )  # fmt: skip
 

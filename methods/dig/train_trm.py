@@ -14,7 +14,7 @@ from common.data.dataset import ImageSet
 from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
 from common.pretrained import start_weights
-from common.script import start_training
+from common.script import start
 from common.trainer import Batch, Trainer
 from methods.dig.config import DiGConfig
 from methods.dig.guide import Guide, feature_shape
@@ -24,7 +24,7 @@ from methods.dig.model import DiG
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_training(__doc__, DiGConfig, "dig_eccv24")
+    setup = start(__doc__, DiGConfig, "dig_eccv24")
     config, runtime = setup.config, setup.runtime
 
     # Data: one view of an image, which both networks see
@@ -36,11 +36,11 @@ def main() -> int:
     guide = Guide(config.diffusion, config.unet, config.loss, config.model, runtime)
     features = feature_shape(config.diffusion, config.unet) if config.loss.has_lfca() else None
     model = DiG(config.model, len(images.classes), features).to(runtime.device)
-    start = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
     step = DiGStep(model, config.loss)
 
     # Training
-    trainer = Trainer(setup, images, transform, model, start, step, LOSS_TERMS, {})
+    trainer = Trainer(setup, images, transform, model, origin, step, LOSS_TERMS, {})
     trainer.log.say(f"diffusion model: {guide.source}")
 
     def losses_of(module: nn.Module, batch: Batch) -> dict[str, Tensor]:

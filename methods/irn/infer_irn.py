@@ -19,8 +19,9 @@ from common.dist import stop_processes
 from common.errors import run_script
 from common.infer import image_batches
 from common.infer_script import load_network
-from common.refine import report_pseudo_masks, require_maps, seed_settings, start_refinement
+from common.refine import report_pseudo_masks, require_maps, seed_settings
 from common.runtime import Runtime
+from common.script import REFINEMENT, start
 from common.seeds import BackgroundWriter
 from common.segment import MaskFolder
 from methods.irn.config import WEIGHTS_FILE, IRNConfig
@@ -32,7 +33,7 @@ READS = ("data", "seeds", "model", "walk", "infer", "runtime")
 
 def main() -> None:
     """Goes in the order config, images, model, masks; then their score."""
-    setup = start_refinement(__doc__, IRNConfig, "irn_cti", READS)
+    setup = start(__doc__, IRNConfig, "irn_cti", REFINEMENT, reads=READS)
     config, run, runtime, infer = setup.config, setup.run, setup.runtime, setup.config.infer
 
     # Images and seeds

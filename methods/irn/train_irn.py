@@ -17,7 +17,7 @@ from common.data.dataset import ImageSet, read_mask
 from common.errors import UserError, preview, run_script
 from common.optim import poly
 from common.pretrained import start_weights
-from common.refine import start_stage_training
+from common.script import start
 from common.trainer import Trainer
 from methods.irn.config import WEIGHTS_FILE, IRNConfig, IRNOptimConfig
 from methods.irn.displacement import mean_displacement
@@ -30,7 +30,7 @@ INPUTS = ("ir_label", "ir_label.json", "eval_ir_label.json")
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_stage_training(__doc__, IRNConfig, "irn_cti", INPUTS)
+    setup = start(__doc__, IRNConfig, "irn_cti", inputs=INPUTS)
     config, device, processes = setup.config, setup.runtime.device, setup.processes
     config.check()
 
@@ -41,11 +41,11 @@ def main() -> int:
 
     # Model, losses, optimiser
     model = IRN(config.model)
-    start = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
     model.to(device)
     step, optim = IRNStep(model, config.loss, processes.gather_rows), config.optim
     trainer = Trainer(
-        setup, images, IRNViews(config.views), model, start, step, LOSS_TERMS, {}, logits=(),
+        setup, images, IRNViews(config.views), model, origin, step, LOSS_TERMS, {}, logits=(),
         optimizer=irn_optimizer(model, optim), load=labels.load,
         rate=lambda position, steps: optim.lr * poly(position.total_steps, trainer.total_steps, optim.power),
     )  # fmt: skip

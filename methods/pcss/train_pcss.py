@@ -12,7 +12,7 @@ from common.data.dataset import ImageSet
 from common.data.transforms import SeparateViews, train_transform
 from common.errors import run_script
 from common.pretrained import start_weights
-from common.script import start_training
+from common.script import start
 from common.trainer import Trainer
 from common.visual import heat_maps
 from methods.pcss.config import PCSSConfig
@@ -24,7 +24,7 @@ from methods.pcss.model import PCSS
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_training(__doc__, PCSSConfig, "pcss_eccv24")
+    setup = start(__doc__, PCSSConfig, "pcss_eccv24")
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
     # Data: one view of an image, with RandAugment
@@ -33,13 +33,13 @@ def main() -> int:
 
     # Model, importance masks, losses
     model = PCSS(config.model, len(images.classes)).to(device)
-    start = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
     importance = FrequencyImportance(len(images.classes), size, config.fim, device)
     fim = FIM(importance, images, setup.runtime) if config.loss.weights[0] > 0 else None
     step = PCSSStep(model, config.loss, importance, processes.gather_rows, processes.rank)
 
     # Training, and a round of frequency importance after some epochs
-    trainer = Trainer(setup, images, transform, model, start, step, LOSS_TERMS, {"importance": importance})
+    trainer = Trainer(setup, images, transform, model, origin, step, LOSS_TERMS, {"importance": importance})
 
     def measure_importance(epoch: int) -> bool:
         """Whether there was nothing to do, or it was done: a signal may interrupt a round."""

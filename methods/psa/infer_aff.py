@@ -19,8 +19,9 @@ from common.dist import stop_processes
 from common.errors import UserError, run_script
 from common.infer import image_batches
 from common.infer_script import load_network
-from common.refine import read_maps, report_pseudo_masks, require_maps, seed_settings, start_refinement
+from common.refine import read_maps, report_pseudo_masks, require_maps, seed_settings
 from common.runtime import Runtime
+from common.script import REFINEMENT, start
 from common.seeds import BackgroundWriter
 from common.segment import MaskFolder
 from methods.psa.affinity import AffinityNet
@@ -32,7 +33,7 @@ from methods.psa.walk import padded, pseudo_mask
 def main() -> None:
     """Goes in the order config, data, model, masks; then their score."""
     reads = ("data", "seeds", "model.arch", "model.radius", "walk", "infer", "runtime.device", "runtime.precision")
-    setup = start_refinement(__doc__, PSAConfig, "psa_voc", reads)
+    setup = start(__doc__, PSAConfig, "psa_voc", REFINEMENT, reads=reads)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
 
     # Data: image labels are not needed, the seeds have them

@@ -8,7 +8,7 @@ python methods/psa/train_aff.py --name psa --resume                         go o
 
 from common.data.dataset import ImageSet
 from common.errors import run_script
-from common.refine import start_stage_training
+from common.script import start
 from common.trainer import Trainer
 from methods.psa.config import SCORES_DIR, PSAConfig
 from methods.psa.labels import AffinityViews
@@ -20,7 +20,7 @@ from methods.psa.scores import ScoredImages
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_stage_training(__doc__, PSAConfig, "psa_voc", inputs=(SCORES_DIR,))
+    setup = start(__doc__, PSAConfig, "psa_voc", inputs=(SCORES_DIR,))
     config, run = setup.config, setup.run
 
     # Data: images with their CRF scores; views of both
@@ -31,10 +31,10 @@ def main() -> int:
     # Model, losses, optimiser
     model = affinity_net(config.model).to(setup.runtime.device)
     config.check(model.stride)
-    start = start_from(model, config.model, setup.args.resume)
+    origin = start_from(model, config.model, setup.args.resume)
     step = AffinityStep(model, config.model.radius, setup.processes.gather_rows)
     trainer = Trainer(
-        setup, images, AffinityViews(config.views, model.stride), model, start, step, LOSS_TERMS, {}, logits=(),
+        setup, images, AffinityViews(config.views, model.stride), model, origin, step, LOSS_TERMS, {}, logits=(),
         optimizer=affinity_sgd(model, config.optim),
         rate=lambda position, steps: affinity_lr(position.total_steps, trainer.total_steps, config.optim),
         load=scored.load,

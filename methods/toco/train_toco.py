@@ -13,7 +13,7 @@ from common.checkpoint import Position
 from common.data.dataset import ImageSet
 from common.errors import run_script
 from common.pretrained import start_weights
-from common.script import start_training
+from common.script import start
 from common.trainer import Batch, Trainer
 from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 from methods.toco.model import ToCo
@@ -25,7 +25,7 @@ from methods.toco.views import ToCoViews
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start_training(__doc__, ToCoConfig, "toco_cvpr23")
+    setup = start(__doc__, ToCoConfig, "toco_cvpr23")
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
     # Data: two global views of an image, and a third one that local crops are cut from
@@ -33,12 +33,12 @@ def main() -> int:
 
     # Model, losses, optimiser
     model = ToCo(config.model, len(images.classes)).to(device)
-    start = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
     step = ToCoStep(
         model, config.loss, config.labels, config.energy, views.local_size, processes.gather_rows, processes.rank
     )
     trainer = Trainer(
-        setup, images, ToCoViews(views), model, start, step, LOSS_TERMS, {}, logits=("cls", "aux"),
+        setup, images, ToCoViews(views), model, origin, step, LOSS_TERMS, {}, logits=("cls", "aux"),
         optimizer=toco_optimizer(model, config.optim),
         rate=lambda position, steps: toco_lr(position.total_steps, trainer.total_steps, config.optim),
     )  # fmt: skip
