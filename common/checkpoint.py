@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.dist import Processes
 from common.errors import UserError, preview
-from common.run import EPOCH_FILE
+from common.run import BEST_FILE, EPOCH_FILE, LAST_FILE
 from common.runtime import RandomStates
 from common.weights import load_torch, save_torch
 
@@ -66,7 +66,7 @@ class Checkpoints:
     @property
     def last(self) -> Path:
         """The file to resume from."""
-        return self.folder / "last.pth"
+        return self.folder / LAST_FILE
 
     def save_last(self, position: Position) -> None:
         """Saves everything needed to go on bitwise, the random states of all processes included."""
@@ -84,7 +84,7 @@ class Checkpoints:
 
     def save_best(self) -> None:
         """Saves the bare state dict as the best so far."""
-        self.save_weights("best.pth")
+        self.save_weights(BEST_FILE)
 
     def check(self) -> None:
         """Called before weights are written anywhere.
@@ -164,7 +164,7 @@ def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, un
             return path
         known = f"There are {unit}s {there[0]} to {there[-1]}." if there else f"There is no {unit} file at all."
         raise UserError(f"no checkpoint {path}. {known}")
-    best = folder / "best.pth"
+    best = folder / BEST_FILE
     if best.is_file():
         return best
     if there:

@@ -107,7 +107,8 @@ def data_overrides(data: DataConfig, own: DataConfig) -> list[str]:
 
 def with_gains(scores: Sequence[Score]) -> list[dict[str, Any]]:
     """The rows of a pipeline's table; ``gain``: mIoU above the first row of the same list, that of its seeds."""
-    rows, seeds = [row for score in scores if (row := score.row())], {}
+    rows = [row for score in scores if (row := score.row())]
+    seeds: dict[str, float] = {}
     for row in rows:
         row["gain"] = row["mIoU"] - seeds.setdefault(row["list"], row["mIoU"])
     return rows

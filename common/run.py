@@ -10,9 +10,14 @@ from common.errors import UserError
 EXPERIMENT_DIR = Path("experiment")
 
 # Names that command lines and other modules spell as well
-SEEDS_DIR = "dict"
+CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
-EPOCH_FILE = "{:03d}net_trm.pth"  # weights of an epoch, as the papers' repositories name them
+LAST_FILE = "last.pth"  # in the folder of checkpoints: to go on from; the best weights; those of an epoch
+BEST_FILE = "best.pth"
+EPOCH_FILE = "{:03d}net_trm.pth"
+SEEDS_DIR = "dict"
+CRF_DIR = "crf"
+LABELS_DIR = "ir_label"
 SEED_SCORES = "eval_cam"  # stems of an evaluation's files
 MASK_SCORES = "eval_png"
 REFINED_MASK_SCORES = "eval_png_crf"
@@ -49,7 +54,7 @@ class RunFolder:
     @property
     def config(self) -> Path:
         """The resolved configuration of the run."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG_FILE
 
     @property
     def metrics(self) -> Path:
@@ -69,7 +74,7 @@ class RunFolder:
     @property
     def crf(self) -> Path:
         """Folder with a folder of dense CRF results for each background exponent."""
-        return self.path / "crf"
+        return self.path / CRF_DIR
 
     @property
     def pictures(self) -> Path:
@@ -79,7 +84,7 @@ class RunFolder:
     @property
     def labels(self) -> Path:
         """Folder of label maps that a refinement's network learns from."""
-        return self.path / "ir_label"
+        return self.path / LABELS_DIR
 
     @property
     def masks(self) -> Path:

@@ -22,6 +22,7 @@ from common.dist import stop_processes
 from common.errors import run_script
 from common.files import write_json
 from common.pretrained import load_checked, state_dict_in
+from common.run import BEST_FILE, LAST_FILE
 from common.runtime import Runtime
 from common.script import Setup, Usage, start, start_run
 from common.visual import contact_sheet, overlay_cam
@@ -97,7 +98,7 @@ def chosen_weights(setup: Setup[WSOLConfig]) -> dict[str, Path]:
         return {args.load_pretrained.stem: args.load_pretrained}
     if args.load_epo is not None:
         return {f"epoch_{args.load_epo}": epoch_checkpoint(folder, args.load_epo)}
-    own = {"best": folder / "best.pth", "best_loc": folder / BEST_LOC_FILE, "last": folder / "last.pth"}
+    own = {"best": folder / BEST_FILE, "best_loc": folder / BEST_LOC_FILE, "last": folder / LAST_FILE}
     there = {name: path for name, path in own.items() if path.is_file()}
     return there or {"best": epoch_checkpoint(folder, None)}  # says what is missing
 

@@ -25,7 +25,7 @@ from common.runtime import Runtime
 from common.script import Setup
 from common.seeds import BackgroundWriter, Seed, write_seed
 from methods.crt.cams import CRTInferConfig, crt_cams, seed_maps
-from methods.crt.config import CRTConfig
+from methods.crt.config import CRTConfig, strided_path
 from methods.crt.model import DeiTBranch, released_deit, tiled_deit
 
 
@@ -43,11 +43,6 @@ class StridedFolder(SeedFolder):
     def write(self, image_id: str, seed: Seed) -> None:
         """Writes one image's maps at the size they have."""
         write_seed(self.path, image_id, seed, self.format, stride=1)
-
-
-def strided_path(seeds: Path) -> Path:
-    """The folder of the strided maps beside one of seeds."""
-    return seeds.parent / ("cam" if seeds.name == "dict" else f"{seeds.name}_cam")
 
 
 def write_folders(
