@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from common.course import Position
 from common.dist import Processes
 from common.errors import UserError, preview
-from common.files import load_torch, save_torch
+from common.run import BEST_FILE, EPOCH_FILE, LAST_FILE
 from common.runtime import RandomStates
-
-EPOCH_FILE = "{:03d}net_trm.pth"
+from common.weights import load_torch, save_torch
 
 
 class Stateful(Protocol):
@@ -49,7 +48,7 @@ class Checkpoints:
     @property
     def last(self) -> Path:
         """The file to resume from."""
-        return self.folder / "last.pth"
+        return self.folder / LAST_FILE
 
     def save_last(self, position: Position) -> None:
         """Saves everything needed to go on bitwise, the random states of all processes included."""
@@ -67,7 +66,7 @@ class Checkpoints:
 
     def save_best(self) -> None:
         """Saves the bare state dict as the best so far."""
-        self.save_weights("best.pth")
+        self.save_weights(BEST_FILE)
 
     def check(self) -> None:
         """Called before weights are written anywhere.
@@ -147,7 +146,7 @@ def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, un
             return path
         known = f"There are {unit}s {there[0]} to {there[-1]}." if there else f"There is no {unit} file at all."
         raise UserError(f"no checkpoint {path}. {known}")
-    best = folder / "best.pth"
+    best = folder / BEST_FILE
     if best.is_file():
         return best
     if there:

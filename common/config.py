@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +25,8 @@ from common.errors import UserError
 from common.files import ROOT, atomic_write
 
 CONFIG_DIR = ROOT / "configs"
+
+C = TypeVar("C")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +88,11 @@ class Leaf:
 
 def leaves(config: Any, prefix: str = "") -> list[Leaf]:
     """All keys of a configuration dataclass instance, sections flattened with dots."""
-    found, hints = [], typing.get_type_hints(type(config))
+    found = []
+    hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
-        value, key = getattr(config, field.name), prefix + field.name
+        value = getattr(config, field.name)
+        key = prefix + field.name
         if dataclasses.is_dataclass(value):
             found += leaves(value, key + ".")
         else:
@@ -112,13 +116,14 @@ def config_path(name: str) -> Path:
     )
 
 
-def load_config(cls: type, yaml_path: Path | None = None, overrides: Sequence[str] = ()) -> Any:
+def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence[str] = ()) -> C:
     """An instance of ``cls``: defaults, then the YAML, then ``key=value`` overrides; every key and type is checked.
 
     Raises:
         UserError: an unknown key, a wrong type, a value that a field does not allow, or unreadable YAML.
     """
-    config, kinds = OmegaConf.structured(cls), {leaf.key: leaf.type for leaf in leaves(cls())}
+    config = OmegaConf.structured(cls)
+    kinds = {leaf.key: leaf.type for leaf in leaves(cls())}
     if yaml_path is not None:
         config = _merge(config, _read_yaml(yaml_path), str(yaml_path))
     for text in overrides:
@@ -133,7 +138,7 @@ def load_config(cls: type, yaml_path: Path | None = None, overrides: Sequence[st
             nested = {part: nested}
         config = _merge(config, nested, f"the command line ({text})")
     try:
-        result = OmegaConf.to_object(config)
+        result: Any = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:  # a ${reference} to nothing
         raise UserError(f"configuration key {error.full_key!r}: {str(error).splitlines()[0]}") from error
     for leaf in leaves(result):
@@ -165,7 +170,9 @@ def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
         if name in sections and not isinstance(keys, dict):
             raise UserError(f"{name} in {source} is a section: it takes keys such as {name}.{next(iter(config[name]))}")
     try:
-        return OmegaConf.merge(config, OmegaConf.create(update))  # type: ignore[return-value]  # as its first argument
+        merged = OmegaConf.merge(config, OmegaConf.create(update))
+        assert isinstance(merged, DictConfig)
+        return merged
     except ConfigKeyError as error:
         hint = _similar(str(error.full_key), config)
         raise UserError(
@@ -179,7 +186,8 @@ def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
 
 def _similar(key: str, config: DictConfig) -> str:
     """A question that names the key most like an unknown one: with the same last part, or of a similar name."""
-    known, last = [leaf.key for leaf in leaves(OmegaConf.to_object(config))], key.rpartition(".")[2]
+    known = [leaf.key for leaf in leaves(OmegaConf.to_object(config))]
+    last = key.rpartition(".")[2]
     names = {name.rpartition(".")[2]: name for name in known}
     close = [names[last]] if last in names else difflib.get_close_matches(key, [*known, *config], n=1, cutoff=0.8)
     close += [names[name] for name in difflib.get_close_matches(last, names, n=1)]
@@ -199,18 +207,22 @@ class _Help(argparse.HelpFormatter):
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
-def script_parser(description: str, cls: type | None = None, unused: Sequence[str] = ()) -> argparse.ArgumentParser:
+def script_parser(
+    description: str, cls: type | None = None, reads: Sequence[str] | None = None, ignores: Sequence[str] = ()
+) -> argparse.ArgumentParser:
     """A parser whose ``--help`` also lists every configuration key with its sentence.
 
     Fields with a flag become arguments of that name; positional ``key=value`` arguments set any key.
 
     Args:
         cls: The configuration; None for a script with plain arguments only.
-        unused: Sections and keys that the script does not read: accepted, but without flags and lines of help.
+        reads: Sections and keys that the script reads (None: all of them); the others are accepted, but have neither
+            flags nor lines of help.
+        ignores: Sections and keys among them that it does not read.
     """
     if cls is None:
         return argparse.ArgumentParser(description=description.strip(), formatter_class=_Help, allow_abbrev=False)
-    keys = [leaf for leaf in leaves(cls()) if not {leaf.key, leaf.key.split(".")[0]} & set(unused)]
+    keys = [leaf for leaf in leaves(cls()) if (reads is None or _is_in(leaf, reads)) and not _is_in(leaf, ignores)]
     parser = argparse.ArgumentParser(
         description=description.strip(), epilog=_key_table(keys), formatter_class=_Help, allow_abbrev=False
     )
@@ -220,6 +232,11 @@ def script_parser(description: str, cls: type | None = None, unused: Sequence[st
             nargs = "+" if typing.get_origin(leaf.type) is list else None
             parser.add_argument(*leaf.flags, dest=f"flag:{leaf.key}", nargs=nargs, metavar="X", help=f"= {leaf.key}")
     return parser
+
+
+def _is_in(leaf: Leaf, names: Sequence[str]) -> bool:
+    """Whether a key is one of some sections and keys, or lies in one."""
+    return f"{leaf.key}.".startswith(tuple(f"{name}." for name in names))
 
 
 def parse_config(
@@ -232,7 +249,8 @@ def parse_config(
         arguments stand for, in order of strength.
     """
     args = parser.parse_intermixed_args(argv)
-    from_flags, positional = [], []
+    from_flags: list[str] = []
+    positional: list[str] = []
     for name, value in list(vars(args).items()):
         if not name.startswith("flag:"):
             continue

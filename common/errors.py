@@ -23,6 +23,11 @@ def _last_user_error(traceback_text: str) -> str:
     return traceback_text.rpartition("UserError: ")[2].strip()
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an exception's text, cut to a length that fits a message."""
+    return (str(error).strip().splitlines() or [""])[0][:300]
+
+
 def preview(items: Iterable, limit: int = 5) -> str:
     """The first items as text, and how many more there are."""
     items = [str(item) for item in items]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writing, and reading pickles and weights without running their code."""
+"""Files that are whole or not there: atomic writing, and reading pickled arrays without running their code."""
 
 import contextlib
 import io
@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository: configs/ and data/lists/ are found from here
 
@@ -60,47 +59,6 @@ def write_json(path: str | Path, content: Any) -> None:
         file.write("\n")
 
 
-def save_torch(path: str | Path, content: Any) -> None:
-    """`torch.save`, atomically: a full disk or a kill leaves the previous file as it was."""
-    with atomic_write(path) as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:  # the zip writer reports a failed write of its stream as RuntimeError
-            raise OSError(f"writing failed, is the disk full? ({str(error).splitlines()[0]})") from error
-
-
-def load_torch(path: str | Path) -> Any:
-    """Reads tensors and plain containers from a ``.pth`` or ``.safetensors`` file; code in it is never run.
-
-    Raises:
-        UserError: no such file, a damaged one, or one that needs code to be read.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no weights file at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(str(path))
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors and plain containers, and is not read: loading it could run any code. "
-            "If you trust its origin, load it once yourself and save only its state dict "
-            f"(torch.save(model.state_dict(), ...)). Detail: {_first_line(error)}"
-        ) from error
-    except Exception as error:  # the readers raise a dozen types for damaged files
-        raise UserError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {_first_line(error)}). "
-            "Is it complete? Copy or download it again."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
-
-
 # What NumPy's own pickles of arrays and scalars name, in NumPy 1 and 2 spellings.
 _ALLOWED = {
     (module, name)
@@ -115,11 +73,15 @@ _ALLOWED = {
 
 def _storage(content: bytes) -> Any:
     """The numbers of a pickled tensor, which are a file of torch's within the pickle."""
+    import torch
+
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _array(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *unused: Any) -> np.ndarray:
     """A pickled tensor as an array of its own; as_strided refuses one that shows more than its storage has."""
+    import torch
+
     numbers = torch._utils._rebuild_tensor(storage, 0, (storage._size(),), (1,))
     return numbers.as_strided(size, stride, offset).numpy().copy()
 
@@ -163,10 +125,10 @@ def load_npy(path: str | Path) -> Any:
         raise UserError(f"no file at {path}") from None
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is not read: its pickle holds more than arrays ({_first_line(error)}), and reading it "
+            f"{path} is not read: its pickle holds more than arrays ({first_line(error)}), and reading it "
             "could run any code."
         ) from error
     except Exception as error:  # truncated pickles raise EOFError, ValueError, AttributeError, IndexError, ...
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {_first_line(error)})") from error
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {first_line(error)})") from error
     is_scalar = isinstance(content, np.ndarray) and content.dtype == object and content.ndim == 0 and shape == ()
     return content.item() if is_scalar else content

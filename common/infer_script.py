@@ -13,7 +13,7 @@ from common.infer import ClassTokenInferConfig, MapsOf, SeedFolder, infer_seeds,
 from common.outputs import write_each
 from common.pretrained import load_checked, state_dict_in
 from common.scoring import report, score_folder, score_seeds, scored_images
-from common.script import Setup, start_inference, start_run
+from common.script import SEEDS, Setup, start, start_run
 from common.seed_products import draw_seeds, refine_by_crf
 
 
@@ -94,7 +94,7 @@ def run_inference(
         maps_of: gives what makes the seeds, for the network and the section ``infer``.
         write: writes them, as `write_dict`.
     """
-    setup = start_inference(description, cls, default_exp)
+    setup: Setup[Any] = start(description, cls, default_exp, SEEDS)
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
 

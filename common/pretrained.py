@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError, preview
-from common.files import load_torch
+from common.weights import load_torch
 
 PRETRAINED_DIR = Path("pretrained")
 

@@ -1,49 +1,107 @@
-"""The run folder ``experiment/<name>/``: everything that one run writes."""
+"""The run folder ``experiment/<name>/``: names and places of all that the scripts of one run write."""
 
-import json
-import os
 import re
 import shutil
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import atomic_write
 
 EXPERIMENT_DIR = Path("experiment")
 
+# Names that command lines and other modules spell as well
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.jsonl"
+LAST_FILE = "last.pth"  # in the folder of checkpoints: to go on from; the best weights; those of an epoch
+BEST_FILE = "best.pth"
+EPOCH_FILE = "{:03d}net_trm.pth"
+SEEDS_DIR = "dict"
+CRF_DIR = "crf"
+LABELS_DIR = "ir_label"
+SEED_SCORES = "eval_cam"  # stems of an evaluation's files
+MASK_SCORES = "eval_png"
+REFINED_MASK_SCORES = "eval_png_crf"
+
 
 class RunFolder:
-    """Paths of one run.
+    """Places of one run's files; a run has those of them that its scripts write.
 
-    ``config.yaml`` the resolved configuration; ``log.txt``, ``metrics.jsonl`` and ``tensorboard/`` its course;
-    ``ckpt/`` its
-    checkpoints; ``dict/`` its seeds, ``crf/<alpha>/`` refined ones, ``vis/`` pictures; ``eval_*`` its scores.
+    Training: ``config`` (``config.yaml``), ``log.txt``, ``metrics`` (``metrics.jsonl``), ``tensorboard/``,
+    ``checkpoints`` (``ckpt/``).
+    Seeds: ``seeds`` (``dict/``), ``crf`` (``crf/<exponent>/``), ``pictures`` (``vis/``).
+    Refinement of seeds: ``labels`` (``ir_label/``), ``masks`` (``masks/``).
+    Segmentation: ``segs`` (``segs/<list>/``), ``refined_segs`` (``segs_crf/<list>/``).
+    Scores: ``scores`` (``eval_*.json``, with .csv and .png beside it).
+    A folder of files for images has its settings beside it, in ``<folder>.json``.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, inputs: Sequence[str] = ()) -> None:
         """Names a run; creates nothing.
+
+        Args:
+            inputs: names of folders and files in it that other scripts write before the training, which neither
+                refuses nor deletes them.
 
         Raises:
             UserError: the name is not a plain folder name.
         """
         if not re.fullmatch(r"[\w][\w.+-]*", name):
             raise UserError(f"--name {name!r}: a run's name is one folder name of letters, digits and . _ + -")
-        self.name, self.path = name, EXPERIMENT_DIR / name
+        self.name = name
+        self.path = EXPERIMENT_DIR / name
+        self.inputs = frozenset(inputs)
 
     @property
     def config(self) -> Path:
         """The resolved configuration of the run."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG_FILE
+
+    @property
+    def metrics(self) -> Path:
+        """The numbers of the training, one JSON object a line."""
+        return self.path / METRICS_FILE
 
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "ckpt"
+
+    @property
+    def seeds(self) -> Path:
+        """Folder of the seeds, unless ``--dict_dir`` names another."""
+        return self.path / SEEDS_DIR
+
+    @property
+    def crf(self) -> Path:
+        """Folder with a folder of dense CRF results for each background exponent."""
+        return self.path / CRF_DIR
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of pictures for people."""
+        return self.path / "vis"
+
+    @property
+    def labels(self) -> Path:
+        """Folder of label maps that a refinement's network learns from."""
+        return self.path / LABELS_DIR
+
+    @property
+    def masks(self) -> Path:
+        """Folder of pseudo masks."""
+        return self.path / "masks"
+
+    def segs(self, list_name: str) -> Path:
+        """Folder of a segmentation network's masks of a list."""
+        return self.path / "segs" / Path(list_name).stem
+
+    def refined_segs(self, list_name: str) -> Path:
+        """As `segs`, after the dense CRF."""
+        return self.path / "segs_crf" / Path(list_name).stem
+
+    def scores(self, stem: str) -> Path:
+        """An evaluation's result, such as that of `MASK_SCORES`."""
+        return self.path / f"{stem}.json"
 
     def refuse_if_used(self, resume: bool = False, overwrite: bool = False) -> None:
         """Makes sure that a training may write here.
@@ -53,100 +111,36 @@ class RunFolder:
         """
         if resume and overwrite:
             raise UserError("--resume continues a run and --overwrite starts it anew; give one of them")
-        if self.path.exists() and any(self.path.iterdir()) and not (resume or overwrite):
+        if self._outputs() and not (resume or overwrite):
             raise UserError(
                 f"the run folder {self.path} is not empty. Choose another --name, continue it with --resume, or start "
-                "anew "
-                "with --overwrite (deletes what is in it)"
+                "anew with --overwrite (deletes what is in it)"
             )
 
     def create(self, overwrite: bool = False) -> None:
-        """Makes the folder; ``overwrite`` deletes what is in it."""
-        if overwrite and self.path.exists():
-            shutil.rmtree(self.path)
+        """Makes the folder; ``overwrite`` deletes all but the inputs in it."""
+        for path in self._outputs() if overwrite else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def _outputs(self) -> list[Path]:
+        there = self.path.iterdir() if self.path.exists() else ()
+        return [path for path in there if path.name not in self.inputs]
 
     def existing(self) -> "RunFolder":
         """The folder of a run that must be there.
 
         Raises:
-            UserError: there is none of that name; the message lists those there are.
+            UserError: there is none of that name; the message lists the runs that exist.
         """
         if not self.path.is_dir():
-            there = (
-                sorted(path.name for path in EXPERIMENT_DIR.glob("*") if path.is_dir())
-                if EXPERIMENT_DIR.is_dir()
-                else []
-            )
-            known = f" There are: {', '.join(there)}." if there else ""
+            runs = sorted(path.name for path in EXPERIMENT_DIR.glob("*") if path.is_dir())
+            known = f" There are: {', '.join(runs)}." if runs else ""
             raise UserError(
                 f"no run folder {self.path} (from {Path.cwd()}).{known} A training script makes it (--name "
                 f"{self.name}); for weights from elsewhere, inference takes --load_pretrained FILE"
             )
         return self
-
-
-class RunLog:
-    """Text to the terminal and ``log.txt``; numbers to ``metrics.jsonl`` and TensorBoard. Silent but on the main
-    process.
-    """
-
-    def __init__(self, folder: Path, active: bool = True, resumed_at: int | None = None) -> None:
-        """Opens the files.
-
-        Args:
-            resumed_at: the step that a resumed run goes on from; what was logged after it is dropped, as it comes
-            again.
-        """
-        self.active = active
-        if not active:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        if resumed_at is not None:
-            _drop_after(folder / "metrics.jsonl", resumed_at)
-        self._text = (folder / "log.txt").open("a", encoding="utf-8")
-        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._curves = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=None if resumed_at is None else resumed_at + 1
-        )
-
-    def say(self, text: str) -> None:
-        """A line for the reader, with the time of day in the file."""
-        if self.active:
-            tqdm.write(text)
-            self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
-            self._text.flush()
-
-    def numbers(self, step: int, values: dict[str, float], **context: Any) -> None:
-        """One line of ``metrics.jsonl``: step, context (epoch, kind) and values; the values also as TensorBoard
-        curves.
-        """
-        if not self.active:
-            return
-        self._metrics.write(json.dumps({"step": step, **context, **values}) + "\n")
-        self._metrics.flush()
-        for name, value in values.items():
-            self._curves.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Flushes and closes the files."""
-        if self.active:
-            self._text.close()
-            os.fsync(self._metrics.fileno())
-            self._metrics.close()
-            self._curves.close()
-
-
-def _drop_after(path: Path, step: int) -> None:
-    """Leaves the lines of a metrics file up to a step; a last line that a kill cut short goes, too."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
-    with atomic_write(path, "w") as file:
-        file.writelines(kept)

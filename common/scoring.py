@@ -11,8 +11,9 @@ from common.dist import Processes
 from common.errors import UserError, preview
 from common.evaluate import FilePredictions, MaskFiles, Prediction, evaluate
 from common.infer import InferConfig, MapsOf, infer_seeds
+from common.log import RunLog
 from common.results import EvalConfig, Evaluation
-from common.run import RunFolder, RunLog
+from common.run import RunFolder
 from common.runtime import Runtime
 
 Images = TypeVar("Images", bound=ImageSet)

@@ -17,6 +17,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import ROOT, write_json
 from common.refine import seed_settings
+from common.run import CONFIG_FILE, LAST_FILE
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Stage:
 
     def is_new(self) -> bool:
         """Whether its run folder holds no training yet."""
-        return not (self.folder / "config.yaml").is_file()
+        return not (self.folder / CONFIG_FILE).is_file()
 
     def restart(self, began_new: bool) -> list[str]:
         """The flag under which a training goes on.
@@ -59,7 +60,7 @@ class Stage:
         """
         if self.weights is None:
             return []
-        if (self.weights / "last.pth").is_file():
+        if (self.weights / LAST_FILE).is_file():
             return ["--resume"]
         return ["--overwrite"] if began_new and not self.is_new() else []  # stopped before its first checkpoint
 
@@ -151,7 +152,9 @@ def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(nproc)] if nproc > 1 else []
     with StageRunner() as runner:
         for number, stage in enumerate(stages, 1):
-            head, record, before = f"[{number}/{len(stages)}] {stage.title}", stage.record(), done.get(stage.title)
+            head = f"[{number}/{len(stages)}] {stage.title}"
+            record = stage.record()
+            before = done.get(stage.title)
             has_changed = before is not None and {key: before.get(key) for key in record} != record
             if has_changed and not stage.is_score:
                 raise UserError(_changed(stage, before, record))

@@ -24,8 +24,8 @@ from common.data.dataset import ImageSet, LabelledImages, TrainingImages
 from common.data.loader import EpochBatches, TrainViews, shared_generator, train_loader
 from common.dist import stop_processes
 from common.infer import MapsOf, view_maps
+from common.log import RunLog
 from common.optim import Optimizer, adamw, set_lr
-from common.run import RunLog
 from common.runtime import Runtime, usable_workers
 from common.schedule import Rate, learning_rate
 from common.scoring import scored_images, validate

@@ -16,18 +16,18 @@ from common.data.dataset import ImageSet, class_names
 from common.dist import stop_processes
 from common.errors import run_script
 from common.outputs import MaskFolder, write_by_jobs
-from common.refine import require_maps, seed_settings, start_preparation
+from common.refine import require_maps, seed_settings
 from common.results import EvalConfig
 from common.runtime import usable_workers
 from common.scoring import report, score_folder
-from common.script import start_run
+from common.script import PREPARATION, start, start_run
 
 READS = ("data", "seeds", "crf", "infer", "runtime.num_workers")
 
 
 def main() -> None:
     """Goes in the order config, data, seeds, masks; then their score."""
-    setup = start_preparation(__doc__, CRFMasksConfig, "crf_voc", READS)
+    setup = start(__doc__, CRFMasksConfig, "crf_voc", PREPARATION, reads=READS)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
 
     # Data: image labels are not needed, the seeds have them

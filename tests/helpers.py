@@ -19,7 +19,8 @@ import yaml
 
 from common import files
 from common.errors import run_script
-from common.files import ROOT, load_torch
+from common.files import ROOT
+from common.weights import load_torch
 from methods.crt import make_cam, train_cam
 from methods.cti import infer_trm, train_trm
 from methods.dig import infer_trm as infer_dig

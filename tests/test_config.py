@@ -10,7 +10,7 @@ from common.crf_masks import CRFMasksConfig
 from common.errors import UserError
 from common.pipeline import PipelineConfig
 from common.schedule import scaled_lr
-from common.script import infer_arguments, train_arguments
+from common.script import SEEDS, TRAINING, Usage, parse_arguments, start
 from methods.crt.config import CRTConfig
 from methods.crt.wsol_config import WSOLConfig
 from methods.cti.config import CTIConfig
@@ -33,13 +33,13 @@ SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 
 def trained(*arguments: str, cls: type = CTIConfig) -> Any:
     """What a training's command line gives."""
-    _, overrides = train_arguments("", cls, "", ["--name", "x", *arguments])
+    _, overrides = parse_arguments("", cls, "", TRAINING, argv=["--name", "x", *arguments])
     return load_config(cls, None, overrides)
 
 
 def inferred(*arguments: str) -> CTIConfig:
     """What an inference's command line gives."""
-    _, overrides = infer_arguments("", CTIConfig, "cti_cvpr24", ["--name", "x", *arguments])
+    _, overrides = parse_arguments("", CTIConfig, "cti_cvpr24", SEEDS, argv=["--name", "x", *arguments])
     return load_config(CTIConfig, None, overrides)
 
 
@@ -296,22 +296,25 @@ def test_flags_of_inference_mean_inference() -> None:
     assert config.infer.num_workers == 3 and config.runtime.num_workers == CTIConfig().runtime.num_workers
 
 
-def test_pictures_without_seeds_are_refused() -> None:
+@pytest.mark.parametrize("flag", ["--vis", "--crf"])
+def test_pictures_without_seeds_are_refused(flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``--vis`` and ``--crf`` need ``--dict``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["infer_trm.py", "--name", "x", "--load_pretrained", "file.pth", flag])
     with pytest.raises(UserError, match="add --dict"):
-        inferred("--vis")
+        start("", CTIConfig, "cti_cvpr24", SEEDS)
 
 
 @pytest.mark.parametrize("cls", [CTIConfig, PCSSConfig])
 @pytest.mark.parametrize(
-    ("parse", "absent"), [(train_arguments, {"infer"}), (infer_arguments, {"loss", "train", "fim"})]
+    ("usage", "absent"), [(TRAINING, {"infer"}), (SEEDS, {"loss", "train", "fim"})], ids=["training", "seeds"]
 )
 def test_help_lists_flags_and_keys_with_their_sentences(
-    parse, absent: set, cls: type, capsys: pytest.CaptureFixture
+    usage: Usage, absent: set, cls: type, capsys: pytest.CaptureFixture
 ) -> None:
     """Every key that the script reads, with default and sentence; none of the sections that it does not read."""
     with pytest.raises(SystemExit) as stop:
-        parse("What it does.", cls, "cti_cvpr24", ["--help"])
+        parse_arguments("What it does.", cls, "cti_cvpr24", usage, argv=["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     words = " ".join(shown.split())

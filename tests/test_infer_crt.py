@@ -11,11 +11,11 @@ from common.config import load_config
 from common.data.dataset import LabelledImages
 from common.dist import Processes
 from common.errors import UserError
-from common.files import save_torch
 from common.infer import SeedFolder
 from common.outputs import write_each
 from common.runtime import Runtime
 from common.seeds import read_seed
+from common.weights import save_torch
 from methods.crt.cams import crt_cams
 from methods.crt.config import CRTConfig
 from methods.crt.make_cam import CAMFolders, StridedFolder, seed_pairs

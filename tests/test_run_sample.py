@@ -38,7 +38,7 @@ def call(shapes: Path, tmp_path: Path, stages: list[Stage], monkeypatch: pytest.
         state_file.write_text(json.dumps({"stages": {stage.title: {"seconds": 1.0} for stage in wanted}}))
         return 0
 
-    monkeypatch.setattr(run_sample, "carry_out", carry_out)
+    monkeypatch.setattr("common.builders.carry_out", carry_out)
     data = (f"data.root={shapes}", f"data.classes={shapes}/classes.txt", "--infer_list", "train")
 
     def run(*arguments: object) -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.files import load_torch
+from common.weights import load_torch
 from methods.crt.losses import LOSS_TERMS
 from tests.helpers import TORCHRUN, Scripts, assert_same, last, metrics
 

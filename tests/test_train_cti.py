@@ -17,9 +17,10 @@ from common.checkpoint import Checkpoints
 from common.course import Position
 from common.dist import Processes
 from common.errors import UserError
-from common.files import ROOT, load_torch
+from common.files import ROOT
 from common.seeds import read_seed
 from common.training import LossWatch, label_accuracy
+from common.weights import load_torch
 from tests.helpers import Scripts, assert_same, contents, failure, last, metrics
 
 TRAIN = "methods/cti/train_trm.py"

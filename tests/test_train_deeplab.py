@@ -17,7 +17,7 @@ from common.crf import dense_crf
 from common.data.dataset import DataConfig, ImageSet, read_mask
 from common.data.loader import EpochBatches, TrainViews
 from common.errors import UserError
-from common.files import load_torch
+from common.weights import load_torch
 from methods.deeplab import test_deeplab, train_deeplab
 from methods.deeplab.config import DeepLabConfig, DeepLabTestConfig
 from methods.deeplab.crf_image import clean_image, wrapped_image

@@ -12,8 +12,8 @@ from PIL import Image
 
 from common.dist import Processes
 from common.errors import UserError
-from common.files import load_torch
 from common.step import Batch
+from common.weights import load_torch
 from methods.dig import milestones, train_diffusion
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import DiffusionFile, load_diffusion

@@ -16,8 +16,8 @@ from PIL import Image
 from common.data.dataset import read_mask
 from common.data.masks import write_mask
 from common.errors import UserError
-from common.files import load_torch
 from common.seeds import write_seed
+from common.weights import load_torch
 from methods.irn import infer_irn, make_ir_label, train_irn
 from methods.irn.losses import LOSS_TERMS
 from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics

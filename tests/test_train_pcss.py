@@ -13,9 +13,9 @@ from PIL import Image
 
 from common import trainer
 from common.errors import UserError
-from common.files import load_torch
 from common.seeds import read_seed
 from common.training import ProgressLine
+from common.weights import load_torch
 from methods.pcss import fim
 from methods.pcss.importance import FrequencyImportance
 from methods.pcss.losses import LOSS_TERMS

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.files import load_torch
 from common.seeds import read_seed
+from common.weights import load_torch
 from methods.toco.model import ToCo
 from methods.toco.step import LOSS_TERMS
 from methods.toco.validation import PREDICTIONS, f1_score

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from common.errors import UserError
-from common.files import load_torch
+from common.weights import load_torch
 from methods.crt import eval_wsol, train_wsol
 from methods.crt.localization import OUTCOMES, PERCENTAGES
 from tests.helpers import TORCHRUN, Scripts, assert_same, last, metrics

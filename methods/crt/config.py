@@ -1,6 +1,7 @@
 """CRT's configuration on segmentation data: one YAML drives training, seeds and the stages after them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.config import at_least, option, section
 from common.course import Position, TrainConfig
@@ -8,6 +9,7 @@ from common.data.dataset import DataConfig
 from common.errors import UserError
 from common.evaluate import EvalConfig
 from common.pipeline import StageConfig
+from common.run import SEEDS_DIR
 from common.runtime import RuntimeConfig
 from common.schedule import poly
 from methods.crt.cams import CRTInferConfig
@@ -85,3 +87,8 @@ class CRTConfig:
                 f"views.crop_size={size} cannot be cut into tiles of model.deit.img_size={tile} that overlap by half: "
                 f"it must be at least that, and a multiple of {tile / 2:g}"
             )
+
+
+def strided_path(seeds: Path) -> Path:
+    """The folder of the strided maps beside one of seeds."""
+    return seeds.parent / ("cam" if seeds.name == SEEDS_DIR else f"{seeds.name}_cam")

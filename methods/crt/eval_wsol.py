@@ -16,15 +16,15 @@ import torch
 from PIL import Image, ImageDraw
 
 from common.checkpoint import epoch_checkpoint
-from common.config import parse_config, script_parser
 from common.data.cub import CUBImages
 from common.data.transforms import eval_transform
-from common.dist import start_processes, stop_processes
+from common.dist import stop_processes
 from common.errors import run_script
 from common.files import write_json
 from common.pretrained import load_checked, state_dict_in
+from common.run import BEST_FILE, LAST_FILE
 from common.runtime import Runtime
-from common.script import Setup, open_inference_run, start_run
+from common.script import Setup, Usage, start, start_run
 from common.visual import contact_sheet, overlay_cam
 from methods.crt.boxes import stretched
 from methods.crt.localization import OUTCOMES, PERCENTAGES
@@ -33,7 +33,16 @@ from methods.crt.wsol_config import BEST_LOC_FILE, WSOLConfig
 from methods.crt.wsol_model import class_cams, wsol_deit
 from methods.crt.wsol_scoring import Finding, locate, summary, write_boxes
 
-UNUSED = ("views", "loss", "optim", "train", "runtime.seed", "runtime.compile")
+EVALUATION = Usage(
+    weights="the best and the last",
+    flags=(
+        ("--vis", {"action": "store_true", "help": "draw a sheet of images, CAMs, true and found boxes"}),
+        ("--least", {
+            "type": float, "default": -1.0, "help": "exit with 1 if the last weights' GT-known (%%) is not above this",
+        }),
+    ),
+    ignores=("views", "loss", "optim", "train", "runtime.seed", "runtime.compile"),
+)  # fmt: skip
 TITLES = {"best": "best GT-known", "best_loc": "best Loc@1", "last": "last"}  # of a run's weights
 HEADINGS = ("Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-known")
 TRUE, FOUND = (0, 200, 0), (230, 0, 0)  # colours of boxes
@@ -42,7 +51,7 @@ ACROSS = 4  # panels in a row of the sheet, two for an image
 
 def main() -> int:
     """Goes in the order config, data, model; then boxes, scores, pictures for each of the weights. The exit code."""
-    setup = start_evaluation()
+    setup = start(__doc__, WSOLConfig, "crt_cub", EVALUATION)
     config, run, runtime, side = setup.config, setup.run, setup.runtime, setup.config.model.deit.img_size
 
     # Data and model; all weights are tried before the work begins
@@ -78,27 +87,7 @@ def main() -> int:
     return int(results[name]["gt_known"] <= setup.args.least)  # the last weights, or the only ones
 
 
-def start_evaluation() -> Setup:
-    """Command line, configuration, run folder, processes, device."""
-    parser = script_parser(__doc__, WSOLConfig, unused=UNUSED)
-    parser.add_argument("--name", required=True, help="name of the run, experiment/NAME/")
-    parser.add_argument("--exp", default="", help="experiment YAML; default: the run's own configuration, else crt_cub")
-    parser.add_argument("--load_epo", type=int, help="epoch whose weights are used; default: the best and the last")
-    parser.add_argument(
-        "--load_pretrained", type=Path, help="a checkpoint file from anywhere, used instead of the run's own"
-    )
-    parser.add_argument("--vis", action="store_true", help="draw a sheet of images, CAMs, true and found boxes")
-    parser.add_argument(
-        "--least", type=float, default=-1.0, help="exit with 1 if the last weights' GT-known (%%) is not above this"
-    )
-    parser.set_defaults(default_exp="crt_cub")
-    args, overrides = parse_config(parser)
-    processes = start_processes()
-    config, run = open_inference_run(args, overrides, WSOLConfig)
-    return Setup(args, config, run, processes, Runtime(config.runtime, processes))
-
-
-def chosen_weights(setup: Setup) -> dict[str, Path]:
+def chosen_weights(setup: Setup[WSOLConfig]) -> dict[str, Path]:
     """The files to score, by a name for what is made with them.
 
     Raises:
@@ -109,7 +98,7 @@ def chosen_weights(setup: Setup) -> dict[str, Path]:
         return {args.load_pretrained.stem: args.load_pretrained}
     if args.load_epo is not None:
         return {f"epoch_{args.load_epo}": epoch_checkpoint(folder, args.load_epo)}
-    own = {"best": folder / "best.pth", "best_loc": folder / BEST_LOC_FILE, "last": folder / "last.pth"}
+    own = {"best": folder / BEST_FILE, "best_loc": folder / BEST_LOC_FILE, "last": folder / LAST_FILE}
     there = {name: path for name, path in own.items() if path.is_file()}
     return there or {"best": epoch_checkpoint(folder, None)}  # says what is missing
 

@@ -27,7 +27,7 @@ from common.runtime import Runtime
 from common.script import Setup
 from common.seeds import Seed, write_seed
 from methods.crt.cams import CRTInferConfig, crt_cams, seed_maps
-from methods.crt.config import CRTConfig
+from methods.crt.config import CRTConfig, strided_path
 from methods.crt.model import DeiTBranch, released_deit, tiled_deit
 
 
@@ -67,11 +67,6 @@ class CAMFolders:
 
     def __str__(self) -> str:
         return f"{self.seeds}, {self.strided}"
-
-
-def strided_path(seeds: Path) -> Path:
-    """The folder of the strided maps beside one of seeds."""
-    return seeds.parent / ("cam" if seeds.name == "dict" else f"{seeds.name}_cam")
 
 
 def write_folders(

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.builders import MASK_COMMANDS
 from common.data.dataset import ImageSet, read_mask
 from common.errors import UserError, preview
 from common.metrics import check_mask
@@ -58,7 +59,6 @@ class TrainingMasks:
 
 def _advice(images: ImageSet) -> str:
     return (
-        "Pseudo masks of the whole list are made by: python methods/irn/infer_irn.py (or methods/psa/infer_aff.py) "
-        f"--name NAME --seeds SEEDS --infer_list {images.list_name}; then --masks experiment/NAME/masks. Or train on "
-        "another list: --train_list LIST"
+        f"Pseudo masks of the whole list are made by: {MASK_COMMANDS} --name NAME --seeds SEEDS --infer_list "
+        f"{images.list_name}; then --masks experiment/NAME/masks. Or train on another list: --train_list LIST"
     )

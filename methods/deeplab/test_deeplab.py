@@ -19,7 +19,7 @@ from common.errors import run_script
 from common.files import write_json
 from common.infer_script import load_network
 from common.scoring import has_masks
-from common.script import start_segmentation
+from common.script import MASKS, start
 from common.segment import open_mask_folders, report_masks, submit_masks, write_masks
 from methods.deeplab.config import WEIGHTS_FILE, DeepLabConfig
 from methods.deeplab.crf_image import clean_image, wrapped_image
@@ -31,7 +31,7 @@ from methods.deeplab.weights import released
 
 def main() -> None:
     """Goes in the order config, data, model, masks; then scores and submission."""
-    setup = start_segmentation(__doc__, DeepLabConfig, "deeplab_voc")
+    setup = start(__doc__, DeepLabConfig, "deeplab_voc", MASKS)
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
 

@@ -20,10 +20,11 @@ from common.errors import run_script
 from common.infer import image_batches
 from common.infer_script import load_network
 from common.outputs import MaskFolder, write_each
-from common.refine import require_maps, seed_settings, start_refinement
+from common.refine import require_maps, seed_settings
 from common.results import EvalConfig
 from common.runtime import Runtime
 from common.scoring import report, score_folder
+from common.script import REFINEMENT, start
 from methods.irn.config import WEIGHTS_FILE, IRNConfig
 from methods.irn.model import IRN, unique_tensors
 from methods.irn.walk import boundaries, read_scores, walk_mask
@@ -33,9 +34,9 @@ READS = ("data", "seeds", "model", "walk", "infer", "runtime")
 
 def main() -> None:
     """Goes in the order config, images, model, masks; then their score."""
-    setup = start_refinement(__doc__, IRNConfig, "irn_cti", READS)
-    config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
-    infer, num_workers = config.infer, config.runtime.num_workers
+    setup = start(__doc__, IRNConfig, "irn_cti", REFINEMENT, reads=READS)
+    config, run, infer, runtime = setup.config, setup.run, setup.config.infer, setup.runtime
+    processes, num_workers = setup.processes, config.runtime.num_workers
 
     # Images and seeds
     images, seeds = ImageSet(config.data, infer.image_list), config.seeds.path()

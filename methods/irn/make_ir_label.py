@@ -15,8 +15,9 @@ from common.dist import stop_processes
 from common.errors import run_script
 from common.outputs import MaskFolder, write_by_jobs
 from common.pool import WorkerPool
-from common.refine import require_maps, seed_settings, start_preparation
+from common.refine import require_maps, seed_settings
 from common.runtime import usable_workers
+from common.script import PREPARATION, start
 from methods.irn.config import IRNConfig
 from methods.irn.labels import write_label
 from methods.irn.scoring import report_labels
@@ -26,7 +27,7 @@ READS = ("data", "seeds", "labels", "train.image_list", "runtime.num_workers")
 
 def main() -> None:
     """Goes in the order config, images, seeds, labels; then their score."""
-    setup = start_preparation(__doc__, IRNConfig, "irn_cti", READS)
+    setup = start(__doc__, IRNConfig, "irn_cti", PREPARATION, reads=READS)
     config, processes, runtime = setup.config, setup.processes, setup.runtime
 
     # Images and seeds

@@ -18,7 +18,8 @@ from common.data.dataset import ImageSet, LabelledImages
 from common.data.loader import start_worker
 from common.data.transforms import square_transform
 from common.dist import Processes
-from common.run import RunFolder, RunLog
+from common.log import RunLog
+from common.run import RunFolder
 from common.runtime import Runtime, usable_workers
 from common.tensors import size_of, sum_of
 from common.visual import heat_maps

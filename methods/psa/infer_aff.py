@@ -20,10 +20,11 @@ from common.errors import UserError, run_script
 from common.infer import image_batches
 from common.infer_script import load_network
 from common.outputs import MaskFolder, write_each
-from common.refine import read_maps, require_maps, seed_settings, start_refinement
+from common.refine import read_maps, require_maps, seed_settings
 from common.results import EvalConfig
 from common.runtime import Runtime
 from common.scoring import report, score_folder
+from common.script import REFINEMENT, start
 from methods.psa.affinity import AffinityNet
 from methods.psa.config import MASKS_DIR, PSAConfig
 from methods.psa.model import affinity_net
@@ -33,7 +34,7 @@ from methods.psa.walk import padded, pseudo_mask
 def main() -> None:
     """Goes in the order config, data, model, masks; then their score."""
     reads = ("data", "seeds", "model.arch", "model.radius", "walk", "infer", "runtime.device", "runtime.precision")
-    setup = start_refinement(__doc__, PSAConfig, "psa_voc", reads)
+    setup = start(__doc__, PSAConfig, "psa_voc", REFINEMENT, reads=reads)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
 
     # Data: image labels are not needed, the seeds have them

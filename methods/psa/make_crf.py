@@ -12,16 +12,16 @@ of it with crf.format=npz.
 from common.data.dataset import ImageSet
 from common.dist import stop_processes
 from common.errors import run_script
-from common.refine import require_maps, start_preparation
+from common.refine import require_maps
+from common.script import PREPARATION, start
 from methods.psa.config import SCORES_DIR, PSAConfig
 from methods.psa.scores import write_scores
 
 
 def main() -> None:
     """Goes in the order config, data, seeds, scores."""
-    setup = start_preparation(
-        __doc__, PSAConfig, "psa_voc", ("data", "seeds", "crf", "train.image_list", "runtime.num_workers")
-    )
+    reads = ("data", "seeds", "crf", "train.image_list", "runtime.num_workers")
+    setup = start(__doc__, PSAConfig, "psa_voc", PREPARATION, reads=reads)
     config, run, processes = setup.config, setup.run, setup.processes
 
     # Data: image labels are not needed, the seeds have them

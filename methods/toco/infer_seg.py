@@ -15,15 +15,17 @@ from common.dist import stop_processes
 from common.errors import run_script
 from common.infer_script import load_network
 from common.scoring import has_masks
-from common.script import start_segmentation
+from common.script import MASKS, start
 from common.segment import open_mask_folders, report_masks, submit_masks, write_masks
 from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 from methods.toco.model import ToCo
 
+READS = ("data", "model", "infer.segment", "eval", "runtime")
+
 
 def main() -> None:
     """Goes in the order config, data, model, masks; then scores and submission."""
-    setup = start_segmentation(__doc__, ToCoConfig, "toco_cvpr23", "infer.segment")
+    setup = start(__doc__, ToCoConfig, "toco_cvpr23", MASKS, reads=READS)
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     segment = config.infer.segment
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import load_torch
+from common.weights import load_torch
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import load_diffusion, save_diffusion
 from methods.dig.ema import EMA
