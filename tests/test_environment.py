@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 import yaml
@@ -85,11 +86,33 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def named_methods(path: Path) -> set[str]:
+    """The methods whose modules or files a file's texts name, docstrings among them."""
+    texts = (node.value for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if is_text(node))
+    return {name for text in texts for name in re.findall(r"\bmethods[./](\w+)", text)}
+
+
+def is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
 def test_arrows_point_one_way() -> None:
-    """scripts → methods → common, and no method imports another."""
+    """scripts → methods → common; no method imports another, or names its files, and one module of common does."""
     for path in (ROOT / "common").rglob("*.py"):
         assert "methods" not in imported(path), f"{path}: common knows no method"
+        assert path.name == "builders.py" or not named_methods(path), f"{path}: builders.py alone strings methods"
     for path in (ROOT / "methods").rglob("*.py"):
         own = path.relative_to(ROOT / "methods").parts[0]
         used = set(re.findall(r"^\s*(?:from|import) methods\.(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
         assert used <= {own}, f"{path}: methods share through common"
+        assert named_methods(path) <= {own}, f"{path}: other methods' scripts are named in common/builders.py"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"""Then methods/irn/x.py."""', 'run("methods/irn/x.py")', 'f"{1} methods.irn.model"', 'x = {"methods/irn": 1}'],
+)
+def test_names_of_methods_in_texts_are_found(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text(f"from methods.psa import model  # methods/psa\n{text}\n")
+    assert named_methods(file) == {"irn"}
