@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from common.config import config_path, load_config, parse_config, script_parser
 from common.data.dataset import LabelledImages, class_names
 from common.data.layout import DataConfig
-from common.dist import Processes, start_processes, stop_processes
-from common.errors import UserError, run_script
-from common.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
-from common.files import atomic_write
-from common.results import Evaluation, EvaluationConfig, shared_sections
-from common.run import RunFolder
+from common.run.config import config_path, load_config, parse_config, script_parser
+from common.run.errors import UserError, run_script
+from common.run.files import atomic_write
+from common.run.folder import RunFolder
+from common.run.processes import Processes, start_processes, stop_processes
+from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
+from common.score.result import Evaluation, EvaluationConfig, shared_sections
 
 DEFAULT_LISTS = {"voc12": "train", "coco14": "train14_small", "folder": "all"}
 DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014"}
@@ -84,7 +84,7 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
     """Reads, counts, and sums over processes.
 
     Raises:
-        UserError: see `common.evaluate.evaluate`; unusable predictions are also listed in a file.
+        UserError: see `common.score.evaluate.evaluate`; unusable predictions are also listed in a file.
     """
     list_name = args.list or DEFAULT_LISTS[config.data.dataset]
     run = RunFolder(args.name)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from common.data.classes import BACKGROUND, IGNORE_LABEL
 from common.data.masks import voc_palette
-from common.files import atomic_write
+from common.run.files import atomic_write
 
 CAPTION_SIZE = 15  # pixels of type
 MARGIN = 6

@@ -23,15 +23,15 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from common.cam import multi_view_cams
-from common.dist import Processes
-from common.errors import run_script
-from common.metrics import SweepCounts, counts_by_argmax
-from common.optim import adamw
-from common.runtime import PRECISIONS, Runtime, RuntimeConfig
-from common.schedule import OptimConfig
-from common.seeds import Seed
+from common.data.seeds import Seed
+from common.run.device import PRECISIONS, Runtime, RuntimeConfig
+from common.run.errors import run_script
+from common.run.processes import Processes
+from common.score.counts import SweepCounts, counts_by_argmax
+from common.seeds.cam import multi_view_cams
 from common.tensors import compiled
+from common.train.optim import adamw
+from common.train.schedule import OptimConfig
 
 METHODS = ("cti", "pcss", "dig", "toco", "crt", "deeplab")
 

@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 import torch
 
-from common.crf import CRFConfig, crf_pool, dense_crf, import_pydensecrf
+from common.crf.dense import CRFConfig, crf_pool, dense_crf, import_pydensecrf
+from common.crf.lattice import Lattice, bilateral_features
 from common.data.dataset import read_image
-from common.errors import run_script
-from common.lattice import Lattice, bilateral_features
+from common.run.errors import run_script
 
 LATTICE_CASES = ((21, 224, 224), (81, 224, 224), (21, 375, 500))  # VOC and COCO in training; VOC at full size
 CRF_LABELS = (21, 3)

@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 from tqdm.contrib.concurrent import process_map
 
-from common.config import load_config, option, parse_config, script_parser, section
 from common.data.classes import IGNORE_LABEL
 from common.data.cub import TITLE as CUB_TITLE
-from common.data.cub_check import check_cub
 from common.data.dataset import ImageSet, LabelledImages, read_image, read_mask
 from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, read_list
-from common.data.report import Table
-from common.errors import UserError, run_script
+from common.data.prepare.cub_check import check_cub
+from common.data.prepare.report import Table
+from common.run.config import load_config, option, parse_config, script_parser, section
+from common.run.errors import UserError, run_script
 
 DEFAULT_ROOTS = {
     "voc12": "data/VOC2012",

@@ -10,17 +10,17 @@ An interrupted call goes on where it stopped. Exponents are compared by the scor
 
 from typing import Any
 
-from common.crf import crf_pool
-from common.crf_masks import CRFMasksConfig, write_crf_mask
+from common.crf.dense import crf_pool
 from common.data.dataset import ImageSet, class_names
-from common.dist import stop_processes
-from common.errors import run_script
-from common.outputs import MaskFolder, write_by_jobs
-from common.refine import require_maps, seed_settings
-from common.results import EvalConfig
-from common.runtime import usable_workers
-from common.scoring import report, score_folder
-from common.script import PREPARATION, start, start_run
+from common.data.outputs import MaskFolder, write_by_jobs
+from common.masks.crf_alone import CRFMasksConfig, write_crf_mask
+from common.masks.from_seeds import require_maps, seed_settings
+from common.run.device import usable_workers
+from common.run.errors import run_script
+from common.run.processes import stop_processes
+from common.run.script import PREPARATION, start, start_run
+from common.score.report import report, score_folder
+from common.score.result import EvalConfig
 
 READS = ("data", "seeds", "crf", "infer", "runtime.num_workers")
 

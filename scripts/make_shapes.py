@@ -19,11 +19,20 @@ from pathlib import Path
 import numpy as np
 from tqdm.contrib.concurrent import process_map
 
-from common.config import script_parser
 from common.data.masks import write_mask
-from common.data.shapes import KINDS, claim_root, developed, extent, paint_ground, paint_shape, seal_root, write_jpeg
-from common.errors import UserError, run_script
-from common.files import atomic_write
+from common.data.prepare.shapes import (
+    KINDS,
+    claim_root,
+    developed,
+    extent,
+    paint_ground,
+    paint_shape,
+    seal_root,
+    write_jpeg,
+)
+from common.run.config import script_parser
+from common.run.errors import UserError, run_script
+from common.run.files import atomic_write
 
 STAMP = ".make_shapes.json"
 FORMAT = 1  # raised when the pictures change, so that an older set is made again

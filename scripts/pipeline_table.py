@@ -10,11 +10,11 @@ best threshold, or if its DeepLab is not above the seeds of the held-out images.
 
 from typing import Any
 
-from common.config import script_parser
-from common.errors import UserError, run_script
-from common.pipeline import REFINEMENTS, table
-from common.run import RunFolder
-from common.stages import read_json
+from common.pipeline.stages import read_json
+from common.pipeline.table import REFINEMENTS, table
+from common.run.config import script_parser
+from common.run.errors import UserError, run_script
+from common.run.folder import RunFolder
 
 
 def failures(rows: list[dict[str, Any]], title: str, wanted: dict[str, float]) -> list[str]:

@@ -15,10 +15,10 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
-from common.config import script_parser
-from common.errors import UserError, run_script
-from common.files import atomic_write
-from common.run import RunFolder
+from common.run.config import script_parser
+from common.run.errors import UserError, run_script
+from common.run.files import atomic_write
+from common.run.folder import RunFolder
 
 CONTEXT = ("step", "epoch", "kind")  # of a line of metrics.jsonl; everything else is a term
 SERIES = ("dataset", "backbone")  # columns that tell a reference's curves apart

@@ -29,18 +29,18 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm.contrib.concurrent import process_map
 
-from common.config import script_parser
 from common.data.classes import COCO14
-from common.data.coco import Instances, check_rules, link_images, paint_mask, read_instances
 from common.data.cub import OFFICIAL_IMAGES, TABLES, CUBConfig, CUBImages, missing_files
 from common.data.dataset import LAYOUTS
-from common.data.fetch import Archive, obtain, unpack
 from common.data.labels import Labels, read_labels, write_labels
 from common.data.lists import LIST_DIR, read_list
 from common.data.masks import write_mask
-from common.data.voc import augment_masks, label_voc
-from common.errors import UserError, preview, run_script
-from common.files import atomic_write, write_json
+from common.data.prepare.coco import Instances, check_rules, link_images, paint_mask, read_instances
+from common.data.prepare.fetch import Archive, obtain, unpack
+from common.data.prepare.voc import augment_masks, label_voc
+from common.run.config import script_parser
+from common.run.errors import UserError, preview, run_script
+from common.run.files import atomic_write, write_json
 
 VOC = Archive(
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",

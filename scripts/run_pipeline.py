@@ -16,17 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.builders import KINDS, files, parse_pipeline, require_within, run_stages, score
-from common.config import config_path, load_config, save_config, script_parser
-from common.crf import crf_folder
+from common.crf.dense import crf_folder
 from common.data.dataset import ImageSet
-from common.errors import UserError, run_script
-from common.evaluate import MaskFiles
-from common.pipeline import PipelineConfig, Score, data_overrides, is_scored
-from common.refine import require_maps
-from common.run import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
-from common.seeds import FORMATS
-from common.stages import Stage, has_files
+from common.data.seeds import FORMATS
+from common.masks.from_seeds import require_maps
+from common.pipeline.builders import KINDS, files, parse_pipeline, require_within, run_stages, score
+from common.pipeline.stages import Stage, has_files
+from common.pipeline.table import PipelineConfig, Score, data_overrides, is_scored
+from common.run.config import config_path, load_config, save_config, script_parser
+from common.run.errors import UserError, run_script
+from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
+from common.score.evaluate import MaskFiles
 
 
 def main() -> int:

@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common.config import script_parser
-from common.errors import UserError, run_script
-from common.run import RunFolder
+from common.run.config import script_parser
+from common.run.errors import UserError, run_script
+from common.run.folder import RunFolder
 
 TRIVIAL = {
     "eval_trivial_background": "(a) nothing but background",

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from common.config import load_config, parse_config, script_parser
 from common.data.dataset import LabelledImages
-from common.errors import UserError, run_script
-from common.results import EvaluationConfig, shared_sections
-from common.run import RunFolder
-from common.seeds import read_seed, seed_path
+from common.data.seeds import read_seed, seed_path
+from common.run.config import load_config, parse_config, script_parser
+from common.run.errors import UserError, run_script
+from common.run.folder import RunFolder
+from common.score.result import EvaluationConfig, shared_sections
 from common.visual import cam_panels, contact_sheet
 
 Panels = list[tuple[str, np.ndarray]]

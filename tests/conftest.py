@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
 
-from common.training import ProgressLine
+from common.train.watch import ProgressLine
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
 from methods.dig.unet import UNet, UNetConfig

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from common.data.masks import write_mask
-from common.files import ROOT
+from common.run.files import ROOT
 
 
 def script(name: str) -> ModuleType:

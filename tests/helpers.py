@@ -17,10 +17,10 @@ import pytest
 import torch
 import yaml
 
-from common import files
-from common.errors import run_script
-from common.files import ROOT
-from common.weights import load_torch
+from common.run import files
+from common.run.errors import run_script
+from common.run.files import ROOT
+from common.run.weights import load_torch
 from methods.crt import make_cam, train_cam
 from methods.cti import infer_trm, train_trm
 from methods.dig import infer_trm as infer_dig

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.data.masks import write_mask
-from common.errors import UserError
+from common.run.errors import UserError
 from tests.datasets import call, make_cub, make_voc, run, truncate, write_image, write_lines
 
 BAD = "PROBLEM"

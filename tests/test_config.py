@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from common.config import CONFIG_DIR, config_path, leaves, load_config, save_config
-from common.crf_masks import CRFMasksConfig
-from common.errors import UserError
-from common.pipeline import PipelineConfig
-from common.schedule import scaled_lr
-from common.script import SEEDS, TRAINING, Usage, parse_arguments, start
+from common.masks.crf_alone import CRFMasksConfig
+from common.pipeline.table import PipelineConfig
+from common.run.config import CONFIG_DIR, config_path, leaves, load_config, save_config
+from common.run.errors import UserError
+from common.run.script import SEEDS, TRAINING, Usage, parse_arguments, start
+from common.train.schedule import scaled_lr
 from methods.crt.config import CRTConfig
 from methods.crt.wsol_config import WSOLConfig
 from methods.cti.config import CTIConfig

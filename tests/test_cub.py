@@ -9,7 +9,7 @@ import torch
 from common.data.cub import TABLES, CUBConfig, CUBImages, read_tables
 from common.data.loader import EpochBatches, TrainViews, train_loader
 from common.data.transforms import SeparateViews, square_view
-from common.errors import UserError
+from common.run.errors import UserError
 from tests.datasets import call, make_cub, script, truncate, write_image
 
 SMALL = ("--train", 24, "--test", 12, "--size", 48, "--workers", 2)  # as the fixture `cub_shapes`

@@ -31,7 +31,7 @@ from common.data.transforms import (
     square_view,
     train_transform,
 )
-from common.errors import UserError
+from common.run.errors import UserError
 from tests.datasets import make_voc, truncate, write_image, write_lines, write_xml
 
 # --- lists

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.config import config_path, load_config
 from common.data.masks import write_mask
-from common.errors import UserError
-from common.files import ROOT
-from common.seeds import write_seed
+from common.data.seeds import write_seed
+from common.run.config import config_path, load_config
+from common.run.errors import UserError
+from common.run.files import ROOT
 from methods.dig.config import DiGConfig
 from methods.dig.diffusion_config import DiffusionConfig
 from tests.datasets import call, write_image, write_lines

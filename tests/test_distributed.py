@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from common.data.loader import shared_generator
-from common.dist import Processes
-from common.errors import UserError
+from common.run.errors import UserError
+from common.run.processes import Processes
 from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics
 
 # A large epsilon: Adam blows gradients that are zero but for rounding (those of key biases) up to full steps.

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from common.files import ROOT
+from common.run.files import ROOT
 
 # Where the name of the import differs from the name of the package.
 IMPORTS = {
@@ -105,7 +105,7 @@ def test_arrows_point_one_way() -> None:
         own = path.relative_to(ROOT / "methods").parts[0]
         used = set(re.findall(r"^\s*(?:from|import) methods\.(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
         assert used <= {own}, f"{path}: methods share through common"
-        assert named_methods(path) <= {own}, f"{path}: other methods' scripts are named in common/builders.py"
+        assert named_methods(path) <= {own}, f"{path}: other methods' scripts are named in common/pipeline/builders.py"
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from PIL import Image
 
 from common.data.layout import DataConfig
 from common.data.masks import write_mask
-from common.dist import Processes
-from common.errors import UserError
-from common.evaluate import EvalConfig, FilePredictions, MaskFiles, Scoring, UnusablePredictions, evaluate
-from common.files import ROOT
-from common.metrics import SweepCounts
-from common.seeds import write_seed
+from common.data.seeds import write_seed
+from common.run.errors import UserError
+from common.run.files import ROOT
+from common.run.processes import Processes
+from common.score.counts import SweepCounts
+from common.score.evaluate import EvalConfig, FilePredictions, MaskFiles, Scoring, UnusablePredictions, evaluate
 from tests.helpers import evaluation_script
 
 MASKS = {

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from common.errors import UserError
-from common.files import atomic_write, load_npy, write_json
-from common.weights import load_torch, save_torch
+from common.run.errors import UserError
+from common.run.files import atomic_write, load_npy, write_json
+from common.run.weights import load_torch, save_torch
 from tests.datasets import truncate
 from tests.helpers import Malicious, assert_same, contents, fill_disk
 

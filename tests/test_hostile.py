@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from common import pretrained
 from common.data.dataset import ImageSet
 from common.data.masks import write_mask
-from common.errors import UserError, explained, preview, run_script
+from common.nets import pretrained
+from common.run.errors import UserError, explained, preview, run_script
 from tests.datasets import truncate, write_lines
 from tests.helpers import Malicious, Scripts, contents, failure, fill_disk, last, metrics
 
@@ -208,9 +208,9 @@ def test_disk_full_while_a_checkpoint_is_written(scripts: Scripts, capsys, monke
     assert scripts.train("x", "train.max_steps=4") == 0
     before = contents("experiment/x/ckpt")
     with monkeypatch.context() as patch:
-        patch.setattr("common.script.save_config", lambda *_: None)
+        patch.setattr("common.run.script.save_config", lambda *_: None)
         fill_disk(patch, room)
-        patch.setattr("common.log._drop_after", lambda *_: None)
+        patch.setattr("common.run.log._drop_after", lambda *_: None)
         message = failure(capsys, scripts.train, "x", "--resume", "train.max_steps=0")
     assert "could not write" in message and ".pth" in message and "is intact" in message
     assert contents("experiment/x/ckpt") == before

@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from common.config import load_config
 from common.data.dataset import LabelledImages
-from common.dist import Processes
-from common.errors import UserError
-from common.infer import SeedFolder
-from common.outputs import write_each
-from common.runtime import Runtime
-from common.seeds import read_seed
-from common.weights import save_torch
+from common.data.outputs import write_each
+from common.data.seeds import read_seed
+from common.run.config import load_config
+from common.run.device import Runtime
+from common.run.errors import UserError
+from common.run.processes import Processes
+from common.run.weights import save_torch
+from common.seeds.infer import SeedFolder
 from methods.crt.cams import crt_cams
 from methods.crt.config import CRTConfig
 from methods.crt.make_cam import CAMFolders, StridedFolder, seed_pairs

@@ -13,11 +13,11 @@ import torch
 import yaml
 from PIL import Image
 
-from common.config import load_config
 from common.data.masks import write_mask
-from common.errors import UserError
-from common.seeds import read_seed
-from common.weights import save_torch
+from common.data.seeds import read_seed
+from common.run.config import load_config
+from common.run.errors import UserError
+from common.run.weights import save_torch
 from methods.toco import infer_cam, infer_seg
 from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 from methods.toco.model import ToCo

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from common.lattice import Lattice, bilateral_features, spatial_features
+from common.crf.lattice import Lattice, bilateral_features, spatial_features
+from common.run.errors import UserError
 
 
 def smooth_image(height: int, width: int) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.data.dataset import DataConfig, LabelledImages
-from common.errors import UserError
+from common.run.errors import UserError
 from tests.datasets import call, run, script
 
 SMALL = ("--train", 24, "--val", 6, "--size", 48, "--workers", 2)  # as the fixture `shapes`

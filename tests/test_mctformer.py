@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
-from common.mctformer import MCTformer
-from common.vit import SEED_MAPS, ViTConfig
+from common.nets.mctformer import MCTformer
+from common.nets.vit import SEED_MAPS, ViTConfig
+from common.run.errors import UserError
 from methods.pcss.model import PCSS
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UserError
-from common.metrics import ConfusionCounts, LabelRangeError, SweepCounts, counts_by_argmax, first_argmax
+from common.run.errors import UserError
+from common.score.counts import ConfusionCounts, LabelRangeError, SweepCounts, counts_by_argmax, first_argmax
 
 HUNDREDTHS = np.arange(81) / 100
 MASK, ZEROS, NAN = np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.float32), np.full((2, 2), np.nan, np.float32)

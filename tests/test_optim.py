@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from common.course import Position
-from common.optim import adamw, has_weight_decay, set_lr
-from common.schedule import OptimConfig, cosine_lr, learning_rate, scaled_lr
-from common.vit import ViTConfig
+from common.nets.vit import ViTConfig
+from common.train.course import Position
+from common.train.optim import adamw, has_weight_decay, set_lr
+from common.train.schedule import OptimConfig, cosine_lr, learning_rate, scaled_lr
 from methods.cti.model import CTI
 
 CONFIG = OptimConfig()

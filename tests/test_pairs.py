@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.pairs import _power_coefficients, pair_directions, pair_labels, random_walk, window, windows
+from common.masks.pairs import _power_coefficients, pair_directions, pair_labels, random_walk, window, windows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

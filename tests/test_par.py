@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.par import DILATIONS, PAR
+from methods.toco.par import DILATIONS, PAR
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

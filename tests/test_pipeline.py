@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 import yaml
 
-from common.builders import KINDS
-from common.config import CONFIG_DIR, load_config
 from common.data.dataset import read_mask
 from common.data.lists import read_list
-from common.dist import Processes
-from common.errors import UserError
-from common.files import ROOT
-from common.pipeline import PipelineConfig
-from common.seeds import write_seed
-from common.stages import Stage, StageRunner, carry_out
+from common.data.seeds import write_seed
+from common.pipeline.builders import KINDS
+from common.pipeline.stages import Stage, StageRunner, carry_out
+from common.pipeline.table import PipelineConfig
+from common.run.config import CONFIG_DIR, load_config
+from common.run.errors import UserError
+from common.run.files import ROOT
+from common.run.processes import Processes
 from tests.datasets import call, write_lines
 from tests.helpers import TORCHRUN, contents, failure
 
@@ -453,7 +453,7 @@ def test_two_processes_share_the_masks(
     masks = contents("experiment/m/masks")
     shutil.rmtree("experiment/m")
     for rank, count in ((0, 12), (1, 24)):
-        monkeypatch.setattr("common.dist.start_processes", lambda rank=rank: OneOfTwo(rank, rank, 2))
+        monkeypatch.setattr("common.run.processes.start_processes", lambda rank=rank: OneOfTwo(rank, rank, 2))
         assert crf(monkeypatch, shapes, seeds, "infer.eval_list=") == 0
         assert len(contents("experiment/m/masks")) == count
     assert contents("experiment/m/masks") == masks

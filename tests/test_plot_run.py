@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import UserError
-from common.files import ROOT
+from common.run.errors import UserError
+from common.run.files import ROOT
 from tests.datasets import call, script, write_lines
 
 REFERENCE = ROOT / "docs" / "toco_reference_curve.csv"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from common.files import ROOT
-from common.pool import WorkerPool
+from common.run.errors import UserError
+from common.run.files import ROOT
+from common.run.pool import WorkerPool
 
 SCRIPT = """
 import sys
-from common.pool import WorkerPool
+from common.run.pool import WorkerPool
 from tests.test_pool import note_and_wait
 
 if __name__ == "__main__":

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle_tools
 
-from common.data.coco import Region, paint_mask
 from common.data.cub import CUBConfig, CUBImages
 from common.data.dataset import DataConfig, ImageSet, LabelledImages, read_mask
-from common.data.fetch import Archive, obtain, unpack
 from common.data.labels import read_labels
 from common.data.masks import voc_palette, write_mask
-from common.data.matlab import read_struct_field
-from common.errors import UserError
-from common.files import load_npy
+from common.data.prepare.coco import Region, paint_mask
+from common.data.prepare.fetch import Archive, obtain, unpack
+from common.data.prepare.matlab import read_struct_field
+from common.run.errors import UserError
+from common.run.files import load_npy
 from tests.datasets import call, make_cub, make_voc, run, script, truncate, write_image
 
 # --- archives
@@ -304,7 +304,7 @@ def test_standard_layout_and_reference_label_file(tmp_path: Path, monkeypatch) -
 def test_official_counts_are_checked(tmp_path: Path, capsys, monkeypatch) -> None:
     from common.data import lists
     from common.data.classes import COCO14
-    from common.data.coco import Instances
+    from common.data.prepare.coco import Instances
 
     prepare = script("prepare_data")
     ids = lists.read_list(lists.LIST_DIR / "coco14" / "train14.txt", "coco14")

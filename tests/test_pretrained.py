@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common import pretrained
-from common.errors import UserError
-from common.pretrained import OFFICIAL_FILES, imagenet_weights, load_checked, state_dict_in
-from common.vit import ViTConfig
+from common.nets import pretrained
+from common.nets.pretrained import OFFICIAL_FILES, imagenet_weights, load_checked, state_dict_in
+from common.nets.vit import ViTConfig
+from common.run.errors import UserError
 from methods.cti.model import CTI
 from tests.helpers import assert_same
 

@@ -18,8 +18,8 @@ import pytest
 from common.data.classes import COCO14
 from common.data.labels import write_labels
 from common.data.masks import write_mask
-from common.files import ROOT
-from common.stages import StageRunner
+from common.pipeline.stages import StageRunner
+from common.run.files import ROOT
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
 from methods.dig.unet import UNet, UNetConfig

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
-from common import pretrained
-from common.config import load_config
-from common.errors import UserError
-from common.pretrained import OFFICIAL_FILES, imagenet_weights
-from common.resnet import BLOCKS, STAGES, FixedBatchNorm, ResNet, ResNetConfig
+from common.nets import pretrained
+from common.nets.pretrained import OFFICIAL_FILES, imagenet_weights
+from common.nets.resnet import BLOCKS, STAGES, FixedBatchNorm, ResNet, ResNetConfig
+from common.run.config import load_config
+from common.run.errors import UserError
 from tests.helpers import assert_same
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.metrics import Scores, SweepCounts
-from common.results import EvalConfig, Evaluation
+from common.score.counts import Scores, SweepCounts
+from common.score.result import EvalConfig, Evaluation
 
 
 def scored(miou: Sequence[float], **config: Any) -> Evaluation:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from common.config import load_config
 from common.data.lists import read_list
-from common.errors import UserError
-from common.stages import Stage
+from common.pipeline.stages import Stage
+from common.run.config import load_config
+from common.run.errors import UserError
 from methods.crt import run_sample
 from methods.crt.config import CRTConfig
 from tests.datasets import write_lines
@@ -38,7 +38,7 @@ def call(shapes: Path, tmp_path: Path, stages: list[Stage], monkeypatch: pytest.
         state_file.write_text(json.dumps({"stages": {stage.title: {"seconds": 1.0} for stage in wanted}}))
         return 0
 
-    monkeypatch.setattr("common.builders.carry_out", carry_out)
+    monkeypatch.setattr("common.pipeline.builders.carry_out", carry_out)
     data = (f"data.root={shapes}", f"data.classes={shapes}/classes.txt", "--infer_list", "train")
 
     def run(*arguments: object) -> int:

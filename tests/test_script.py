@@ -8,11 +8,11 @@ from pathlib import Path
 import mypy.api
 import pytest
 
-from common.config import load_config
-from common.errors import UserError
-from common.run import RunFolder
-from common.script import MASKS, PREPARATION, REFINEMENT, SEEDS, TRAINING, Setup, Usage, start
-from common.training import TrainConfig
+from common.run.config import load_config
+from common.run.errors import UserError
+from common.run.folder import RunFolder
+from common.run.script import MASKS, PREPARATION, REFINEMENT, SEEDS, TRAINING, Setup, Usage, start
+from common.train.watch import TrainConfig
 from methods.cti.config import CTIConfig
 from tests.datasets import write_lines
 
@@ -44,8 +44,8 @@ def test_the_command_line_is_judged_before_torch_is_imported(arguments: str, rai
     program = f"""
 import sys
 from dataclasses import dataclass
-from common.config import option, section
-from common.script import SEEDS, start
+from common.run.config import option, section
+from common.run.script import SEEDS, start
 
 @dataclass
 class Data:

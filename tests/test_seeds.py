@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import UserError
-from common.seeds import FORMATS, BackgroundWriter, read_seed, seed_path, write_seed
+from common.data.seeds import FORMATS, BackgroundWriter, read_seed, seed_path, write_seed
+from common.run.errors import UserError
 
 SEED = {
     7: np.random.default_rng(0).random((37, 50), dtype=np.float32),

@@ -11,16 +11,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.crf import dense_crf
+from common.crf.dense import dense_crf
 from common.data.dataset import DataConfig, ImageSet
 from common.data.transforms import eval_transform
-from common.dist import Processes
-from common.errors import UserError
-from common.pool import WorkerPool
-from common.run import RunFolder
-from common.runtime import Runtime, RuntimeConfig
-from common.scoring import has_masks
-from common.segment import (
+from common.masks.network import (
     MaskFolders,
     SegmentConfig,
     SegmentViews,
@@ -29,6 +23,12 @@ from common.segment import (
     segment_logits,
     write_masks,
 )
+from common.run.device import Runtime, RuntimeConfig
+from common.run.errors import UserError
+from common.run.folder import RunFolder
+from common.run.pool import WorkerPool
+from common.run.processes import Processes
+from common.score.report import has_masks
 from tests.datasets import make_voc, write_image, write_lines
 from tests.helpers import contents
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import ROOT
+from common.run.files import ROOT
 
 CRF = "uv pip install -c requirements.txt -r requirements-crf.txt"
 INSTALLS = ["uv pip install -r requirements.txt", "uv pip install --no-deps -e .", CRF]

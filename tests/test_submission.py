@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from common.data.masks import voc_palette, write_mask
-from common.errors import UserError
-from common.submission import write_submission
+from common.masks.submission import write_submission
+from common.run.errors import UserError
 from tests.datasets import write_image
 from tests.helpers import fill_disk
 

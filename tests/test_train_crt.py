@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import UserError
-from common.weights import load_torch
+from common.run.errors import UserError
+from common.run.weights import load_torch
 from methods.crt.losses import LOSS_TERMS
 from tests.helpers import TORCHRUN, Scripts, assert_same, last, metrics
 

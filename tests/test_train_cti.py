@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from common.checkpoint import Checkpoints
-from common.course import Position
-from common.dist import Processes
-from common.errors import UserError
-from common.files import ROOT
-from common.seeds import read_seed
-from common.training import LossWatch, label_accuracy
-from common.weights import load_torch
+from common.data.seeds import read_seed
+from common.run.errors import UserError
+from common.run.files import ROOT
+from common.run.processes import Processes
+from common.run.weights import load_torch
+from common.train.checkpoint import Checkpoints
+from common.train.course import Position
+from common.train.watch import LossWatch, label_accuracy
 from tests.helpers import Scripts, assert_same, contents, failure, last, metrics
 
 TRAIN = "methods/cti/train_trm.py"
@@ -132,7 +132,7 @@ def test_a_failed_validation_is_made_up_for(scripts: Scripts, whole: SimpleNames
         raise UserError("the mask is damaged")
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="mask is damaged"):
-        patch.setattr("common.trainer.validate", fail)
+        patch.setattr("common.train.trainer.validate", fail)
         scripts.train("x", *EXACT)
     assert last("x")["position"]["total_steps"] == 12
     assert scripts.train("x", "--resume") == 0

@@ -12,12 +12,12 @@ import torch
 import yaml
 from PIL import Image
 
-from common.config import config_path, load_config
-from common.crf import dense_crf
+from common.crf.dense import dense_crf
 from common.data.dataset import DataConfig, ImageSet, read_mask
 from common.data.loader import EpochBatches, TrainViews
-from common.errors import UserError
-from common.weights import load_torch
+from common.run.config import config_path, load_config
+from common.run.errors import UserError
+from common.run.weights import load_torch
 from methods.deeplab import test_deeplab, train_deeplab
 from methods.deeplab.config import DeepLabConfig, DeepLabTestConfig
 from methods.deeplab.crf_image import clean_image, wrapped_image
@@ -271,7 +271,7 @@ def test_the_published_crf_is_for_caffes_input_only(
 ) -> None:
     """The wrapped image unless the clean one is asked for, or the input is not Caffe's; masks are not mixed."""
     seen = []
-    monkeypatch.setattr("common.segment.refine_mask", lambda *job: seen.append(job[-1]))
+    monkeypatch.setattr("common.masks.network.refine_mask", lambda *job: seen.append(job[-1]))
     monkeypatch.setattr(test_deeplab, "report_masks", lambda *args: {})
     caffe = "views.input=caffe"
     for name, options, image in (

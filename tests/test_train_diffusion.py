@@ -10,10 +10,10 @@ import torch
 import yaml
 from PIL import Image
 
-from common.dist import Processes
-from common.errors import UserError
-from common.step import Batch
-from common.weights import load_torch
+from common.run.errors import UserError
+from common.run.processes import Processes
+from common.run.weights import load_torch
+from common.train.step import Batch
 from methods.dig import milestones, train_diffusion
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import DiffusionFile, load_diffusion

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common.errors import UserError
-from common.seeds import read_seed
-from common.weights import load_torch
+from common.data.seeds import read_seed
+from common.run.errors import UserError
+from common.run.weights import load_torch
 from methods.dig.losses import LOSS_TERMS
 from methods.dig.model import TRAINING_ONLY
 from tests.helpers import Scripts, assert_same, contents, evaluation_script, last, metrics

@@ -15,9 +15,9 @@ from PIL import Image
 
 from common.data.dataset import read_mask
 from common.data.masks import write_mask
-from common.errors import UserError
-from common.seeds import write_seed
-from common.weights import load_torch
+from common.data.seeds import write_seed
+from common.run.errors import UserError
+from common.run.weights import load_torch
 from methods.irn import infer_irn, make_ir_label, train_irn
 from methods.irn.losses import LOSS_TERMS
 from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from common import trainer
-from common.errors import UserError
-from common.seeds import read_seed
-from common.training import ProgressLine
-from common.weights import load_torch
+from common.data.seeds import read_seed
+from common.run.errors import UserError
+from common.run.weights import load_torch
+from common.train import trainer
+from common.train.watch import ProgressLine
 from methods.pcss import fim
 from methods.pcss.importance import FrequencyImportance
 from methods.pcss.losses import LOSS_TERMS
@@ -176,7 +176,7 @@ def test_a_failed_validation_is_made_up_for(
         raise UserError("the mask is damaged")
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="mask is damaged"):
-        patch.setattr("common.trainer.validate", fail)
+        patch.setattr("common.train.trainer.validate", fail)
         pcss_scripts.train("x", *EXACT)
     state = last("x")
     assert state["position"]["total_steps"] == 12 and state["importance"]["rounds"] == 1

@@ -16,9 +16,9 @@ from PIL import Image
 
 from common.data.dataset import read_mask
 from common.data.lists import read_list
-from common.errors import UserError
-from common.seeds import read_seed, write_seed
-from common.weights import load_torch
+from common.data.seeds import read_seed, write_seed
+from common.run.errors import UserError
+from common.run.weights import load_torch
 from methods.psa import infer_aff, make_crf, train_aff
 from methods.psa.losses import LOSS_TERMS
 from tests.helpers import TORCHRUN, Scripts, assert_same, contents, evaluation_script, failure, last, metrics

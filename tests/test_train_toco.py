@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import UserError
-from common.seeds import read_seed
-from common.weights import load_torch
+from common.data.seeds import read_seed
+from common.run.errors import UserError
+from common.run.weights import load_torch
 from methods.toco.model import ToCo
 from methods.toco.step import LOSS_TERMS
 from methods.toco.validation import PREDICTIONS, f1_score

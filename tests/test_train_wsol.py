@@ -12,8 +12,8 @@ import torch
 import yaml
 from PIL import Image
 
-from common.errors import UserError
-from common.weights import load_torch
+from common.run.errors import UserError
+from common.run.weights import load_torch
 from methods.crt import eval_wsol, train_wsol
 from methods.crt.localization import OUTCOMES, PERCENTAGES
 from tests.helpers import TORCHRUN, Scripts, assert_same, last, metrics

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.metrics import SweepCounts
+from common.score.counts import SweepCounts
 from common.visual import (
     CAPTION_SIZE,
     MARGIN,

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
-from common.vit import Attention, MapRequest, ViTBackbone, ViTConfig, resize_position_grid
+from common.nets.vit import Attention, MapRequest, ViTBackbone, ViTConfig, resize_position_grid
+from common.run.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 4}

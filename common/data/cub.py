@@ -19,10 +19,10 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from common.config import option
 from common.data.dataset import read_image
 from common.data.lists import IMAGE_SUFFIXES, canonical_id
-from common.errors import UserError, preview
+from common.run.config import option
+from common.run.errors import UserError, preview
 
 TITLE = "CUB-200-2011"
 PROVIDED_BY = "python scripts/prepare_data.py cub"

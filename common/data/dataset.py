@@ -16,7 +16,7 @@ from PIL import Image
 from common.data.labels import csv_classes, read_labels
 from common.data.layout import LAYOUTS, DataConfig, image_paths, mask_paths
 from common.data.lists import LIST_DIR, find_list, read_list
-from common.errors import UserError, preview
+from common.run.errors import UserError, preview
 
 
 class TrainingImages(Protocol):

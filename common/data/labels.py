@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from common.data.lists import canonical_id
-from common.errors import UserError, preview
-from common.files import load_npy
+from common.run.errors import UserError, preview
+from common.run.files import load_npy
 
 Labels = dict[str, np.ndarray]
 
@@ -52,7 +52,7 @@ def read_labels(path: str | Path, ids: Iterable[str], classes: Sequence[str], da
 
 def write_labels(path: str | Path, labels: Labels) -> None:
     """Writes labels as ``.npz``: sorted ``names`` and ``bits`` (`np.packbits` along the classes); no pickle."""
-    from common.files import atomic_write
+    from common.run.files import atomic_write
 
     names = sorted(labels)
     matrix = np.stack([labels[name] for name in names]).astype(np.uint8)

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config import option
 from common.data.classes import COCO14, VOC12
 from common.data.lists import IMAGE_SUFFIXES
-from common.errors import UserError
+from common.run.config import option
+from common.run.errors import UserError
 
 SPLITS = ("train", "val")
 

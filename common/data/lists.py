@@ -11,8 +11,8 @@ number in 12 digits. A list has one image per line; every spelling found in publ
 import re
 from pathlib import Path, PurePosixPath
 
-from common.errors import UserError, preview
-from common.files import ROOT
+from common.run.errors import UserError, preview
+from common.run.files import ROOT
 
 LIST_DIR = ROOT / "data" / "lists"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.data.dataset import TrainingImages
-from common.errors import UserError
+from common.run.errors import UserError
 
 
 class TrainViews(Dataset):

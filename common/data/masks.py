@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.files import atomic_write
+from common.run.files import atomic_write
 
 
 def voc_palette() -> np.ndarray:

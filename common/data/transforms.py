@@ -11,7 +11,7 @@ from timm.data import auto_augment as timm_auto_augment
 from timm.data.auto_augment import RandAugment
 from torchvision import transforms
 
-from common.config import numbers, option
+from common.run.config import numbers, option
 
 MEAN = torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1)
 STD = torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet152
 
-from common.runtime import Runtime
+from common.run.device import Runtime
 from common.tensors import compiled
 from methods.crt.cams import CRTInferConfig, crt_cams, padded_views
 from methods.crt.config import CRTOptimConfig

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.cam import EPSILON
-from common.config import at_least, option
 from common.data.transforms import eval_transform
-from common.infer import SCALES, InferConfig, MapsOf, Transform
+from common.run.config import at_least, option
+from common.seeds.cam import EPSILON
+from common.seeds.infer import SCALES, InferConfig, MapsOf, Transform
 from common.tensors import size_of, sum_of
 from methods.crt.model import DeiTBranch
 from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config import at_least, option, section
-from common.course import Position, TrainConfig
 from common.data.dataset import DataConfig
-from common.errors import UserError
-from common.evaluate import EvalConfig
-from common.pipeline import StageConfig
-from common.run import SEEDS_DIR
-from common.runtime import RuntimeConfig
-from common.schedule import poly
+from common.pipeline.table import StageConfig
+from common.run.config import at_least, option, section
+from common.run.device import RuntimeConfig
+from common.run.errors import UserError
+from common.run.folder import SEEDS_DIR
+from common.score.evaluate import EvalConfig
+from common.train.course import Position, TrainConfig
+from common.train.schedule import poly
 from methods.crt.cams import CRTInferConfig
 from methods.crt.losses import LossConfig
 from methods.crt.model import CRTModelConfig

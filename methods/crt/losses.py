@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.config import at_least, option
-from common.step import TrainingStep
+from common.run.config import at_least, option
 from common.tensors import size_of, sum_of
+from common.train.step import TrainingStep
 from methods.crt.model import CRT
 
 LOSS_TERMS = ("cls_cnn", "cls_deit", "consistency")

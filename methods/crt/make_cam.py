@@ -19,20 +19,20 @@ from typing import Any
 import torch
 
 from common.data.dataset import LabelledImages
-from common.errors import run_script
-from common.infer import MapsOf, SeedFolder, image_batches
-from common.infer_script import run_inference
-from common.outputs import write_each
-from common.runtime import Runtime
-from common.script import Setup
-from common.seeds import Seed, write_seed
+from common.data.outputs import write_each
+from common.data.seeds import Seed, write_seed
+from common.run.device import Runtime
+from common.run.errors import run_script
+from common.run.script import Setup
+from common.seeds.infer import MapsOf, SeedFolder, image_batches
+from common.seeds.script import run_inference
 from methods.crt.cams import CRTInferConfig, crt_cams, seed_maps
 from methods.crt.config import CRTConfig, strided_path
 from methods.crt.model import DeiTBranch, released_deit, tiled_deit
 
 
 def main() -> None:
-    """Seeds by `seed_maps`, written at two sizes; the steps are those of `common.infer_script`."""
+    """Seeds by `seed_maps`, written at two sizes; the steps are those of `common.seeds.script`."""
     run_inference(
         __doc__, CRTConfig, "crt_2022", lambda config, classes: tiled_deit(config.model, classes), released_deit,
         maps_of=seed_maps, write=write_folders,

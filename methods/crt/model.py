@@ -10,12 +10,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from common.config import at_least, option, section
-from common.errors import UserError
-from common.pretrained import Coverage, load_checked, start_weights
-from common.resnet import ResNet, ResNetConfig
+from common.nets.pretrained import Coverage, load_checked, start_weights
+from common.nets.resnet import ResNet, ResNetConfig
+from common.nets.vit import MapRequest, ViTBackbone, ViTConfig
+from common.run.config import at_least, option, section
+from common.run.errors import UserError
 from common.tensors import size_of
-from common.vit import MapRequest, ViTBackbone, ViTConfig
 from methods.crt.tiles import cut_tiles, merge_tiles, tile_grid
 
 STRIDES = (2, 2, 2, 1)  # of the CNN: its maps stay at 1/16, a DeiT patch

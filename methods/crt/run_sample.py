@@ -12,15 +12,15 @@ experiment/NAME/run_sample.json. Then DeepLab: scripts/run_pipeline.py --name NA
 import argparse
 from pathlib import Path
 
-from common.builders import KINDS, files, parse_pipeline, require_within, run_stages, score, training
-from common.config import config_path, load_config, save_config, script_parser
 from common.data.dataset import ImageSet
-from common.errors import run_script
-from common.evaluate import MaskFiles
-from common.pipeline import Score
-from common.run import EPOCH_FILE, MASK_SCORES, SEED_SCORES, RunFolder
-from common.seeds import FORMATS
-from common.stages import Stage
+from common.data.seeds import FORMATS
+from common.pipeline.builders import KINDS, files, parse_pipeline, require_within, run_stages, score, training
+from common.pipeline.stages import Stage
+from common.pipeline.table import Score
+from common.run.config import config_path, load_config, save_config, script_parser
+from common.run.errors import run_script
+from common.run.folder import EPOCH_FILE, MASK_SCORES, SEED_SCORES, RunFolder
+from common.score.evaluate import MaskFiles
 from methods.crt.config import CRTConfig, strided_path
 
 STEPS = {  # the reference's switches

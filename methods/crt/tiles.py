@@ -7,7 +7,7 @@ pixels, g in cells of the maps.
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
+from common.run.errors import UserError
 from common.tensors import size_of
 
 

@@ -5,8 +5,8 @@ torchrun --nproc_per_node 2 methods/crt/train_cam.py --name exp              two
 python methods/crt/train_cam.py --name exp --resume                          go on after an interruption
 """
 
-from common.errors import run_script
-from common.script import start
+from common.run.errors import run_script
+from common.run.script import start
 from methods.crt.config import CRTConfig
 
 
@@ -17,7 +17,7 @@ def main() -> int:
     config.check()
 
     from common.data.dataset import LabelledImages
-    from common.trainer import Trainer
+    from common.train.trainer import Trainer
     from methods.crt.cams import seed_maps
     from methods.crt.losses import CRTStep
     from methods.crt.model import CRT, start_branches

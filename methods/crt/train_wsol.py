@@ -5,8 +5,8 @@ torchrun --nproc_per_node 2 methods/crt/train_wsol.py --name wsol           two 
 python methods/crt/train_wsol.py --name wsol --resume                       go on after an interruption
 """
 
-from common.errors import run_script
-from common.script import start
+from common.run.errors import run_script
+from common.run.script import start
 from methods.crt.wsol_config import BEST_LOC_FILE, WSOLConfig
 
 
@@ -17,7 +17,7 @@ def main() -> int:
     config.check()
 
     from common.data.cub import CUBImages
-    from common.trainer import Trainer
+    from common.train.trainer import Trainer
     from methods.crt.model import start_branches
     from methods.crt.wsol_losses import WSOLStep
     from methods.crt.wsol_model import WSOL

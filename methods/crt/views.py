@@ -11,8 +11,8 @@ from typing import NamedTuple
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from common.config import Rule, at_least, option
 from common.data.crops import Place, draw_place, normalised_crop
+from common.run.config import Rule, at_least, option
 
 
 @dataclass

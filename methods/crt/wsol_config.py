@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from common.config import Rule, at_least, numbers, option, section
-from common.course import Position, TrainConfig
 from common.data.cub import CUBConfig
-from common.errors import UserError
-from common.runtime import RuntimeConfig
+from common.run.config import Rule, at_least, numbers, option, section
+from common.run.device import RuntimeConfig
+from common.run.errors import UserError
+from common.train.course import Position, TrainConfig
 from methods.crt.wsol_losses import WSOLLossConfig
 from methods.crt.wsol_model import WSOLModelConfig
 from methods.crt.wsol_views import WSOLViewConfig

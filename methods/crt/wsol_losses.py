@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.config import at_least, option
-from common.step import TrainingStep
+from common.run.config import at_least, option
+from common.train.step import TrainingStep
 from methods.crt.losses import LOSS_TERMS, pooled_logits
 from methods.crt.wsol_model import WSOL
 

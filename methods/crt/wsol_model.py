@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.config import section
-from common.resnet import ResNetConfig
-from common.vit import ViTConfig
+from common.nets.resnet import ResNetConfig
+from common.nets.vit import ViTConfig
+from common.run.config import section
 from methods.crt.losses import pooled_logits
 from methods.crt.model import CNNBranch, DeiTBranch
 

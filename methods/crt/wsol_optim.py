@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from common.optim import adamw
-from common.schedule import OptimConfig
+from common.train.optim import adamw
+from common.train.schedule import OptimConfig
 from methods.crt.wsol_config import WSOLOptimConfig
 from methods.crt.wsol_model import WSOL
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms
 
-from common.config import at_least, option
 from common.data.cub import CUBImages
 from common.data.transforms import eval_transform, square_transform
+from common.run.config import at_least, option
 
 
 @dataclass

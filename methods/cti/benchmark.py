@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.runtime import Runtime
+from common.nets.vit import ViTConfig
+from common.run.device import Runtime
 from common.tensors import compiled
-from common.vit import ViTConfig
 from methods.cti.losses import CTIStep, LossConfig
 from methods.cti.memory import TokenMemory
 from methods.cti.model import CTI

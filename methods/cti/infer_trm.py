@@ -7,14 +7,14 @@ python methods/cti/infer_trm.py --name exp --load_epo 59                        
 torchrun --nproc_per_node 2 methods/cti/infer_trm.py --name exp --load_epo 59 --dict  shared by two processes
 """
 
-from common.errors import run_script
-from common.infer_script import run_inference
+from common.run.errors import run_script
+from common.seeds.script import run_inference
 from methods.cti.config import CTIConfig
 from methods.cti.model import CTI
 
 
 def main() -> None:
-    """Seeds by the network's `CTI.foreground_maps`; the steps are those of `common.infer_script`."""
+    """Seeds by the network's `CTI.foreground_maps`; the steps are those of `common.seeds.script`."""
     run_inference(__doc__, CTIConfig, "cti_cvpr24", lambda config, classes: CTI(config.model, classes))
 
 

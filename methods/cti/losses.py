@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.cam import max_norm
-from common.config import at_least, numbers, option
-from common.errors import UserError
-from common.step import TrainingStep, weighted_sum
+from common.nets.vit import refine
+from common.run.config import at_least, numbers, option
+from common.run.errors import UserError
+from common.seeds.cam import max_norm
 from common.tensors import size_of
-from common.vit import refine
+from common.train.step import TrainingStep, weighted_sum
 from methods.cti.memory import TokenMemory
 from methods.cti.model import CTI, Maps, Output, Trace, collected
 

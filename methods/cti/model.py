@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from common.pretrained import Coverage, load_checked
+from common.nets.pretrained import Coverage, load_checked
+from common.nets.vit import MapRequest, ViTBackbone, ViTConfig, refine, resize_position_grid
 from common.tensors import required, size_of
-from common.vit import MapRequest, ViTBackbone, ViTConfig, refine, resize_position_grid
 
 
 @dataclass

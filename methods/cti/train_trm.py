@@ -6,8 +6,8 @@ torchrun --nproc_per_node 2 methods/cti/train_trm.py --name exp              two
 python methods/cti/train_trm.py --name exp --resume                          go on after an interruption
 """
 
-from common.errors import run_script
-from common.script import start
+from common.run.errors import run_script
+from common.run.script import start
 from methods.cti.config import CTIConfig
 
 
@@ -18,8 +18,8 @@ def main() -> int:
 
     from common.data.dataset import LabelledImages
     from common.data.transforms import SeparateViews, train_transform
-    from common.pretrained import start_weights
-    from common.trainer import Trainer
+    from common.nets.pretrained import start_weights
+    from common.train.trainer import Trainer
     from methods.cti.losses import CTIStep
     from methods.cti.memory import TokenMemory
     from methods.cti.model import CTI

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet101
 
-from common.runtime import Runtime
-from common.segment import SegmentViews, segment_logits
+from common.masks.network import SegmentViews, segment_logits
+from common.run.device import Runtime
 from common.tensors import compiled
 from methods.deeplab.config import DeepLabOptimConfig
 from methods.deeplab.losses import DeepLabStep

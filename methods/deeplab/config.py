@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from common.config import at_least, option, section
-from common.course import Position, StepCourseConfig
-from common.crf import CRFConfig
+from common.crf.dense import CRFConfig
 from common.data.dataset import DataConfig
-from common.evaluate import EvalConfig
-from common.runtime import RuntimeConfig
-from common.schedule import poly
-from common.segment import SegmentConfig
+from common.masks.network import SegmentConfig
+from common.run.config import at_least, option, section
+from common.run.device import RuntimeConfig
+from common.score.evaluate import EvalConfig
+from common.train.course import Position, StepCourseConfig
+from common.train.schedule import poly
 from methods.deeplab.model import DeepLabModelConfig
 from methods.deeplab.views import DeepLabViewConfig
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.data.classes import IGNORE_LABEL
-from common.step import TrainingStep
 from common.tensors import size_of, sum_of
+from common.train.step import TrainingStep
 from methods.deeplab.model import DeepLab
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.builders import MASK_COMMANDS
 from common.data.dataset import ImageSet, read_mask
-from common.errors import UserError, preview
-from common.metrics import check_mask
+from common.pipeline.builders import MASK_COMMANDS
+from common.run.errors import UserError, preview
+from common.score.counts import check_mask
 
 
 class TrainingMasks:

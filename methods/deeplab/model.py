@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.config import Rule, at_least, numbers, option
+from common.run.config import Rule, at_least, numbers, option
 from common.tensors import required
 
 STAGES = ((1, 1), (2, 1), (1, 2), (1, 4))  # stride and dilation of layer2 ... layer5: the output has stride 8

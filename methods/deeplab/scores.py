@@ -10,13 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from common.data.dataset import ImageSet
-from common.evaluate import Prediction
-from common.infer import image_batches
-from common.metrics import ConfusionCounts
-from common.results import EvalConfig
-from common.runtime import Runtime
-from common.scoring import score_in_memory
-from common.segment import SegmentViews, segment_logits
+from common.masks.network import SegmentViews, segment_logits
+from common.run.device import Runtime
+from common.score.counts import ConfusionCounts
+from common.score.evaluate import Prediction
+from common.score.report import score_in_memory
+from common.score.result import EvalConfig
+from common.seeds.infer import image_batches
 
 
 @dataclass(frozen=True)

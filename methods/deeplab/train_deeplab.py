@@ -9,8 +9,8 @@ python methods/deeplab/train_deeplab.py --name exp --resume                     
 Every train.keep_steps steps there is a file ckpt/checkpoint_N.pth, at the end checkpoint_final.pth.
 """
 
-from common.errors import run_script
-from common.script import start
+from common.run.errors import run_script
+from common.run.script import start
 from methods.deeplab.config import FINAL_FILE, WEIGHTS_FILE, DeepLabConfig
 
 
@@ -20,7 +20,7 @@ def main() -> int:
     config, device = setup.config, setup.runtime.device
 
     from common.data.dataset import ImageSet, class_names
-    from common.trainer import Trainer
+    from common.train.trainer import Trainer
     from methods.deeplab.losses import DeepLabStep
     from methods.deeplab.masks import TrainingMasks
     from methods.deeplab.model import DeepLab

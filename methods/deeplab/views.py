@@ -16,9 +16,9 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from common.config import at_least, option
 from common.data.classes import IGNORE_LABEL
-from common.infer import SCALES
+from common.run.config import at_least, option
+from common.seeds.infer import SCALES
 from methods.deeplab.crf_image import MEAN_BGR
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError, preview
-from common.pretrained import imagenet_weights, load_checked, state_dict_in
+from common.nets.pretrained import imagenet_weights, load_checked, state_dict_in
+from common.run.errors import UserError, preview
 from common.tensors import required
 from methods.deeplab.config import DeepLabConfig
 from methods.deeplab.model import DeepLab

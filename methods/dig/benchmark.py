@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.mctformer import classification_loss
-from common.runtime import Runtime
+from common.nets.mctformer import classification_loss
+from common.nets.vit import ViTConfig
+from common.run.device import Runtime
 from common.tensors import compiled
-from common.vit import ViTConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
 from methods.dig.guide import Guide, GuideConfig

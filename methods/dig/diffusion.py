@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.data.transforms import MEAN, STD
-from common.errors import UserError
+from common.run.errors import UserError
 from methods.dig.unet import UNet
 
 FEATURE_TIMESTEPS = (0, 1, 2, 3, 4)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from common.config import Rule, at_least, numbers, option, section
-from common.course import CourseConfig, Position
 from common.data.dataset import DataConfig
-from common.errors import UserError
-from common.runtime import RuntimeConfig
+from common.run.config import Rule, at_least, numbers, option, section
+from common.run.device import RuntimeConfig
+from common.run.errors import UserError
+from common.train.course import CourseConfig, Position
 from methods.dig.unet import UNetConfig
 
 TIMESTEPS = 1000  # T of the published model

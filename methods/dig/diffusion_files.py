@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError, preview
-from common.pretrained import PRETRAINED_DIR, load_checked
-from common.weights import load_torch, save_torch
+from common.nets.pretrained import PRETRAINED_DIR, load_checked
+from common.run.errors import UserError, preview
+from common.run.weights import load_torch, save_torch
 from methods.dig.diffusion import GaussianDiffusion, schedule_buffers
 
 RELEASED_FILE = "model-140-pascal.pt"

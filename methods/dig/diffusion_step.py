@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from common.dist import Processes
-from common.step import Batch, TrainingStep
+from common.run.processes import Processes
+from common.train.step import Batch, TrainingStep
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_config import TIMESTEPS
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config import Rule, at_least, option
-from common.errors import UserError
-from common.pretrained import PRETRAINED_DIR
-from common.runtime import Runtime
+from common.nets.pretrained import PRETRAINED_DIR
+from common.nets.vit import ViTConfig
+from common.run.config import Rule, at_least, option
+from common.run.device import Runtime
+from common.run.errors import UserError
 from common.tensors import compiled
-from common.vit import ViTConfig
 from methods.dig.diffusion import DENOISE_TIMESTEP, FEATURE_TIMESTEPS, GaussianDiffusion, Guidance
 from methods.dig.diffusion_config import TIMESTEPS
 from methods.dig.diffusion_files import RELEASED_FILE, load_diffusion

@@ -7,14 +7,14 @@ python methods/dig/infer_trm.py --name exp --load_epo 19                        
 torchrun --nproc_per_node 2 methods/dig/infer_trm.py --name exp --load_epo 19 --dict  shared by two processes
 """
 
-from common.errors import run_script
-from common.infer_script import run_inference
+from common.run.errors import run_script
+from common.seeds.script import run_inference
 from methods.dig.config import DiGConfig
 from methods.dig.model import DiG, without_lfca
 
 
 def main() -> None:
-    """Seeds by the network's `MCTformer.foreground_maps`; the steps are those of `common.infer_script`."""
+    """Seeds by the network's `MCTformer.foreground_maps`; the steps are those of `common.seeds.script`."""
     run_inference(
         __doc__, DiGConfig, "dig_eccv24", lambda config, classes: DiG(config.model, classes, None), without_lfca
     )

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.run.errors import UserError
 
 HEADS = 8
 DROP_PATH = 0.1  # fixed in the reference, whatever the classifier's own rate

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.cam import max_norm
-from common.config import Rule, option
-from common.mctformer import Output, classification_loss
-from common.step import TrainingStep, weighted_sum
+from common.nets.mctformer import Output, classification_loss
+from common.nets.vit import MapRequest
+from common.run.config import Rule, option
+from common.seeds.cam import max_norm
 from common.tensors import required, size_of, sum_of
-from common.vit import MapRequest
+from common.train.step import TrainingStep, weighted_sum
 from methods.dig.model import DiG, Fused
 
 LOSS_TERMS = ("cls", "pred_diff", "cam", "cls_denoised", "rcam")

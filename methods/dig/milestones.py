@@ -8,10 +8,10 @@ import torch
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from common.config import config_path, leaves, load_config
 from common.data.loader import shared_generator
-from common.run import RunFolder
-from common.script import Setup
+from common.run.config import config_path, leaves, load_config
+from common.run.folder import RunFolder
+from common.run.script import Setup
 from common.visual import plot_loss, save_image
 from methods.dig.config import DiGConfig
 from methods.dig.diffusion_config import DiffusionConfig

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.mctformer import MCTformer, Output
-from common.vit import MapRequest, ViTConfig
+from common.nets.mctformer import MCTformer, Output
+from common.nets.vit import MapRequest, ViTConfig
+from common.run.errors import UserError
 from methods.dig.lfca import LFCA, RELEASED_FEATURES, FeatureShape, convolved_inputs
 
 TOP = 3  # K of Min-Max-K

@@ -11,8 +11,8 @@ Every train.save_every steps there is a file ckpt/model-N.pt, of the released fi
 diffusion.file, and a picture previews/STEP.png of images made from noise.
 """
 
-from common.errors import run_script
-from common.script import start
+from common.run.errors import run_script
+from common.run.script import start
 from methods.dig.diffusion_config import TIMESTEPS, DiffusionConfig
 
 
@@ -26,8 +26,8 @@ def main() -> int:
 
     from common.data.dataset import ImageSet
     from common.data.transforms import SeparateViews, short_side, square_view
-    from common.runtime import usable_workers
-    from common.trainer import Trainer
+    from common.run.device import usable_workers
+    from common.train.trainer import Trainer
     from methods.dig.diffusion import GaussianDiffusion
     from methods.dig.diffusion_files import load_start, save_diffusion
     from methods.dig.diffusion_step import DiffusionStep, draw_noise

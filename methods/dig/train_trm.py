@@ -8,8 +8,8 @@ torchrun --nproc_per_node 2 methods/dig/train_trm.py --name exp            two p
 python methods/dig/train_trm.py --name exp --resume                        go on after an interruption
 """
 
-from common.errors import run_script
-from common.script import start
+from common.run.errors import run_script
+from common.run.script import start
 from methods.dig.config import DiGConfig
 
 
@@ -20,8 +20,8 @@ def main() -> int:
 
     from common.data.dataset import LabelledImages
     from common.data.transforms import SeparateViews, train_transform
-    from common.pretrained import start_weights
-    from common.trainer import Trainer
+    from common.nets.pretrained import start_weights
+    from common.train.trainer import Trainer
     from methods.dig.guide import Guide, feature_shape
     from methods.dig.losses import DiGStep
     from methods.dig.model import DiG

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.config import Rule, option
-from common.errors import UserError
+from common.run.config import Rule, option
+from common.run.errors import UserError
 from common.tensors import required, size_of
 
 HEADS = 4  # of both kinds of attention

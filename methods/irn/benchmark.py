@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import run_script
-from common.pairs import pair_directions, window
+from common.masks.pairs import pair_directions, window
+from common.run.errors import run_script
 from methods.irn.paths import path_maximum
 from methods.irn.walk import WalkConfig, enlarged, grid_size, label_map, walked
 

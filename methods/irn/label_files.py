@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from common.data.dataset import ImageSet, read_mask
-from common.errors import UserError, preview
-from common.run import RunFolder
+from common.run.errors import UserError, preview
+from common.run.folder import RunFolder
 from methods.irn.labels import LabelConfig
 
 

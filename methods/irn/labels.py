@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from common.config import Rule, at_least, option, section
-from common.crf import CRFConfig, dense_crf
+from common.crf.dense import CRFConfig, dense_crf
 from common.data.classes import IGNORE_LABEL
 from common.data.dataset import read_image
 from common.data.masks import write_mask
-from common.errors import UserError
-from common.refine import read_maps
+from common.masks.from_seeds import read_maps
+from common.run.config import Rule, at_least, option, section
+from common.run.errors import UserError
 
 
 @dataclass
@@ -93,7 +93,7 @@ def ir_label(image: np.ndarray, seed: dict[int, np.ndarray], config: LabelConfig
 
 
 def write_label(image_path: Path, seeds: Path, image_id: str, path: Path, config: LabelConfig) -> None:
-    """Makes the label map of an image and writes it as a palette PNG; a job for `common.pool.WorkerPool`.
+    """Makes the label map of an image and writes it as a palette PNG; a job for `common.run.pool.WorkerPool`.
 
     Raises:
         UserError: the seed cannot be used.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config import at_least, option
-from common.pairs import Direction, PairLabels, pair_labels
-from common.step import TrainingStep
+from common.masks.pairs import Direction, PairLabels, pair_labels
+from common.run.config import at_least, option
+from common.train.step import TrainingStep
 from methods.irn.model import IRN
 from methods.irn.paths import pair_displacements, path_directions, path_maximum
 

@@ -9,15 +9,15 @@ An interrupted call goes on where it stopped. Then: methods/irn/train_irn.py, me
 
 from typing import Any
 
-from common.crf import crf_backend
+from common.crf.dense import crf_backend
 from common.data.dataset import ImageSet
-from common.dist import stop_processes
-from common.errors import run_script
-from common.outputs import MaskFolder, write_by_jobs
-from common.pool import WorkerPool
-from common.refine import require_maps, seed_settings
-from common.runtime import usable_workers
-from common.script import PREPARATION, start
+from common.data.outputs import MaskFolder, write_by_jobs
+from common.masks.from_seeds import require_maps, seed_settings
+from common.run.device import usable_workers
+from common.run.errors import run_script
+from common.run.pool import WorkerPool
+from common.run.processes import stop_processes
+from common.run.script import PREPARATION, start
 from methods.irn.config import IRNConfig
 from methods.irn.labels import write_label
 from methods.irn.scoring import report_labels

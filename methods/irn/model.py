@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.config import Rule, option
-from common.pretrained import Coverage
-from common.resnet import STAGES, ResNet, ResNetConfig
+from common.nets.pretrained import Coverage
+from common.nets.resnet import STAGES, ResNet, ResNetConfig
+from common.run.config import Rule, option
 from common.tensors import size_of
 
 STRIDES = (2, 2, 2, 1)  # of the backbone: stage 5 stays at 1/16

@@ -1,6 +1,6 @@
 """Paths between neighbouring cells, and the largest value on each, which turns a boundary into an affinity.
 
-Pairs, sources and windows are those of `common.pairs`; the path of a pair is a thin line from its source to its other
+Pairs, sources and windows are those of `common.masks.pairs`; the path of a pair is a thin line from its source to its other
 end, both included (IRNet section 4.4; reference: misc/indexing.py, PathIndex).
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from common.pairs import Direction, pair_directions, window
+from common.masks.pairs import Direction, pair_directions, window
 from common.tensors import Context
 
 

@@ -6,13 +6,13 @@ import numpy as np
 
 from common.data.dataset import class_names
 from common.data.layout import DataConfig
-from common.dist import Processes
-from common.evaluate import FilePredictions, MaskFiles, evaluate
-from common.files import write_json
-from common.outputs import MaskFolder
-from common.results import EvalConfig
-from common.run import RunFolder
-from common.scoring import NotScored
+from common.data.outputs import MaskFolder
+from common.run.files import write_json
+from common.run.folder import RunFolder
+from common.run.processes import Processes
+from common.score.evaluate import FilePredictions, MaskFiles, evaluate
+from common.score.report import NotScored
+from common.score.result import EvalConfig
 
 
 def label_scores(confusion: np.ndarray) -> dict[str, float]:

@@ -6,8 +6,8 @@ torchrun --nproc_per_node 2 methods/irn/train_irn.py --name irn           two pr
 python methods/irn/train_irn.py --name irn --resume                       go on after an interruption
 """
 
-from common.errors import run_script
-from common.script import start
+from common.run.errors import run_script
+from common.run.script import start
 from methods.irn.config import INPUTS, WEIGHTS_FILE, IRNConfig
 
 
@@ -18,8 +18,8 @@ def main() -> int:
     config.check()
 
     from common.data.dataset import ImageSet
-    from common.pretrained import start_weights
-    from common.trainer import Trainer
+    from common.nets.pretrained import start_weights
+    from common.train.trainer import Trainer
     from methods.irn.displacement import mean_displacement
     from methods.irn.label_files import LabelFiles, label_folder
     from methods.irn.losses import IRNStep

@@ -11,9 +11,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from common.config import Rule, option
 from common.data.classes import IGNORE_LABEL
 from common.data.crops import draw_place, normalised_crop
+from common.run.config import Rule, option
 from methods.irn.model import STRIDE
 
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.config import at_least, option
-from common.errors import UserError
-from common.pairs import pair_directions, random_walk
-from common.seeds import read_seed, seed_path
+from common.data.seeds import read_seed, seed_path
+from common.masks.pairs import pair_directions, random_walk
+from common.run.config import at_least, option
+from common.run.errors import UserError
 from methods.irn.model import STRIDE
 from methods.irn.paths import path_maximum
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.runtime import Runtime
+from common.nets.vit import ViTConfig
+from common.run.device import Runtime
 from common.tensors import compiled
-from common.vit import ViTConfig
 from methods.pcss.fim import block_losses
 from methods.pcss.frequency import BlockFilters, block_filters
 from methods.pcss.importance import FIMConfig, FrequencyImportance

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from common.config import section
-from common.course import TrainConfig
 from common.data.dataset import DataConfig
 from common.data.transforms import ViewConfig
-from common.evaluate import EvalConfig
-from common.infer import ClassTokenInferConfig
-from common.runtime import RuntimeConfig
-from common.schedule import OptimConfig
-from common.vit import ViTConfig
+from common.nets.vit import ViTConfig
+from common.run.config import section
+from common.run.device import RuntimeConfig
+from common.score.evaluate import EvalConfig
+from common.seeds.infer import ClassTokenInferConfig
+from common.train.course import TrainConfig
+from common.train.schedule import OptimConfig
 from methods.pcss.importance import FIMConfig
 from methods.pcss.losses import LossConfig
 

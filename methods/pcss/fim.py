@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from common.course import Position
 from common.data.dataset import ImageSet, LabelledImages
 from common.data.loader import start_worker
 from common.data.transforms import square_transform
-from common.dist import Processes
-from common.log import RunLog
-from common.run import RunFolder
-from common.runtime import Runtime, usable_workers
+from common.run.device import Runtime, usable_workers
+from common.run.folder import RunFolder
+from common.run.log import RunLog
+from common.run.processes import Processes
 from common.tensors import size_of, sum_of
+from common.train.course import Position
 from common.visual import heat_maps
 from methods.pcss.frequency import BlockFilters, block_filters, filtered, spectrum
 from methods.pcss.importance import FrequencyImportance

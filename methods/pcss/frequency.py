@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.run.errors import UserError
 from common.tensors import size_of
 
 Block = tuple[int, int]  # row and column

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.config import at_least, option
+from common.run.config import at_least, option
 from methods.pcss.frequency import half_plane
 
 

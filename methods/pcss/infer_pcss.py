@@ -7,14 +7,14 @@ python methods/pcss/infer_pcss.py --name exp --load_epo 59                      
 torchrun --nproc_per_node 2 methods/pcss/infer_pcss.py --name exp --load_epo 59 --dict  shared by two processes
 """
 
-from common.errors import run_script
-from common.infer_script import run_inference
+from common.run.errors import run_script
+from common.seeds.script import run_inference
 from methods.pcss.config import PCSSConfig
 from methods.pcss.model import PCSS
 
 
 def main() -> None:
-    """Seeds by the network's `MCTformer.foreground_maps`; the steps are those of `common.infer_script`."""
+    """Seeds by the network's `MCTformer.foreground_maps`; the steps are those of `common.seeds.script`."""
     run_inference(__doc__, PCSSConfig, "pcss_eccv24", lambda config, classes: PCSS(config.model, classes))
 
 

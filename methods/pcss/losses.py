@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.cam import max_norm
-from common.config import numbers, option
-from common.dist import Processes
-from common.errors import UserError
-from common.mctformer import Output, classification_loss
-from common.step import Batch, TrainingStep, weighted_sum
+from common.nets.mctformer import Output, classification_loss
+from common.nets.vit import MapRequest
+from common.run.config import numbers, option
+from common.run.errors import UserError
+from common.run.processes import Processes
+from common.seeds.cam import max_norm
 from common.tensors import required, size_of
-from common.vit import MapRequest
+from common.train.step import Batch, TrainingStep, weighted_sum
 from methods.pcss.frequency import filtered, spectrum
 from methods.pcss.importance import FrequencyImportance
 from methods.pcss.model import PCSS

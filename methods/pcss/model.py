@@ -2,8 +2,8 @@
 
 from torch import Tensor, cat
 
-from common.mctformer import MCTformer
-from common.vit import ViTConfig
+from common.nets.mctformer import MCTformer
+from common.nets.vit import ViTConfig
 from methods.pcss.frequency import with_magnitude
 
 

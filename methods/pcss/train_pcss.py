@@ -6,8 +6,8 @@ torchrun --nproc_per_node 2 methods/pcss/train_pcss.py --name exp            two
 python methods/pcss/train_pcss.py --name exp --resume                        go on after an interruption
 """
 
-from common.errors import run_script
-from common.script import start
+from common.run.errors import run_script
+from common.run.script import start
 from methods.pcss.config import PCSSConfig
 
 
@@ -18,8 +18,8 @@ def main() -> int:
 
     from common.data.dataset import LabelledImages
     from common.data.transforms import SeparateViews, train_transform
-    from common.pretrained import start_weights
-    from common.trainer import Trainer
+    from common.nets.pretrained import start_weights
+    from common.train.trainer import Trainer
     from methods.pcss.fim import FIM, report_round
     from methods.pcss.importance import FrequencyImportance
     from methods.pcss.losses import PCSSStep

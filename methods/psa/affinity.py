@@ -1,6 +1,6 @@
 """AffinityNet: features that are alike for neighbouring cells of one class (PSA, section 3.2).
 
-Symbols: B images, h x w cells (an image's size / stride), c channels, D directions; pairs are those of `common.pairs`.
+Symbols: B images, h x w cells (an image's size / stride), c channels, D directions; pairs are those of `common.masks.pairs`.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.pairs import Direction, window, windows
+from common.masks.pairs import Direction, window, windows
 from common.tensors import Context
 
 HEADS = ("f8_3", "f8_4", "f8_5", "f9")

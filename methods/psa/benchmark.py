@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import run_script
-from common.pairs import pair_directions, random_walk, window
+from common.masks.pairs import pair_directions, random_walk, window
+from common.run.errors import run_script
 from methods.psa.affinity import pair_affinity
 
 RADIUS = 5

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from common.config import at_least, option, section
-from common.course import CourseConfig, Position
 from common.data.dataset import DataConfig
-from common.errors import UserError
-from common.refine import SeedsConfig
-from common.runtime import RuntimeConfig
-from common.schedule import poly
+from common.masks.from_seeds import SeedsConfig
+from common.run.config import at_least, option, section
+from common.run.device import RuntimeConfig
+from common.run.errors import UserError
+from common.train.course import CourseConfig, Position
+from common.train.schedule import poly
 from methods.psa.labels import ViewsConfig
 from methods.psa.model import AffinityConfig
 from methods.psa.scores import ScoresConfig

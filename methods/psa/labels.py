@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import ColorJitter
 
-from common.config import at_least, numbers, option
 from common.data.classes import IGNORE_LABEL
 from common.data.crops import draw_offset, place_at
 from common.data.transforms import eval_transform
+from common.run.config import at_least, numbers, option
 
 UNSCORED = 1e-5  # a cell outside the image has no score at all
 

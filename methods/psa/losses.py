@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from common.pairs import PairLabels, pair_directions, pair_labels
-from common.step import TrainingStep
+from common.masks.pairs import PairLabels, pair_directions, pair_labels
+from common.train.step import TrainingStep
 from methods.psa.affinity import AffinityNet, pair_affinity
 
 LOSS_TERMS = ("bg", "fg", "neg")

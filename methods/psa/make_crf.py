@@ -10,10 +10,10 @@ of it with crf.format=npz.
 """
 
 from common.data.dataset import ImageSet
-from common.dist import stop_processes
-from common.errors import run_script
-from common.refine import require_maps
-from common.script import PREPARATION, start
+from common.masks.from_seeds import require_maps
+from common.run.errors import run_script
+from common.run.processes import stop_processes
+from common.run.script import PREPARATION, start
 from methods.psa.config import SCORES_DIR, PSAConfig
 from methods.psa.scores import write_scores
 

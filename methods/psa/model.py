@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from common.config import at_least, option
-from common.errors import UserError
-from common.pretrained import PRETRAINED_DIR, RANDOM_WEIGHTS, Coverage, load_checked, start_weights, state_dict_in
-from common.resnet import BLOCKS, ResNet, ResNetConfig
+from common.nets.pretrained import PRETRAINED_DIR, RANDOM_WEIGHTS, Coverage, load_checked, start_weights, state_dict_in
+from common.nets.resnet import BLOCKS, ResNet, ResNetConfig
+from common.run.config import at_least, option
+from common.run.errors import UserError
 from methods.psa.affinity import HEADS, AffinityNet
 from methods.psa.resnet38 import ResNet38
 

@@ -6,7 +6,7 @@ Pre-activation blocks of convolutions without biases; names are the reference's 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.resnet import FixedBatchNorm
+from common.nets.resnet import FixedBatchNorm
 from methods.psa.affinity import AffinityNet
 
 

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.config import Rule, option
-from common.crf import CRFConfig, crf_folder, crf_pool, seed_crf
+from common.crf.dense import CRFConfig, crf_folder, crf_pool, seed_crf
 from common.data.dataset import ImageSet, read_image
-from common.errors import UserError
-from common.outputs import StampedFolder, write_by_jobs
-from common.refine import read_maps, require_maps, seed_settings
-from common.runtime import Runtime, usable_workers
-from common.seed_products import CRFFolders
-from common.seeds import FORMATS, write_seed
+from common.data.outputs import StampedFolder, write_by_jobs
+from common.data.seeds import FORMATS, write_seed
+from common.masks.from_seeds import read_maps, require_maps, seed_settings
+from common.run.config import Rule, option
+from common.run.device import Runtime, usable_workers
+from common.run.errors import UserError
+from common.seeds.products import CRFFolders
 from methods.psa.labels import Scores
 
 TWO_DIGITS = Rule("from 1 to 99", lambda value: 1 <= value <= 99)

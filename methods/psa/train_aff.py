@@ -6,8 +6,8 @@ torchrun --nproc_per_node 2 methods/psa/train_aff.py --name psa             two 
 python methods/psa/train_aff.py --name psa --resume                         go on after an interruption
 """
 
-from common.errors import run_script
-from common.script import start
+from common.run.errors import run_script
+from common.run.script import start
 from methods.psa.config import SCORES_DIR, PSAConfig
 
 
@@ -17,7 +17,7 @@ def main() -> int:
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
     from common.data.dataset import ImageSet
-    from common.trainer import Trainer
+    from common.train.trainer import Trainer
     from methods.psa.labels import AffinityViews
     from methods.psa.losses import AffinityStep
     from methods.psa.model import affinity_net, start_from

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.config import Rule, option
-from common.pairs import pair_directions, random_walk
-from common.seeds import Seed
+from common.data.seeds import Seed
+from common.masks.pairs import pair_directions, random_walk
+from common.run.config import Rule, option
 from methods.psa.affinity import pair_affinity
 
 

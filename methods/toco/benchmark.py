@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.runtime import Runtime
-from common.segment import SegmentViews, segment_logits
+from common.masks.network import SegmentViews, segment_logits
+from common.run.device import Runtime
 from common.tensors import compiled
 from methods.toco.cams import multi_scale_cams
 from methods.toco.energy import EnergyConfig

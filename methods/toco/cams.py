@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.config import at_least, option, section
-from common.infer import SCALES, InferConfig, MapsOf
-from common.segment import SegmentConfig, SegmentViews, resized, segment_logits
+from common.masks.network import SegmentConfig, SegmentViews, resized, segment_logits
+from common.run.config import at_least, option, section
+from common.seeds.infer import SCALES, InferConfig, MapsOf
 from common.tensors import size_of
 from methods.toco.model import ToCo
 

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from common.config import at_least, numbers, option, section
-from common.course import Position, StepCourseConfig
 from common.data.dataset import DataConfig
-from common.evaluate import EvalConfig
-from common.runtime import RuntimeConfig
-from common.schedule import poly
+from common.run.config import at_least, numbers, option, section
+from common.run.device import RuntimeConfig
+from common.score.evaluate import EvalConfig
+from common.train.course import Position, StepCourseConfig
+from common.train.schedule import poly
 from methods.toco.cams import ToCoInferConfig
 from methods.toco.energy import EnergyConfig
 from methods.toco.labels import LabelConfig

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.dist import Processes
-from common.errors import UserError
+from common.run.errors import UserError
+from common.run.processes import Processes
 from common.tensors import size_of
 
 CROPS = 8

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.config import Rule, at_least, option
+from common.crf.lattice import Lattice, bilateral_features
 from common.data.classes import IGNORE_LABEL
-from common.lattice import Lattice, bilateral_features
+from common.run.config import Rule, at_least, option
 from common.tensors import Context, size_of
 
 # ImageNet's statistics in units of 255 as the reference rounds them: the lattice's simplices depend on the last bit.

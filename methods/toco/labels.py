@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from common.config import Rule, at_least, option
-from common.par import DILATIONS, ITERATIONS, PAR
+from common.run.config import Rule, at_least, option
 from common.tensors import size_of
+from methods.toco.par import DILATIONS, ITERATIONS, PAR
 
 IGNORE = 255
 MEAN_255 = torch.tensor([255 * value for value in IMAGENET_DEFAULT_MEAN]).view(3, 1, 1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.data.classes import IGNORE_LABEL
-from common.errors import UserError
+from common.run.errors import UserError
 from common.tensors import sum_of
 
 SMALL = 1e-4  # of CTC's denominators

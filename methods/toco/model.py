@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.config import at_least, option
-from common.errors import UserError
-from common.pretrained import Coverage, load_checked
+from common.nets.pretrained import Coverage, load_checked
+from common.nets.vit import ViTBackbone, ViTConfig, resize_position_grid
+from common.run.config import at_least, option
+from common.run.errors import UserError
 from common.tensors import size_of
-from common.vit import ViTBackbone, ViTConfig, resize_position_grid
 
 
 @dataclass

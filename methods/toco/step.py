@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.config import Rule, at_least, option
-from common.step import TrainingStep, weighted_sum
+from common.run.config import Rule, at_least, option
 from common.tensors import size_of, sum_of
+from common.train.step import TrainingStep, weighted_sum
 from methods.toco.cams import multi_scale_cams
 from methods.toco.crops import local_crops
 from methods.toco.energy import EnergyConfig, energy_loss

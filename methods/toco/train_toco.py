@@ -6,8 +6,8 @@ torchrun --nproc_per_node 2 methods/toco/train_toco.py --name exp            two
 python methods/toco/train_toco.py --name exp --resume                        go on after an interruption
 """
 
-from common.errors import run_script
-from common.script import start
+from common.run.errors import run_script
+from common.run.script import start
 from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 
 
@@ -17,8 +17,8 @@ def main() -> int:
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
     from common.data.dataset import LabelledImages
-    from common.pretrained import start_weights
-    from common.trainer import Trainer
+    from common.nets.pretrained import start_weights
+    from common.train.trainer import Trainer
     from methods.toco.crops import draw_picks
     from methods.toco.model import ToCo
     from methods.toco.optim import toco_optimizer

@@ -11,11 +11,11 @@ from tqdm import tqdm
 from common.data.dataset import LabelledImages
 from common.data.loader import start_worker
 from common.data.transforms import eval_transform
-from common.evaluate import Scoring
-from common.metrics import ConfusionCounts
-from common.results import EvalConfig
-from common.runtime import Runtime, usable_workers
-from common.segment import resized
+from common.masks.network import resized
+from common.run.device import Runtime, usable_workers
+from common.score.counts import ConfusionCounts
+from common.score.evaluate import Scoring
+from common.score.result import EvalConfig
 from methods.toco.cams import multi_scale_cams
 from methods.toco.config import ToCoConfig
 from methods.toco.labels import cam_to_label

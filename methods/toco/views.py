@@ -14,8 +14,8 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 from torchvision import transforms
 
-from common.config import Rule, at_least, option
 from common.data.transforms import eval_transform
+from common.run.config import Rule, at_least, option
 from methods.toco.crops import CROPS, window_size
 
 BLUR_RADIUS = 0.1, 2.0  # pixels

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.metrics import ConfusionCounts, first_argmax
-from common.resnet import ResNetConfig
-from common.seeds import Seed, read_seed
-from common.vit import MapRequest, ViTConfig
+from common.data.seeds import Seed, read_seed
+from common.nets.resnet import ResNetConfig
+from common.nets.vit import MapRequest, ViTConfig
+from common.score.counts import ConfusionCounts, first_argmax
 from methods.crt.cams import CRTInferConfig, crt_cams, scaled_size, view_cams
 from methods.crt.model import STRIDES, CNNBranch, CRTModelConfig, DeiTBranch, tiled_deit
 from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from common.course import Position
 from common.data.crops import Place, normalised_crop, place_at
-from common.optim import set_lr
-from common.resnet import ResNetConfig
-from common.vit import ViTConfig
+from common.nets.resnet import ResNetConfig
+from common.nets.vit import ViTConfig
+from common.train.course import Position
+from common.train.optim import set_lr
 from methods.crt.config import CRTOptimConfig
 from methods.crt.losses import LOSS_TERMS, CRTStep, LossConfig
 from methods.crt.model import CRT, STRIDES, CRTModelConfig

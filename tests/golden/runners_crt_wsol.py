@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common.resnet import ResNetConfig
-from common.vit import ViTConfig
+from common.nets.resnet import ResNetConfig
+from common.nets.vit import ViTConfig
 from methods.crt.boxes import cam_box
 from methods.crt.localization import TOP, Located, judge
 from methods.crt.model import STRIDES

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from common.course import Position
-from common.crf import CRFConfig, dense_crf
-from common.metrics import ConfusionCounts
+from common.crf.dense import CRFConfig, dense_crf
+from common.score.counts import ConfusionCounts
+from common.train.course import Position
 from methods.deeplab.config import DeepLabOptimConfig
 from methods.deeplab.crf_image import MEAN_BGR, clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep, resized_labels

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from common.cam import max_norm, multi_view_cams
 from common.data.transforms import train_transform
-from common.mctformer import Output
-from common.optim import has_weight_decay
-from common.schedule import OptimConfig, cosine_lr, scaled_lr
-from common.step import weighted_sum
-from common.vit import MapRequest, ViTConfig
+from common.nets.mctformer import Output
+from common.nets.vit import MapRequest, ViTConfig
+from common.seeds.cam import max_norm, multi_view_cams
+from common.train.optim import has_weight_decay
+from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
+from common.train.step import weighted_sum
 from methods.dig.diffusion import GaussianDiffusion, schedule_buffers
 from methods.dig.lfca import RELEASED_FEATURES
 from methods.dig.losses import (

@@ -10,9 +10,9 @@ from PIL import Image
 from common.data.classes import BACKGROUND, COCO14, VOC12
 from common.data.dataset import DataConfig
 from common.data.masks import write_mask
-from common.evaluate import EvalConfig, FilePredictions, MaskFiles, evaluate
-from common.results import Evaluation
-from common.seeds import Seed, write_seed
+from common.data.seeds import Seed, write_seed
+from common.score.evaluate import EvalConfig, FilePredictions, MaskFiles, evaluate
+from common.score.result import Evaluation
 from tests.golden.harness import Case, Results, runner
 
 

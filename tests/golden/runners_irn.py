@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.crf import CRFConfig
+from common.crf.dense import CRFConfig
 from common.data.transforms import eval_transform
-from common.metrics import ConfusionCounts
-from common.pairs import Direction, pair_labels, window
+from common.masks.pairs import Direction, pair_labels, window
+from common.score.counts import ConfusionCounts
 from methods.irn.labels import LabelConfig, cut, ir_label, label_crf
 from methods.irn.losses import IRNStep, LossConfig, affinities
 from methods.irn.model import IRN, STRIDES, IRNModelConfig

@@ -6,11 +6,11 @@ import numpy as np
 import timm
 import torch
 
-from common.cam import max_norm, multi_view_cams
-from common.dist import Processes
-from common.runtime import Runtime, RuntimeConfig
-from common.schedule import OptimConfig, cosine_lr, scaled_lr
-from common.vit import MapRequest, ViTConfig
+from common.nets.vit import MapRequest, ViTConfig
+from common.run.device import Runtime, RuntimeConfig
+from common.run.processes import Processes
+from common.seeds.cam import max_norm, multi_view_cams
+from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
 from methods.pcss.fim import block_losses, wanted_labels
 from methods.pcss.frequency import block_filters, filtered, half_plane, removed_blocks, spectrum
 from methods.pcss.importance import FIMConfig, FrequencyImportance

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.course import Position
-from common.crf import CRFConfig, dense_crf, seed_crf
-from common.pairs import pair_directions, pair_labels, random_walk, window
+from common.crf.dense import CRFConfig, dense_crf, seed_crf
+from common.masks.pairs import pair_directions, pair_labels, random_walk, window
+from common.train.course import Position
 from methods.psa.affinity import pair_affinity
 from methods.psa.config import SGDConfig
 from methods.psa.labels import AffinityViews, Scores, ViewsConfig, draw_placement

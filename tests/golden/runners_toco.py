@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.course import Position
-from common.lattice import Lattice, bilateral_features
-from common.optim import set_lr
+from common.crf.lattice import Lattice, bilateral_features
+from common.train.course import Position
+from common.train.optim import set_lr
 from methods.toco.cams import multi_scale_cams
 from methods.toco.config import ToCoOptimConfig
 from methods.toco.crops import local_crops

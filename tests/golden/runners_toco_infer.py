@@ -5,10 +5,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.crf import CRFConfig, dense_crf
+from common.crf.dense import CRFConfig, dense_crf
 from common.data.transforms import eval_transform
-from common.metrics import ConfusionCounts
-from common.segment import SegmentViews, segment_logits
+from common.masks.network import SegmentViews, segment_logits
+from common.score.counts import ConfusionCounts
 from methods.toco.cams import ToCoInferConfig, seed_maps
 from methods.toco.validation import mean_iou, predict
 from tests.golden.harness import Case, Results, runner

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.par import PAR
 from methods.toco.crops import local_crops
 from methods.toco.labels import (
     IGNORE,
@@ -21,6 +20,7 @@ from methods.toco.labels import (
     uncertain_label,
     valid_cams,
 )
+from methods.toco.par import PAR
 from methods.toco.views import crop_at, draw_position, rescaled
 from tests.golden.harness import Case, Results, runner
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.resnet import ResNetConfig
-from common.vit import ViTConfig
+from common.nets.resnet import ResNetConfig
+from common.nets.vit import ViTConfig
 from methods.crt.losses import LOSS_TERMS, CRTStep, LossConfig, consistency_loss, pooled_logits
 from methods.crt.model import CRT, CRTModelConfig
 from tests.golden.runners_crt_train import Given

@@ -5,10 +5,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.pretrained import load_checked
-from common.resnet import ResNetConfig
-from common.vit import MapRequest, ViTConfig
+from common.nets.pretrained import load_checked
+from common.nets.resnet import ResNetConfig
+from common.nets.vit import MapRequest, ViTConfig
+from common.run.errors import UserError
 from methods.crt.model import CRT, CNNBranch, CRTModelConfig, DeiTBranch, released_cnn, released_deit, tiled_deit
 from methods.crt.tiles import cut_tiles, merge_tiles
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from common.course import Position
-from common.optim import set_lr
-from common.resnet import ResNetConfig
-from common.vit import ViTConfig
+from common.nets.resnet import ResNetConfig
+from common.nets.vit import ViTConfig
+from common.train.course import Position
+from common.train.optim import set_lr
 from methods.crt.config import CRTOptimConfig
 from methods.crt.model import CRT, CRTModelConfig
 from methods.crt.optim import crt_sgd, parameter_groups

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
+from common.run.errors import UserError
 from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 
 GRIDS = [(1, 1), (1, 3), (2, 2), (4, 1), (3, 5)]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from common.config import load_config
 from common.data.loader import draws_from
 from common.data.transforms import eval_transform
-from common.errors import UserError
+from common.run.config import load_config
+from common.run.errors import UserError
 from methods.crt.views import CRTViewConfig, CRTViews, draw_view
 
 pytestmark = pytest.mark.usefixtures("one_thread")

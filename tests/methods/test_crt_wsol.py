@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.config import config_path, load_config
-from common.course import Position
 from common.data.loader import draws_from
 from common.data.transforms import eval_transform
-from common.errors import UserError
-from common.optim import set_lr
-from common.resnet import ResNetConfig
-from common.vit import ViTConfig
+from common.nets.resnet import ResNetConfig
+from common.nets.vit import ViTConfig
+from common.run.config import config_path, load_config
+from common.run.errors import UserError
+from common.train.course import Position
+from common.train.optim import set_lr
 from methods.crt.wsol_config import WSOLConfig
 from methods.crt.wsol_losses import WSOLLossConfig, WSOLStep, map_distance
 from methods.crt.wsol_model import WSOL, WSOLModelConfig, class_cams

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.cam import max_norm
-from common.vit import ViTConfig
+from common.nets.vit import ViTConfig
+from common.seeds.cam import max_norm
 from methods.cti.losses import LOSS_TERMS, CTIStep, LossConfig
 from methods.cti.memory import TokenMemory
 from methods.cti.model import CTI

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.metrics import ConfusionCounts
+from common.score.counts import ConfusionCounts
 from methods.deeplab.crf_image import MEAN_BGR, clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep, cross_entropy, resized_labels
 from methods.deeplab.scores import segmentation_scores

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.course import Position
-from common.optim import set_lr
+from common.train.course import Position
+from common.train.optim import set_lr
 from methods.deeplab.config import DeepLabOptimConfig
 from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.model import ASPP, DeepLab, DeepLabModelConfig, FrozenNormConv

@@ -11,7 +11,7 @@ from PIL import Image
 from common.data.dataset import DataConfig, ImageSet
 from common.data.masks import write_mask
 from common.data.transforms import eval_transform
-from common.errors import UserError
+from common.run.errors import UserError
 from methods.deeplab.crf_image import MEAN_BGR
 from methods.deeplab.masks import TrainingMasks
 from methods.deeplab.views import Crop, DeepLabViewConfig, DeepLabViews, draw_crop, input_transform

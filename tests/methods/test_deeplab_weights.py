@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from common.errors import UserError
-from common.pretrained import load_checked
+from common.nets.pretrained import load_checked
+from common.run.errors import UserError
 from methods.deeplab.config import DeepLabConfig
 from methods.deeplab.model import DeepLab
 from methods.deeplab.weights import load_init, released

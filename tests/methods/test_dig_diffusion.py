@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.config import load_config
 from common.data.transforms import MEAN, STD
-from common.errors import UserError
+from common.run.config import load_config
+from common.run.errors import UserError
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.ema import EMA, ema_decay
 from methods.dig.unet import RMSNorm, UNet, UNetConfig, UNetOutput

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.errors import UserError
-from common.weights import load_torch
+from common.run.errors import UserError
+from common.run.weights import load_torch
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import load_diffusion, save_diffusion
 from methods.dig.ema import EMA

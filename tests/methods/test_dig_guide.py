@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.dist import Processes
-from common.errors import UserError
-from common.runtime import Runtime, RuntimeConfig
-from common.vit import ViTConfig
+from common.nets.vit import ViTConfig
+from common.run.device import Runtime, RuntimeConfig
+from common.run.errors import UserError
+from common.run.processes import Processes
 from methods.dig.guide import Guide, GuideConfig, feature_shape
 from methods.dig.losses import LossConfig
 from methods.dig.model import DiG

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.vit import Attention, MapRequest, ViTConfig
+from common.nets.vit import Attention, MapRequest, ViTConfig
 from methods.dig.lfca import LFCA, FeatureShape
 from methods.dig.losses import LOSS_TERMS, DiGStep, LossConfig, distillation, log_probabilities
 from methods.dig.model import DiG

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.config import load_config
-from common.errors import UserError
-from common.pretrained import load_checked
-from common.vit import ViTConfig
+from common.nets.pretrained import load_checked
+from common.nets.vit import ViTConfig
+from common.run.config import load_config
+from common.run.errors import UserError
 from methods.dig.config import DiGConfig
 from methods.dig.guide import feature_shape
 from methods.dig.lfca import DROP_PATH, LFCA, FeatureBlock, FeatureShape, convolved_inputs

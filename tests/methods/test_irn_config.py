@@ -2,9 +2,9 @@
 
 import pytest
 
-from common.config import config_path, load_config
-from common.errors import UserError
-from common.schedule import poly
+from common.run.config import config_path, load_config
+from common.run.errors import UserError
+from common.train.schedule import poly
 from methods.irn.config import IRNConfig
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.crf import CRFConfig
+from common.crf.dense import CRFConfig
 from common.data.dataset import read_mask
-from common.errors import UserError
-from common.seeds import Seed, write_seed
+from common.data.seeds import Seed, write_seed
+from common.run.errors import UserError
 from methods.irn import labels
 from methods.irn.labels import LabelConfig, cut, ir_label, label_crf, write_label
 from methods.irn.scoring import label_scores

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.pairs import pair_labels
+from common.masks.pairs import pair_labels
 from methods.irn.losses import LOSS_TERMS, IRNStep, LossConfig, affinities, irn_losses
 from methods.irn.model import IRN, IRNModelConfig
 from methods.irn.paths import path_cells, path_directions

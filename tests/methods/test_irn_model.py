@@ -8,10 +8,10 @@ from torch import Tensor
 
 from common.data.dataset import DataConfig, ImageSet
 from common.data.transforms import eval_transform
-from common.dist import Processes
-from common.errors import UserError
-from common.pretrained import load_checked
-from common.runtime import Runtime, RuntimeConfig
+from common.nets.pretrained import load_checked
+from common.run.device import Runtime, RuntimeConfig
+from common.run.errors import UserError
+from common.run.processes import Processes
 from methods.irn.displacement import mean_displacement
 from methods.irn.model import IRN, IRNModelConfig, unique_tensors
 from tests.helpers import assert_same

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.pairs import pair_directions, window
+from common.masks.pairs import pair_directions, window
 from methods.irn.paths import pair_displacements, path_cells, path_directions, path_maximum
 
 pytestmark = pytest.mark.usefixtures("one_thread")

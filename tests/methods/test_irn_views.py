@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.config import load_config
 from common.data.loader import draws_from
 from common.data.transforms import MEAN, STD
-from common.errors import UserError
+from common.run.config import load_config
+from common.run.errors import UserError
 from methods.irn.views import IRNViewConfig, IRNViews, reduced, rescaled
 
 pytestmark = pytest.mark.usefixtures("one_thread")

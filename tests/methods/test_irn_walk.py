@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
-from common.seeds import write_seed
+from common.data.seeds import write_seed
+from common.run.errors import UserError
 from methods.irn.paths import path_cells, path_directions
 from methods.irn.walk import (
     WalkConfig,

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from common.data.loader import EpochBatches
 from common.data.transforms import square_transform
-from common.dist import Processes
-from common.runtime import Runtime, RuntimeConfig
-from common.vit import ViTConfig
+from common.nets.vit import ViTConfig
+from common.run.device import Runtime, RuntimeConfig
+from common.run.processes import Processes
 from methods.pcss.fim import FIM, STEP_IMAGES, block_losses
 from methods.pcss.frequency import block_filters
 from methods.pcss.importance import FIMConfig, FrequencyImportance

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.run.errors import UserError
 from methods.pcss.frequency import block_filters, filtered, half_plane, removed_blocks, spectrum, with_magnitude
 
 pytestmark = pytest.mark.usefixtures("one_thread")

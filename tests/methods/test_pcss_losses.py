@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.cam import max_norm
-from common.errors import UserError
-from common.mctformer import Output
-from common.vit import MapRequest, ViTConfig
+from common.nets.mctformer import Output
+from common.nets.vit import MapRequest, ViTConfig
+from common.run.errors import UserError
+from common.seeds.cam import max_norm
 from methods.pcss.importance import FIMConfig, FrequencyImportance
 from methods.pcss.losses import LOSS_TERMS, LossConfig, PCSSStep
 from methods.pcss.model import PCSS

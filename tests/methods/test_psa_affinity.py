@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import pretrained
-from common.course import Position
-from common.errors import UserError
-from common.pairs import pair_directions
+from common.masks.pairs import pair_directions
+from common.nets import pretrained
+from common.run.errors import UserError
+from common.train.course import Position
 from methods.psa import model as psa_model
 from methods.psa.affinity import AffinityNet, pair_affinity
 from methods.psa.config import SGDConfig

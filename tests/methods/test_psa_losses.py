@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.pairs import PairLabels, pair_directions, pair_labels
+from common.masks.pairs import PairLabels, pair_directions, pair_labels
 from methods.psa.affinity import pair_affinity
 from methods.psa.losses import AffinityStep, affinity_losses
 from methods.psa.model import TinyAffinity

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.run.errors import UserError
 from methods.toco.crops import crop_candidates, draw_ranks, local_crops, positions, window_size
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.lattice import Lattice, bilateral_features
+from common.crf.lattice import Lattice, bilateral_features
 from methods.toco.energy import PIXEL_MEAN, PIXEL_STD, EnergyConfig, box_mask, energy_loss
 
 SIDE, HALF, CLASSES = 16, 8, 3

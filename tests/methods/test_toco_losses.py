@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
+from common.run.errors import UserError
 from methods.toco.losses import LossGroups, class_contrast, patch_contrast, segmentation_loss
 
 

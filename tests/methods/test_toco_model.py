@@ -5,8 +5,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from common.course import Position
-from common.errors import UserError
+from common.run.errors import UserError
+from common.train.course import Position
 from methods.toco.config import ToCoOptimConfig
 from methods.toco.energy import EnergyConfig
 from methods.toco.labels import LabelConfig

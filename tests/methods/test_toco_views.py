@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
-from common.config import load_config
 from common.data.loader import draws_from
 from common.data.transforms import MEAN, STD, eval_transform
-from common.errors import UserError
+from common.run.config import load_config
+from common.run.errors import UserError
 from methods.toco.views import (
     Position,
     RandomSolarise,

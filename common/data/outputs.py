@@ -1,0 +1,164 @@
+"""One file for each image of a list: folders that know which images are done, and the two ways to fill them.
+
+A network makes contents in batches (`common.seeds.infer.image_batches`), and a thread writes them:
+
+    folder = MaskFolder(run.path / "masks", settings, runtime, overwrite)
+    write_each(images, folder, masks_of(model, images, folder.is_done), processes)      # pairs (index, mask)
+
+Work for the CPU alone goes image by image through a pool of processes, where each job writes its own file:
+
+    write_by_jobs(images, folder, job, WorkerPool(workers, "CRF"), processes, "CRF")    # job(index): (function, *args)
+
+Both share the images among all processes, leave out what is done, and say how many files were written.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from common.data.dataset import ImageSet
+from common.data.masks import write_mask
+from common.data.seeds import BackgroundWriter
+from common.run.device import Runtime
+from common.run.errors import UserError
+from common.run.files import write_json
+from common.run.pool import WorkerPool
+from common.run.processes import Processes
+
+Content = TypeVar("Content")
+Written = TypeVar("Written", contravariant=True)
+
+
+class Output(Protocol):
+    """One or several folders with a file for each image; as text, the place that messages name."""
+
+    @property
+    def content(self) -> str:
+        """Plural noun for the files, for messages."""
+
+    def is_done(self, image_id: str) -> bool:
+        """Whether the image's file is there."""
+
+
+class Writable(Output, Protocol[Written]):
+    """An `Output` that writes an image's file itself."""
+
+    def write(self, image_id: str, content: Written) -> None:
+        """Writes one image's file, atomically."""
+
+
+def write_each(
+    images: ImageSet, output: Writable[Content], made: Iterable[tuple[int, Content]], processes: Processes
+) -> int:
+    """Writes contents while further ones are made.
+
+    Args:
+        made: pairs of an image's index and its content, for this process's share without what is done.
+
+    Returns:
+        How many images were written, by all processes together.
+    """
+    count = 0
+    with BackgroundWriter() as writer:
+        for index, content in made:
+            writer.submit(functools.partial(output.write, images.ids[index], content))
+            count += 1
+    return _say_written(images, output, count, processes)
+
+
+def write_by_jobs(
+    images: ImageSet, output: Output, job: Callable[[int], tuple[Any, ...]], pool: WorkerPool, processes: Processes,
+    title: str,
+) -> int:  # fmt: skip
+    """Runs a job in a pool of processes for each image of this process's share that is not done.
+
+    Args:
+        job: gives an image's function of a module and its arguments, by index.
+        title: of the progress bar.
+
+    Returns:
+        How many images were written, by all processes together.
+    """
+    share = [index for index in processes.shard(images.unique()) if not output.is_done(images.ids[index])]
+    with pool:
+        for index in tqdm(share, title, disable=not processes.is_main, leave=False, dynamic_ncols=True):
+            pool.submit(*job(index))
+    return _say_written(images, output, len(share), processes)
+
+
+def _say_written(images: ImageSet, output: Output, count: int, processes: Processes) -> int:
+    written = sum(processes.gather_objects(count))
+    processes.say(f"{output}: {written} {output.content} written, {len(images.unique()) - written} were there")
+    return written
+
+
+class StampedFolder:
+    """A folder of one file for each image that one inference writes; refuses to mix two in it.
+
+    Its settings are beside it, in ``<folder>.json``.
+
+    Attributes:
+        path: the folder.
+        content: plural noun for its files.
+    """
+
+    def __init__(
+        self, path: Path, settings: dict[str, Any], suffixes: Sequence[str], runtime: Runtime, overwrite: bool,
+        content: str, elsewhere: str,
+    ) -> None:  # fmt: skip
+        """Opens the folder.
+
+        Args:
+            settings: of all inputs that the files depend on (checkpoint, scales, ...), as plain containers.
+            suffixes: of the files in it, such as ``png``.
+            overwrite: whether existing files are deleted.
+            content: plural noun for the files, for messages.
+            elsewhere: argument that names another folder, for the message.
+
+        Raises:
+            UserError: it holds files of other settings and ``overwrite`` is not given.
+        """
+        self.path, self.content = path, content
+        stamp = path.parent / f"{path.name}.json"
+        if runtime.processes.is_main:
+            existing = [file for suffix in suffixes for file in path.glob(f"*.{suffix}")]
+            same = stamp.is_file() and json.loads(stamp.read_text()) == settings
+            if existing and not same and not overwrite:
+                raise UserError(
+                    f"{path} holds {content} of another checkpoint or other settings (see {stamp}). Start anew with "
+                    f"--overwrite, or write elsewhere with {elsewhere}"
+                )
+            if overwrite:
+                for file in existing:
+                    file.unlink()
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(stamp, settings)
+        runtime.processes.barrier()
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class MaskFolder(StampedFolder):
+    """Where one inference writes its masks, ``<id>.png`` in the colours of VOC; knows which are done."""
+
+    def __init__(self, path: Path, settings: dict[str, Any], runtime: Runtime, overwrite: bool = False) -> None:
+        """Opens the folder; see `StampedFolder`."""
+        super().__init__(path, settings, ("png",), runtime, overwrite, "masks", "another --name")
+
+    def file(self, image_id: str) -> Path:
+        """Where an image's mask is, or will be."""
+        return self.path / f"{image_id}.png"
+
+    def is_done(self, image_id: str) -> bool:
+        """Whether the image's mask is there."""
+        return self.file(image_id).is_file()
+
+    def write(self, image_id: str, mask: np.ndarray) -> None:
+        """Writes an image's mask, labels uint8 (H, W)."""
+        write_mask(self.file(image_id), mask)

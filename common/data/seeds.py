@@ -1,0 +1,152 @@
+"""Seed files: one per image, the CAMs of the classes in its label.
+
+Two formats, which every reader accepts:
+
+* ``<id>.npy`` - the format of the papers' tools: a pickled dictionary {class index: float32 (H, W)}.
+* ``<id>.npz`` - compact and pickle-free: ``keys`` (n,), ``cams`` float16 (n, h, w) at a reduced stride, ``size``
+  (H, W).
+
+The ``.npy`` files of IRNet and CRT are read as well: {"keys": (n,) class indices, "high_res": (n, H, W), "cam": the
+same at a quarter of the size}.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from common.run.errors import UserError
+from common.run.files import atomic_write, load_npy
+
+Seed = dict[int, np.ndarray]
+FORMATS = ("npy", "npz")
+
+
+def seed_path(folder: str | Path, image_id: str) -> Path | None:
+    """The seed file of an image in whichever format it has, or None."""
+    for suffix in FORMATS:
+        path = Path(folder) / f"{image_id}.{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def find_seed(folder: str | Path, image_id: str) -> Path:
+    """The seed file of an image, as `seed_path`.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = seed_path(folder, image_id)
+    if path is None:
+        raise UserError(f"no file of {image_id} in {folder}")
+    return path
+
+
+def write_seed(folder: str | Path, image_id: str, seed: Seed, fmt: str = "npy", stride: int = 4) -> Path:
+    """Writes one seed file, atomically.
+
+    Args:
+        seed: {class index: float32 (H, W)}, values in [0, 1].
+        fmt: ``npy`` or ``npz``.
+        stride: Factor by which ``npz`` reduces the maps (area average).
+    """
+    path = Path(folder) / f"{image_id}.{fmt}"
+    with atomic_write(path, durable=False) as file:
+        if fmt == "npy":
+            np.save(file, np.array(seed, dtype=object), allow_pickle=True)
+        else:
+            keys = np.array(sorted(seed), dtype=np.int64)
+            height, width = seed[int(keys[0])].shape if len(keys) else (0, 0)
+            small = (max(width // stride, 1), max(height // stride, 1))
+            cams = [cv2.resize(seed[int(key)], small, interpolation=cv2.INTER_AREA) for key in keys]
+            stacked = np.stack(cams).astype(np.float16) if cams else np.zeros((0, 1, 1), np.float16)
+            np.savez(file, keys=keys, cams=stacked, size=np.array([height, width], dtype=np.int64))
+    return path
+
+
+def read_seed(path: str | Path) -> Seed:
+    """Reads a seed file of either format: {class index: float32 (H, W)}, keys ascending.
+
+    Raises:
+        UserError: the file is missing, damaged, unsafe, or no dictionary of maps of one size.
+    """
+    path = Path(path)
+    content: Any = _read_compact(path) if path.suffix == ".npz" else load_npy(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {type(content).__name__}, not a dictionary of class index to map")
+    try:
+        maps = _by_class(content) if {"keys", "high_res"} <= content.keys() else content
+        seed = {int(key): np.asarray(maps[key], dtype=np.float32) for key in sorted(maps)}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a dictionary of class index to map: {error}") from error
+    shapes = {cam.shape for cam in seed.values()}
+    if len(shapes) > 1 or any(len(shape) != 2 for shape in shapes):
+        raise UserError(f"{path} holds maps of shapes {sorted(shapes)}; one (H, W) is expected")
+    return seed
+
+
+def _by_class(content: dict[Any, Any]) -> Seed:
+    """Turns IRNet's form of a seed into this project's."""
+    return dict(zip(np.asarray(content["keys"]).tolist(), content["high_res"], strict=True))
+
+
+def _read_compact(path: Path) -> Seed:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            keys = data["keys"]
+            cams = data["cams"].astype(np.float32)
+            height, width = data["size"].tolist()
+    except FileNotFoundError:
+        raise UserError(f"no file at {path}") from None
+    except Exception as error:  # zip, format and key errors of a damaged or foreign file
+        raise UserError(
+            f"{path} is no seed file of this project, or damaged ({type(error).__name__}: {error})"
+        ) from error
+    return {
+        int(key): cv2.resize(cam, (width, height), interpolation=cv2.INTER_LINEAR)
+        for key, cam in zip(keys, cams, strict=True)
+    }
+
+
+class BackgroundWriter:
+    """Runs file-writing jobs in a thread, so that the model does not wait for the disk.
+
+    The next `submit` or the end of the ``with`` block raises a job's error; it is never lost.
+    """
+
+    def __init__(self, max_pending: int = 64) -> None:
+        self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(max_pending)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> "BackgroundWriter":
+        self._thread.start()
+        return self
+
+    def submit(self, job: Callable[[], object]) -> None:
+        """Queues a job; waits while too many are pending."""
+        self._raise_error()
+        self._jobs.put(job)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+        if error is None:
+            self._raise_error()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if self._error is None:
+                try:
+                    job()
+                except BaseException as error:  # handed to the submitting thread
+                    self._error = error
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error

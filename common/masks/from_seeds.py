@@ -1,0 +1,74 @@
+"""What the stages share that refine a folder of seeds: reading the seeds, and what identifies them.
+
+A stage has several scripts, which write into one run folder: one before the training makes what is trained on, one
+after it makes the masks.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.data.dataset import ImageSet
+from common.data.seeds import FORMATS, Seed, find_seed, read_seed
+from common.run.config import option
+from common.run.errors import UserError, preview
+
+
+@dataclass
+class SeedsConfig:
+    """The seeds that are refined: any method's, in either format."""
+
+    folder: str = option("", "Folder of seed files, such as experiment/exp/dict.", flag="--seeds")
+
+    def path(self) -> Path:
+        """The folder.
+
+        Raises:
+            UserError: none is named, or there is none.
+        """
+        if not self.folder:
+            raise UserError("which seeds? Name their folder: --seeds experiment/NAME/dict")
+        if not Path(self.folder).is_dir():
+            raise UserError(f"no folder of seeds {self.folder} (from {Path.cwd()}); an inference with --dict writes it")
+        return Path(self.folder)
+
+
+def seed_settings(folder: Path) -> dict[str, Any]:
+    """What identifies the seeds in a folder, for the settings of what is made of them: where, and by what inference."""
+    stamp = folder.parent / f"{folder.name}.json"
+    return {"seeds": str(folder), "made_by": json.loads(stamp.read_text()) if stamp.is_file() else {}}
+
+
+def require_maps(images: ImageSet, folder: Path, made_by: str) -> None:
+    """Makes sure that every image has a file of maps in a folder.
+
+    Args:
+        made_by: the command that writes them, for the message.
+
+    Raises:
+        UserError: some have none; they are named.
+    """
+    there = {path.stem for path in folder.iterdir() if path.suffix[1:] in FORMATS} if folder.is_dir() else set()
+    missing = [image_id for image_id in dict.fromkeys(images.ids) if image_id not in there]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(set(images.ids))} images of list {images.list_name!r} have no file in "
+            f"{folder}: {preview(missing, 3)}. Make them with: {made_by}"
+        )
+
+
+def read_maps(folder: Path, image_id: str, size: tuple[int, int]) -> Seed:
+    """An image's file of maps (seeds, or CRF scores), which must be of its size (H, W).
+
+    Raises:
+        UserError: it is missing, damaged, or of another size.
+    """
+    path = find_seed(folder, image_id)
+    maps = read_seed(path)
+    shapes = {values.shape for values in maps.values()}
+    if shapes - {tuple(size)}:
+        raise UserError(f"{path} holds maps of {shapes.pop()}, but the image is of {tuple(size)} pixels (H, W)")
+    return maps
+
+

@@ -1,0 +1,255 @@
+"""Masks of a segmentation network for a whole image list: flips and scales, dense CRF, files, scores.
+
+Logits are never stored: an image's CRF starts when its logits are there, in a pool of processes beside the network.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from common.crf.dense import CRFConfig, crf_backend
+from common.data.dataset import ImageSet
+from common.data.outputs import MaskFolder, write_each
+from common.data.transforms import eval_transform
+from common.masks.crf_job import ImageFilter, refine_mask
+from common.masks.submission import write_submission
+from common.run.config import at_least, option, section
+from common.run.device import Runtime, usable_workers
+from common.run.folder import RunFolder
+from common.run.pool import WorkerPool
+from common.score.report import NotScored, report, score_folder
+from common.score.result import EvalConfig, Evaluation
+from common.seeds.infer import SCALES, image_batches
+
+
+@dataclass
+class SegmentViews:
+    """How the logits of flips and scales become one."""
+
+    resize: int = option(
+        0, "Side of the square that images are brought to, which the scales multiply; 0: their own size.",
+        rule=at_least(0),
+    )  # fmt: skip
+    scales: list[float] = option([1.0, 1.5, 1.25], "Image scales.", rule=SCALES)
+    flip: str = option(
+        "sum", "How the mirror image's logits join those of its scale; none: no mirror image.",
+        choices=("sum", "max", "none"),
+    )  # fmt: skip
+    merge: str = option("max", "How the scales join.", choices=("max", "sum"))
+
+
+@dataclass
+class SegmentConfig(SegmentViews):
+    """Inference of masks; the defaults are ToCo's for VOC."""
+
+    image_list: str = option("val", "Images to segment.", flag=("--infer_list", "--infer_set"))
+    batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
+    num_workers: int = option(
+        8, "Image-loader worker processes, and as many of --crf.", flag="--num_workers", rule=at_least(0)
+    )
+    crf: CRFConfig = section(
+        CRFConfig, gaussian_sxy=1.0, gaussian_compat=1.0, bilateral_sxy=121.0, bilateral_srgb=5.0, bilateral_compat=4.0
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """What the masks of a network depend on, without those of the CRF."""
+        views = {name: getattr(self, name) for name in ("resize", "flip", "merge", "batch_size")}
+        return {**views, "scales": list(self.scales)}
+
+
+@torch.inference_mode()
+def segment_logits(
+    logits_of: Callable[[Tensor], Tensor], images: Tensor, size: tuple[int, int], views: SegmentViews
+) -> Tensor:
+    """Logits of flips and scales as one (reference: ToCo's infer_seg_voc.py and infer_seg_coco_ddp.py).
+
+    Each view's logits are brought to ``size`` (bilinear) and flipped back; then mirror images join their scale, and
+    scales each other, element by element. On accelerators image and mirror image are one batch; on CPUs one follows the
+    other, as larger activations leave the cache.
+
+    Args:
+        logits_of: maps images (b, 3, H', W') to logits (b, C, h, w).
+        images: a batch (B, 3, H', W') of one size.
+        size: (H, W) of the result.
+
+    Returns:
+        float32 (B, C, H, W).
+    """
+    if views.resize:
+        images = resized(images, (views.resize, views.resize))
+    height, width = images.shape[-2:]
+    by_scale = (
+        images if scale == 1.0 else resized(images, (int(height * scale), int(width * scale))) for scale in views.scales
+    )
+    logits = (_view_logits(logits_of, view, size, views.flip) for view in by_scale)
+    return functools.reduce(functools.partial(_joined, how=views.merge), logits)
+
+
+def _view_logits(
+    logits_of: Callable[[Tensor], Tensor], view: Tensor, size: tuple[int, int], flip: str
+) -> Tensor:  # B C H W
+    if flip == "none":
+        return resized(logits_of(view).float(), size)
+    if view.device.type == "cpu":
+        plain, mirrored = logits_of(view), logits_of(view.flip(-1))
+    else:
+        plain, mirrored = logits_of(torch.cat([view, view.flip(-1)])).chunk(2)
+    return _joined(resized(plain.float(), size), resized(mirrored.float(), size).flip(-1), flip)
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps or images (B, C, h, w) brought to ``size`` (H, W), bilinear without antialiasing."""
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _joined(first: Tensor, second: Tensor, how: str) -> Tensor:
+    return first + second if how == "sum" else torch.maximum(first, second)
+
+
+@dataclass(frozen=True)
+class MaskFolders:
+    """The folders of one list.
+
+    Attributes:
+        plain: the largest logit's labels, ``segs/<list>/``.
+        refined: those after the CRF, ``segs_crf/<list>/``, if there is one.
+        crf_image: what the CRF sees of an image, uint8 RGB (H, W, 3), if not the image itself; a function of a module
+            that needs few others, as every process of the CRF imports it.
+    """
+
+    plain: MaskFolder
+    refined: MaskFolder | None = None
+    crf_image: ImageFilter | None = None
+
+    @property
+    def final(self) -> MaskFolder:
+        """The refined masks, if there are any."""
+        return self.refined or self.plain
+
+    @property
+    def content(self) -> str:
+        """As `StampedFolder`."""
+        return self.final.content
+
+    def is_done(self, image_id: str) -> bool:
+        """Whether the image has all its masks."""
+        return self.plain.is_done(image_id) and self.final.is_done(image_id)
+
+    def write(self, image_id: str, mask: np.ndarray) -> None:
+        """Writes an image's labels without CRF, uint8 (H, W)."""
+        self.plain.write(image_id, mask)
+
+    def __str__(self) -> str:
+        return str(self.final)
+
+
+def open_mask_folders(
+    run: RunFolder, list_name: str, config: SegmentConfig, weights: dict[str, Any], runtime: Runtime, crf: bool,
+    overwrite: bool, crf_image: ImageFilter | None = None,
+) -> MaskFolders:  # fmt: skip
+    """The folders that the masks of a list go to.
+
+    Args:
+        weights: what identifies the network, see `common.seeds.script.load_network`.
+        crf: whether they are refined.
+        overwrite: whether masks that are there are deleted.
+        crf_image: see `MaskFolders`.
+
+    Raises:
+        UserError: they hold masks of other settings, or what the CRF needs is not there.
+    """
+    name, settings = Path(list_name).stem, {**weights, **config.settings(), "precision": runtime.precision}
+    if crf:
+        crf_backend(config.crf)
+    plain = MaskFolder(run.path / "segs" / name, settings, runtime, overwrite)
+    if not crf:
+        return MaskFolders(plain)
+    # What computes them is left out: labels do not depend on it.
+    of_crf = {key: value for key, value in vars(config.crf).items() if key not in ("backend", "device")}
+    settings |= {"crf": {**of_crf, "image": crf_image.__name__ if crf_image else ""}}
+    return MaskFolders(plain, MaskFolder(run.path / "segs_crf" / name, settings, runtime, overwrite), crf_image)
+
+
+def write_masks(
+    logits_of: Callable[[Tensor], Tensor],
+    images: ImageSet,
+    config: SegmentConfig,
+    runtime: Runtime,
+    folders: MaskFolders,
+    transform: Callable[[Image.Image], Tensor] = eval_transform,
+) -> int:
+    """Writes the missing masks of an image set; the work is shared by all processes.
+
+    Args:
+        logits_of: maps images (b, 3, H, W) to logits (b, C, h, w), background first.
+        transform: maps a decoded RGB image to what the network takes, of the same size.
+
+    Returns:
+        How many images were worked on, by all processes together.
+    """
+    batches = image_batches(images, config.batch_size, config.num_workers, runtime, folders.is_done, "masks", transform)
+
+    def masks() -> Iterator[tuple[int, np.ndarray]]:
+        # A GPU computes the CRF from within this process: one image fills it.
+        workers = usable_workers(config.num_workers) if folders.refined and config.crf.device == "cpu" else 0
+        with WorkerPool(workers, "CRF") as pool:
+            for indices, pixels in batches:
+                with runtime.autocast():
+                    logits = segment_logits(logits_of, pixels, pixels.shape[-2:], config)  # B C H W
+                yield from zip(indices, logits.argmax(dim=1).to(torch.uint8).cpu().numpy(), strict=True)
+                if folders.refined:
+                    _submit_crf(pool, images, indices, logits, config, folders.refined, folders.crf_image)
+
+    return write_each(images, folders, masks(), runtime.processes)
+
+
+def _submit_crf(
+    pool: WorkerPool, images: ImageSet, indices: list[int], logits: Tensor, config: SegmentConfig, refined: MaskFolder,
+    crf_image: ImageFilter | None,
+) -> None:  # fmt: skip
+    """Queues the CRF of a batch's images without a refined mask; logits are (B, C, H, W)."""
+    for index, probabilities in zip(indices, logits.softmax(dim=1).cpu().numpy(), strict=True):
+        image_id = images.ids[index]
+        if not refined.is_done(image_id):
+            job = images.images[index], refined.file(image_id), probabilities, config.crf, crf_image
+            pool.submit(refine_mask, *job)
+
+
+def report_masks(
+    folders: MaskFolders, images: ImageSet, run: RunFolder, runtime: Runtime, num_workers: int
+) -> dict[str, Evaluation]:
+    """Reports the scores of the masks before and after the CRF, ``eval_png.*`` and ``eval_png_crf.*``.
+
+    Returns:
+        The evaluations by those names; empty if the images have no true masks.
+    """
+    results = {}
+    stems = {"eval_png": folders.plain} | ({"eval_png_crf": folders.refined} if folders.refined else {})
+    for stem, folder in stems.items():
+        result = score_folder(
+            folder.path, "png", images.config, images.list_name, EvalConfig(), runtime.processes, num_workers
+        )
+        report(result, run, stem, runtime.processes)
+        if isinstance(result, NotScored):
+            break
+        results[stem] = result
+    return results
+
+
+def submit_masks(folders: MaskFolders, images: ImageSet, run: RunFolder, comp: str) -> None:
+    """Writes the run's archive for VOC's server, ``<comp>_<list>.tar``, of the final masks, and says so.
+
+    Raises:
+        UserError: as `write_submission`.
+    """
+    masks, archive = folders.final.path, run.path / f"{comp}_{folders.final.path.name}.tar"
+    write_submission(masks, dict(zip(images.ids, images.images, strict=True)), archive, comp)
+    print(f"{archive}: {len(set(images.ids))} masks for VOC's server")

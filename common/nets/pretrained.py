@@ -1,0 +1,204 @@
+"""Weights from files: finding ImageNet backbones, and loading checkpoints with a report and a refusal of poor
+matches.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+
+from common.run.errors import UserError, preview
+from common.run.weights import load_torch
+
+PRETRAINED_DIR = Path("pretrained")
+
+RANDOM_WEIGHTS = (
+    "WARNING: the backbone starts from RANDOM weights (model.pretrained=none). Results will be far below the published "
+    "ones; this is meant for tests, demos and experiments."
+)
+
+# File names under which the public ImageNet weights circulate, in the order they are looked for.
+OFFICIAL_FILES = {
+    "deit_tiny_patch16_224": (
+        "deit_tiny_imagenet.pth",
+        "deit_tiny_patch16_224-a1311bcf.pth",
+        "deit_tiny_patch16_224.safetensors",
+    ),
+    "deit_small_patch16_224": (
+        "deit_small_imagenet.pth",
+        "deit_small_patch16_224-cd65a155.pth",
+        "deit_small_patch16_224.safetensors",
+    ),
+    "deit_base_patch16_224": (
+        "deit_base_imagenet.pth",
+        "deit_base_patch16_224-b5f2ef4d.pth",
+        "deit_base_patch16_224.safetensors",
+    ),
+    # ImageNet-21k, then 1k. timm's plain "vit_base_patch16_224" is another training (augreg) and not accepted.
+    "vit_base_patch16_224": (
+        "jx_vit_base_p16_224-80ecf9dd.pth",
+        "vit_base_patch16_224.orig_in21k_ft_in1k.safetensors",
+    ),
+    # torchvision's IMAGENET1K_V1: both names mean the same weights.
+    "resnet18": ("resnet18-5c106cde.pth", "resnet18-f37072fd.pth"),
+    "resnet34": ("resnet34-333f7ec4.pth", "resnet34-b627a593.pth"),
+    "resnet50": ("resnet50-19c8e357.pth", "resnet50-0676ba61.pth"),
+    "resnet101": ("resnet101-5d3b4d8f.pth", "resnet101-63fe2227.pth"),
+    "resnet152": ("resnet152-b121ed2d.pth", "resnet152-394f9c45.pth"),
+}
+HUB_TAGS = {"vit_base_patch16_224": "orig_in21k_ft_in1k"}  # of timm's models; those not named here are fb_in1k
+
+
+def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
+    """The ImageNet state dict of a backbone under timm's (ResNets: torchvision's) names, or None for random weights.
+
+    Args:
+        source: ``auto`` (a file in ``pretrained/``, else timm's or torchvision's hub), ``none``, or a file.
+
+    Raises:
+        UserError: no weights were found; the message names the places that were searched, and the files to fetch.
+    """
+    if source == "none":
+        return None
+    if source != "auto":
+        return state_dict_in(Path(source))
+    candidates = [PRETRAINED_DIR / name for name in OFFICIAL_FILES[arch]]
+    for candidate in candidates:
+        if candidate.is_file():
+            return state_dict_in(candidate)
+    try:
+        return _from_hub(arch)
+    except Exception as error:  # the hub clients raise a dozen types when there is no network
+        raise UserError(
+            f"no ImageNet weights for {arch}: looked for {', '.join(map(str, candidates))} (from {Path.cwd()}), then "
+            f"asked {_library(arch)}'s hub, which failed ({type(error).__name__}: {str(error)[:120]}). Without a "
+            f"network: fetch one of these files on another machine ({PRETRAINED_DIR}/README.md says where from) and "
+            f"put it into {PRETRAINED_DIR}/. To train from random weights on purpose: model.pretrained=none"
+        ) from error
+
+
+class StartsFromImageNet(Protocol):
+    """A network that can start from ImageNet weights."""
+
+    def load_imagenet(self, weights: Mapping[str, Tensor], /) -> "Coverage":
+        """Loads them, as far as they fit."""
+        ...
+
+
+def start_weights(model: StartsFromImageNet, arch: str, source: str, is_resumed: bool) -> str:
+    """Starts a network from ImageNet, if a training begins.
+
+    Args:
+        source: see `imagenet_weights`.
+        is_resumed: whether a checkpoint will replace the weights.
+
+    Returns:
+        The origin of its weights, for the log.
+    """
+    if is_resumed:
+        return "resumed"
+    weights = imagenet_weights(arch, source)
+    return RANDOM_WEIGHTS if weights is None else f"{arch} of ImageNet, {model.load_imagenet(weights)}"
+
+
+def _library(arch: str) -> str:
+    """The library that publishes the network."""
+    return "torchvision" if arch.startswith("resnet") else "timm"
+
+
+def _from_hub(arch: str) -> dict[str, Tensor]:
+    if _library(arch) == "torchvision":
+        from torchvision.models import get_model_weights
+
+        return get_model_weights(arch)["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    name = f"{arch}.{HUB_TAGS.get(arch, 'fb_in1k')}"
+    cached = isinstance(try_to_load_from_cache(f"timm/{name}", "model.safetensors"), str)
+    if not cached and not any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        # Ask for the host first: the client would try again for a minute where there is no network.
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    return timm.create_model(name, pretrained=True).state_dict()
+
+
+def state_dict_in(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, at its top or under one of the usual keys; ``module.`` prefixes are dropped.
+
+    Raises:
+        UserError: the file is unreadable or unsafe, or holds no state dict.
+    """
+    content = load_torch(path)
+    if isinstance(content, Mapping):
+        for key in ("model", "state_dict", "model_state_dict"):
+            if isinstance(content.get(key), Mapping):
+                content = content[key]
+                break
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
+        raise UserError(f"{path} holds no state dict (a mapping of parameter names to tensors)")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+@dataclass
+class Coverage:
+    """How well a checkpoint fits a model."""
+
+    loaded: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    wrong_shape: list[str]
+
+    def __str__(self) -> str:
+        total = len(self.loaded) + len(self.missing) + len(self.wrong_shape)
+        parts = [f"{len(self.loaded)} of {total} tensors loaded"]
+        for title, names in (
+            ("missing", self.missing),
+            ("of another shape", self.wrong_shape),
+            ("left over", self.unexpected),
+        ):
+            if names:
+                parts.append(f"{len(names)} {title} ({preview(names, 3)})")
+        return "; ".join(parts)
+
+
+def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: str, strict: bool = True) -> Coverage:
+    """Copies a state dict into a model, by name and shape.
+
+    Args:
+        source: Its origin, for messages.
+        strict: Every tensor must be present, with its shape; otherwise at least half of them.
+
+    Raises:
+        UserError: the match is too poor; the model is left as it was.
+    """
+    own = model.state_dict()
+    coverage = Coverage(
+        loaded=[name for name in own if name in state and state[name].shape == own[name].shape],
+        missing=[name for name in own if name not in state],
+        unexpected=[name for name in state if name not in own],
+        wrong_shape=[
+            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+    )
+    poor = len(coverage.loaded) < (len(own) if strict else len(own) / 2)
+    if poor or (strict and coverage.unexpected):
+        hint = (
+            " Another number of classes? Set data.* to the data set it was trained on." if coverage.wrong_shape else ""
+        )
+        raise UserError(f"{source} does not fit this model: {coverage}.{hint}")
+    with torch.no_grad():
+        for name in coverage.loaded:
+            own[name].copy_(state[name])
+    return coverage

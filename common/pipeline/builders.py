@@ -1,0 +1,157 @@
+"""Stages of pipelines are built here: the scripts of every kind of stage, and when their output is whole.
+
+The one place that strings methods together. They are named as data, and imported only when a pipeline asks for their
+configuration, as `common` depends on no method.
+"""
+
+import argparse
+import functools
+import importlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.pipeline.stages import Stage, carry_out, has_files, read_state
+from common.pipeline.table import Score, is_scored, table, with_gains
+from common.run.config import parse_config
+from common.run.errors import UserError, preview
+from common.run.files import write_json
+from common.run.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of stage: a training, and the scripts before and after it.
+
+    Attributes:
+        config: its configuration, as module:class.
+        masks: the script that makes masks with what was trained, or of the seeds alone.
+        prepare: the script that makes what is trained on; empty: other stages do.
+        train: the training; empty: there is none.
+        weights: name of the file that a training writes at its end, as module:constant; a number in it is any.
+    """
+
+    config: str
+    masks: str
+    prepare: str = ""
+    train: str = ""
+    weights: str = ""
+
+    def config_class(self) -> type[Any]:
+        """The class of its configuration."""
+        return _named(self.config)
+
+    def training(self, title: str, run: RunFolder, arguments: Sequence[str], source: Path) -> Stage:
+        """Its training as a stage."""
+        return training(title, self.train, run, arguments, source, re.sub(r"\{.*?\}", "*", _named(self.weights)))
+
+
+KINDS = {
+    "irn": Kind(
+        config="methods.irn.config:IRNConfig", prepare="methods/irn/make_ir_label.py",
+        train="methods/irn/train_irn.py", weights="methods.irn.config:WEIGHTS_FILE",
+        masks="methods/irn/infer_irn.py",
+    ),
+    "psa": Kind(
+        config="methods.psa.config:PSAConfig", prepare="methods/psa/make_crf.py",
+        train="methods/psa/train_aff.py", weights="common.run.folder:EPOCH_FILE", masks="methods/psa/infer_aff.py",
+    ),
+    "crf": Kind(config="common.masks.crf_alone:CRFMasksConfig", masks="scripts/crf_masks.py"),
+    "deeplab": Kind(
+        config="methods.deeplab.config:DeepLabConfig", train="methods/deeplab/train_deeplab.py",
+        weights="methods.deeplab.config:FINAL_FILE", masks="methods/deeplab/test_deeplab.py",
+    ),
+}  # fmt: skip
+MASK_COMMANDS = f"python {KINDS['irn'].masks} (or {KINDS['psa'].masks})"  # for messages
+
+
+def _named(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def files(
+    title: str, script: str, run: RunFolder, arguments: Sequence[str], source: Path, folders: Sequence[Path],
+    ids: Sequence[str], suffixes: Sequence[str] = ("png",), is_reported: Callable[[], bool] = lambda: True,
+) -> Stage:  # fmt: skip
+    """A script that writes a file for every image.
+
+    Args:
+        run: is named by ``--name``, before the other arguments.
+        source: see `Stage`.
+        folders: where every image of ``ids`` has a file of one of the suffixes when it is complete.
+        is_reported: whether what it has to write besides is there.
+    """
+
+    def is_complete() -> bool:
+        return all(has_files(folder, ids, suffixes) for folder in folders) and is_reported()
+
+    return Stage(title, script, ("--name", run.name, *arguments), run.path, is_complete, source)
+
+
+def training(
+    title: str, script: str, run: RunFolder, arguments: Sequence[str], source: Path, weights: str
+) -> Stage:  # fmt: skip
+    """A training, complete when there is a checkpoint whose name fits the pattern ``weights``; see `files`."""
+    folder = run.checkpoints
+    command = "--name", run.name, *arguments
+    return Stage(title, script, command, run.path, lambda: any(folder.glob(weights)), source, weights=folder)
+
+
+def score(
+    title: str, run: RunFolder, folder: Path, task: str, list_name: str, stem: str, arguments: Sequence[str] = ()
+) -> Stage:
+    """A call of evaluation.py for a folder of predictions; ``stem`` names its files in the run folder.
+
+    Args:
+        arguments: those after --name, --task, --dict_dir and --list.
+    """
+    place = os.path.relpath(folder, run.path)
+    command = "--name", run.name, "--task", task, "--dict_dir", place, "--list", list_name, *arguments
+    is_there = functools.partial(is_scored, run.scores(stem), list_name)
+    return Stage(title, "evaluation.py", command, run.path, is_there, folder, is_score=True)
+
+
+def require_within(scored: Sequence[str], made: Sequence[str], setting: str, within: str, what: str) -> None:
+    """Makes sure that all images of a list that is scored are images that something is made of.
+
+    Args:
+        scored: their ids, and ``made`` those of the other list.
+        setting: where the list is set, as key=value; ``within``: where the other one is.
+        what: the things that are made.
+
+    Raises:
+        UserError: some are not; they are named.
+    """
+    outside = set(scored) - set(made)
+    if outside:
+        raise UserError(
+            f"{setting} has {len(outside)} images that are not in {within} and get no {what}: "
+            f"{preview(sorted(outside), 3)}"
+        )
+
+
+def parse_pipeline(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
+    """Adds ``--nproc`` and parses a pipeline's command line: ``(args, configuration overrides)``.
+
+    Raises:
+        UserError: less than one process is asked for.
+    """
+    parser.add_argument("--nproc", type=int, default=1, help="processes of every script, by torchrun (default: 1)")
+    args, overrides = parse_config(parser)
+    if args.nproc < 1:
+        raise UserError(f"--nproc {args.nproc}: at least one process")
+    return args, overrides
+
+
+def run_stages(stages: Sequence[Stage], scores: Sequence[Score], nproc: int, state_file: Path) -> int:
+    """Carries the stages out, then writes and prints the table; the exit code, see `carry_out`."""
+    code = carry_out(stages, nproc, state_file)
+    if code == 0:
+        rows = with_gains(scores)
+        write_json(state_file, {**read_state(state_file), "unit": "percent", "table": rows})
+        print(f"\n{table(rows)}\nwritten: {state_file}")
+    return code

@@ -1,0 +1,198 @@
+"""Stages of a pipeline: scripts that are run one after the other, skipped when complete, or gone on with."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from common.masks.from_seeds import seed_settings
+from common.run.errors import UserError
+from common.run.files import ROOT, write_json
+from common.run.folder import CONFIG_FILE, LAST_FILE
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A script with what it is called with, and what tells how far it has come.
+
+    Attributes:
+        title: what it does, unique within a pipeline.
+        script: its path in the repository.
+        folder: its run folder.
+        is_complete: whether all its output is there.
+        source: the folder of files that it works on, whose stamp tells by what they were made.
+        weights: for a training the folder of its checkpoints.
+        is_score: a score of the same name is simply made again when what it is of has changed.
+    """
+
+    title: str
+    script: str
+    arguments: tuple[str, ...]
+    folder: Path
+    is_complete: Callable[[], bool]
+    source: Path
+    weights: Path | None = None
+    is_score: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """What its output depends on, as far as the pipeline can tell."""
+        return {"command": [self.script, *self.arguments], "source": seed_settings(self.source)}
+
+    def is_new(self) -> bool:
+        """Whether its run folder holds no training yet."""
+        return not (self.folder / CONFIG_FILE).is_file()
+
+    def restart(self, began_new: bool) -> list[str]:
+        """The flag under which a training goes on.
+
+        Args:
+            began_new: whether this pipeline started it in a run folder without a training; what another one has left
+                there is never deleted.
+        """
+        if self.weights is None:
+            return []
+        if (self.weights / LAST_FILE).is_file():
+            return ["--resume"]
+        return ["--overwrite"] if began_new and not self.is_new() else []  # stopped before its first checkpoint
+
+
+def has_files(folder: Path, ids: Sequence[str], suffixes: Sequence[str]) -> bool:
+    """Whether every image has a file of one of the suffixes in a folder."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return all(any(f"{image_id}.{suffix}" in there for suffix in suffixes) for image_id in ids)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds names and values.
+
+    Raises:
+        UserError: it is not there, or no such file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {type(content).__name__}, not names and values")
+    return content
+
+
+class StageRunner:
+    """Runs one command at a time, and hands SIGINT, SIGTERM and SIGHUP on to it.
+
+    A command is no member of the terminal's foreground group: Ctrl-C would reach it twice, which stops a training at
+    once, without a checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._process: subprocess.Popen | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StageRunner":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays what it is
+                self._previous[number] = signal.signal(number, self._hand_on)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def run(self, command: Sequence[str]) -> int:
+        """The command's exit code; that of the signal if one came and the command ended well, or was not started."""
+        if self.signal is None:
+            self._process = subprocess.Popen(list(command), start_new_session=True)
+            if self.signal is not None:  # came before there was a process
+                self._process.send_signal(self.signal)
+            code = self._process.wait()
+            if self.signal is not None:  # a killed script's worker processes would wait for it forever
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGTERM)
+            self._process = None
+            if code:
+                return 128 - code if code < 0 else code
+        return 128 + self.signal if self.signal is not None else 0
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """What a pipeline has done so far: ``stages`` by title, and the ``table`` once it has come to its end."""
+    return read_json(file) if file.is_file() else {"stages": {}}
+
+
+def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
+    """Runs the stages that are not complete; the exit code of the first that fails, else 0.
+
+    Args:
+        nproc: processes of every script.
+        state_file: where it is written down what was done, by what commands, and in how many seconds.
+
+    Raises:
+        UserError: the output of a stage is of other settings, or is not whole although its script ended well.
+    """
+    state = read_state(state_file)
+    done = state.setdefault("stages", {})
+    for stage in stages:
+        if not stage.folder.exists():  # deleted by the user
+            done.pop(stage.title, None)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(nproc)] if nproc > 1 else []
+    with StageRunner() as runner:
+        for number, stage in enumerate(stages, 1):
+            head = f"[{number}/{len(stages)}] {stage.title}"
+            record = stage.record()
+            before = done.get(stage.title)
+            has_changed = before is not None and {key: before.get(key) for key in record} != record
+            if has_changed and not stage.is_score:
+                raise UserError(_changed(stage, before, record))
+            known = before if before and not has_changed else {}
+            began_new = known.get("began_new", stage.is_new())
+            done[stage.title] = entry = {**record, "seconds": known.get("seconds", 0.0), "began_new": began_new}
+            if stage.is_complete() and not has_changed:
+                print(f"{head}: complete, skipped", flush=True)
+                continue
+            write_json(state_file, state)
+            options = [*stage.arguments, *stage.restart(began_new)]
+            print(f"{head}\n$ {shlex.join(['python', *launcher, stage.script, *options])}", flush=True)
+            started = time.monotonic()
+            code = runner.run([sys.executable, *launcher, str(ROOT / stage.script), *options])
+            entry["seconds"] = round(entry["seconds"] + time.monotonic() - started, 1)
+            write_json(state_file, state)
+            if code:
+                print(_failed(stage, code, runner.signal), file=sys.stderr, flush=True)
+                return code
+            if not stage.is_complete():
+                raise UserError(f"{stage.script} ended without an error, but its output in {stage.folder} is not whole")
+    write_json(state_file, state)
+    return 0
+
+
+def _changed(stage: Stage, before: dict[str, Any], record: dict[str, Any]) -> str:
+    was, now = (shlex.join(entry.get("command", [])) for entry in (before, record))
+    what = f"by another command:\n  was: {was}\n  is:  {now}" if was != now else f"of other files in {stage.source}"
+    return (
+        f"the output of the stage {stage.title!r} in {stage.folder} was made {what}\nUse another --name, or delete "
+        f"{stage.folder} and the folders of the stages after it"
+    )
+
+
+def _failed(stage: Stage, code: int, number: int | None) -> str:
+    if number is not None:
+        return f"stopped by {signal.Signals(number).name} in the stage {stage.title!r}; the same command goes on there"
+    return (
+        f"error: the stage {stage.title!r} ({stage.script}) failed with exit code {code}; its message is above. The "
+        "same command goes on there once the cause is removed"
+    )

@@ -1,0 +1,146 @@
+"""The run folder ``experiment/<name>/``: names and places of all that the scripts of one run write."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.run.errors import UserError
+
+EXPERIMENT_DIR = Path("experiment")
+
+# Names that command lines and other modules spell as well
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.jsonl"
+LAST_FILE = "last.pth"  # in the folder of checkpoints: to go on from; the best weights; those of an epoch
+BEST_FILE = "best.pth"
+EPOCH_FILE = "{:03d}net_trm.pth"
+SEEDS_DIR = "dict"
+CRF_DIR = "crf"
+LABELS_DIR = "ir_label"
+SEED_SCORES = "eval_cam"  # stems of an evaluation's files
+MASK_SCORES = "eval_png"
+REFINED_MASK_SCORES = "eval_png_crf"
+
+
+class RunFolder:
+    """Places of one run's files; a run has those of them that its scripts write.
+
+    Training: ``config`` (``config.yaml``), ``log.txt``, ``metrics`` (``metrics.jsonl``), ``tensorboard/``,
+    ``checkpoints`` (``ckpt/``).
+    Seeds: ``seeds`` (``dict/``), ``crf`` (``crf/<exponent>/``), ``pictures`` (``vis/``).
+    Refinement of seeds: ``labels`` (``ir_label/``), ``masks`` (``masks/``).
+    Segmentation: ``segs`` (``segs/<list>/``), ``refined_segs`` (``segs_crf/<list>/``).
+    Scores: ``scores`` (``eval_*.json``, with .csv and .png beside it).
+    A folder of files for images has its settings beside it, in ``<folder>.json``.
+    """
+
+    def __init__(self, name: str, inputs: Sequence[str] = ()) -> None:
+        """Names a run; creates nothing.
+
+        Args:
+            inputs: names of folders and files in it that other scripts write before the training, which neither
+                refuses nor deletes them.
+
+        Raises:
+            UserError: the name is not a plain folder name.
+        """
+        if not re.fullmatch(r"[\w][\w.+-]*", name):
+            raise UserError(f"--name {name!r}: a run's name is one folder name of letters, digits and . _ + -")
+        self.name = name
+        self.path = EXPERIMENT_DIR / name
+        self.inputs = frozenset(inputs)
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration of the run."""
+        return self.path / CONFIG_FILE
+
+    @property
+    def metrics(self) -> Path:
+        """The numbers of the training, one JSON object a line."""
+        return self.path / METRICS_FILE
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "ckpt"
+
+    @property
+    def seeds(self) -> Path:
+        """Folder of the seeds, unless ``--dict_dir`` names another."""
+        return self.path / SEEDS_DIR
+
+    @property
+    def crf(self) -> Path:
+        """Folder with a folder of dense CRF results for each background exponent."""
+        return self.path / CRF_DIR
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of pictures for people."""
+        return self.path / "vis"
+
+    @property
+    def labels(self) -> Path:
+        """Folder of label maps that a refinement's network learns from."""
+        return self.path / LABELS_DIR
+
+    @property
+    def masks(self) -> Path:
+        """Folder of pseudo masks."""
+        return self.path / "masks"
+
+    def segs(self, list_name: str) -> Path:
+        """Folder of a segmentation network's masks of a list."""
+        return self.path / "segs" / Path(list_name).stem
+
+    def refined_segs(self, list_name: str) -> Path:
+        """As `segs`, after the dense CRF."""
+        return self.path / "segs_crf" / Path(list_name).stem
+
+    def scores(self, stem: str) -> Path:
+        """An evaluation's result, such as that of `MASK_SCORES`."""
+        return self.path / f"{stem}.json"
+
+    def refuse_if_used(self, resume: bool = False, overwrite: bool = False) -> None:
+        """Makes sure that a training may write here.
+
+        Raises:
+            UserError: it holds files already and neither ``resume`` nor ``overwrite`` is given, or both are.
+        """
+        if resume and overwrite:
+            raise UserError("--resume continues a run and --overwrite starts it anew; give one of them")
+        if self._outputs() and not (resume or overwrite):
+            raise UserError(
+                f"the run folder {self.path} is not empty. Choose another --name, continue it with --resume, or start "
+                "anew with --overwrite (deletes what is in it)"
+            )
+
+    def create(self, overwrite: bool = False) -> None:
+        """Makes the folder; ``overwrite`` deletes all but the inputs in it."""
+        for path in self._outputs() if overwrite else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def _outputs(self) -> list[Path]:
+        there = self.path.iterdir() if self.path.exists() else ()
+        return [path for path in there if path.name not in self.inputs]
+
+    def existing(self) -> "RunFolder":
+        """The folder of a run that must be there.
+
+        Raises:
+            UserError: there is none of that name; the message lists the runs that exist.
+        """
+        if not self.path.is_dir():
+            runs = sorted(path.name for path in EXPERIMENT_DIR.glob("*") if path.is_dir())
+            known = f" There are: {', '.join(runs)}." if runs else ""
+            raise UserError(
+                f"no run folder {self.path} (from {Path.cwd()}).{known} A training script makes it (--name "
+                f"{self.name}); for weights from elsewhere, inference takes --load_pretrained FILE"
+            )
+        return self

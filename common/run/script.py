@@ -1,0 +1,218 @@
+"""One way to start a script: command line, configuration, run folder; then processes and device.
+
+What a user can get wrong is said before PyTorch is imported by this module: the first three need nothing of it.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from common.run.config import config_path, load_config, parse_config, save_config, script_parser
+from common.run.errors import UserError
+from common.run.folder import SEEDS_DIR, RunFolder
+
+if TYPE_CHECKING:
+    from common.run.device import Runtime, RuntimeConfig
+    from common.run.processes import Processes
+
+
+class RunConfig(Protocol):
+    """A configuration that says where and how to compute, as those of all scripts with processes and a device do."""
+
+    runtime: "RuntimeConfig"
+
+
+C = TypeVar("C")
+R = TypeVar("R", bound=RunConfig)
+
+
+@dataclass
+class Setup(Generic[C]):
+    """What a script has when its work begins."""
+
+    args: argparse.Namespace
+    config: C
+    run: RunFolder
+    processes: "Processes"
+    runtime: "Runtime"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How a kind of script is called.
+
+    Attributes:
+        overwrite: help of ``--overwrite``; empty: there is no such flag.
+        is_training: whether it begins a run, or goes on with it under ``--resume``; other scripts take the
+            configuration that the run has already.
+        weights: which of the run's weights are used without ``--load_epo`` and ``--load_pretrained``, in words; empty:
+            none, and the run need not exist.
+        flags: further flags, and what `argparse` is told about them.
+        reads: sections and keys of the configuration that it reads (None: all); shown in ``--help``.
+        ignores: those among them that it does not read.
+        check: raises a `UserError` where flags, or flags and configuration, do not suit each other.
+    """
+
+    overwrite: str = ""
+    is_training: bool = False
+    weights: str = ""
+    flags: tuple[tuple[str, dict[str, Any]], ...] = ()
+    reads: tuple[str, ...] | None = None
+    ignores: tuple[str, ...] = ()
+    check: Callable[[argparse.Namespace, Any], None] = lambda args, config: None
+
+
+def _check_seeds(args: argparse.Namespace, config: Any) -> None:
+    if (args.vis or args.crf) and not args.dict:
+        raise UserError("--vis and --crf work on seed files: add --dict")
+
+
+def _check_masks(args: argparse.Namespace, config: Any) -> None:
+    if args.submission and config.data.dataset != "voc12":
+        raise UserError(f"--submission is for VOC's server; the data set is {config.data.dataset}")
+
+
+_PACK = "pack the masks (with --crf the refined ones) for VOC's server"
+
+# Validation reads the section infer as well, but the papers' flags of the same names mean train.
+TRAINING = Usage(overwrite="delete what the run folder holds and start anew", is_training=True, ignores=("infer",))
+SEEDS = Usage(
+    overwrite="delete seeds of other settings in the folder",
+    weights="the best, else the last one",
+    flags=(
+        ("--dict", {"action": "store_true", "help": "write seed files to the run's folder --dict_dir"}),
+        ("--dict_dir", {
+            "default": SEEDS_DIR, "help": "folder for the seeds inside the run folder (default: %(default)s)",
+        }),
+        ("--vis", {"action": "store_true", "help": "with --dict: draw seeds over images into vis/"}),
+        ("--crf", {
+            "action": "store_true", "help": "with --dict: refine the seeds by dense CRF into crf/<alpha>/",
+        }),
+    ),
+    reads=("data", "model", "infer", "eval", "runtime"),
+    ignores=("infer.segment", "runtime.num_workers"),  # those of a script that makes masks, and of trainings
+    check=_check_seeds,
+)  # fmt: skip
+MASKS = Usage(
+    overwrite="delete the masks in the list's folders",
+    weights="the best, else the last one",
+    flags=(
+        ("--crf", {"action": "store_true", "help": "also refine by dense CRF, into segs_crf/<list>/"}),
+        ("--submission", {
+            "action": "store_const", "const": "comp6", "help": f"{_PACK}, competition comp6: any training data",
+        }),
+        ("--comp5", {
+            "action": "store_const", "const": "comp5", "dest": "submission",
+            "help": f"{_PACK}, comp5: trained on VOC alone",
+        }),
+    ),
+    reads=("data", "model", "infer", "eval", "runtime"),
+    ignores=("runtime.num_workers",),
+    check=_check_masks,
+)  # fmt: skip
+PREPARATION = Usage(overwrite="delete what the script made before, and start anew")
+REFINEMENT = Usage(overwrite="delete masks that are there, and start anew", weights="the last one")
+
+
+def start(
+    doc: str, cls: type[R], default_exp: str, usage: Usage = TRAINING, *, reads: Sequence[str] | None = None,
+    inputs: Sequence[str] = (),
+) -> Setup[R]:  # fmt: skip
+    """Begins a script: parses the command line, checks configuration and run folder, starts processes and device.
+
+    Nothing is written, and every generator is seeded.
+
+    Args:
+        doc: the script's docstring, for ``--help``.
+        cls: its configuration.
+        default_exp: the experiment without ``--exp``.
+        usage: its kind.
+        reads: sections and keys of the configuration that it reads, in place of the kind's.
+        inputs: of a training: see `RunFolder`.
+
+    Raises:
+        UserError: command line, configuration, run folder or device are not usable.
+    """
+    args, overrides = parse_arguments(doc, cls, default_exp, usage, reads)
+    run = RunFolder(args.name, inputs)
+    config = load_config(cls, _config_source(args, run, default_exp, usage), overrides)
+    usage.check(args, config)
+
+    from common.run.device import Runtime
+    from common.run.processes import start_processes
+
+    processes = start_processes()
+    return Setup(args, config, run, processes, Runtime(config.runtime, processes))
+
+
+def parse_arguments(
+    doc: str, cls: type, default_exp: str, usage: Usage, reads: Sequence[str] | None = None,
+    argv: Sequence[str] | None = None,
+) -> tuple[argparse.Namespace, list[str]]:  # fmt: skip
+    """Parses a script's command line: ``(args, configuration overrides)``; arguments are those of `start`."""
+    parser = script_parser(doc, cls, usage.reads if reads is None else reads, usage.ignores)
+    parser.add_argument("--name", required=True, help="name of the run, whose folder is experiment/NAME/")
+    if usage.is_training:
+        parser.add_argument(
+            "--exp", default=default_exp, help="experiment: a YAML in configs/ or a path to one (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--resume", action="store_true",
+            help="go on from the run's last checkpoint, with the run's own configuration",
+        )  # fmt: skip
+    else:
+        parser.add_argument(
+            "--exp", default="", help=f"experiment YAML; default: the run's own configuration, else {default_exp}"
+        )
+    if usage.weights:
+        parser.add_argument(
+            "--load_epo", type=int,
+            help="epoch (iteration, where checkpoints are numbered so) whose weights are used; default: "
+            f"{usage.weights}",
+        )  # fmt: skip
+        parser.add_argument(
+            "--load_pretrained", type=Path, help="a checkpoint file from anywhere, used instead of the run's own"
+        )
+    for name, settings in usage.flags:
+        parser.add_argument(name, **settings)
+    if usage.overwrite:
+        parser.add_argument("--overwrite", action="store_true", help=usage.overwrite)
+    return parse_config(parser, argv)
+
+
+def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, usage: Usage) -> Path:
+    """The YAML that a script begins with.
+
+    Raises:
+        UserError: the run folder is in use, or is needed and not there; or there is no such YAML.
+    """
+    if usage.is_training:
+        run.refuse_if_used(args.resume, args.overwrite)
+        if args.resume and not run.existing().config.is_file():
+            raise UserError(f"nothing to resume: no {run.config}")
+        return run.config if args.resume else config_path(args.exp)
+    if usage.weights and args.load_pretrained is None:
+        run.existing()
+    return run.config if run.config.is_file() and not args.exp else config_path(args.exp or default_exp)
+
+
+def start_run(
+    run: RunFolder, config: Any, processes: "Processes", overwrite: bool = False, keep_config: bool = False
+) -> None:
+    """Makes the run folder and records the configuration in it.
+
+    Called when all input is known to be there, so that a run that cannot start leaves nothing behind, and one that
+    cannot be resumed as asked nothing changed.
+
+    Args:
+        overwrite: Whether to delete what the folder holds.
+        keep_config: Whether a configuration that is there already stays (that of the training).
+    """
+    processes.barrier()  # every process has looked at the folder
+    if processes.is_main:
+        run.create(overwrite)
+        if not (keep_config and run.config.is_file()):
+            save_config(config, run.config)
+    processes.barrier()

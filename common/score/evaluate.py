@@ -1,0 +1,284 @@
+"""Scoring predictions against masks: from files, or from memory during training.
+
+All processes call `evaluate` and get the same result or error. From files each process reads its share:
+
+    masks = MaskFiles(config.data, "train")
+    result = evaluate(masks.ids, FilePredictions(folder, "cam"), masks, classes, config.eval, processes=processes)
+    result.best.miou, result.fixed.miou                  # percent
+    result.write(run.path, "eval_cam")                   # eval_cam.json, .csv, .png
+
+From memory each process hands over pairs of image id and prediction, for its share of the images:
+
+    pairs = (("2007_000032", {class index: float32 (H, W)}), ...)
+    result = evaluate(ids, pairs, masks, classes, config.eval, processes=processes)
+
+Where a network gives several predictions for an image, each has a `Scoring` of its own. ``classes`` are the foreground
+names; label 0 is background everywhere else.
+"""
+
+import functools
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from tqdm import tqdm
+
+from common.data.dataset import read_mask
+from common.data.layout import DataConfig, mask_paths
+from common.data.lists import find_list, read_list
+from common.data.seeds import FORMATS, read_seed, seed_path
+from common.run.errors import UserError
+from common.run.files import load_npy
+from common.run.processes import Processes
+from common.score.counts import ConfusionCounts, LabelRangeError, SweepCounts, first_argmax
+from common.score.result import Counts, EvalConfig, Evaluation, Problem
+
+TASKS = ("cam", "crf", "png", "dl")
+CHUNK = 8  # images a thread takes at a time
+SHOWN = 40  # unusable predictions that an error message lists
+
+# A seed for the task cam; label scores (H, W) by label, or labels (H, W), for the others.
+Prediction = dict[int, np.ndarray] | np.ndarray
+# Gives an image's prediction, by id and size (H, W).
+Predictor = Callable[[str, tuple[int, int]], Prediction]
+Masks = Callable[[str], np.ndarray]
+
+
+class MaskFiles:
+    """Ground-truth masks of a list's images; called with an id, reads one: uint8 (H, W).
+
+    Attributes:
+        list_name: the list.
+        ids: the list's image ids, in its order.
+    """
+
+    def __init__(self, config: DataConfig, list_name: str, gt_dir: str = "") -> None:
+        """Reads the list.
+
+        Args:
+            list_name: A list's name or file; ``all`` of a folder data set: every image that has a mask.
+            gt_dir: Folder of the masks, in place of the data set's own; see `common.data.layout.mask_paths`.
+
+        Raises:
+            UserError: the list is missing.
+        """
+        self.list_name = list_name
+        self._paths = mask_paths(config, list_name, gt_dir)
+        if config.dataset == "folder" and list_name == "all":
+            self.ids = list(self._paths.found())
+        else:
+            self.ids = read_list(find_list(list_name, config.dataset, config.root), config.dataset)
+
+    def path(self, image_id: str) -> Path:
+        """Where the mask of an image is, or would be."""
+        return self._paths.path(image_id)
+
+    def __call__(self, image_id: str) -> np.ndarray:
+        path = self.path(image_id)
+        if not path.is_file():
+            raise UserError(
+                f"no ground-truth mask {path}. Give its folder (--gt_dir) or get it: {self._paths.provided_by}"
+            )
+        return read_mask(path)
+
+
+@dataclass(frozen=True)
+class FilePredictions:
+    """Predictions in a folder, one file per image; called with id and size, reads one.
+
+    ``cam``: seed files. ``crf`` and ``dl``: ``<id>.npy`` with {label: scores (H, W)}, background as 0, or an integer
+    array of labels. ``png``: ``<id>.png`` of label indices.
+    """
+
+    folder: Path
+    task: str
+
+    def find(self, image_id: str) -> Path | None:
+        """The file of an image, if there is one."""
+        if self.task == "cam":
+            return seed_path(self.folder, image_id)
+        path = Path(self.folder) / f"{image_id}.{'png' if self.task == 'png' else 'npy'}"
+        return path if path.is_file() else None
+
+    def __call__(self, image_id: str, shape: tuple[int, int]) -> Prediction:
+        """Raises `UserError` for a missing, damaged or unsafe file."""
+        path = self.find(image_id)
+        if path is None:
+            suffixes = FORMATS if self.task == "cam" else ("png",) if self.task == "png" else ("npy",)
+            raise UserError(f"missing: {Path(self.folder) / image_id}.{' or .'.join(suffixes)}")
+        if self.task == "png":
+            return read_mask(path)
+        if self.task != "cam":
+            content = load_npy(path)
+            if isinstance(content, np.ndarray) and content.ndim == 2 and content.dtype.kind in "iub":
+                return content
+        return read_seed(path)  # names what is wrong with anything that is no dictionary of maps
+
+
+class UnusablePredictions(UserError):
+    """Predictions are missing, damaged or of the wrong size; ``problems`` has all of them."""
+
+    def __init__(self, problems: Sequence[Problem], total: int) -> None:
+        self.problems = list(problems)
+        lines = [f"{problem.image_id}: {problem.reason}" for problem in self.problems[:SHOWN]]
+        if len(self.problems) > SHOWN:
+            lines.append(f"and {len(self.problems) - SHOWN} more")
+        separator = " " if len(lines) == 1 else "\n  "
+        super().__init__(separator.join([f"{len(self.problems)} of {total} images cannot be scored:", *lines]))
+
+
+class Scoring:
+    """Counts and problems of this process's predictions, which `result` joins with those of all others.
+
+    Attributes:
+        counts: over all thresholds for ``cam``, a confusion matrix for the tasks that predict labels.
+        problems: images that could not be scored, with the reasons.
+    """
+
+    def __init__(self, task: str, classes: Sequence[str], config: EvalConfig) -> None:
+        """Begins with nothing.
+
+        Args:
+            task: one of `TASKS`.
+            classes: foreground class names.
+        """
+        self.task, self.classes, self.config = task, list(classes), config
+        labels = len(self.classes) + 1
+        self.counts: Counts = SweepCounts(labels, config.grid()) if task == "cam" else ConfusionCounts(labels)
+        self.problems: list[Problem] = []
+
+    def add(self, image_id: str, prediction: Prediction, mask: np.ndarray) -> None:
+        """Counts a prediction against its mask, uint8 (H, W)."""
+        self.read(image_id, lambda image_id, shape: prediction, lambda image_id: mask)
+
+    def read(self, image_id: str, predict: Predictor, masks: Masks) -> None:
+        """Reads the mask and the prediction of an image and counts them; a `UserError` becomes a problem."""
+        try:
+            mask = masks(image_id)
+        except UserError as error:
+            self.problems.append(Problem(image_id, str(error), fatal=True))
+            return
+        try:
+            self._count(predict(image_id, mask.shape), mask)
+        except UserError as error:
+            self.problems.append(Problem(image_id, str(error), fatal=isinstance(error, LabelRangeError)))
+
+    def _count(self, prediction: Prediction, mask: np.ndarray) -> None:
+        if isinstance(self.counts, SweepCounts):
+            self.counts.add(cast(dict[int, np.ndarray], prediction), mask)
+            return
+        if isinstance(prediction, dict):
+            prediction = first_argmax(prediction, self.counts.num_labels, mask.shape)
+        self.counts.add(prediction, mask)
+
+    def __iadd__(self, other: "Scoring") -> "Scoring":
+        self.counts = _sum([self.counts, other.counts])
+        self.problems += other.problems
+        return self
+
+    def result(
+        self, ids: Sequence[str], processes: Processes, list_name: str = "", source: str = "",
+        allow_missing: bool = False,
+    ) -> Evaluation:  # fmt: skip
+        """Sums over all processes, which all call it.
+
+        Args:
+            ids: all images that were to be scored.
+            list_name: as `evaluate`, like the others.
+
+        Raises:
+            UnusablePredictions: as `evaluate`.
+        """
+        counts = _sum(processes.gather_objects(self.counts))
+        position = {image_id: number for number, image_id in reversed(list(enumerate(ids)))}
+        problems = itertools.chain.from_iterable(processes.gather_objects(self.problems))
+        left_out = sorted(problems, key=lambda problem: position[problem.image_id])
+        _judge(left_out, len(ids), allow_missing)
+        images = len(ids) - len(left_out)
+        return Evaluation(self.task, self.classes, counts, self.config, images, list_name, source, left_out)
+
+
+def evaluate(
+    ids: Sequence[str],
+    predictions: Predictor | Iterable[tuple[str, Prediction]],
+    masks: Masks,
+    classes: Sequence[str],
+    config: EvalConfig,
+    task: str = "cam",
+    list_name: str = "",
+    source: str = "",
+    allow_missing: bool = False,
+    processes: Processes = Processes(),  # noqa: B008 - immutable
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Scores predictions of the images ``ids``.
+
+    Args:
+        predictions: gives the prediction of any image; or pairs of id and prediction, one for each image of this
+            process's share.
+        masks: gives an image's true labels, uint8 (H, W), from its id.
+        classes: foreground class names.
+        source: where the predictions come from, for the record.
+        allow_missing: leave out images without a usable prediction, and record them, instead of failing.
+        num_workers: threads of this process that read; 0 works in the calling one.
+        progress: whether a bar is shown while predictions are read.
+
+    Raises:
+        UnusablePredictions: predictions are missing, damaged or of another size than their mask, which is not
+            allowed; masks are missing or damaged, labels are not the data set's, or nothing is left to score.
+    """
+    scoring = Scoring(task, classes, config)
+    if callable(predictions):
+        share = processes.shard(ids)
+        empty = functools.partial(Scoring, task, classes, config)
+        with tqdm(
+            total=len(share), desc=f"evaluating {task}", unit="img", disable=not (progress and processes.is_main),
+            dynamic_ncols=True,
+        ) as bar:  # fmt: skip
+            for count, part in _read_chunks(share, predictions, masks, empty, num_workers):
+                scoring += part
+                bar.update(count)
+    else:
+        for image_id, prediction in predictions:
+            scoring.read(image_id, functools.partial(_given, prediction), masks)
+    return scoring.result(ids, processes, list_name, source, allow_missing)
+
+
+def _read_chunks(
+    ids: Sequence[str], predict: Predictor, masks: Masks, empty: Callable[[], Scoring], num_workers: int
+) -> Iterable[tuple[int, Scoring]]:
+    """Yields the number of images and their scoring for each chunk of a list, in threads if there are workers."""
+
+    def score(chunk: Sequence[str]) -> tuple[int, Scoring]:
+        part = empty()
+        for image_id in chunk:
+            part.read(image_id, predict, masks)
+        return len(chunk), part
+
+    chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+    with ThreadPoolExecutor(max(num_workers, 1)) as threads:
+        yield from threads.map(score, chunks) if num_workers else map(score, chunks)
+
+
+def _given(prediction: Prediction, image_id: str, shape: tuple[int, int]) -> Prediction:
+    return prediction
+
+
+def _sum(counts: Sequence[Counts]) -> Counts:
+    return functools.reduce(operator.add, counts)
+
+
+def _judge(problems: Sequence[Problem], total: int, allow_missing: bool) -> None:
+    if not total:
+        raise UserError("there is no image to score: the list is empty")
+    fatal = [problem for problem in problems if problem.fatal]
+    if fatal:
+        raise UnusablePredictions(fatal, total)
+    if problems and (not allow_missing or len(problems) == total):
+        raise UnusablePredictions(problems, total)

@@ -1,0 +1,125 @@
+"""The inference script of a classifier: seeds of a list, pictures and CRF of them, their score."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from common.data.dataset import ImageSet, LabelledImages
+from common.data.outputs import write_each
+from common.nets.pretrained import load_checked, state_dict_in
+from common.run.processes import stop_processes
+from common.run.script import SEEDS, Setup, start, start_run
+from common.score.report import report, score_folder, score_seeds, scored_images
+from common.seeds.infer import ClassTokenInferConfig, MapsOf, SeedFolder, infer_seeds, view_maps
+from common.seeds.products import draw_seeds, refine_by_crf
+from common.train.checkpoint import EPOCH_FILE, epoch_checkpoint
+
+
+def load_network(
+    setup: Setup,
+    images: ImageSet,
+    model: nn.Module,
+    needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
+    file: str = EPOCH_FILE,
+    unit: str = "epoch",
+) -> dict[str, Any]:
+    """Loads the checkpoint that the command line names, makes the run folder, and says what goes over which images.
+
+    Args:
+        model: is filled, and moved to the device in evaluation mode.
+        needed: picks from a checkpoint what this network has, where trainings save more.
+        file: the pattern of the checkpoints' names, and ``unit`` what their numbers count: see `epoch_checkpoint`.
+
+    Returns:
+        What identifies the weights, for the settings of the files that are made by them.
+    """
+    args, run, runtime = setup.args, setup.run, setup.runtime
+    checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo, file, unit)
+    coverage = load_checked(model, needed(state_dict_in(checkpoint)), str(checkpoint))
+    model.to(runtime.device).eval()
+    start_run(run, setup.config, setup.processes, keep_config=True)
+    setup.processes.say(
+        f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
+    )
+    return {"checkpoint": str(checkpoint), "modified": checkpoint.stat().st_mtime_ns}
+
+
+class ClassTokenNetwork(Protocol):
+    """A network whose class tokens give CAMs."""
+
+    def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
+        """Function of images (b, 3, H, W) that gives CAMs (b, C, h, w) of a kind of `common.nets.vit.SEED_MAPS`."""
+
+
+def foreground_maps(model: ClassTokenNetwork, config: ClassTokenInferConfig) -> MapsOf:
+    """Seeds of a network with class tokens: its `foreground_maps` over the views of the configuration."""
+    return view_maps(model.foreground_maps(config.seed_map), config)
+
+
+def write_dict(
+    setup: Setup, model: nn.Module, images: LabelledImages, weights: dict[str, Any], maps_of: MapsOf
+) -> Path:
+    """Writes the seeds of an image set into the folder ``--dict_dir``, which is returned.
+
+    Args:
+        weights: what `load_network` returned.
+    """
+    config, runtime = setup.config.infer, setup.runtime
+    seeds = SeedFolder(setup.run.path / setup.args.dict_dir, weights, config, runtime, setup.args.overwrite)
+    write_each(images, seeds, infer_seeds(maps_of, images, config, runtime, seeds.is_done), setup.processes)
+    return seeds.path
+
+
+def run_inference(
+    description: str,
+    cls: type,
+    default_exp: str,
+    build: Callable[[Any, int], nn.Module],
+    needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
+    maps_of: Callable[[Any, Any], MapsOf] = foreground_maps,
+    write: Callable[[Setup, Any, LabelledImages, dict[str, Any], MapsOf], Path] = write_dict,
+    file: str = EPOCH_FILE,
+    unit: str = "epoch",
+) -> None:
+    """Goes in the order config, data, model; then seeds, CRF, pictures, score.
+
+    Args:
+        description: the script's docstring, for ``--help``.
+        cls: the method's configuration.
+        default_exp: the experiment without ``--exp``.
+        build: makes the network of a configuration for a number of classes.
+        needed: see `load_network`, as ``file`` and ``unit``.
+        maps_of: gives what makes the seeds, for the network and the section ``infer``.
+        write: writes them, as `write_dict`.
+    """
+    setup: Setup[Any] = start(description, cls, default_exp, SEEDS)
+    args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
+    infer = config.infer
+
+    # Data: without --dict nothing is stored, so only the images that are scored are of use
+    if args.dict:
+        images = LabelledImages(config.data, infer.image_list)
+    else:
+        images = scored_images(LabelledImages, config.data, infer.eval_list or infer.image_list, config.eval)
+
+    # Model
+    model = build(config, len(images.classes))
+    weights = load_network(setup, images, model, needed, file, unit)
+    maps = maps_of(model, infer)
+
+    if not args.dict:
+        report(score_seeds(maps, images, infer, config.eval, runtime), run, "eval_cam", processes)
+        return stop_processes()
+
+    # Seeds, and what is made of them
+    seeds = write(setup, model, images, weights, maps)
+    if args.crf:
+        refine_by_crf(images, seeds, run.path / "crf", infer, processes)
+    if args.vis:
+        draw_seeds(images, seeds, run.path / "vis", infer, processes)
+    if infer.eval_list:
+        result = score_folder(seeds, "cam", config.data, infer.eval_list, config.eval, processes, infer.num_workers)
+        report(result, run, "eval_cam", processes)
+    return stop_processes()

@@ -1,0 +1,154 @@
+"""Checkpoints: ``last.pth`` to go on from exactly, one bare state dict an epoch under the papers' names, and the
+best.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from common.run.device import RandomStates
+from common.run.errors import UserError, preview
+from common.run.folder import BEST_FILE, EPOCH_FILE, LAST_FILE
+from common.run.processes import Processes
+from common.run.weights import load_torch, save_torch
+from common.train.course import Position
+
+
+class Stateful(Protocol):
+    """What can be part of a checkpoint: models, optimisers, method state."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+class Checkpoints:
+    """Writes and reads the checkpoints of one run."""
+
+    def __init__(
+        self, folder: Path, model: nn.Module, parts: Mapping[str, Stateful], own_parts: Mapping[str, Stateful],
+        processes: Processes, identity: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Names what is saved.
+
+        Args:
+            model: the network, without wrappers: its state dict is what the epoch files hold.
+            parts: everything else that evolves alike on all processes: optimiser, loss scaler, method state.
+            own_parts: what every process has of its own, besides its random states.
+            identity: what a resumed run must have in common with the saved one (global batch, number of images, ...).
+        """
+        self.folder, self.model, self.processes, self.identity = folder, model, processes, identity
+        self.parts: dict[str, Stateful] = {"model": model, **parts}
+        self.own_parts: dict[str, Stateful] = {"random": RandomStates(), **own_parts}
+
+    @property
+    def last(self) -> Path:
+        """The file to resume from."""
+        return self.folder / LAST_FILE
+
+    def save_last(self, position: Position) -> None:
+        """Saves everything needed to go on bitwise, the random states of all processes included."""
+        own = self.processes.gather_objects({name: part.state_dict() for name, part in self.own_parts.items()})
+        if self.processes.is_main:
+            content: dict[str, Any] = {name: dict(part.state_dict()) for name, part in self.parts.items()}
+            content |= {"model": self._weights(), "position": asdict(position), "own": own, "identity": self.identity}
+            save_torch(self.last, content)
+        self.processes.barrier()
+
+    def save_weights(self, file: str) -> None:
+        """Saves the bare state dict in a file of this name."""
+        if self.processes.is_main:
+            save_torch(self.folder / file, self._weights())
+
+    def save_best(self) -> None:
+        """Saves the bare state dict as the best so far."""
+        self.save_weights(BEST_FILE)
+
+    def check(self) -> None:
+        """Called before weights are written anywhere.
+
+        Raises:
+            UserError: the last step has spoilt them, which the losses only show in the next one.
+        """
+        self._weights()
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The network's state dict.
+
+        Raises:
+            UserError: as `check`.
+        """
+        state = dict(self.model.state_dict())
+        broken = [name for name, value in state.items() if not value.isfinite().all()]
+        if broken:
+            raise UserError(
+                f"the weights are not finite after the last step: {preview(broken, 3)}. They are not saved; the last "
+                "checkpoint is kept. Lower optim.lr or use runtime.precision=fp32, then go on with --resume."
+            )
+        return state
+
+    def resume(self) -> Position:
+        """Puts everything back and returns the position.
+
+        Raises:
+            UserError: there is no ``last.pth``, it is damaged, or it belongs to a run of another set-up.
+        """
+        if not self.last.is_file():
+            raise UserError(
+                f"nothing to resume: no {self.last}. Start the run without --resume (with --overwrite if its folder "
+                "is not empty)"
+            )
+        content = load_torch(self.last)
+        try:
+            differing = {
+                key: (content["identity"].get(key), value)
+                for key, value in self.identity.items()
+                if content["identity"].get(key) != value
+            }
+            if differing:
+                text = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in differing.items())
+                raise UserError(f"{self.last} cannot be resumed under this configuration: {text}")
+            for name, part in self.parts.items():
+                part.load_state_dict(content[name])
+            if len(content["own"]) == self.processes.world:
+                for name, part in self.own_parts.items():
+                    part.load_state_dict(content["own"][self.processes.rank][name])
+            elif self.processes.is_main:
+                print(
+                    f"note: saved by {len(content['own'])} process(es), resumed by {self.processes.world}: "
+                    "random draws of the model go on from fresh seeds"
+                )
+            return Position(**content["position"])
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise UserError(f"{self.last} does not fit this run ({type(error).__name__}: {error})") from error
+
+
+def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, unit: str = "epoch") -> Path:
+    """The file of an epoch (``--load_epo``), or of the best or last written one for None.
+
+    Args:
+        file: the pattern of the file names, with the place of the number in braces.
+        unit: what the number counts, for messages.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    before, after = (re.escape(part) for part in re.split(r"\{.*\}", file))
+    found = (re.fullmatch(rf"{before}(\d+){after}", path.name) for path in folder.glob("*.pth"))
+    there = sorted(int(match[1]) for match in found if match)
+    if epoch is not None:
+        path = folder / file.format(epoch)
+        if path.is_file():
+            return path
+        known = f"There are {unit}s {there[0]} to {there[-1]}." if there else f"There is no {unit} file at all."
+        raise UserError(f"no checkpoint {path}. {known}")
+    best = folder / BEST_FILE
+    if best.is_file():
+        return best
+    if there:
+        return folder / file.format(there[-1])
+    raise UserError(f"no checkpoint in {folder}: train first, or name a file with --load_pretrained")

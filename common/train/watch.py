@@ -1,0 +1,155 @@
+"""Instruments of the training loop: stop signals, averages of the losses, progress, label accuracy."""
+
+import signal
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from common.run.errors import UserError, preview
+from common.run.processes import Processes
+
+
+class StopRequest:
+    """Turns SIGTERM and SIGINT into a wish that the loop reads at the end of a step; a second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def wanted(self, processes: Processes) -> bool:
+        """Whether any process was asked to stop; all give the same answer."""
+        return processes.any(self.signal is not None)
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's convention for a process ended by that signal."""
+        return 128 + (self.signal or 0)
+
+
+class LossWatch:
+    """Averages loss terms on the device and stops the run at the first one that is not finite.
+
+    Values are read one step late, so that the host never waits for the step it has just queued.
+    """
+
+    def __init__(self, terms: Sequence[str], ids: Sequence[str]) -> None:
+        """Names the terms.
+
+        Args:
+            ids: image ids by data-set index, for the message.
+        """
+        self.terms, self._ids = list(terms), ids
+        self._sum: Tensor | None = None
+        self._count = 0
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    def add(self, losses: dict[str, Tensor], indices: Tensor) -> None:
+        """Takes a (micro-)batch's terms, and checks those of the one before.
+
+        Raises:
+            UserError: a term of the batch before is not finite.
+        """
+        values = torch.stack([losses[name].detach().float() for name in self.terms])
+        self.check()
+        self._sum = values if self._sum is None else self._sum.to(values.device) + values
+        self._count += 1
+        self._pending = values, indices
+
+    def check(self) -> None:
+        """Checks the terms taken last; called before a checkpoint is written.
+
+        Raises:
+            UserError: one is not finite; it and the images are named.
+        """
+        if self._pending is None:
+            return
+        (values, indices), self._pending = self._pending, None
+        wrong = [name for name, ok in zip(self.terms, values.isfinite().tolist(), strict=True) if not ok]
+        if wrong:
+            raise UserError(
+                f"the loss is not finite: {', '.join(wrong)}, in a batch of the images "
+                f"{preview([self._ids[i] for i in indices.tolist()], 16)}. "
+                "The last checkpoint is from before this step and is kept. Lower optim.lr, use runtime.precision=fp32 "
+                "or bf16 instead of fp16, "
+                "or look at these images; then go on with --resume."
+            )
+
+    def averages(self, processes: Processes) -> dict[str, float]:
+        """The terms' means over the steps since the last call and over all processes.
+
+        Raises:
+            UserError: as `check`.
+        """
+        self.check()
+        assert self._sum is not None, "no step since the last averages"
+        means = processes.gather_rows((self._sum / self._count)[None]).mean(0).tolist()
+        self._sum, self._count = None, 0
+        return dict(zip(self.terms, means, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next averages are made of, so that a resumed run logs the same numbers."""
+        return {"sum": None if self._sum is None else self._sum.cpu(), "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` returned."""
+        self._sum, self._count = state["sum"], state["count"]
+
+
+class ProgressLine:
+    """A tqdm bar over the steps of an epoch, on the main process, with losses and seconds a step."""
+
+    def __init__(self, epoch: int, epochs: int, steps: int, first: int, active: bool) -> None:
+        self._bar = tqdm(
+            total=steps,
+            initial=first,
+            desc=f"epoch {epoch}/{epochs - 1}",
+            disable=not active,
+            leave=False,
+            dynamic_ncols=True,
+        )
+        self._since, self._steps = time.perf_counter(), 0
+
+    def advance(self) -> None:
+        """One step is done."""
+        self._bar.update()
+        self._steps += 1
+
+    def seconds_per_step(self) -> float:
+        """The mean since the last call."""
+        now = time.perf_counter()
+        seconds = (now - self._since) / max(self._steps, 1)
+        self._since, self._steps = now, 0
+        return seconds
+
+    def show(self, values: dict[str, float]) -> None:
+        """Values behind the bar."""
+        self._bar.set_postfix_str("  ".join(f"{name} {value:.3g}" for name, value in values.items()))
+
+    def close(self) -> None:
+        """Removes the bar."""
+        self._bar.close()
+
+
+def label_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean fraction of true labels among the top-m logits of an image with m labels; a scalar over labelled images.
+
+    Args:
+        logits: (B, C).
+        labels: multi-hot (B, C).
+    """
+    count = labels.sum(1, keepdim=True)  # B 1
+    rank = logits.argsort(dim=1, descending=True).argsort(dim=1)  # B C, 0 for the largest
+    hits = ((rank < count) & (labels > 0)).sum(1)
+    has_labels = count[:, 0] > 0
+    return (hits / count[:, 0].clamp(min=1))[has_labels].mean() if has_labels.any() else logits.new_zeros(())
