@@ -5,7 +5,6 @@ import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import TypeGuard
 
 import pytest
 import yaml
@@ -88,12 +87,9 @@ def imported(path: Path) -> set[str]:
 
 def named_methods(path: Path) -> set[str]:
     """The methods whose modules or files a file's texts name, docstrings among them."""
-    texts = (node.value for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if is_text(node))
-    return {name for text in texts for name in re.findall(r"\bmethods[./](\w+)", text)}
-
-
-def is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    values = (node.value for node in nodes if isinstance(node, ast.Constant))
+    return {name for text in values if isinstance(text, str) for name in re.findall(r"\bmethods[./](\w+)", text)}
 
 
 def test_arrows_point_one_way() -> None:

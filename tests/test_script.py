@@ -12,7 +12,6 @@ from common.run.config import load_config
 from common.run.errors import UserError
 from common.run.folder import RunFolder
 from common.run.script import MASKS, PREPARATION, REFINEMENT, SEEDS, TRAINING, Setup, Usage, start
-from common.train.watch import TrainConfig
 from methods.cti.config import CTIConfig
 from tests.datasets import write_lines
 
@@ -75,13 +74,14 @@ def test_a_misspelt_key_is_an_error_of_the_type_checker(key: str, is_right: bool
     snippet = tmp_path / "snippet.py"
     names = f"from {start.__module__} import start\nfrom {CTIConfig.__module__} import CTIConfig\n"
     snippet.write_text(f'{names}print(start("", CTIConfig, "cti_cvpr24").config.train.{key})\n')
-    modules = {start.__module__, load_config.__module__, *(cls.__module__ for cls in (CTIConfig, *TrainConfig.__mro__))}
+    section = type(CTIConfig().train)
+    modules = {part.__module__ for part in (start, load_config, CTIConfig, *section.__mro__)}
     files = [str(sys.modules[name].__file__) for name in sorted(modules - {"builtins"})]
     options = "--config-file=", f"--cache-dir={tmp_path}/cache", "--follow-imports=skip", "--ignore-missing-imports"
     said, problem, _ = mypy.api.run([*options, str(snippet), *files])
     assert not problem
     errors = [line for line in said.splitlines() if line.startswith(f"{snippet}:")]
-    found = [line for line in errors if f'"TrainConfig" has no attribute "{key}"' in line]
+    found = [line for line in errors if f'"{section.__name__}" has no attribute "{key}"' in line]
     assert len(errors) == len(found) == (0 if is_right else 1), said
 
 

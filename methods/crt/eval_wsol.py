@@ -125,8 +125,10 @@ def draw_sheet(
     """Writes pictures of images spread over the set: true box green, that of the true class red, over image and CAM."""
     panels = []
     for position in np.linspace(0, len(findings) - 1, min(count, len(findings))).round().astype(int).tolist():
-        index, _, located, verdict = findings[position]
-        square = images.load_image(index).resize((side, side), Image.Resampling.BILINEAR)
+        finding: Finding = findings[position]
+        located = finding.located
+        verdict = finding.verdict
+        square = images.load_image(finding.index).resize((side, side), Image.Resampling.BILINEAR)
         with torch.inference_mode(), runtime.autocast():
             cam = class_cams(deit, eval_transform(square)[None].to(runtime.device))[1][0, located.label]
         picture, boxes = np.asarray(square), ((located.true_boxes[0], TRUE), (located.known_box, FOUND))

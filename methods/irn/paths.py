@@ -1,7 +1,7 @@
 """Paths between neighbouring cells, and the largest value on each, which turns a boundary into an affinity.
 
-Pairs, sources and windows are those of `common.masks.pairs`; the path of a pair is a thin line from its source to its other
-end, both included (IRNet section 4.4; reference: misc/indexing.py, PathIndex).
+Pairs, sources and windows are those of `common.masks.pairs`; the path of a pair is a thin line from its source to its
+other end, both included (IRNet section 4.4; reference: misc/indexing.py, PathIndex).
 """
 
 import functools

@@ -1,6 +1,7 @@
 """AffinityNet: features that are alike for neighbouring cells of one class (PSA, section 3.2).
 
-Symbols: B images, h x w cells (an image's size / stride), c channels, D directions; pairs are those of `common.masks.pairs`.
+Symbols: B images, h x w cells (an image's size / stride), c channels, D directions; pairs are those of
+`common.masks.pairs`.
 """
 
 from collections.abc import Sequence
