@@ -17,6 +17,7 @@ from common.masks.crf_alone import CRFMasksConfig, write_crf_mask
 from common.masks.from_seeds import require_maps, seed_settings
 from common.run.device import usable_workers
 from common.run.errors import run_script
+from common.run.folder import MASK_SCORES
 from common.run.processes import stop_processes
 from common.run.script import PREPARATION, start, start_run
 from common.score.report import report, score_folder
@@ -34,7 +35,7 @@ def main() -> None:
     images, seeds = ImageSet(config.data, config.infer.image_list), config.seeds.path()
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
     settings = {**seed_settings(seeds), **config.crf.settings()}
-    folder = MaskFolder(run.path / "masks", settings, runtime, setup.args.overwrite)
+    folder = MaskFolder(run.masks, settings, runtime, setup.args.overwrite)
     start_run(run, config, processes)
 
     # Masks
@@ -50,7 +51,7 @@ def main() -> None:
     eval_list = config.infer.eval_list
     if eval_list:
         result = score_folder(folder.path, "png", config.data, eval_list, EvalConfig(), processes, num_workers)
-        report(result, run, "eval_png", processes)
+        report(result, run, MASK_SCORES, processes)
     stop_processes()
 
 

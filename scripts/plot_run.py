@@ -137,8 +137,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Command line → picture."""
     args = arguments()
-    folder = RunFolder(args.name).existing().path
-    run = read_run(folder / "metrics.jsonl")
+    folder = RunFolder(args.name).existing()
+    run = read_run(folder.metrics)
     references = {}
     if args.reference:
         references = read_reference(args.reference, {column: getattr(args, column) for column in SERIES})
@@ -147,7 +147,7 @@ def main() -> None:
             raise UserError(
                 f"{args.reference} has none of the run's terms {', '.join(run)}; its columns are {', '.join(known)}"
             )
-    path = args.out or folder / "curves.png"
+    path = args.out or folder.path / "curves.png"
     draw(path, run, args.name, references)
     print(f"{path}: {len(run)} terms of {args.name}" + "".join(f", {title}" for title in references))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.run.config import script_parser
 from common.run.errors import UserError, run_script
-from common.run.folder import RunFolder
+from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, SEED_SCORES, RunFolder
 
 TRIVIAL = {
     "eval_trivial_background": "(a) nothing but background",
@@ -39,35 +39,35 @@ def read_scores(path: Path) -> dict[str, Any]:
     return scores
 
 
-def of_seeds(folder: Path) -> tuple[dict[str, Any], list[tuple[str, float]]]:
+def of_seeds(run: RunFolder) -> tuple[dict[str, Any], list[tuple[str, float]]]:
     """The evaluation of a run's seeds, and its rows, best first."""
-    seeds = read_scores(folder / "eval_cam.json")
+    seeds = read_scores(run.scores(SEED_SCORES))
     points = ("best", "their best threshold"), ("fixed", "the fixed threshold")
     rows = [(f"seeds at {title}, {seeds[name]['threshold']:.2f}", seeds[name]["mIoU"]) for name, title in points]
     return seeds, rows
 
 
-def of_masks(folder: Path) -> tuple[dict[str, Any], list[tuple[str, float]]]:
+def of_masks(run: RunFolder) -> tuple[dict[str, Any], list[tuple[str, float]]]:
     """The evaluation of a run's masks, and its rows: before and, if it was run, after the CRF."""
-    masks = read_scores(folder / "eval_png.json")
+    masks = read_scores(run.scores(MASK_SCORES))
     rows = [("masks", masks["best"]["mIoU"])]
-    refined = folder / "eval_png_crf.json"
+    refined = run.scores(REFINED_MASK_SCORES)
     if refined.is_file():
         rows.append(("masks after the CRF", read_scores(refined)["best"]["mIoU"]))
     return masks, rows
 
 
-def table(folder: Path, masks: bool = False) -> tuple[list[str], float]:
+def table(run: RunFolder, masks: bool = False) -> tuple[list[str], float]:
     """The lines of the table, and the margin of the seeds or masks over the better trivial seed.
 
     Raises:
         UserError: a result is missing, or the results are of different images.
     """
-    scored, found = (of_masks if masks else of_seeds)(folder)
-    trivial = {title: read_scores(folder / f"{stem}.json") for stem, title in TRIVIAL.items()}
+    scored, found = (of_masks if masks else of_seeds)(run)
+    trivial = {title: read_scores(run.scores(stem)) for stem, title in TRIVIAL.items()}
     sets = {(scores["list"], scores["images"]) for scores in (scored, *trivial.values())}
     if len(sets) > 1:
-        raise UserError(f"the results in {folder} are of different images: {sorted(sets)}; evaluate all on one list")
+        raise UserError(f"the results in {run.path} are of different images: {sorted(sets)}; evaluate all on one list")
     margin = found[0][1] - max(scores["best"]["mIoU"] for scores in trivial.values())
     rows = [
         *found,
@@ -85,7 +85,7 @@ def main() -> int:
     parser.add_argument("--margin", type=float, default=0.0, help="mIoU that is asked for (default: %(default)s)")
     parser.add_argument("--masks", action="store_true", help="the run's masks instead of its seeds")
     args = parser.parse_args()
-    lines, margin = table(RunFolder(args.name).existing().path, args.masks)
+    lines, margin = table(RunFolder(args.name).existing(), args.masks)
     print("\n".join(lines))
     if margin < args.margin:
         print(f"FAILED: the margin should be at least {args.margin:g}")

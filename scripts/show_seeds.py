@@ -16,7 +16,7 @@ from common.data.dataset import LabelledImages
 from common.data.seeds import read_seed, seed_path
 from common.run.config import load_config, parse_config, script_parser
 from common.run.errors import UserError, run_script
-from common.run.folder import RunFolder
+from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
 from common.score.result import EvaluationConfig, shared_sections
 from common.visual import cam_panels, contact_sheet
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
     parser.add_argument("--list", default="val", help="image list: a file or a name (default: %(default)s)")
     parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
-    parser.add_argument("--dict_dir", default="dict", help="folder of the seeds in the run's (default: %(default)s)")
+    parser.add_argument("--dict_dir", default=SEEDS_DIR, help="folder of the seeds in the run's (default: %(default)s)")
     parser.add_argument("--threshold", type=float, help="background threshold of the drawn seeds")
     args, overrides = parse_config(parser)
     if args.count < 1:
@@ -70,7 +70,7 @@ def main() -> None:
     images = LabelledImages(config.data, args.list)
     threshold = args.threshold
     if threshold is None:
-        threshold = best_threshold(run.path / "eval_cam.json", config.eval.fixed_threshold)
+        threshold = best_threshold(run.scores(SEED_SCORES), config.eval.fixed_threshold)
     sheet = run.path / f"seeds_{Path(args.list).stem}.png"
     contact_sheet(rows(images, run.path / args.dict_dir, threshold, args.count), sheet)
     print(f"contact sheet of {min(args.count, len(images))} images at threshold {threshold:.2f}: {sheet}")

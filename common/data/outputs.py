@@ -2,7 +2,7 @@
 
 A network makes contents in batches (`common.seeds.infer.image_batches`), and a thread writes them:
 
-    folder = MaskFolder(run.path / "masks", settings, runtime, overwrite)
+    folder = MaskFolder(run.masks, settings, runtime, overwrite)
     write_each(images, folder, masks_of(model, images, folder.is_done), processes)      # pairs (index, mask)
 
 Work for the CPU alone goes image by image through a pool of processes, where each job writes its own file:

@@ -6,7 +6,6 @@ Logits are never stored: an image's CRF starts when its logits are there, in a p
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from common.masks.crf_job import ImageFilter, refine_mask
 from common.masks.submission import write_submission
 from common.run.config import at_least, option, section
 from common.run.device import Runtime, usable_workers
-from common.run.folder import RunFolder
+from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
 from common.run.pool import WorkerPool
 from common.score.report import NotScored, report, score_folder
 from common.score.result import EvalConfig, Evaluation
@@ -166,16 +165,16 @@ def open_mask_folders(
     Raises:
         UserError: they hold masks of other settings, or what the CRF needs is not there.
     """
-    name, settings = Path(list_name).stem, {**weights, **config.settings(), "precision": runtime.precision}
+    settings = {**weights, **config.settings(), "precision": runtime.precision}
     if crf:
         crf_backend(config.crf)
-    plain = MaskFolder(run.path / "segs" / name, settings, runtime, overwrite)
+    plain = MaskFolder(run.segs(list_name), settings, runtime, overwrite)
     if not crf:
         return MaskFolders(plain)
     # What computes them is left out: labels do not depend on it.
     of_crf = {key: value for key, value in vars(config.crf).items() if key not in ("backend", "device")}
     settings |= {"crf": {**of_crf, "image": crf_image.__name__ if crf_image else ""}}
-    return MaskFolders(plain, MaskFolder(run.path / "segs_crf" / name, settings, runtime, overwrite), crf_image)
+    return MaskFolders(plain, MaskFolder(run.refined_segs(list_name), settings, runtime, overwrite), crf_image)
 
 
 def write_masks(
@@ -232,7 +231,7 @@ def report_masks(
         The evaluations by those names; empty if the images have no true masks.
     """
     results = {}
-    stems = {"eval_png": folders.plain} | ({"eval_png_crf": folders.refined} if folders.refined else {})
+    stems = {MASK_SCORES: folders.plain} | ({REFINED_MASK_SCORES: folders.refined} if folders.refined else {})
     for stem, folder in stems.items():
         result = score_folder(
             folder.path, "png", images.config, images.list_name, EvalConfig(), runtime.processes, num_workers

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from common.data.dataset import ImageSet, LabelledImages
 from common.data.outputs import write_each
 from common.nets.pretrained import load_checked, state_dict_in
+from common.run.folder import SEED_SCORES
 from common.run.processes import stop_processes
 from common.run.script import SEEDS, Setup, start, start_run
 from common.score.report import report, score_folder, score_seeds, scored_images
@@ -110,16 +111,16 @@ def run_inference(
     maps = maps_of(model, infer)
 
     if not args.dict:
-        report(score_seeds(maps, images, infer, config.eval, runtime), run, "eval_cam", processes)
+        report(score_seeds(maps, images, infer, config.eval, runtime), run, SEED_SCORES, processes)
         return stop_processes()
 
     # Seeds, and what is made of them
     seeds = write(setup, model, images, weights, maps)
     if args.crf:
-        refine_by_crf(images, seeds, run.path / "crf", infer, processes)
+        refine_by_crf(images, seeds, run.crf, infer, processes)
     if args.vis:
-        draw_seeds(images, seeds, run.path / "vis", infer, processes)
+        draw_seeds(images, seeds, run.pictures, infer, processes)
     if infer.eval_list:
         result = score_folder(seeds, "cam", config.data, infer.eval_list, config.eval, processes, infer.num_workers)
-        report(result, run, "eval_cam", processes)
+        report(result, run, SEED_SCORES, processes)
     return stop_processes()

@@ -17,6 +17,7 @@ from common.data.dataset import ImageSet, class_names
 from common.masks.network import open_mask_folders, report_masks, submit_masks, write_masks
 from common.run.errors import run_script
 from common.run.files import write_json
+from common.run.folder import MASK_SCORES
 from common.run.processes import stop_processes
 from common.run.script import MASKS, start
 from common.score.report import has_masks
@@ -53,7 +54,7 @@ def main() -> None:
     for stem, result in report_masks(folders, images, run, runtime, infer.num_workers).items():
         if processes.is_main:
             scores = segmentation_scores(result.confusion)
-            path = run.path / f"{stem.replace('eval_png', 'scores')}.json"
+            path = run.scores(stem.replace(MASK_SCORES, "scores"))
             write_json(path, scores.as_dict([BACKGROUND, *result.classes]))
             print(f"{scores}: {path}")
     if args.submission and processes.is_main:

@@ -49,7 +49,7 @@ def save_preview(setup: Setup, ema: EMA, step: int) -> None:
 
 def draw_loss(run: RunFolder) -> None:
     """Draws the curve of the logged losses into the run folder."""
-    lines = map(json.loads, (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    lines = map(json.loads, run.metrics.read_text(encoding="utf-8").splitlines())
     points = [(line["step"], line["total"]) for line in lines if line["kind"] == "train"]
     if points:
         steps, losses = zip(*points, strict=True)

@@ -7,6 +7,7 @@ from common.masks.from_seeds import SeedsConfig
 from common.run.config import at_least, option, section
 from common.run.device import RuntimeConfig
 from common.run.errors import UserError
+from common.run.folder import LABELS_DIR
 from common.train.course import CourseConfig, Position
 from common.train.schedule import poly
 from methods.irn.labels import LabelConfig
@@ -16,7 +17,7 @@ from methods.irn.views import IRNViewConfig
 from methods.irn.walk import WalkConfig
 
 WEIGHTS_FILE = "{:03d}res50_irn.pth"
-INPUTS = ("ir_label", "ir_label.json", "eval_ir_label.json")  # of the training, in the run folder
+INPUTS = (LABELS_DIR, f"{LABELS_DIR}.json", "eval_ir_label.json")  # of the training, in the run folder
 
 
 @dataclass

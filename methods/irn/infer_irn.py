@@ -19,6 +19,7 @@ from common.data.outputs import MaskFolder, write_each
 from common.masks.from_seeds import require_maps, seed_settings
 from common.run.device import Runtime
 from common.run.errors import run_script
+from common.run.folder import MASK_SCORES
 from common.run.processes import stop_processes
 from common.run.script import REFINEMENT, start
 from common.score.report import report, score_folder
@@ -51,13 +52,13 @@ def main() -> None:
         **weights, **seed_settings(seeds), **config.walk.settings(), "canvas": infer.canvas,
         "batch_size": infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
-    folder = MaskFolder(run.path / "masks", settings, runtime, setup.args.overwrite)
+    folder = MaskFolder(run.masks, settings, runtime, setup.args.overwrite)
     write_each(images, folder, random_walks(model, images, seeds, config, runtime, folder.is_done), processes)
 
     # Score
     if infer.eval_list:
         result = score_folder(folder.path, "png", config.data, infer.eval_list, EvalConfig(), processes, num_workers)
-        report(result, run, "eval_png", processes)
+        report(result, run, MASK_SCORES, processes)
     stop_processes()
 
 

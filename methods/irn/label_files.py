@@ -13,7 +13,7 @@ from methods.irn.labels import LabelConfig
 
 def label_folder(config: LabelConfig, run: RunFolder) -> Path:
     """The folder of the label maps: the one configured, else that of make_ir_label.py in the run folder."""
-    return Path(config.folder or run.path / "ir_label")
+    return Path(config.folder or run.labels)
 
 
 class LabelFiles:

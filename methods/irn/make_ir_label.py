@@ -35,7 +35,7 @@ def main() -> None:
     require_maps(images, seeds, "the inference of the seeds, with --dict")
     crf_backend(config.labels.crf)
     settings = {**seed_settings(seeds), **config.labels.settings()}
-    folder = MaskFolder(setup.run.path / "ir_label", settings, runtime, setup.args.overwrite)
+    folder = MaskFolder(setup.run.labels, settings, runtime, setup.args.overwrite)
 
     # Labels: a GPU computes the CRF from within this process
     def job(index: int) -> tuple[Any, ...]:

@@ -14,9 +14,6 @@ from methods.psa.model import AffinityConfig
 from methods.psa.scores import ScoresConfig
 from methods.psa.walk import WalkConfig
 
-SCORES_DIR = "crf"  # in the run folder
-MASKS_DIR = "masks"
-
 
 @dataclass
 class SGDConfig:

@@ -19,6 +19,7 @@ from common.data.outputs import MaskFolder, write_each
 from common.masks.from_seeds import read_maps, require_maps, seed_settings
 from common.run.device import Runtime
 from common.run.errors import UserError, run_script
+from common.run.folder import MASK_SCORES
 from common.run.processes import stop_processes
 from common.run.script import REFINEMENT, start
 from common.score.report import report, score_folder
@@ -26,7 +27,7 @@ from common.score.result import EvalConfig
 from common.seeds.infer import image_batches
 from common.seeds.script import load_network
 from methods.psa.affinity import AffinityNet
-from methods.psa.config import MASKS_DIR, PSAConfig
+from methods.psa.config import PSAConfig
 from methods.psa.model import affinity_net
 from methods.psa.walk import padded, pseudo_mask
 
@@ -50,14 +51,14 @@ def main() -> None:
         **weights, **seed_settings(seeds), **vars(config.walk), "radius": config.model.radius,
         "batch_size": config.infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
-    folder = MaskFolder(run.path / MASKS_DIR, settings, runtime, setup.args.overwrite)
+    folder = MaskFolder(run.masks, settings, runtime, setup.args.overwrite)
     write_each(images, folder, pseudo_masks(model, images, seeds, config, runtime, folder.is_done), processes)
 
     # Score
     eval_list, num_workers = config.infer.eval_list, config.infer.num_workers
     if eval_list:
         result = score_folder(folder.path, "png", config.data, eval_list, EvalConfig(), processes, num_workers)
-        report(result, run, "eval_png", processes)
+        report(result, run, MASK_SCORES, processes)
     stop_processes()
 
 

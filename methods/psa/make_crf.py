@@ -14,7 +14,7 @@ from common.masks.from_seeds import require_maps
 from common.run.errors import run_script
 from common.run.processes import stop_processes
 from common.run.script import PREPARATION, start
-from methods.psa.config import SCORES_DIR, PSAConfig
+from methods.psa.config import PSAConfig
 from methods.psa.scores import write_scores
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
 
     # Scores
-    write_scores(images, seeds, run.path / SCORES_DIR, config.crf, setup.runtime, setup.args.overwrite)
+    write_scores(images, seeds, run.crf, config.crf, setup.runtime, setup.args.overwrite)
     processes.say(f"Training: python methods/psa/train_aff.py --name {run.name}")
     stop_processes()
 

@@ -7,13 +7,14 @@ python methods/psa/train_aff.py --name psa --resume                         go o
 """
 
 from common.run.errors import run_script
+from common.run.folder import CRF_DIR
 from common.run.script import start
-from methods.psa.config import SCORES_DIR, PSAConfig
+from methods.psa.config import PSAConfig
 
 
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
-    setup = start(__doc__, PSAConfig, "psa_voc", inputs=(SCORES_DIR,))
+    setup = start(__doc__, PSAConfig, "psa_voc", inputs=(CRF_DIR,))
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
     from common.data.dataset import ImageSet
@@ -27,7 +28,7 @@ def main() -> int:
     # Data: images with their CRF scores
     images = ImageSet(config.data, config.train.image_list)
     make_crf = f"python methods/psa/make_crf.py --name {setup.run.name} --seeds FOLDER"
-    scored = ScoredImages(images, setup.run.path / SCORES_DIR, config.crf, make_crf)
+    scored = ScoredImages(images, setup.run.crf, config.crf, make_crf)
 
     # Model, losses, optimiser; views of both
     model = affinity_net(config.model).to(device)
