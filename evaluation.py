@@ -25,7 +25,8 @@ from common.run.files import atomic_write
 from common.run.folder import RunFolder
 from common.run.processes import Processes, start_processes, stop_processes
 from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
-from common.score.result import Evaluation, EvaluationConfig, shared_sections
+from common.score.options import EvaluationConfig, shared_sections
+from common.score.result import Evaluation
 
 DEFAULT_LISTS = {"voc12": "train", "coco14": "train14_small", "folder": "all"}
 DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014"}

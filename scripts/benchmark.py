@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 
 from common.data.seeds import Seed
-from common.run.device import PRECISIONS, Runtime, RuntimeConfig
+from common.run.device import Runtime
 from common.run.errors import run_script
+from common.run.options import PRECISIONS, RuntimeConfig
 from common.run.processes import Processes
 from common.score.counts import SweepCounts, counts_by_argmax
 from common.seeds.cam import multi_view_cams

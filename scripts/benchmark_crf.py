@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 import torch
 
-from common.crf.dense import CRFConfig, crf_pool, dense_crf, import_pydensecrf
+from common.crf.dense import crf_pool, dense_crf, import_pydensecrf
 from common.crf.lattice import Lattice, bilateral_features
+from common.crf.options import CRFConfig
 from common.data.dataset import read_image
 from common.run.errors import run_script
 

@@ -13,15 +13,16 @@ from typing import Any
 from common.crf.dense import crf_pool
 from common.data.dataset import ImageSet, class_names
 from common.data.outputs import MaskFolder, write_by_jobs
-from common.masks.crf_alone import CRFMasksConfig, write_crf_mask
+from common.masks.crf_alone import write_crf_mask
 from common.masks.from_seeds import require_maps, seed_settings
-from common.run.device import usable_workers
+from common.masks.options import CRFMasksConfig
 from common.run.errors import run_script
 from common.run.folder import MASK_SCORES
+from common.run.pool import usable_workers
 from common.run.processes import stop_processes
 from common.run.script import PREPARATION, start, start_run
+from common.score.options import EvalConfig
 from common.score.report import report, score_folder
-from common.score.result import EvalConfig
 
 READS = ("data", "seeds", "crf", "infer", "runtime.num_workers")
 

@@ -10,8 +10,9 @@ best threshold, or if its DeepLab is not above the seeds of the held-out images.
 
 from typing import Any
 
+from common.pipeline.options import REFINEMENTS
 from common.pipeline.stages import read_json
-from common.pipeline.table import REFINEMENTS, table
+from common.pipeline.table import table
 from common.run.config import script_parser
 from common.run.errors import UserError, run_script
 from common.run.folder import RunFolder

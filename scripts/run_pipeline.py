@@ -21,8 +21,9 @@ from common.data.dataset import ImageSet
 from common.data.seeds import FORMATS
 from common.masks.from_seeds import require_maps
 from common.pipeline.builders import KINDS, files, parse_pipeline, require_within, run_stages, score
+from common.pipeline.options import PipelineConfig, data_overrides
 from common.pipeline.stages import Stage, has_files
-from common.pipeline.table import PipelineConfig, Score, data_overrides, is_scored
+from common.pipeline.table import Score, is_scored
 from common.run.config import config_path, load_config, save_config, script_parser
 from common.run.errors import UserError, run_script
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder

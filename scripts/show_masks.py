@@ -14,7 +14,7 @@ from common.data.dataset import ImageSet, class_names, read_mask
 from common.run.config import load_config, parse_config, script_parser
 from common.run.errors import UserError, run_script
 from common.run.folder import RunFolder
-from common.score.result import EvaluationConfig, shared_sections
+from common.score.options import EvaluationConfig, shared_sections
 from common.visual import contact_sheet, mask_panel
 
 Panels = list[tuple[str, np.ndarray]]

@@ -17,7 +17,7 @@ from common.data.seeds import read_seed, seed_path
 from common.run.config import load_config, parse_config, script_parser
 from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
-from common.score.result import EvaluationConfig, shared_sections
+from common.score.options import EvaluationConfig, shared_sections
 from common.visual import cam_panels, contact_sheet
 
 Panels = list[tuple[str, np.ndarray]]

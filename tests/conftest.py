@@ -14,9 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import torch
 
 from common.train.watch import ProgressLine
+from methods.dig.config import UNetConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
-from methods.dig.unet import UNet, UNetConfig
+from methods.dig.unet import UNet
 from tests.datasets import call
 from tests.helpers import TINY_OF, Scripts, write_experiment
 

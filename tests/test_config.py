@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from common.masks.crf_alone import CRFMasksConfig
-from common.pipeline.table import PipelineConfig
+from common.masks.options import CRFMasksConfig
+from common.pipeline.options import PipelineConfig
 from common.run.config import CONFIG_DIR, config_path, leaves, load_config, save_config
 from common.run.errors import UserError
 from common.run.script import SEEDS, TRAINING, Usage, parse_arguments, start

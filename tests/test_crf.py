@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from common.crf.dense import CRFConfig, crf_backend, crf_done, crf_pool, dense_crf, refine_to_files, seed_crf
+from common.crf.dense import crf_backend, crf_done, crf_pool, dense_crf, refine_to_files, seed_crf
+from common.crf.options import CRFConfig
 from common.data.seeds import read_seed
 from common.run.errors import UserError
 from tests.helpers import needs_pydensecrf

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from common.data.augment import SeparateViews, square_view
 from common.data.cub import TABLES, CUBConfig, CUBImages, read_tables
 from common.data.loader import EpochBatches, TrainViews, train_loader
-from common.data.transforms import SeparateViews, square_view
 from common.run.errors import UserError
 from tests.datasets import call, make_cub, script, truncate, write_image
 

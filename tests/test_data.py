@@ -13,25 +13,17 @@ import torch
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
+from common.data.augment import SeparateViews, posterize, short_side, square_view, train_transform
 from common.data.classes import COCO14, VOC12
 from common.data.dataset import ImageSet, LabelledImages, read_mask
 from common.data.labels import csv_classes, read_labels, write_labels
 from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, canonical_id, find_list, read_list
-from common.data.loader import EpochBatches, TrainViews, draws_from, train_loader
+from common.data.loader import EpochBatches, TrainViews, train_loader
 from common.data.masks import write_mask
-from common.data.transforms import (
-    MEAN,
-    STD,
-    SeparateViews,
-    eval_transform,
-    posterize,
-    short_side,
-    square_transform,
-    square_view,
-    train_transform,
-)
+from common.data.transforms import MEAN, STD, eval_transform, square_transform
 from common.run.errors import UserError
+from common.run.random import draws_from
 from tests.datasets import make_voc, truncate, write_image, write_lines, write_xml
 
 # --- lists

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from common.data.loader import shared_generator
 from common.run.errors import UserError
 from common.run.processes import Processes
+from common.run.random import shared_generator
 from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics
 
 # A large epsilon: Adam blows gradients that are zero but for rounding (those of key biases) up to full steps.

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from common.data.dataset import DataConfig, LabelledImages
 from common.data.seeds import read_seed
+from common.data.whole import size_batches
 from common.run.errors import UserError
 from common.seeds.cam import max_norm, multi_view_cams
-from common.seeds.infer import size_batches
 from tests.datasets import truncate, write_image, write_lines, write_xml
 from tests.helpers import Scripts, contents, failure
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.nets.mctformer import MCTformer
-from common.nets.vit import SEED_MAPS, ViTConfig
+from common.nets.options import SEED_MAPS, ViTConfig
 from common.run.errors import UserError
 from methods.pcss.model import PCSS
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.nets.vit import ViTConfig
+from common.nets.options import ViTConfig
 from common.train.course import Position
 from common.train.optim import adamw, has_weight_decay, set_lr
 from common.train.schedule import OptimConfig, cosine_lr, learning_rate, scaled_lr

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.toco.par import DILATIONS, PAR
+from methods.toco.config import DILATIONS
+from methods.toco.par import PAR
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

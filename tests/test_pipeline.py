@@ -20,8 +20,8 @@ from common.data.dataset import read_mask
 from common.data.lists import read_list
 from common.data.seeds import write_seed
 from common.pipeline.builders import KINDS
+from common.pipeline.options import PipelineConfig
 from common.pipeline.stages import Stage, StageRunner, carry_out
-from common.pipeline.table import PipelineConfig
 from common.run.config import CONFIG_DIR, load_config
 from common.run.errors import UserError
 from common.run.files import ROOT

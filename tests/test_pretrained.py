@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.nets import pretrained
-from common.nets.pretrained import OFFICIAL_FILES, imagenet_weights, load_checked, state_dict_in
-from common.nets.vit import ViTConfig
+from common.nets.load import load_checked, state_dict_in
+from common.nets.options import ViTConfig
+from common.nets.pretrained import OFFICIAL_FILES, imagenet_weights
 from common.run.errors import UserError
 from methods.cti.model import CTI
 from tests.helpers import assert_same

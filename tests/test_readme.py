@@ -20,9 +20,10 @@ from common.data.labels import write_labels
 from common.data.masks import write_mask
 from common.pipeline.stages import StageRunner
 from common.run.files import ROOT
+from methods.dig.config import UNetConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
-from methods.dig.unet import UNet, UNetConfig
+from methods.dig.unet import UNet
 from tests.datasets import make_cub, make_voc, write_image, write_lines
 
 # A configuration that trains the literal 60 epochs of the README in seconds.

@@ -8,13 +8,15 @@ from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
 from common.nets import pretrained
+from common.nets.options import BLOCKS, STAGES, ResNetConfig
 from common.nets.pretrained import OFFICIAL_FILES, imagenet_weights
-from common.nets.resnet import BLOCKS, STAGES, FixedBatchNorm, ResNet, ResNetConfig
+from common.nets.resnet import FixedBatchNorm, ResNet
 from common.run.config import load_config
 from common.run.errors import UserError
 from tests.helpers import assert_same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+BLOCK_OF = {"basic": torchvision_resnet.BasicBlock, "bottleneck": torchvision_resnet.Bottleneck}
 SMALL = {"resnet18": [1, 1, 2, 1], "resnet50": [1, 1, 1, 2]}  # blocks
 
 
@@ -32,7 +34,7 @@ def small(
 
 def reference(network: ResNet, arch: str, **options: object) -> nn.Module:
     """torchvision's network with the same weights, in evaluation mode."""
-    model = torchvision_resnet.ResNet(BLOCKS[arch][0], SMALL[arch], **options)
+    model = torchvision_resnet.ResNet(BLOCK_OF[BLOCKS[arch][0]], SMALL[arch], **options)
     model.load_state_dict(network.state_dict(), strict=False)
     return model.eval()
 
@@ -54,6 +56,19 @@ def test_stages_are_torchvisions(arch: str) -> None:
     assert len(found) == STAGES
     for maps, wanted, channels in zip(found, expected, network.channels, strict=True):
         assert torch.equal(maps, wanted) and maps.shape[1] == channels
+
+
+@pytest.mark.parametrize("arch", SMALL)
+def test_random_weights_are_torchvisions(arch: str) -> None:
+    """The same draws under the same names, so that a training from random weights starts as with torchvision's."""
+    torch.manual_seed(3)
+    own = ResNet(ResNetConfig(arch, blocks=SMALL[arch]))
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    other = torchvision_resnet.ResNet(BLOCK_OF[BLOCKS[arch][0]], SMALL[arch], num_classes=1, norm_layer=FixedBatchNorm)
+    assert torch.equal(after, torch.rand(1))
+    expected = {name: value for name, value in other.state_dict().items() if not name.startswith("fc.")}
+    assert_same(own.state_dict(), expected)
 
 
 def test_dilation_instead_of_stride() -> None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.score.counts import Scores, SweepCounts
-from common.score.result import EvalConfig, Evaluation
+from common.score.options import EvalConfig
+from common.score.result import Evaluation
 
 
 def scored(miou: Sequence[float], **config: Any) -> Evaluation:

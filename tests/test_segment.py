@@ -14,21 +14,15 @@ from torch import Tensor
 from common.crf.dense import dense_crf
 from common.data.dataset import DataConfig, ImageSet
 from common.data.transforms import eval_transform
-from common.masks.network import (
-    MaskFolders,
-    SegmentConfig,
-    SegmentViews,
-    open_mask_folders,
-    report_masks,
-    segment_logits,
-    write_masks,
-)
-from common.run.device import Runtime, RuntimeConfig
+from common.masks.network import MaskFolders, open_mask_folders, report_masks, segment_logits, write_masks
+from common.masks.options import SegmentConfig, SegmentViews
+from common.run.device import Runtime
 from common.run.errors import UserError
 from common.run.folder import RunFolder
+from common.run.options import RuntimeConfig
 from common.run.pool import WorkerPool
 from common.run.processes import Processes
-from common.score.report import has_masks
+from common.score.images import has_masks
 from tests.datasets import make_voc, write_image, write_lines
 from tests.helpers import contents
 

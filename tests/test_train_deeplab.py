@@ -19,12 +19,12 @@ from common.run.config import config_path, load_config
 from common.run.errors import UserError
 from common.run.weights import load_torch
 from methods.deeplab import test_deeplab, train_deeplab
-from methods.deeplab.config import DeepLabConfig, DeepLabTestConfig
+from methods.deeplab.config import DeepLabConfig, DeepLabModelConfig, DeepLabTestConfig, DeepLabViewConfig
 from methods.deeplab.crf_image import clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.masks import TrainingMasks
-from methods.deeplab.model import DeepLab, DeepLabModelConfig
-from methods.deeplab.views import DeepLabViewConfig, DeepLabViews, input_transform
+from methods.deeplab.model import DeepLab
+from methods.deeplab.views import DeepLabViews, input_transform
 from tests.datasets import truncate
 from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics
 

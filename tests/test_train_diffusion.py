@@ -15,10 +15,11 @@ from common.run.processes import Processes
 from common.run.weights import load_torch
 from common.train.step import Batch
 from methods.dig import milestones, train_diffusion
+from methods.dig.config import UNetConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import DiffusionFile, load_diffusion
 from methods.dig.diffusion_step import draw_noise
-from methods.dig.unet import UNet, UNetConfig
+from methods.dig.unet import UNet
 from tests.datasets import truncate
 from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.nets.vit import Attention, MapRequest, ViTBackbone, ViTConfig, resize_position_grid
+from common.nets.options import ViTConfig
+from common.nets.vit import Attention, DropPath, MapRequest, ViTBackbone, resize_position_grid
 from common.run.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -134,5 +135,17 @@ def test_impossible_dimensions_are_refused(change: dict, message: str) -> None:
 def test_stochastic_depth_grows_linearly_from_zero() -> None:
     """The rate of block i is drop_path * i / (depth - 1); the first block has none."""
     blocks = ViTBackbone(ViTConfig(drop_path=0.1, arch="deit_tiny_patch16_224")).blocks
-    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in blocks]
+    rates = [getattr(block.drop_path, "rate", 0.0) for block in blocks]
     assert rates == pytest.approx([0.1 * i / 11 for i in range(12)])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_stochastic_depth_is_timms(rate: float) -> None:
+    """The same draws, kept branches scaled up; nothing in evaluation."""
+    x = torch.randn(16, 5, 3)
+    for training in (True, False):
+        own, other = DropPath(rate).train(training), timm.layers.DropPath(rate).train(training)
+        torch.manual_seed(1)
+        found = own(x)
+        torch.manual_seed(1)
+        assert torch.equal(found, other(x))

@@ -7,7 +7,6 @@ The fully connected CRF of Kraehenbuehl and Koltun (NIPS 2011), by the package p
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -16,31 +15,14 @@ import torch
 
 from common.crf.lattice import bilateral_features, spatial_features
 from common.crf.mean_field import NormalizedKernel, mean_field
+from common.crf.options import CRFConfig
 from common.data.dataset import read_image
 from common.data.seeds import Seed, write_seed
-from common.run.config import option
 from common.run.errors import UserError
 from common.run.pool import WorkerPool
 from common.tensors import size_of
 
 SMALLEST_PROBABILITY = 1e-5  # seeds hold exact zeros
-
-
-@dataclass
-class CRFConfig:
-    """Dense CRF; the defaults are those of PSA and of the methods built on it."""
-
-    backend: str = option(
-        "auto", "Implementation; auto: pydensecrf on CPUs where it is installed (faster there), else lattice.",
-        choices=("auto", "pydensecrf", "lattice"),
-    )  # fmt: skip
-    device: str = option("cpu", "Where the lattice computes; cuda: the process's GPU.", choices=("cpu", "cuda"))
-    iterations: int = option(10, "Mean-field iterations.")
-    gaussian_sxy: float = option(3.0, "Pixels over which the smoothing term reaches.")
-    gaussian_compat: float = option(3.0, "Weight of the smoothing term.")
-    bilateral_sxy: float = option(80.0, "Pixels over which the colour term reaches.")
-    bilateral_srgb: float = option(13.0, "Colour difference (of 255) over which the colour term reaches.")
-    bilateral_compat: float = option(10.0, "Weight of the colour term.")
 
 
 def dense_crf(image: np.ndarray, probabilities: np.ndarray, config: CRFConfig | None = None) -> np.ndarray:

@@ -1,11 +1,9 @@
 """Training batches: the same global batches, crops and order for any number of workers, processes or restarts."""
 
-import contextlib
 import os
-import random
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -15,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.data.dataset import TrainingImages
 from common.run.errors import UserError
+from common.run.random import draws_from, seed_everything
 
 
 class TrainViews(Dataset):
@@ -112,39 +111,6 @@ class EpochBatches(Sampler):
                 part = micro * self.world + self.rank
                 own = slice(len(batch) * part // self.parts, len(batch) * (part + 1) // self.parts)
                 yield [(self.epoch, int(index)) for index in batch[own]]
-
-
-def seed_everything(*parts: int) -> None:
-    """Seeds Python, NumPy and torch (all devices) from integers."""
-    value = _seed(parts)
-    random.seed(value)
-    np.random.seed(value)  # noqa: NPY002 - timm draws from the global generator
-    torch.manual_seed(value)
-
-
-@contextlib.contextmanager
-def draws_from(*parts: int) -> Iterator[None]:
-    """Inside, the CPU generators are seeded from integers; afterwards they go on where they were."""
-    saved = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    value = _seed(parts)
-    random.seed(value)
-    np.random.seed(value)  # noqa: NPY002
-    torch.default_generator.manual_seed(value)
-    try:
-        yield
-    finally:
-        random.setstate(saved[0])
-        np.random.set_state(saved[1])  # noqa: NPY002
-        torch.set_rng_state(saved[2])
-
-
-def shared_generator(*parts: int) -> torch.Generator:
-    """A separate CPU generator, seeded from integers: equal integers give equal draws."""
-    return torch.Generator().manual_seed(_seed(parts))
-
-
-def _seed(parts: Sequence[int]) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 class _WorkerSeed:

@@ -1,6 +1,6 @@
 """One file for each image of a list: folders that know which images are done, and the two ways to fill them.
 
-A network makes contents in batches (`common.seeds.infer.image_batches`), and a thread writes them:
+A network makes contents in batches (`common.data.whole.image_batches`), and a thread writes them:
 
     folder = MaskFolder(run.masks, settings, runtime, overwrite)
     write_each(images, folder, masks_of(model, images, folder.is_done), processes)      # pairs (index, mask)

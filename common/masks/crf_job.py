@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.crf.dense import CRFConfig, dense_crf
+from common.crf.dense import dense_crf
+from common.crf.options import CRFConfig
 from common.data.dataset import read_image
 from common.data.masks import write_mask
 

@@ -5,33 +5,12 @@ after it makes the masks.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.data.dataset import ImageSet
 from common.data.seeds import FORMATS, Seed, find_seed, read_seed
-from common.run.config import option
 from common.run.errors import UserError, preview
-
-
-@dataclass
-class SeedsConfig:
-    """The seeds that are refined: any method's, in either format."""
-
-    folder: str = option("", "Folder of seed files, such as experiment/exp/dict.", flag="--seeds")
-
-    def path(self) -> Path:
-        """The folder.
-
-        Raises:
-            UserError: none is named, or there is none.
-        """
-        if not self.folder:
-            raise UserError("which seeds? Name their folder: --seeds experiment/NAME/dict")
-        if not Path(self.folder).is_dir():
-            raise UserError(f"no folder of seeds {self.folder} (from {Path.cwd()}); an inference with --dict writes it")
-        return Path(self.folder)
 
 
 def seed_settings(folder: Path) -> dict[str, Any]:
@@ -70,5 +49,3 @@ def read_maps(folder: Path, image_id: str, size: tuple[int, int]) -> Seed:
     if shapes - {tuple(size)}:
         raise UserError(f"{path} holds maps of {shapes.pop()}, but the image is of {tuple(size)} pixels (H, W)")
     return maps
-
-

@@ -14,54 +14,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.crf.dense import CRFConfig, crf_backend
+from common.crf.dense import crf_backend
 from common.data.dataset import ImageSet
 from common.data.outputs import MaskFolder, write_each
 from common.data.transforms import eval_transform
+from common.data.whole import image_batches
 from common.masks.crf_job import ImageFilter, refine_mask
+from common.masks.options import SegmentConfig, SegmentViews
 from common.masks.submission import write_submission
-from common.run.config import at_least, option, section
-from common.run.device import Runtime, usable_workers
+from common.run.device import Runtime
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
-from common.run.pool import WorkerPool
+from common.run.pool import WorkerPool, usable_workers
+from common.score.options import EvalConfig
 from common.score.report import NotScored, report, score_folder
-from common.score.result import EvalConfig, Evaluation
-from common.seeds.infer import SCALES, image_batches
-
-
-@dataclass
-class SegmentViews:
-    """How the logits of flips and scales become one."""
-
-    resize: int = option(
-        0, "Side of the square that images are brought to, which the scales multiply; 0: their own size.",
-        rule=at_least(0),
-    )  # fmt: skip
-    scales: list[float] = option([1.0, 1.5, 1.25], "Image scales.", rule=SCALES)
-    flip: str = option(
-        "sum", "How the mirror image's logits join those of its scale; none: no mirror image.",
-        choices=("sum", "max", "none"),
-    )  # fmt: skip
-    merge: str = option("max", "How the scales join.", choices=("max", "sum"))
-
-
-@dataclass
-class SegmentConfig(SegmentViews):
-    """Inference of masks; the defaults are ToCo's for VOC."""
-
-    image_list: str = option("val", "Images to segment.", flag=("--infer_list", "--infer_set"))
-    batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
-    num_workers: int = option(
-        8, "Image-loader worker processes, and as many of --crf.", flag="--num_workers", rule=at_least(0)
-    )
-    crf: CRFConfig = section(
-        CRFConfig, gaussian_sxy=1.0, gaussian_compat=1.0, bilateral_sxy=121.0, bilateral_srgb=5.0, bilateral_compat=4.0
-    )
-
-    def settings(self) -> dict[str, Any]:
-        """What the masks of a network depend on, without those of the CRF."""
-        views = {name: getattr(self, name) for name in ("resize", "flip", "merge", "batch_size")}
-        return {**views, "scales": list(self.scales)}
+from common.score.result import Evaluation
 
 
 @torch.inference_mode()
@@ -157,7 +123,7 @@ def open_mask_folders(
     """The folders that the masks of a list go to.
 
     Args:
-        weights: what identifies the network, see `common.seeds.script.load_network`.
+        weights: what identifies the network, see `common.nets.load.load_network`.
         crf: whether they are refined.
         overwrite: whether masks that are there are deleted.
         crf_image: see `MaskFolders`.

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.nets.pretrained import Coverage, load_checked
-from common.nets.vit import MapRequest, ViTBackbone, ViTConfig, refine, resize_position_grid
+from common.nets.load import Coverage, load_checked
+from common.nets.options import ViTConfig
+from common.nets.vit import MapRequest, ViTBackbone, refine, resize_position_grid
 from common.run.errors import UserError
 from common.tensors import required, size_of, sum_of
 

@@ -5,18 +5,15 @@ matches.
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.run.errors import UserError, preview
-from common.run.weights import load_torch
-
-PRETRAINED_DIR = Path("pretrained")
+from common.nets.load import Coverage, state_dict_in
+from common.nets.options import PRETRAINED_DIR
+from common.run.errors import UserError
 
 RANDOM_WEIGHTS = (
     "WARNING: the backbone starts from RANDOM weights (model.pretrained=none). Results will be far below the published "
@@ -126,79 +123,3 @@ def _from_hub(arch: str) -> dict[str, Tensor]:
         # Ask for the host first: the client would try again for a minute where there is no network.
         socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
     return timm.create_model(name, pretrained=True).state_dict()
-
-
-def state_dict_in(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, at its top or under one of the usual keys; ``module.`` prefixes are dropped.
-
-    Raises:
-        UserError: the file is unreadable or unsafe, or holds no state dict.
-    """
-    content = load_torch(path)
-    if isinstance(content, Mapping):
-        for key in ("model", "state_dict", "model_state_dict"):
-            if isinstance(content.get(key), Mapping):
-                content = content[key]
-                break
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(value, Tensor) for value in content.values())
-    ):
-        raise UserError(f"{path} holds no state dict (a mapping of parameter names to tensors)")
-    return {name.removeprefix("module."): value for name, value in content.items()}
-
-
-@dataclass
-class Coverage:
-    """How well a checkpoint fits a model."""
-
-    loaded: list[str]
-    missing: list[str]
-    unexpected: list[str]
-    wrong_shape: list[str]
-
-    def __str__(self) -> str:
-        total = len(self.loaded) + len(self.missing) + len(self.wrong_shape)
-        parts = [f"{len(self.loaded)} of {total} tensors loaded"]
-        for title, names in (
-            ("missing", self.missing),
-            ("of another shape", self.wrong_shape),
-            ("left over", self.unexpected),
-        ):
-            if names:
-                parts.append(f"{len(names)} {title} ({preview(names, 3)})")
-        return "; ".join(parts)
-
-
-def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: str, strict: bool = True) -> Coverage:
-    """Copies a state dict into a model, by name and shape.
-
-    Args:
-        source: Its origin, for messages.
-        strict: Every tensor must be present, with its shape; otherwise at least half of them.
-
-    Raises:
-        UserError: the match is too poor; the model is left as it was.
-    """
-    own = model.state_dict()
-    coverage = Coverage(
-        loaded=[name for name in own if name in state and state[name].shape == own[name].shape],
-        missing=[name for name in own if name not in state],
-        unexpected=[name for name in state if name not in own],
-        wrong_shape=[
-            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
-        ],
-    )
-    poor = len(coverage.loaded) < (len(own) if strict else len(own) / 2)
-    if poor or (strict and coverage.unexpected):
-        hint = (
-            " Another number of classes? Set data.* to the data set it was trained on." if coverage.wrong_shape else ""
-        )
-        raise UserError(f"{source} does not fit this model: {coverage}.{hint}")
-    with torch.no_grad():
-        for name in coverage.loaded:
-            own[name].copy_(state[name])
-    return coverage

@@ -4,71 +4,16 @@ The fused kernel computes attention wherever no map is requested. A method reque
 (`MapRequest`), and gets them averaged over the heads.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, PatchEmbed
 from torch import Tensor, nn
 
-from common.run.config import option
+from common.nets.options import ViTConfig
 from common.run.errors import UserError
 
-# width, depth, heads of the public DeiT/ViT models (patch 16, image 224)
-ARCHITECTURES = {
-    "deit_tiny_patch16_224": (192, 12, 3),
-    "deit_small_patch16_224": (384, 12, 6),
-    "deit_base_patch16_224": (768, 12, 12),
-    "vit_base_patch16_224": (768, 12, 12),
-}
-
-
 STRIP = 2**20  # attention weights per strip on CPUs where a map is summed: 4 MB
-
-
-@dataclass
-class ViTConfig:
-    """The backbone; a field left at 0 takes the architecture's own value."""
-
-    arch: str = option(
-        "deit_small_patch16_224",
-        "Architecture; its ImageNet weights fit if no other field changes it.",
-        choices=tuple(ARCHITECTURES),
-    )
-    pretrained: str = option(
-        "auto",
-        "ImageNet weights: auto (pretrained/, else timm's hub), none (random, only for tests and demos), or a file.",
-        flag="--finetune",
-    )
-    img_size: int = option(
-        224,
-        "Side of the training images in pixels; sets the grid of the position embedding.",
-        flag=("--input-size", "--input_size"),
-    )
-    patch_size: int = option(16, "Side of a patch in pixels.")
-    embed_dim: int = option(0, "Width D.")
-    depth: int = option(0, "Number of blocks.")
-    num_heads: int = option(0, "Attention heads.")
-    drop_path: float = option(
-        0.1, "Stochastic depth rate of the last block, growing linearly from 0.", flag=("--drop-path", "--drop_path")
-    )
-
-    def dimensions(self) -> tuple[int, int, int]:
-        """Width, depth and heads.
-
-        Raises:
-            UserError: the width does not divide into the heads, or the image into patches.
-        """
-        width, depth, heads = ARCHITECTURES[self.arch]
-        width = self.embed_dim or width
-        depth = self.depth or depth
-        heads = self.num_heads or heads
-        if width % heads:
-            raise UserError(f"model.embed_dim={width} does not divide by model.num_heads={heads}")
-        if self.img_size % self.patch_size:
-            raise UserError(f"model.img_size={self.img_size} is no multiple of model.patch_size={self.patch_size}")
-        return width, depth, heads
 
 
 class MapRequest(NamedTuple):
@@ -83,6 +28,54 @@ class MapRequest(NamedTuple):
     rows: int | None = None
     into: Tensor | None = None
     detach: bool = False
+
+
+# Three small layers under timm's names, written here: timm takes seconds to import, and inference needs nothing else
+# of it.
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drops the whole branch of an image with a probability and scales up the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The branch's output (B, ...)."""
+        if not self.training or self.rate == 0:
+            return x
+        kept = 1 - self.rate
+        mask = x.new_empty((len(x),) + (1,) * (x.ndim - 1)).bernoulli_(kept)
+        if kept > 0:
+            mask.div_(kept)
+        return x * mask
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them, parameters named ``fc1`` and ``fc2``."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, D) to tokens (B, T, D)."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches to vectors, parameters named ``proj``."""
+
+    def __init__(self, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to maps (B, D, h, w); a remainder of less than a patch is dropped."""
+        return self.proj(images)
 
 
 class Attention(nn.Module):
@@ -158,7 +151,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, hidden_features=4 * dim)
+        self.mlp = Mlp(dim, 4 * dim)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor, request: MapRequest | None = None) -> tuple[Tensor, Tensor | None]:
@@ -166,9 +159,6 @@ class Block(nn.Module):
         attended, attention = self.attn(self.norm1(x), request)
         x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x))), attention
-
-
-SEED_MAPS = ("rcams", "fcams", "cams")
 
 
 class ViTBackbone(nn.Module):
@@ -188,7 +178,7 @@ class ViTBackbone(nn.Module):
         self.embed_dim, self.depth, self.num_heads = config.dimensions()
         self.patch_size = config.patch_size
         self.grid = config.img_size // config.patch_size
-        self.patch_embed = PatchEmbed(None, config.patch_size, 3, self.embed_dim, flatten=False, strict_img_size=False)
+        self.patch_embed = PatchEmbed(config.patch_size, self.embed_dim)
         rates = torch.linspace(0, config.drop_path, self.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(self.embed_dim, self.num_heads, rate) for rate in rates)
         for block in self.blocks:

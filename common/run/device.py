@@ -1,40 +1,13 @@
 """Device, number format, threads and seeds of a run."""
 
 import contextlib
-import os
-import random
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 
-from common.data.loader import seed_everything
-from common.run.config import option
 from common.run.errors import UserError
+from common.run.options import RuntimeConfig
 from common.run.processes import Processes
-
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-
-
-@dataclass
-class RuntimeConfig:
-    """Where and how it is computed."""
-
-    device: str = option(
-        "auto", "auto (a GPU if there is one), cpu, cuda or mps.", choices=("auto", "cpu", "cuda", "mps")
-    )
-    precision: str = option(
-        "fp32", "fp32 is exact; tf32, bf16 and fp16 (with loss scaling) are faster on GPUs.", choices=PRECISIONS
-    )
-    compile: bool = option(False, "Compile the model with torch.compile.")
-    seed: int = option(0, "Seed of every random draw.", flag="--seed")
-    num_workers: int = option(
-        8,
-        "Data-loader worker processes per process, at most one a core; results do not depend on it.",
-        flag="--num_workers",
-    )
-    deterministic: bool = option(False, "Only deterministic GPU kernels (slower); CPU runs are deterministic anyway.")
+from common.run.random import seed_everything
 
 
 class Runtime:
@@ -91,34 +64,3 @@ class Runtime:
     def to_device(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """Moves tensors to the device, asynchronously where their memory is pinned."""
         return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
-
-
-def usable_workers(wanted: int) -> int:
-    """``wanted`` worker processes, but no more than there are processor cores for this process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(wanted, cores)
-
-
-class RandomStates:
-    """All generators of this process, as a part of a checkpoint."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Their states, as tensors and plain containers."""
-        kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
-        version, internal, gauss = random.getstate()
-        return {
-            "python": [version, list(internal), gauss],
-            "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-
-    def load_state_dict(self, states: dict[str, Any]) -> None:
-        """Puts back what `state_dict` returned."""
-        version, internal, gauss = states["python"]
-        random.setstate((version, tuple(internal), gauss))
-        kind, keys, position, has_gauss, cached = states["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
-        torch.set_rng_state(states["torch"])
-        if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(states["cuda"])

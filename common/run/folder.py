@@ -144,3 +144,30 @@ class RunFolder:
                 f"{self.name}); for weights from elsewhere, inference takes --load_pretrained FILE"
             )
         return self
+
+
+def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, unit: str = "epoch") -> Path:
+    """The file of an epoch (``--load_epo``), or of the best or last written one for None.
+
+    Args:
+        file: the pattern of the file names, with the place of the number in braces.
+        unit: what the number counts, for messages.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    before, after = (re.escape(part) for part in re.split(r"\{.*\}", file))
+    found = (re.fullmatch(rf"{before}(\d+){after}", path.name) for path in folder.glob("*.pth"))
+    there = sorted(int(match[1]) for match in found if match)
+    if epoch is not None:
+        path = folder / file.format(epoch)
+        if path.is_file():
+            return path
+        known = f"There are {unit}s {there[0]} to {there[-1]}." if there else f"There is no {unit} file at all."
+        raise UserError(f"no checkpoint {path}. {known}")
+    best = folder / BEST_FILE
+    if best.is_file():
+        return best
+    if there:
+        return folder / file.format(there[-1])
+    raise UserError(f"no checkpoint in {folder}: train first, or name a file with --load_pretrained")

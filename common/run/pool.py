@@ -93,3 +93,9 @@ def _end_with_script() -> None:
     if script is not None:  # None in the script's own process, where nothing calls this
         script.join()
         os._exit(1)
+
+
+def usable_workers(wanted: int) -> int:
+    """``wanted`` worker processes, but no more than there are processor cores for this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(wanted, cores)

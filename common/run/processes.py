@@ -1,13 +1,17 @@
-"""Processes: one without torchrun, several under it; sharding of images and gathering of results."""
+"""Processes: one without torchrun, several under it; sharding of images and gathering of results.
+
+PyTorch is imported where several processes meet: a single one needs none of it.
+"""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-import torch.distributed as torch_dist
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -37,20 +41,27 @@ class Processes:
     def barrier(self) -> None:
         """Waits for all processes."""
         if self.world > 1:
+            import torch.distributed as torch_dist
+
             torch_dist.barrier()
 
     def gather_objects(self, value: T) -> list[T]:
         """Every process's value, in rank order, on all processes."""
         if self.world == 1:
             return [value]
+        import torch.distributed as torch_dist
+
         values: list[Any] = [None] * self.world
         torch_dist.all_gather_object(values, value)
         return values
 
-    def gather_rows(self, rows: torch.Tensor) -> torch.Tensor:
+    def gather_rows(self, rows: "torch.Tensor") -> "torch.Tensor":
         """Concatenates (n, ...) tensors of one shape in rank order; no gradient."""
         if self.world == 1:
             return rows
+        import torch
+        import torch.distributed as torch_dist
+
         parts = [torch.empty_like(rows) for _ in range(self.world)]
         torch_dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
@@ -59,6 +70,9 @@ class Processes:
         """Whether the flag is set on any process; cheap enough for every step."""
         if self.world == 1:
             return flag
+        import torch
+        import torch.distributed as torch_dist
+
         shared = torch.tensor(int(flag))
         torch_dist.all_reduce(shared, op=torch_dist.ReduceOp.MAX)
         return bool(shared)
@@ -71,6 +85,9 @@ def start_processes() -> Processes:
     """
     if "RANK" not in os.environ:
         return Processes()
+    import torch
+    import torch.distributed as torch_dist
+
     rank, local_rank, world = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
     if world > 1 and not torch_dist.is_initialized():
         if torch.cuda.is_available():
@@ -81,6 +98,10 @@ def start_processes() -> Processes:
 
 def stop_processes() -> None:
     """Leaves the process group, if there is one."""
+    if "torch.distributed" not in sys.modules:  # then none was joined
+        return
+    import torch.distributed as torch_dist
+
     if torch_dist.is_initialized():
         # torch 2.6 with gloo can deadlock here while its worker thread still frees the tensors of the last collective.
         time.sleep(0.1)

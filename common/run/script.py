@@ -14,7 +14,8 @@ from common.run.errors import UserError
 from common.run.folder import SEEDS_DIR, RunFolder
 
 if TYPE_CHECKING:
-    from common.run.device import Runtime, RuntimeConfig
+    from common.run.device import Runtime
+    from common.run.options import RuntimeConfig
     from common.run.processes import Processes
 
 

@@ -36,7 +36,8 @@ from common.run.errors import UserError
 from common.run.files import load_npy
 from common.run.processes import Processes
 from common.score.counts import ConfusionCounts, LabelRangeError, SweepCounts, first_argmax
-from common.score.result import Counts, EvalConfig, Evaluation, Problem
+from common.score.options import EvalConfig
+from common.score.result import Counts, Evaluation, Problem
 
 TASKS = ("cam", "crf", "png", "dl")
 CHUNK = 8  # images a thread takes at a time

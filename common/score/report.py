@@ -3,20 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
 
-from common.data.dataset import ImageSet, LabelledImages, class_names
+from common.data.dataset import ImageSet, class_names
 from common.data.layout import DataConfig
-from common.run.device import Runtime
-from common.run.errors import UserError, preview
 from common.run.folder import RunFolder
-from common.run.log import RunLog
 from common.run.processes import Processes
 from common.score.evaluate import FilePredictions, MaskFiles, Prediction, evaluate
-from common.score.result import EvalConfig, Evaluation
-from common.seeds.infer import InferConfig, MapsOf, infer_seeds
-
-Images = TypeVar("Images", bound=ImageSet)
+from common.score.options import EvalConfig
+from common.score.result import Evaluation
 
 
 @dataclass(frozen=True)
@@ -27,63 +21,6 @@ class NotScored:
 
     def __str__(self) -> str:
         return f"not scored: {self.reason}"
-
-
-def scored_images(kind: type[Images], data: DataConfig, list_name: str, config: EvalConfig) -> Images:
-    """The images of a list that seeds or masks are to be scored on.
-
-    Args:
-        kind: `LabelledImages` for seeds, `ImageSet` for masks.
-
-    Raises:
-        UserError: as ``kind``; or masks are missing or the thresholds unusable, which is better known before a
-            training than in the middle.
-    """
-    config.grid()
-    images = kind(data, list_name)
-    missing = _missing_masks(images)
-    if missing:
-        raise _masks_needed(images, missing)
-    return images
-
-
-def has_masks(images: ImageSet) -> bool:
-    """Whether predictions for the images can be scored.
-
-    Raises:
-        UserError: masks of only some of them exist.
-    """
-    missing = _missing_masks(images)
-    if missing and len(missing) < len(images):
-        raise _masks_needed(images, missing)
-    return not missing
-
-
-def _missing_masks(images: ImageSet) -> list[Path]:
-    return [path for path in map(images.mask_path, images.ids) if not path.is_file()]
-
-
-def _masks_needed(images: ImageSet, missing: list[Path]) -> UserError:
-    return UserError(
-        f"{len(missing)} of the {len(images)} masks of list {images.list_name!r} are missing: {preview(missing, 3)}. "
-        f"Get them with: {images.layout.provided_by}; or score another list, or none"
-    )
-
-
-def score_seeds(
-    maps_of: MapsOf, images: LabelledImages, infer: InferConfig, config: EvalConfig, runtime: Runtime
-) -> Evaluation:
-    """Scores the seeds of an image set without writing them; the work is shared by all processes.
-
-    Raises:
-        UnusablePredictions: masks are missing or do not fit their images.
-    """
-
-    def seeds() -> Iterator[tuple[str, Prediction]]:
-        for index, seed in infer_seeds(maps_of, images, infer, runtime, title="scoring seeds"):
-            yield images.ids[index], seed
-
-    return score_in_memory(seeds(), images, config, "cam", runtime.processes, "seeds in memory")
 
 
 def score_in_memory(
@@ -99,25 +36,6 @@ def score_in_memory(
     return evaluate(
         ids, predictions, masks, images.classes, config, task, images.list_name, source, processes=processes
     )
-
-
-def validate(
-    maps_of: MapsOf, images: LabelledImages, infer: InferConfig, config: EvalConfig, runtime: Runtime, log: RunLog,
-    step: int, epoch: int,
-) -> float:  # fmt: skip
-    """Scores seeds, logs the result and returns the best mIoU in percent.
-
-    Args:
-        step: steps done since the start of the run.
-        epoch: current epoch, from 0.
-    """
-    result = score_seeds(maps_of, images, infer, config, runtime)
-    best, fixed = result.best, result.points()["fixed"]
-    threshold = cast(float, best.threshold)  # the task cam has thresholds
-    values = {"val_mIoU": best.miou, "val_threshold": threshold, "val_mIoU_fixed": fixed.miou}
-    log.numbers(step, values, kind="validation", epoch=epoch)
-    log.say(f"epoch {epoch}: seeds of {images.list_name!r}: {best} (tuned on these images), {fixed}")
-    return best.miou
 
 
 def score_folder(

@@ -12,9 +12,9 @@ from common.crf.dense import crf_done, crf_pool, refine_to_files
 from common.data.dataset import ImageSet
 from common.data.outputs import write_by_jobs
 from common.data.seeds import find_seed, read_seed
-from common.run.device import usable_workers
+from common.run.pool import usable_workers
 from common.run.processes import Processes
-from common.seeds.infer import InferConfig
+from common.seeds.options import InferConfig
 from common.visual import save_overlay
 
 

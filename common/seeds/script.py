@@ -6,52 +6,25 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from common.data.dataset import ImageSet, LabelledImages
+from common.data.dataset import LabelledImages
 from common.data.outputs import write_each
-from common.nets.pretrained import load_checked, state_dict_in
-from common.run.folder import SEED_SCORES
+from common.nets.load import load_network
+from common.run.folder import EPOCH_FILE, SEED_SCORES
 from common.run.processes import stop_processes
-from common.run.script import SEEDS, Setup, start, start_run
-from common.score.report import report, score_folder, score_seeds, scored_images
-from common.seeds.infer import ClassTokenInferConfig, MapsOf, SeedFolder, infer_seeds, view_maps
+from common.run.script import SEEDS, Setup, start
+from common.score.images import scored_images
+from common.score.report import report, score_folder
+from common.seeds.infer import MapsOf, SeedFolder, infer_seeds, view_maps
+from common.seeds.options import ClassTokenInferConfig
 from common.seeds.products import draw_seeds, refine_by_crf
-from common.train.checkpoint import EPOCH_FILE, epoch_checkpoint
-
-
-def load_network(
-    setup: Setup,
-    images: ImageSet,
-    model: nn.Module,
-    needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
-    file: str = EPOCH_FILE,
-    unit: str = "epoch",
-) -> dict[str, Any]:
-    """Loads the checkpoint that the command line names, makes the run folder, and says what goes over which images.
-
-    Args:
-        model: is filled, and moved to the device in evaluation mode.
-        needed: picks from a checkpoint what this network has, where trainings save more.
-        file: the pattern of the checkpoints' names, and ``unit`` what their numbers count: see `epoch_checkpoint`.
-
-    Returns:
-        What identifies the weights, for the settings of the files that are made by them.
-    """
-    args, run, runtime = setup.args, setup.run, setup.runtime
-    checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo, file, unit)
-    coverage = load_checked(model, needed(state_dict_in(checkpoint)), str(checkpoint))
-    model.to(runtime.device).eval()
-    start_run(run, setup.config, setup.processes, keep_config=True)
-    setup.processes.say(
-        f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
-    )
-    return {"checkpoint": str(checkpoint), "modified": checkpoint.stat().st_mtime_ns}
+from common.seeds.score import score_seeds
 
 
 class ClassTokenNetwork(Protocol):
     """A network whose class tokens give CAMs."""
 
     def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """Function of images (b, 3, H, W) that gives CAMs (b, C, h, w) of a kind of `common.nets.vit.SEED_MAPS`."""
+        """Function of images (b, 3, H, W) that gives CAMs (b, C, h, w) of a kind of `common.nets.options.SEED_MAPS`."""
 
 
 def foreground_maps(model: ClassTokenNetwork, config: ClassTokenInferConfig) -> MapsOf:

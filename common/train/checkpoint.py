@@ -2,7 +2,6 @@
 best.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from common.run.device import RandomStates
 from common.run.errors import UserError, preview
-from common.run.folder import BEST_FILE, EPOCH_FILE, LAST_FILE
+from common.run.folder import BEST_FILE, LAST_FILE
 from common.run.processes import Processes
+from common.run.random import RandomStates
 from common.run.weights import load_torch, save_torch
 from common.train.course import Position
 
@@ -125,30 +124,3 @@ class Checkpoints:
             return Position(**content["position"])
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise UserError(f"{self.last} does not fit this run ({type(error).__name__}: {error})") from error
-
-
-def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, unit: str = "epoch") -> Path:
-    """The file of an epoch (``--load_epo``), or of the best or last written one for None.
-
-    Args:
-        file: the pattern of the file names, with the place of the number in braces.
-        unit: what the number counts, for messages.
-
-    Raises:
-        UserError: there is none; the message lists those there are.
-    """
-    before, after = (re.escape(part) for part in re.split(r"\{.*\}", file))
-    found = (re.fullmatch(rf"{before}(\d+){after}", path.name) for path in folder.glob("*.pth"))
-    there = sorted(int(match[1]) for match in found if match)
-    if epoch is not None:
-        path = folder / file.format(epoch)
-        if path.is_file():
-            return path
-        known = f"There are {unit}s {there[0]} to {there[-1]}." if there else f"There is no {unit} file at all."
-        raise UserError(f"no checkpoint {path}. {known}")
-    best = folder / BEST_FILE
-    if best.is_file():
-        return best
-    if there:
-        return folder / file.format(there[-1])
-    raise UserError(f"no checkpoint in {folder}: train first, or name a file with --load_pretrained")

@@ -19,15 +19,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.data.dataset import ImageSet, LabelledImages, TrainingImages
-from common.data.loader import EpochBatches, TrainViews, shared_generator, train_loader
-from common.run.device import Runtime, usable_workers
+from common.data.loader import EpochBatches, TrainViews, train_loader
+from common.run.device import Runtime
+from common.run.folder import EPOCH_FILE
 from common.run.log import RunLog
+from common.run.pool import usable_workers
 from common.run.processes import stop_processes
+from common.run.random import shared_generator
 from common.run.script import Setup, start_run
-from common.score.report import scored_images, validate
+from common.score.images import scored_images
 from common.seeds.infer import MapsOf, view_maps
+from common.seeds.score import validate
 from common.tensors import compiled
-from common.train.checkpoint import EPOCH_FILE, Checkpoints, Stateful
+from common.train.checkpoint import Checkpoints, Stateful
 from common.train.course import Position
 from common.train.optim import Optimizer, adamw, set_lr
 from common.train.schedule import Rate, learning_rate

@@ -13,10 +13,10 @@ from torchvision.models import resnet152
 
 from common.run.device import Runtime
 from common.tensors import compiled
-from methods.crt.cams import CRTInferConfig, crt_cams, padded_views
-from methods.crt.config import CRTOptimConfig
-from methods.crt.losses import CRTStep, LossConfig
-from methods.crt.model import CRT, CRTModelConfig
+from methods.crt.cams import crt_cams, padded_views
+from methods.crt.config import CRTInferConfig, CRTModelConfig, CRTOptimConfig, LossConfig
+from methods.crt.losses import CRTStep
+from methods.crt.model import CRT
 from methods.crt.optim import crt_sgd, parameter_groups
 from methods.crt.tiles import cut_tiles
 

@@ -3,10 +3,8 @@
 Symbols: b images of one size (H, W), K classes, n labelled classes of an image, t the side of a tile, g of its map.
 """
 
-import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,44 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from common.data.transforms import eval_transform
-from common.run.config import at_least, option
 from common.seeds.cam import EPSILON
-from common.seeds.infer import SCALES, InferConfig, MapsOf, Transform
+from common.seeds.infer import MapsOf
 from common.tensors import size_of, sum_of
+from methods.crt.config import CRTInferConfig
 from methods.crt.model import DeiTBranch
 from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 
 STRIDE = 4  # of the maps that IRN takes
-
-
-@dataclass
-class CRTInferConfig(InferConfig):
-    """Seed inference."""
-
-    image_list: str = option("train_aug", "Images to write seeds for.", flag="--infer_list")
-    scales: list[float] = option(
-        [1.0, 0.5, 1.5, 2.0, 0.75, 1.25, 1.75], "Image scales whose CAMs are summed.", flag="--cam_scales", rule=SCALES
-    )
-    batch_size: int = option(
-        1, "Images of one size whose tiles share passes through the network; 1 has 306 tiles as a VOC photo.",
-        rule=at_least(1),
-    )  # fmt: skip
-    tiles: int = option(
-        0, "Tiles that go through the network together; 0: 128 on a GPU, 12 on a CPU, whose caches hold no more.",
-        rule=at_least(0),
-    )  # fmt: skip
-
-    def settings(self) -> dict[str, Any]:
-        """As `InferConfig.settings`."""
-        return {**super().settings(), "tiles": self.tiles}
-
-    def tiles_on(self, device: torch.device) -> int:
-        """Tiles per forward pass on a device."""
-        return self.tiles or (12 if device.type == "cpu" else 128)
-
-    def transform(self) -> Transform:
-        """The normalised image, and its views at all scales."""
-        return functools.partial(image_and_views, scales=list(self.scales))
 
 
 class CAMs(NamedTuple):

@@ -1,21 +1,62 @@
 """CRT's configuration on segmentation data: one YAML drives training, seeds and the stages after them."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from common.data.dataset import DataConfig
-from common.pipeline.table import StageConfig
-from common.run.config import at_least, option, section
-from common.run.device import RuntimeConfig
+from common.nets.options import ResNetConfig, ViTConfig
+from common.pipeline.options import StageConfig
+from common.run.config import Rule, at_least, option, section
 from common.run.errors import UserError
 from common.run.folder import SEEDS_DIR
+from common.run.options import RuntimeConfig
 from common.score.evaluate import EvalConfig
+from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, TrainConfig
 from common.train.schedule import poly
-from methods.crt.cams import CRTInferConfig
-from methods.crt.losses import LossConfig
-from methods.crt.model import CRTModelConfig
-from methods.crt.views import CRTViewConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from common.data.whole import Transform
+
+
+@dataclass
+class CRTViewConfig:
+    """The random view of a training image."""
+
+    long_side: list[int] = option(
+        [210, 420], "Smallest and largest length that an image's long side is brought to, in pixels.",
+        rule=Rule(
+            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
+        ),
+    )  # fmt: skip
+    crop_size: int = option(
+        336, "Side of the crop in pixels: a multiple of half a tile.", flag="--cam_crop_size", rule=at_least(1)
+    )
+
+
+@dataclass
+class CRTModelConfig:
+    """Both networks. The side of a tile is ``deit.img_size``; tiles overlap by half of it."""
+
+    cnn: ResNetConfig = section(ResNetConfig, arch="resnet152")
+    deit: ViTConfig = section(ViTConfig, drop_path=0.0)
+    passes: int = option(3, "How often the tokens go through the DeiT's blocks.", rule=at_least(1))
+
+
+@dataclass
+class LossConfig:
+    """The losses; both classification losses have weight 1."""
+
+    cam_lambda: float = option(0.1, "Weight of the consistency loss.", flag="--cam_lambda", rule=at_least(0))
+    consistency_from: int = option(1, "First epoch (from 0) in which the consistency loss counts.", rule=at_least(0))
+
+    def is_consistent(self, epoch: int) -> bool:
+        """Whether the consistency loss counts in an epoch."""
+        return epoch >= self.consistency_from
 
 
 @dataclass
@@ -48,6 +89,38 @@ class CRTCourseConfig(TrainConfig):
         flag=("--cam_batch_size", "--batch_size", "--batch-size"), rule=at_least(1),
     )  # fmt: skip
     validate_from: int = option(-1, "Score seeds after every epoch from this one (from 0); -1: never.")
+
+
+@dataclass
+class CRTInferConfig(InferConfig):
+    """Seed inference."""
+
+    image_list: str = option("train_aug", "Images to write seeds for.", flag="--infer_list")
+    scales: list[float] = option(
+        [1.0, 0.5, 1.5, 2.0, 0.75, 1.25, 1.75], "Image scales whose CAMs are summed.", flag="--cam_scales", rule=SCALES
+    )
+    batch_size: int = option(
+        1, "Images of one size whose tiles share passes through the network; 1 has 306 tiles as a VOC photo.",
+        rule=at_least(1),
+    )  # fmt: skip
+    tiles: int = option(
+        0, "Tiles that go through the network together; 0: 128 on a GPU, 12 on a CPU, whose caches hold no more.",
+        rule=at_least(0),
+    )  # fmt: skip
+
+    def settings(self) -> dict[str, Any]:
+        """As `InferConfig.settings`."""
+        return {**super().settings(), "tiles": self.tiles}
+
+    def tiles_on(self, device: "torch.device") -> int:
+        """Tiles per forward pass on a device."""
+        return self.tiles or (12 if device.type == "cpu" else 128)
+
+    def transform(self) -> "Transform":
+        """The normalised image, and its views at all scales."""
+        from methods.crt.cams import image_and_views
+
+        return functools.partial(image_and_views, scales=list(self.scales))
 
 
 @dataclass

@@ -17,14 +17,13 @@ from PIL import Image, ImageDraw
 
 from common.data.cub import CUBImages
 from common.data.transforms import eval_transform
-from common.nets.pretrained import load_checked, state_dict_in
+from common.nets.load import load_checked, state_dict_in
 from common.run.device import Runtime
 from common.run.errors import run_script
 from common.run.files import write_json
-from common.run.folder import BEST_FILE, LAST_FILE
+from common.run.folder import BEST_FILE, LAST_FILE, epoch_checkpoint
 from common.run.processes import stop_processes
 from common.run.script import Setup, Usage, start, start_run
-from common.train.checkpoint import epoch_checkpoint
 from common.visual import contact_sheet, overlay_cam
 from methods.crt.boxes import stretched
 from methods.crt.localization import OUTCOMES, PERCENTAGES

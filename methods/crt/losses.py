@@ -3,30 +3,16 @@
 Symbols: B images, K classes, S side of the images; cam1 of the CNN, cam2 of the DeiT (reference: step/train_cam.py).
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.run.config import at_least, option
 from common.tensors import size_of, sum_of
 from common.train.step import TrainingStep
+from methods.crt.config import LossConfig
 from methods.crt.model import CRT
 
 LOSS_TERMS = ("cls_cnn", "cls_deit", "consistency")
-
-
-@dataclass
-class LossConfig:
-    """The losses; both classification losses have weight 1."""
-
-    cam_lambda: float = option(0.1, "Weight of the consistency loss.", flag="--cam_lambda", rule=at_least(0))
-    consistency_from: int = option(1, "First epoch (from 0) in which the consistency loss counts.", rule=at_least(0))
-
-    def is_consistent(self, epoch: int) -> bool:
-        """Whether the consistency loss counts in an epoch."""
-        return epoch >= self.consistency_from
 
 
 def pooled_logits(cams: Tensor) -> Tensor:

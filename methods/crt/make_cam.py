@@ -21,13 +21,14 @@ import torch
 from common.data.dataset import LabelledImages
 from common.data.outputs import write_each
 from common.data.seeds import Seed, write_seed
+from common.data.whole import image_batches
 from common.run.device import Runtime
 from common.run.errors import run_script
 from common.run.script import Setup
-from common.seeds.infer import MapsOf, SeedFolder, image_batches
+from common.seeds.infer import MapsOf, SeedFolder
 from common.seeds.script import run_inference
-from methods.crt.cams import CRTInferConfig, crt_cams, seed_maps
-from methods.crt.config import CRTConfig, strided_path
+from methods.crt.cams import crt_cams, seed_maps
+from methods.crt.config import CRTConfig, CRTInferConfig, strided_path
 from methods.crt.model import DeiTBranch, released_deit, tiled_deit
 
 

@@ -4,31 +4,23 @@ Symbols: B images or tiles, K classes, D width, N = g*g patches of a tile, T = 1
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from common.nets.pretrained import Coverage, load_checked, start_weights
-from common.nets.resnet import ResNet, ResNetConfig
-from common.nets.vit import MapRequest, ViTBackbone, ViTConfig
-from common.run.config import at_least, option, section
+from common.nets.load import Coverage, load_checked
+from common.nets.options import ResNetConfig, ViTConfig
+from common.nets.pretrained import start_weights
+from common.nets.resnet import ResNet
+from common.nets.vit import MapRequest, ViTBackbone
 from common.run.errors import UserError
 from common.tensors import size_of
+from methods.crt.config import CRTModelConfig
 from methods.crt.tiles import cut_tiles, merge_tiles, tile_grid
 
 STRIDES = (2, 2, 2, 1)  # of the CNN: its maps stay at 1/16, a DeiT patch
 FIXED_STAGES = 3  # of the CNN: the stem, layer1 and layer2; its maps are cut from the graph after layer2
-
-
-@dataclass
-class CRTModelConfig:
-    """Both networks. The side of a tile is ``deit.img_size``; tiles overlap by half of it."""
-
-    cnn: ResNetConfig = section(ResNetConfig, arch="resnet152")
-    deit: ViTConfig = section(ViTConfig, drop_path=0.0)
-    passes: int = option(3, "How often the tokens go through the DeiT's blocks.", rule=at_least(1))
 
 
 class BranchConfigs(Protocol):

@@ -5,29 +5,13 @@ Reference: voc12/dataloader.py, misc/imutils.py. Draws come from Python's ``rand
 """
 
 import random
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from common.data.crops import Place, draw_place, normalised_crop
-from common.run.config import Rule, at_least, option
-
-
-@dataclass
-class CRTViewConfig:
-    """The random view of a training image."""
-
-    long_side: list[int] = option(
-        [210, 420], "Smallest and largest length that an image's long side is brought to, in pixels.",
-        rule=Rule(
-            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
-        ),
-    )  # fmt: skip
-    crop_size: int = option(
-        336, "Side of the crop in pixels: a multiple of half a tile.", flag="--cam_crop_size", rule=at_least(1)
-    )
+from methods.crt.config import CRTViewConfig
 
 
 class View(NamedTuple):

@@ -3,15 +3,46 @@
 from dataclasses import dataclass
 
 from common.data.cub import CUBConfig
+from common.nets.options import ResNetConfig, ViTConfig
 from common.run.config import Rule, at_least, numbers, option, section
-from common.run.device import RuntimeConfig
 from common.run.errors import UserError
+from common.run.options import RuntimeConfig
 from common.train.course import Position, TrainConfig
-from methods.crt.wsol_losses import WSOLLossConfig
-from methods.crt.wsol_model import WSOLModelConfig
-from methods.crt.wsol_views import WSOLViewConfig
 
 BEST_LOC_FILE = "best_loc.pth"
+
+
+@dataclass
+class WSOLViewConfig:
+    """The random view of a training image."""
+
+    resize: int = option(
+        256, "Side of the square that an image is brought to before it is cropped to model.deit.img_size.",
+        rule=at_least(1),
+    )  # fmt: skip
+
+
+@dataclass
+class WSOLModelConfig:
+    """Both networks; images are squares of ``deit.img_size``."""
+
+    cnn: ResNetConfig = section(ResNetConfig)
+    deit: ViTConfig = section(ViTConfig)
+
+
+@dataclass
+class WSOLLossConfig:
+    """The consistency of the two networks' maps."""
+
+    consistency: float = option(1.0, "Weight of the consistency loss in epochs in which it is on.")
+    period: int = option(
+        5, "Epochs after which the consistency loss is switched on or off: it is on where the whole part of the epoch, "
+        "counted from 1, divided by this is odd.", rule=at_least(1),
+    )  # fmt: skip
+
+    def consistency_in(self, epoch: int) -> float:
+        """The weight of the consistency loss in an epoch (from 0): off in the first 4 of 60, on in the next 5, ..."""
+        return self.consistency if (epoch + 1) // self.period % 2 else 0.0
 
 
 @dataclass

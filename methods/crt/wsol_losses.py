@@ -1,30 +1,12 @@
 """Losses of CRT's object localisation."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.run.config import at_least, option
 from common.train.step import TrainingStep
 from methods.crt.losses import LOSS_TERMS, pooled_logits
 from methods.crt.wsol_model import WSOL
-
-
-@dataclass
-class WSOLLossConfig:
-    """The consistency of the two networks' maps."""
-
-    consistency: float = option(1.0, "Weight of the consistency loss in epochs in which it is on.")
-    period: int = option(
-        5, "Epochs after which the consistency loss is switched on or off: it is on where the whole part of the epoch, "
-        "counted from 1, divided by this is odd.", rule=at_least(1),
-    )  # fmt: skip
-
-    def consistency_in(self, epoch: int) -> float:
-        """The weight of the consistency loss in an epoch (from 0): off in the first 4 of 60, on in the next 5, ..."""
-        return self.consistency if (epoch + 1) // self.period % 2 else 0.0
 
 
 class WSOLStep(TrainingStep):

@@ -1,23 +1,11 @@
 """The networks of CRT's object localisation: a DeiT that is tested, and a ResNet that refines its maps in training."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from common.nets.resnet import ResNetConfig
-from common.nets.vit import ViTConfig
-from common.run.config import section
 from methods.crt.losses import pooled_logits
 from methods.crt.model import CNNBranch, DeiTBranch
-
-
-@dataclass
-class WSOLModelConfig:
-    """Both networks; images are squares of ``deit.img_size``."""
-
-    cnn: ResNetConfig = section(ResNetConfig)
-    deit: ViTConfig = section(ViTConfig)
+from methods.crt.wsol_config import WSOLModelConfig
 
 
 class WSOL(nn.Module):

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from common.data.cub import CUBImages
 from common.data.loader import start_worker
-from common.run.device import Runtime, usable_workers
+from common.run.device import Runtime
 from common.run.files import atomic_write
+from common.run.pool import usable_workers
 from methods.crt.boxes import cam_box, overlap, true_box
 from methods.crt.localization import TOP, Located, Verdict, judge, scores
 from methods.crt.model import DeiTBranch

@@ -1,7 +1,5 @@
 """Views of images with one object, for training and test: squares, whatever the image's aspect."""
 
-from dataclasses import dataclass
-
 import torch
 from PIL import Image
 from torch import Tensor
@@ -10,17 +8,7 @@ from torchvision import transforms
 
 from common.data.cub import CUBImages
 from common.data.transforms import eval_transform, square_transform
-from common.run.config import at_least, option
-
-
-@dataclass
-class WSOLViewConfig:
-    """The random view of a training image."""
-
-    resize: int = option(
-        256, "Side of the square that an image is brought to before it is cropped to model.deit.img_size.",
-        rule=at_least(1),
-    )  # fmt: skip
+from methods.crt.wsol_config import WSOLViewConfig
 
 
 class WSOLViews:

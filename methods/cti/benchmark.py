@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.nets.vit import ViTConfig
+from common.nets.options import ViTConfig
 from common.run.device import Runtime
 from common.tensors import compiled
-from methods.cti.losses import CTIStep, LossConfig
+from methods.cti.config import LossConfig
+from methods.cti.losses import CTIStep
 from methods.cti.memory import TokenMemory
 from methods.cti.model import CTI
 

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 from common.data.dataset import DataConfig
-from common.nets.vit import ViTConfig
-from common.run.config import numbers, option, section
-from common.run.device import RuntimeConfig
+from common.nets.options import ViTConfig
+from common.run.config import at_least, numbers, option, section
+from common.run.options import RuntimeConfig
 from common.score.evaluate import EvalConfig
-from common.seeds.infer import ClassTokenInferConfig
+from common.seeds.options import ClassTokenInferConfig
 from common.train.course import TrainConfig
 from common.train.schedule import OptimConfig
-from methods.cti.losses import LossConfig
 
 
 @dataclass
@@ -25,6 +24,37 @@ class ViewsConfig:
         "bicubic", "Resampling of the crops.", flag="--train-interpolation", choices=("bicubic", "bilinear")
     )
     auto_augment: str = option("rand-m9-mstd0.5-inc1", "timm's RandAugment of view 2; empty for none.")
+
+
+@dataclass
+class LossConfig:
+    """The losses (paper symbols: docs/cti.md)."""
+
+    weights: list[float] = option(
+        [0.1, 1.0, 1.0], "W: weights of background, intra-image and cross-image loss; 0 switches one off.", flag="--W",
+        rule=numbers(3),
+    )  # fmt: skip
+    aux_after_epoch: int = option(
+        -1, "The three auxiliary losses are on in epochs (from 0) after this one; -1: always."
+    )
+    swap_idx: int = option(3, "s: class tokens are taken after this block and infused before the next.")
+    n_layers: int = option(
+        6, "How many last layers the class-to-patch attention of the background loss sums.", rule=at_least(1)
+    )
+    memory_size: int = option(
+        30, "Tokens kept for each class; the cross loss counts once every class has so many.", rule=at_least(1)
+    )
+    detach_bg_cams: bool = option(
+        False, "Whether the foreground side of the background loss detaches F (the reference does for COCO)."
+    )
+    share_prefix: bool = option(
+        False,
+        "Fast: infused passes start from pass 1's tokens instead of repeating blocks 0..s (with stochastic depth: "
+        "shared draws).",
+    )
+    skip_idle_cross: bool = option(
+        True, "Fast: leave out the cross pass while the memory is not full (its value is then only logged)."
+    )
 
 
 @dataclass

@@ -6,53 +6,21 @@ caches the larger activations leave: docs/benchmarks.md.)
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from common.nets.vit import refine
-from common.run.config import at_least, numbers, option
 from common.run.errors import UserError
 from common.seeds.cam import max_norm
 from common.tensors import size_of
 from common.train.step import TrainingStep, weighted_sum
+from methods.cti.config import LossConfig
 from methods.cti.memory import TokenMemory
 from methods.cti.model import CTI, Maps, Output, Trace, collected
 
 LOSS_TERMS = ("cls", "pcls", "cls_view2", "pcls_view2", "bg", "intra", "cross")
-
-
-@dataclass
-class LossConfig:
-    """The losses (paper symbols: docs/cti.md)."""
-
-    weights: list[float] = option(
-        [0.1, 1.0, 1.0], "W: weights of background, intra-image and cross-image loss; 0 switches one off.", flag="--W",
-        rule=numbers(3),
-    )  # fmt: skip
-    aux_after_epoch: int = option(
-        -1, "The three auxiliary losses are on in epochs (from 0) after this one; -1: always."
-    )
-    swap_idx: int = option(3, "s: class tokens are taken after this block and infused before the next.")
-    n_layers: int = option(
-        6, "How many last layers the class-to-patch attention of the background loss sums.", rule=at_least(1)
-    )
-    memory_size: int = option(
-        30, "Tokens kept for each class; the cross loss counts once every class has so many.", rule=at_least(1)
-    )
-    detach_bg_cams: bool = option(
-        False, "Whether the foreground side of the background loss detaches F (the reference does for COCO)."
-    )
-    share_prefix: bool = option(
-        False,
-        "Fast: infused passes start from pass 1's tokens instead of repeating blocks 0..s (with stochastic depth: "
-        "shared draws).",
-    )
-    skip_idle_cross: bool = option(
-        True, "Fast: leave out the cross pass while the memory is not full (its value is then only logged)."
-    )
 
 
 class CTIStep(TrainingStep):

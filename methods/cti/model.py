@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from common.nets.pretrained import Coverage, load_checked
-from common.nets.vit import MapRequest, ViTBackbone, ViTConfig, refine, resize_position_grid
+from common.nets.load import Coverage, load_checked
+from common.nets.options import ViTConfig
+from common.nets.vit import MapRequest, ViTBackbone, refine, resize_position_grid
 from common.tensors import required, size_of
 
 

@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet101
 
-from common.masks.network import SegmentViews, segment_logits
+from common.masks.network import segment_logits
+from common.masks.options import SegmentViews
 from common.run.device import Runtime
 from common.tensors import compiled
-from methods.deeplab.config import DeepLabOptimConfig
+from methods.deeplab.config import DeepLabModelConfig, DeepLabOptimConfig
 from methods.deeplab.losses import DeepLabStep
-from methods.deeplab.model import DeepLab, DeepLabModelConfig
+from methods.deeplab.model import DeepLab
 from methods.deeplab.optim import deeplab_sgd
 
 LABELS = 21

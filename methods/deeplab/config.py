@@ -2,19 +2,57 @@
 
 from dataclasses import dataclass
 
-from common.crf.dense import CRFConfig
+from common.crf.options import CRFConfig
 from common.data.dataset import DataConfig
-from common.masks.network import SegmentConfig
-from common.run.config import at_least, option, section
-from common.run.device import RuntimeConfig
+from common.masks.options import SegmentConfig
+from common.run.config import Rule, at_least, numbers, option, section
+from common.run.options import RuntimeConfig
 from common.score.evaluate import EvalConfig
+from common.seeds.options import SCALES
 from common.train.course import Position, StepCourseConfig
 from common.train.schedule import poly
-from methods.deeplab.model import DeepLabModelConfig
-from methods.deeplab.views import DeepLabViewConfig
 
 WEIGHTS_FILE = "checkpoint_{}.pth"
 FINAL_FILE = "checkpoint_final.pth"
+
+
+@dataclass
+class DeepLabViewConfig:
+    """The network's input, and the random crop of a training image."""
+
+    input: str = option(
+        "caffe", "What the first weights were trained on: caffe (BGR of 0 to 255 minus the mean) or imagenet (RGB, "
+        "normalised, as torchvision's and timm's).",
+        choices=("caffe", "imagenet"),
+    )  # fmt: skip
+    crop_size: int = option(321, "Side of the crop, in pixels.", flag="--crop_size", rule=at_least(1))
+    scales: list[float] = option(
+        [0.5, 0.75, 1.0, 1.25, 1.5], "Factors of which one scales the image before it is cropped.", rule=SCALES
+    )
+
+
+@dataclass
+class DeepLabModelConfig:
+    """Network and its first weights; the defaults are DeepLabV2-ResNet101-MSC."""
+
+    pretrained: str = option(
+        "pretrained/deeplabv1_resnet101-coco.pth",
+        "First weights: a file (Caffe's ResNet, a DeepLab checkpoint, torchvision's or timm's ResNet), torchvision "
+        "(ResNet-101 of ImageNet, from pretrained/ or its hub), or none (random). views.input must suit them.",
+        flag="--init",
+    )
+    width: int = option(64, "Channels of the stem; the stages have 4, 8, 16 and 32 times as many.", rule=at_least(1))
+    blocks: list[int] = option([3, 4, 23, 3], "Blocks of the four stages.", rule=numbers(4))
+    stride_in: str = option(
+        "reduce", "Which kernel of layer3's first block has the stride: reduce (1x1, Caffe) or conv3x3 (torchvision).",
+        choices=("reduce", "conv3x3"),
+    )  # fmt: skip
+    atrous_rates: list[int] = option([6, 12, 18, 24], "Dilations of the ASPP's kernels.")
+    scales: list[float] = option(
+        [0.5, 0.75], "Scales whose logits join those of the image by their maximum; none: the image alone.",
+        rule=Rule("numbers above 0", lambda scales: all(scale > 0 for scale in scales)),
+    )  # fmt: skip
+    channels_last: bool = option(False, "Memory layout of images and kernels, for GPUs and bf16 or fp16.")
 
 
 @dataclass

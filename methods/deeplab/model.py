@@ -1,43 +1,18 @@
 """DeepLabV2: a dilated ResNet in Caffe's form, ASPP, and the maximum over image scales, under the reference's names."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.run.config import Rule, at_least, numbers, option
 from common.tensors import required
+from methods.deeplab.config import DeepLabModelConfig
 
 STAGES = ((1, 1), (2, 1), (1, 2), (1, 4))  # stride and dilation of layer2 ... layer5: the output has stride 8
 EXPANSION = 4  # channels of a block relative to those of its 3x3 kernel
 BATCH_NORM_MOMENTUM = 1e-3
 ASPP_STD = 0.01
-
-
-@dataclass
-class DeepLabModelConfig:
-    """Network and its first weights; the defaults are DeepLabV2-ResNet101-MSC."""
-
-    pretrained: str = option(
-        "pretrained/deeplabv1_resnet101-coco.pth",
-        "First weights: a file (Caffe's ResNet, a DeepLab checkpoint, torchvision's or timm's ResNet), torchvision "
-        "(ResNet-101 of ImageNet, from pretrained/ or its hub), or none (random). views.input must suit them.",
-        flag="--init",
-    )
-    width: int = option(64, "Channels of the stem; the stages have 4, 8, 16 and 32 times as many.", rule=at_least(1))
-    blocks: list[int] = option([3, 4, 23, 3], "Blocks of the four stages.", rule=numbers(4))
-    stride_in: str = option(
-        "reduce", "Which kernel of layer3's first block has the stride: reduce (1x1, Caffe) or conv3x3 (torchvision).",
-        choices=("reduce", "conv3x3"),
-    )  # fmt: skip
-    atrous_rates: list[int] = option([6, 12, 18, 24], "Dilations of the ASPP's kernels.")
-    scales: list[float] = option(
-        [0.5, 0.75], "Scales whose logits join those of the image by their maximum; none: the image alone.",
-        rule=Rule("numbers above 0", lambda scales: all(scale > 0 for scale in scales)),
-    )  # fmt: skip
-    channels_last: bool = option(False, "Memory layout of images and kernels, for GPUs and bf16 or fp16.")
 
 
 class FrozenNormConv(nn.Module):

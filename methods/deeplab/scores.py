@@ -10,13 +10,14 @@ from PIL import Image
 from torch import Tensor
 
 from common.data.dataset import ImageSet
-from common.masks.network import SegmentViews, segment_logits
+from common.data.whole import image_batches
+from common.masks.network import segment_logits
+from common.masks.options import SegmentViews
 from common.run.device import Runtime
 from common.score.counts import ConfusionCounts
 from common.score.evaluate import Prediction
+from common.score.options import EvalConfig
 from common.score.report import score_in_memory
-from common.score.result import EvalConfig
-from common.seeds.infer import image_batches
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,22 @@
 """The network's inputs: whole images, and random crops with their labels.
 
-Every draw comes from Python's ``random``, in the reference's order; `common.data.loader.draws_from` seeds it.
+Every draw comes from Python's ``random``, in the reference's order; `common.run.random.draws_from` seeds it.
 """
 
 import functools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from common.data.classes import IGNORE_LABEL
-from common.run.config import at_least, option
-from common.seeds.infer import SCALES
+from common.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from methods.deeplab.config import DeepLabViewConfig
 from methods.deeplab.crf_image import MEAN_BGR
 
 
@@ -33,24 +31,9 @@ class InputForm(NamedTuple):
 INPUTS = {
     "caffe": InputForm(np.s_[::-1], np.array(MEAN_BGR, np.float32), np.ones(3, np.float32)),
     "imagenet": InputForm(
-        np.s_[:], 255 * np.array(IMAGENET_DEFAULT_MEAN, np.float32), 255 * np.array(IMAGENET_DEFAULT_STD, np.float32)
+        np.s_[:], 255 * np.array(IMAGENET_MEAN, np.float32), 255 * np.array(IMAGENET_STD, np.float32)
     ),
 }
-
-
-@dataclass
-class DeepLabViewConfig:
-    """The network's input, and the random crop of a training image."""
-
-    input: str = option(
-        "caffe", "What the first weights were trained on: caffe (BGR of 0 to 255 minus the mean) or imagenet (RGB, "
-        "normalised, as torchvision's and timm's).",
-        choices=tuple(INPUTS),
-    )  # fmt: skip
-    crop_size: int = option(321, "Side of the crop, in pixels.", flag="--crop_size", rule=at_least(1))
-    scales: list[float] = option(
-        [0.5, 0.75, 1.0, 1.25, 1.5], "Factors of which one scales the image before it is cropped.", rule=SCALES
-    )
 
 
 class Crop(NamedTuple):

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.nets.pretrained import imagenet_weights, load_checked, state_dict_in
+from common.nets.load import load_checked, state_dict_in
+from common.nets.pretrained import imagenet_weights
 from common.run.errors import UserError, preview
 from common.tensors import required
 from methods.deeplab.config import DeepLabConfig

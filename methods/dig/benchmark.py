@@ -10,16 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.nets.mctformer import classification_loss
-from common.nets.vit import ViTConfig
+from common.nets.options import ViTConfig
 from common.run.device import Runtime
 from common.tensors import compiled
+from methods.dig.config import GuideConfig, LossConfig, UNetConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
-from methods.dig.guide import Guide, GuideConfig
+from methods.dig.guide import Guide
 from methods.dig.lfca import FeatureShape
-from methods.dig.losses import DiGStep, LossConfig
+from methods.dig.losses import DiGStep
 from methods.dig.model import DiG
-from methods.dig.unet import UNet, UNetConfig
+from methods.dig.unet import UNet
 
 CLASSES = 20
 SIZE = 224

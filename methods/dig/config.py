@@ -1,19 +1,146 @@
 """DiG's configuration: one YAML drives training and inference."""
 
+import itertools
 from dataclasses import dataclass
 
 from common.data.dataset import DataConfig
-from common.data.transforms import ViewConfig
-from common.nets.vit import ViTConfig
-from common.run.config import section
-from common.run.device import RuntimeConfig
+from common.data.options import ViewConfig
+from common.nets.options import PRETRAINED_DIR, ViTConfig
+from common.run.config import Rule, at_least, option, section
+from common.run.options import RuntimeConfig
 from common.score.evaluate import EvalConfig
-from common.seeds.infer import ClassTokenInferConfig
+from common.seeds.options import ClassTokenInferConfig
 from common.train.course import TrainConfig
 from common.train.schedule import OptimConfig
-from methods.dig.guide import GuideConfig
-from methods.dig.losses import LossConfig
-from methods.dig.unet import UNetConfig
+
+NORM_GROUPS = 8
+
+
+TIMESTEPS = 1000  # T of the published model
+
+
+FEATURE_TIMESTEPS = (0, 1, 2, 3, 4)
+
+
+DENOISE_TIMESTEP = 100  # the paper's text says 60
+
+
+RELEASED_FILE = "model-140-pascal.pt"
+
+
+@dataclass
+class UNetConfig:
+    """The diffusion network; the defaults are the released model's."""
+
+    dim: int = option(
+        64,
+        "Width of the diffusion network at full resolution.",
+        rule=Rule(f"a positive multiple of {NORM_GROUPS}", lambda value: value > 0 and value % NORM_GROUPS == 0),
+    )
+    dim_mults: list[int] = option(
+        [1, 2, 4, 8],
+        "Widths of its stages as multiples of dim; all but the last halve the resolution.",
+        rule=Rule("positive whole numbers, one at least", lambda values: len(values) > 0 and min(values) > 0),
+    )
+
+    @property
+    def stages(self) -> list[tuple[int, int]]:
+        """Channels that enter and leave each down stage."""
+        widths = [self.dim, *(self.dim * factor for factor in self.dim_mults)]
+        return list(itertools.pairwise(widths))
+
+    @property
+    def tap_channels(self) -> list[int]:
+        """Channels of the feature taps: middle, then each up stage; 512, 256, 128, 64, 64 by default."""
+        return [self.stages[-1][1], *(entering for entering, _ in reversed(self.stages))]
+
+    @property
+    def stride(self) -> int:
+        """Common divisor of a permitted image's height and width: 8 by default."""
+        return 2 ** (len(self.dim_mults) - 1)
+
+
+_IN_RANGE = f"from 0 to {TIMESTEPS - 1}"
+
+
+@dataclass
+class GuideConfig:
+    """The frozen diffusion model, and the timesteps of its results."""
+
+    file: str = option(
+        str(PRETRAINED_DIR / RELEASED_FILE),
+        "The diffusion model: the released file, one written by methods/dig/train_diffusion.py, or a state dict.",
+    )
+    feature_timesteps: list[int] = option(
+        list(FEATURE_TIMESTEPS), "Timesteps whose decoder features LFCA reads.",
+        rule=Rule(
+            f"one or more whole numbers {_IN_RANGE}",
+            lambda values: bool(values) and 0 <= min(values) <= max(values) < TIMESTEPS,
+        ),
+    )  # fmt: skip
+    denoise_timestep: int = option(
+        DENOISE_TIMESTEP, "Timestep that images are noised to and denoised from (the paper's text says 60).",
+        rule=Rule(_IN_RANGE, lambda value: 0 <= value < TIMESTEPS),
+    )  # fmt: skip
+    max_rows: int = option(
+        0,
+        "Memory limit: pairs of image and timestep in a pass of the diffusion network; 0: by size, with the released "
+        "network and 224 pixels 1 on CPUs and 41 elsewhere.",
+        rule=at_least(0),
+    )
+
+
+@dataclass
+class LossConfig:
+    """The losses (paper symbols: docs/dig.md)."""
+
+    weights: list[float] = option(
+        [1.0, 1.0, 1.0, 1.0, 10.0],
+        "W: weights of classification, of LFCA's predictions, of the CAM against the diffusion CAM, of classifying "
+        "denoised images, and of their refined CAM; 0 switches one off, and 1 0 0 0 0 needs no diffusion model.",
+        flag="--W", rule=Rule("5 numbers, none below 0", lambda values: len(values) == 5 and min(values) >= 0),
+    )  # fmt: skip
+    temperature: float = option(
+        5.0, "T: softens the logits that LFCA's predictions are compared by.",
+        rule=Rule("above 0", lambda value: value > 0),
+    )  # fmt: skip
+    alpha: float = option(
+        0.2, "Share of the image labels in the loss of LFCA's predictions; the rest is that comparison.",
+        rule=Rule("from 0 to 1", lambda value: 0 <= value <= 1),
+    )  # fmt: skip
+    cam_start_epoch: int = option(10, "Epoch (from 0) from which the two CAM losses count.")
+    merge_passes: bool = option(
+        False,
+        "Fast on GPUs: images and denoised images in one pass (with stochastic depth: other draws).",
+    )
+
+    def trains_lfca(self) -> bool:
+        """Whether any loss trains LFCA: without one, the diffusion CAM is made by random weights."""
+        return self.weights[1] > 0
+
+    def has_lfca(self) -> bool:
+        """Whether any loss reads what LFCA makes."""
+        return self.weights[1] > 0 or self.weights[2] > 0
+
+    def compares_cams(self, epoch: int) -> bool:
+        """Whether the CAM is compared with the diffusion CAM."""
+        return self.weights[2] > 0 and epoch >= self.cam_start_epoch
+
+    def compares_rcams(self, epoch: int) -> bool:
+        """Whether refined CAMs of images and denoised images are compared."""
+        return self.weights[4] > 0 and epoch >= self.cam_start_epoch
+
+    def uses_features(self, epoch: int) -> bool:
+        """Whether diffusion features are read."""
+        return self.weights[1] > 0 or self.compares_cams(epoch)
+
+    def uses_denoised(self, epoch: int) -> bool:
+        """Whether denoised images are read."""
+        return self.weights[3] > 0 or self.compares_rcams(epoch)
+
+    def uses_diffusion(self) -> bool:
+        """Whether the diffusion model is needed in any epoch."""
+        return any(weight > 0 for weight in self.weights[1:])
 
 
 @dataclass

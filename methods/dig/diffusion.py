@@ -15,10 +15,8 @@ from tqdm import tqdm
 
 from common.data.transforms import MEAN, STD
 from common.run.errors import UserError
+from methods.dig.config import DENOISE_TIMESTEP, FEATURE_TIMESTEPS
 from methods.dig.unet import UNet
-
-FEATURE_TIMESTEPS = (0, 1, 2, 3, 4)
-DENOISE_TIMESTEP = 100  # the paper's text says 60
 
 
 class Posterior(NamedTuple):

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 from common.data.dataset import DataConfig
 from common.run.config import Rule, at_least, numbers, option, section
-from common.run.device import RuntimeConfig
 from common.run.errors import UserError
+from common.run.options import RuntimeConfig
 from common.train.course import CourseConfig, Position
-from methods.dig.unet import UNetConfig
-
-TIMESTEPS = 1000  # T of the published model
+from methods.dig.config import TIMESTEPS, UNetConfig
 
 
 @dataclass

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.nets.pretrained import PRETRAINED_DIR, load_checked
+from common.nets.load import load_checked
+from common.nets.options import PRETRAINED_DIR
 from common.run.errors import UserError, preview
 from common.run.weights import load_torch, save_torch
+from methods.dig.config import RELEASED_FILE
 from methods.dig.diffusion import GaussianDiffusion, schedule_buffers
 
-RELEASED_FILE = "model-140-pascal.pt"
 VERSION = "wsss 1"  # of the format written here; where lucidrains' trainer puts the version of its package
 
 

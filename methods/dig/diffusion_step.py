@@ -5,8 +5,8 @@ from torch import Tensor
 
 from common.run.processes import Processes
 from common.train.step import Batch, TrainingStep
+from methods.dig.config import TIMESTEPS
 from methods.dig.diffusion import GaussianDiffusion
-from methods.dig.diffusion_config import TIMESTEPS
 
 
 class DiffusionStep(TrainingStep):

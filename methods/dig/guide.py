@@ -1,56 +1,22 @@
 """The frozen diffusion model as DiG's training uses it: features for LFCA and denoised images for each batch."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from common.nets.pretrained import PRETRAINED_DIR
-from common.nets.vit import ViTConfig
-from common.run.config import Rule, at_least, option
+from common.nets.options import ViTConfig
 from common.run.device import Runtime
 from common.run.errors import UserError
 from common.tensors import compiled
-from methods.dig.diffusion import DENOISE_TIMESTEP, FEATURE_TIMESTEPS, GaussianDiffusion, Guidance
-from methods.dig.diffusion_config import TIMESTEPS
-from methods.dig.diffusion_files import RELEASED_FILE, load_diffusion
+from methods.dig.config import TIMESTEPS, GuideConfig, LossConfig, UNetConfig
+from methods.dig.diffusion import GaussianDiffusion, Guidance
+from methods.dig.diffusion_files import load_diffusion
 from methods.dig.lfca import FeatureShape
-from methods.dig.losses import LossConfig
-from methods.dig.unet import UNet, UNetConfig
+from methods.dig.unet import UNet
 
 # Values of a full-resolution map of all rows in a pass, where max_rows does not say how many rows. On CPUs larger ones
 # are slower by half: they leave the caches, and the allocator takes fresh memory for each.
 MAP_VALUES = 2**27
 MAP_VALUES_CPU = 2**22
-
-_IN_RANGE = f"from 0 to {TIMESTEPS - 1}"
-
-
-@dataclass
-class GuideConfig:
-    """The frozen diffusion model, and the timesteps of its results."""
-
-    file: str = option(
-        str(PRETRAINED_DIR / RELEASED_FILE),
-        "The diffusion model: the released file, one written by methods/dig/train_diffusion.py, or a state dict.",
-    )
-    feature_timesteps: list[int] = option(
-        list(FEATURE_TIMESTEPS), "Timesteps whose decoder features LFCA reads.",
-        rule=Rule(
-            f"one or more whole numbers {_IN_RANGE}",
-            lambda values: bool(values) and 0 <= min(values) <= max(values) < TIMESTEPS,
-        ),
-    )  # fmt: skip
-    denoise_timestep: int = option(
-        DENOISE_TIMESTEP, "Timestep that images are noised to and denoised from (the paper's text says 60).",
-        rule=Rule(_IN_RANGE, lambda value: 0 <= value < TIMESTEPS),
-    )  # fmt: skip
-    max_rows: int = option(
-        0,
-        "Memory limit: pairs of image and timestep in a pass of the diffusion network; 0: by size, with the released "
-        "network and 224 pixels 1 on CPUs and 41 elsewhere.",
-        rule=at_least(0),
-    )
 
 
 def feature_shape(config: GuideConfig, unet: UNetConfig) -> FeatureShape:

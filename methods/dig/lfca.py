@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
+from common.nets.vit import DropPath
 from common.run.errors import UserError
 
 HEADS = 8

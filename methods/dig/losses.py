@@ -5,7 +5,6 @@ for the others, whose refined CAM is constant. In all other epochs the fused ker
 """
 
 import contextlib
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,66 +12,13 @@ from torch import Tensor
 
 from common.nets.mctformer import Output, classification_loss
 from common.nets.vit import MapRequest
-from common.run.config import Rule, option
 from common.seeds.cam import max_norm
 from common.tensors import required, size_of, sum_of
 from common.train.step import TrainingStep, weighted_sum
+from methods.dig.config import LossConfig
 from methods.dig.model import DiG, Fused
 
 LOSS_TERMS = ("cls", "pred_diff", "cam", "cls_denoised", "rcam")
-
-
-@dataclass
-class LossConfig:
-    """The losses (paper symbols: docs/dig.md)."""
-
-    weights: list[float] = option(
-        [1.0, 1.0, 1.0, 1.0, 10.0],
-        "W: weights of classification, of LFCA's predictions, of the CAM against the diffusion CAM, of classifying "
-        "denoised images, and of their refined CAM; 0 switches one off, and 1 0 0 0 0 needs no diffusion model.",
-        flag="--W", rule=Rule("5 numbers, none below 0", lambda values: len(values) == 5 and min(values) >= 0),
-    )  # fmt: skip
-    temperature: float = option(
-        5.0, "T: softens the logits that LFCA's predictions are compared by.",
-        rule=Rule("above 0", lambda value: value > 0),
-    )  # fmt: skip
-    alpha: float = option(
-        0.2, "Share of the image labels in the loss of LFCA's predictions; the rest is that comparison.",
-        rule=Rule("from 0 to 1", lambda value: 0 <= value <= 1),
-    )  # fmt: skip
-    cam_start_epoch: int = option(10, "Epoch (from 0) from which the two CAM losses count.")
-    merge_passes: bool = option(
-        False,
-        "Fast on GPUs: images and denoised images in one pass (with stochastic depth: other draws).",
-    )
-
-    def trains_lfca(self) -> bool:
-        """Whether any loss trains LFCA: without one, the diffusion CAM is made by random weights."""
-        return self.weights[1] > 0
-
-    def has_lfca(self) -> bool:
-        """Whether any loss reads what LFCA makes."""
-        return self.weights[1] > 0 or self.weights[2] > 0
-
-    def compares_cams(self, epoch: int) -> bool:
-        """Whether the CAM is compared with the diffusion CAM."""
-        return self.weights[2] > 0 and epoch >= self.cam_start_epoch
-
-    def compares_rcams(self, epoch: int) -> bool:
-        """Whether refined CAMs of images and denoised images are compared."""
-        return self.weights[4] > 0 and epoch >= self.cam_start_epoch
-
-    def uses_features(self, epoch: int) -> bool:
-        """Whether diffusion features are read."""
-        return self.weights[1] > 0 or self.compares_cams(epoch)
-
-    def uses_denoised(self, epoch: int) -> bool:
-        """Whether denoised images are read."""
-        return self.weights[3] > 0 or self.compares_rcams(epoch)
-
-    def uses_diffusion(self) -> bool:
-        """Whether the diffusion model is needed in any epoch."""
-        return any(weight > 0 for weight in self.weights[1:])
 
 
 class DiGStep(TrainingStep):

@@ -8,9 +8,9 @@ import torch
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from common.data.loader import shared_generator
 from common.run.config import config_path, leaves, load_config
 from common.run.folder import RunFolder
+from common.run.random import shared_generator
 from common.run.script import Setup
 from common.visual import plot_loss, save_image
 from methods.dig.config import DiGConfig

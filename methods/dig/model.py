@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.nets.mctformer import MCTformer, Output
-from common.nets.vit import MapRequest, ViTConfig
+from common.nets.options import ViTConfig
+from common.nets.vit import MapRequest
 from common.run.errors import UserError
 from methods.dig.lfca import LFCA, RELEASED_FEATURES, FeatureShape, convolved_inputs
 

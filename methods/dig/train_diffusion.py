@@ -13,7 +13,8 @@ diffusion.file, and a picture previews/STEP.png of images made from noise.
 
 from common.run.errors import run_script
 from common.run.script import start
-from methods.dig.diffusion_config import TIMESTEPS, DiffusionConfig
+from methods.dig.config import TIMESTEPS
+from methods.dig.diffusion_config import DiffusionConfig
 
 
 def main() -> int:
@@ -24,9 +25,9 @@ def main() -> int:
 
     import torch
 
+    from common.data.augment import SeparateViews, short_side, square_view
     from common.data.dataset import ImageSet
-    from common.data.transforms import SeparateViews, short_side, square_view
-    from common.run.device import usable_workers
+    from common.run.pool import usable_workers
     from common.train.trainer import Trainer
     from methods.dig.diffusion import GaussianDiffusion
     from methods.dig.diffusion_files import load_start, save_diffusion

@@ -18,8 +18,8 @@ def main() -> int:
     setup = start(__doc__, DiGConfig, "dig_eccv24")
     config, device = setup.config, setup.runtime.device
 
+    from common.data.augment import SeparateViews, train_transform
     from common.data.dataset import LabelledImages
-    from common.data.transforms import SeparateViews, train_transform
     from common.nets.pretrained import start_weights
     from common.train.trainer import Trainer
     from methods.dig.guide import Guide, feature_shape

@@ -4,55 +4,20 @@ Parameter names are those of the released diffusion checkpoint. Symbols: B rows 
 E = `UNetConfig.dim`, H x W pixels.
 """
 
-import itertools
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.run.config import Rule, option
 from common.run.errors import UserError
 from common.tensors import required, size_of
+from methods.dig.config import NORM_GROUPS, UNetConfig
 
 HEADS = 4  # of both kinds of attention
 HEAD_DIM = 32
-NORM_GROUPS = 8
 ALL = slice(None)
-
-
-@dataclass
-class UNetConfig:
-    """The diffusion network; the defaults are the released model's."""
-
-    dim: int = option(
-        64,
-        "Width of the diffusion network at full resolution.",
-        rule=Rule(f"a positive multiple of {NORM_GROUPS}", lambda value: value > 0 and value % NORM_GROUPS == 0),
-    )
-    dim_mults: list[int] = option(
-        [1, 2, 4, 8],
-        "Widths of its stages as multiples of dim; all but the last halve the resolution.",
-        rule=Rule("positive whole numbers, one at least", lambda values: len(values) > 0 and min(values) > 0),
-    )
-
-    @property
-    def stages(self) -> list[tuple[int, int]]:
-        """Channels that enter and leave each down stage."""
-        widths = [self.dim, *(self.dim * factor for factor in self.dim_mults)]
-        return list(itertools.pairwise(widths))
-
-    @property
-    def tap_channels(self) -> list[int]:
-        """Channels of the feature taps: middle, then each up stage; 512, 256, 128, 64, 64 by default."""
-        return [self.stages[-1][1], *(entering for entering, _ in reversed(self.stages))]
-
-    @property
-    def stride(self) -> int:
-        """Common divisor of a permitted image's height and width: 8 by default."""
-        return 2 ** (len(self.dim_mults) - 1)
 
 
 class UNetOutput(NamedTuple):

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from common.masks.pairs import pair_directions, window
 from common.run.errors import run_script
+from methods.irn.config import WalkConfig
 from methods.irn.paths import path_maximum
-from methods.irn.walk import WalkConfig, enlarged, grid_size, label_map, walked
+from methods.irn.walk import enlarged, grid_size, label_map, walked
 
 CONFIG = WalkConfig()
 

@@ -1,23 +1,83 @@
 """IRN's configuration: one YAML drives labels, training and masks."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from common.crf.options import CRFConfig
 from common.data.dataset import DataConfig
-from common.masks.from_seeds import SeedsConfig
-from common.run.config import at_least, option, section
-from common.run.device import RuntimeConfig
+from common.masks.options import SeedsConfig
+from common.nets.options import STAGES, ResNetConfig
+from common.run.config import Rule, at_least, option, section
 from common.run.errors import UserError
 from common.run.folder import LABELS_DIR
+from common.run.options import RuntimeConfig
 from common.train.course import CourseConfig, Position
 from common.train.schedule import poly
-from methods.irn.labels import LabelConfig
-from methods.irn.losses import LossConfig
-from methods.irn.model import STRIDE, IRNModelConfig
-from methods.irn.views import IRNViewConfig
-from methods.irn.walk import WalkConfig
 
 WEIGHTS_FILE = "{:03d}res50_irn.pth"
 INPUTS = (LABELS_DIR, f"{LABELS_DIR}.json", "eval_ir_label.json")  # of the training, in the run folder
+
+
+@dataclass
+class LabelConfig:
+    """How seeds become the labels that IRN is trained on; thresholds apply to CAMs in [0, 1]."""
+
+    folder: str = option("", "Folder of the labels; empty: ir_label/ of the run itself.", flag="--labels")
+    fg_threshold: float = option(
+        0.35, "A pixel is foreground, confidently, where a class is above this.", flag="--conf_fg_thres",
+        rule=at_least(0),
+    )  # fmt: skip
+    bg_threshold: float = option(
+        0.15, "It is background, confidently, where no class is above this.", flag="--conf_bg_thres", rule=at_least(0)
+    )
+    certainty: float = option(
+        0.7, "Probability that the CRF starts with for a pixel's label; the other labels share the rest.",
+        rule=Rule("between 0 and 1", lambda value: 0 < value < 1),
+    )  # fmt: skip
+    crf: CRFConfig = section(CRFConfig, bilateral_sxy=50.0, bilateral_srgb=5.0)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that the labels depend on besides the seeds: all but the CRF's backend and device."""
+        of_crf = {key: value for key, value in vars(self.crf).items() if key not in ("backend", "device")}
+        cuts = {key: value for key, value in vars(self).items() if key not in ("folder", "crf")}
+        return {**cuts, "crf": of_crf}
+
+
+STRIDE = 4  # of the maps that the branches give
+
+
+@dataclass
+class IRNModelConfig(ResNetConfig):
+    """The network."""
+
+    frozen: int = option(
+        STAGES, "Stages of the backbone, from the first, that are not trained: all, as published; with random "
+        "weights it is better to train it, too: 0.",
+        rule=Rule(f"from 0 to {STAGES}", lambda value: 0 <= value <= STAGES),
+    )  # fmt: skip
+
+
+@dataclass
+class IRNViewConfig:
+    """The random view of a training image."""
+
+    crop_size: int = option(
+        512, "Side of the crop in pixels.", flag="--irn_crop_size",
+        rule=Rule(f"a multiple of {STRIDE}, at least {STRIDE}", lambda value: value > 0 and value % STRIDE == 0),
+    )  # fmt: skip
+    scale: list[float] = option(
+        [0.5, 1.5], "Smallest and largest factor that an image is scaled by before it is cropped.",
+        rule=Rule(
+            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
+        ),
+    )  # fmt: skip
+
+
+@dataclass
+class LossConfig:
+    """The losses."""
+
+    radius: int = option(10, "Pairs of cells closer than so many cells (4 pixels each) are compared.", rule=at_least(2))
 
 
 @dataclass
@@ -46,6 +106,23 @@ class IRNCourseConfig(CourseConfig):
     displacement_drop_last: bool = option(
         True, "Leave the last, incomplete batch out of that estimate, as the reference does."
     )
+
+
+@dataclass
+class WalkConfig:
+    """The random walk on the grid of 1/4 of the image's size, and the mask made from it."""
+
+    radius: int = option(5, "Cells closer than so many cells are neighbours.", rule=at_least(2))
+    beta: float = option(10.0, "Exponent of the affinities.", flag="--beta", rule=at_least(0))
+    log2_rounds: int = option(8, "log2 of the walk's length.", flag="--exp_times", rule=at_least(0))
+    background: float = option(
+        0.25, "Background's score; those of the classes are divided by the largest in the image.",
+        flag="--sem_seg_bg_thres",
+    )  # fmt: skip
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, as plain containers."""
+        return dict(vars(self))
 
 
 @dataclass

@@ -11,7 +11,8 @@ from tqdm import tqdm
 from common.data.dataset import ImageSet
 from common.data.loader import start_worker
 from common.data.transforms import eval_transform
-from common.run.device import Runtime, usable_workers
+from common.run.device import Runtime
+from common.run.pool import usable_workers
 from methods.irn.model import IRN
 
 

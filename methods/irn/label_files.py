@@ -8,7 +8,7 @@ from PIL import Image
 from common.data.dataset import ImageSet, read_mask
 from common.run.errors import UserError, preview
 from common.run.folder import RunFolder
-from methods.irn.labels import LabelConfig
+from methods.irn.config import LabelConfig
 
 
 def label_folder(config: LabelConfig, run: RunFolder) -> Path:

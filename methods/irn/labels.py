@@ -4,44 +4,17 @@ A pixel is of a class where the strict cut says so, background where even the lo
 (IRNet section 4.2; reference: step/cam_to_ir_label.py).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from common.crf.dense import CRFConfig, dense_crf
+from common.crf.dense import dense_crf
 from common.data.classes import IGNORE_LABEL
 from common.data.dataset import read_image
 from common.data.masks import write_mask
 from common.masks.from_seeds import read_maps
-from common.run.config import Rule, at_least, option, section
 from common.run.errors import UserError
-
-
-@dataclass
-class LabelConfig:
-    """How seeds become the labels that IRN is trained on; thresholds apply to CAMs in [0, 1]."""
-
-    folder: str = option("", "Folder of the labels; empty: ir_label/ of the run itself.", flag="--labels")
-    fg_threshold: float = option(
-        0.35, "A pixel is foreground, confidently, where a class is above this.", flag="--conf_fg_thres",
-        rule=at_least(0),
-    )  # fmt: skip
-    bg_threshold: float = option(
-        0.15, "It is background, confidently, where no class is above this.", flag="--conf_bg_thres", rule=at_least(0)
-    )
-    certainty: float = option(
-        0.7, "Probability that the CRF starts with for a pixel's label; the other labels share the rest.",
-        rule=Rule("between 0 and 1", lambda value: 0 < value < 1),
-    )  # fmt: skip
-    crf: CRFConfig = section(CRFConfig, bilateral_sxy=50.0, bilateral_srgb=5.0)
-
-    def settings(self) -> dict[str, Any]:
-        """The settings that the labels depend on besides the seeds: all but the CRF's backend and device."""
-        of_crf = {key: value for key, value in vars(self.crf).items() if key not in ("backend", "device")}
-        cuts = {key: value for key, value in vars(self).items() if key not in ("folder", "crf")}
-        return {**cuts, "crf": of_crf}
+from methods.irn.config import LabelConfig
 
 
 def cut(maps: np.ndarray, threshold: float) -> np.ndarray:

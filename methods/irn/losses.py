@@ -5,26 +5,18 @@ Symbols: B images, h x w maps, D directions, P = (h - rf)(w - 2 rf) sources. All
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from common.masks.pairs import Direction, PairLabels, pair_labels
-from common.run.config import at_least, option
 from common.train.step import TrainingStep
+from methods.irn.config import LossConfig
 from methods.irn.model import IRN
 from methods.irn.paths import pair_displacements, path_directions, path_maximum
 
 LOSS_TERMS = ("aff_bg", "aff_fg", "aff_neg", "dp_fg", "dp_bg")
 EPSILON = 1e-5  # of the logarithms and of the denominators
-
-
-@dataclass
-class LossConfig:
-    """The losses."""
-
-    radius: int = option(10, "Pairs of cells closer than so many cells (4 pixels each) are compared.", rule=at_least(2))
 
 
 class IRNStep(TrainingStep):

@@ -13,9 +13,8 @@ from common.crf.dense import crf_backend
 from common.data.dataset import ImageSet
 from common.data.outputs import MaskFolder, write_by_jobs
 from common.masks.from_seeds import require_maps, seed_settings
-from common.run.device import usable_workers
 from common.run.errors import run_script
-from common.run.pool import WorkerPool
+from common.run.pool import WorkerPool, usable_workers
 from common.run.processes import stop_processes
 from common.run.script import PREPARATION, start
 from methods.irn.config import IRNConfig

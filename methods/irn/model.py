@@ -6,32 +6,18 @@ Parameter names are those of the released checkpoints (reference: net/resnet50_i
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from common.nets.pretrained import Coverage
-from common.nets.resnet import STAGES, ResNet, ResNetConfig
-from common.run.config import Rule, option
+from common.nets.load import Coverage
+from common.nets.resnet import ResNet
 from common.tensors import size_of
+from methods.irn.config import IRNModelConfig
 
 STRIDES = (2, 2, 2, 1)  # of the backbone: stage 5 stays at 1/16
-STRIDE = 4  # of the maps that the branches give
-
 # Entries of the reference's files besides the unique tensors: other names for them, and constants.
 ALIASES = ("stage?.*", "backbone.*", "edge_layers.*", "dp_layers.*", "fc_dp7.4.*", "path_indices*", "disp_target")
-
-
-@dataclass
-class IRNModelConfig(ResNetConfig):
-    """The network."""
-
-    frozen: int = option(
-        STAGES, "Stages of the backbone, from the first, that are not trained: all, as published; with random "
-        "weights it is better to train it, too: 0.",
-        rule=Rule(f"from 0 to {STAGES}", lambda value: 0 <= value <= STAGES),
-    )  # fmt: skip
 
 
 class MeanShift(nn.Module):

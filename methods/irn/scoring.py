@@ -11,8 +11,8 @@ from common.run.files import write_json
 from common.run.folder import RunFolder
 from common.run.processes import Processes
 from common.score.evaluate import FilePredictions, MaskFiles, evaluate
+from common.score.options import EvalConfig
 from common.score.report import NotScored
-from common.score.result import EvalConfig
 
 
 def label_scores(confusion: np.ndarray) -> dict[str, float]:

@@ -4,7 +4,6 @@ Reference: voc12/dataloader.py. Draws come from Python's ``random`` in the refer
 """
 
 import random
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,24 +12,7 @@ from torch import Tensor
 
 from common.data.classes import IGNORE_LABEL
 from common.data.crops import draw_place, normalised_crop
-from common.run.config import Rule, option
-from methods.irn.model import STRIDE
-
-
-@dataclass
-class IRNViewConfig:
-    """The random view of a training image."""
-
-    crop_size: int = option(
-        512, "Side of the crop in pixels.", flag="--irn_crop_size",
-        rule=Rule(f"a multiple of {STRIDE}, at least {STRIDE}", lambda value: value > 0 and value % STRIDE == 0),
-    )  # fmt: skip
-    scale: list[float] = option(
-        [0.5, 1.5], "Smallest and largest factor that an image is scaled by before it is cropped.",
-        rule=Rule(
-            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
-        ),
-    )  # fmt: skip
+from methods.irn.config import STRIDE, IRNViewConfig
 
 
 class IRNViews:

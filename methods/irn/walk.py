@@ -5,9 +5,7 @@ Reference: step/make_sem_seg_labels.py.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,30 +14,12 @@ from torch import Tensor
 
 from common.data.seeds import read_seed, seed_path
 from common.masks.pairs import pair_directions, random_walk
-from common.run.config import at_least, option
 from common.run.errors import UserError
-from methods.irn.model import STRIDE
+from methods.irn.config import STRIDE, WalkConfig
 from methods.irn.paths import path_maximum
 
 PAD_TO = 32  # an image larger than the usual canvas gets one of a multiple of this
 SMALLEST = 1e-30  # maximum that scores are divided by: seeds may be zero everywhere
-
-
-@dataclass
-class WalkConfig:
-    """The random walk on the grid of 1/4 of the image's size, and the mask made from it."""
-
-    radius: int = option(5, "Cells closer than so many cells are neighbours.", rule=at_least(2))
-    beta: float = option(10.0, "Exponent of the affinities.", flag="--beta", rule=at_least(0))
-    log2_rounds: int = option(8, "log2 of the walk's length.", flag="--exp_times", rule=at_least(0))
-    background: float = option(
-        0.25, "Background's score; those of the classes are divided by the largest in the image.",
-        flag="--sem_seg_bg_thres",
-    )  # fmt: skip
-
-    def settings(self) -> dict[str, Any]:
-        """All settings, as plain containers."""
-        return dict(vars(self))
 
 
 def grid_size(size: tuple[int, int]) -> tuple[int, int]:

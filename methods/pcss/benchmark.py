@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.nets.vit import ViTConfig
+from common.nets.options import ViTConfig
 from common.run.device import Runtime
 from common.tensors import compiled
+from methods.pcss.config import FIMConfig, LossConfig
 from methods.pcss.fim import block_losses
 from methods.pcss.frequency import BlockFilters, block_filters
-from methods.pcss.importance import FIMConfig, FrequencyImportance
-from methods.pcss.losses import LossConfig, PCSSStep
+from methods.pcss.importance import FrequencyImportance
+from methods.pcss.losses import PCSSStep
 from methods.pcss.model import PCSS
 
 CLASSES = 20

@@ -3,16 +3,60 @@
 from dataclasses import dataclass
 
 from common.data.dataset import DataConfig
-from common.data.transforms import ViewConfig
-from common.nets.vit import ViTConfig
-from common.run.config import section
-from common.run.device import RuntimeConfig
+from common.data.options import ViewConfig
+from common.nets.options import ViTConfig
+from common.run.config import at_least, numbers, option, section
+from common.run.options import RuntimeConfig
 from common.score.evaluate import EvalConfig
-from common.seeds.infer import ClassTokenInferConfig
+from common.seeds.options import ClassTokenInferConfig
 from common.train.course import TrainConfig
 from common.train.schedule import OptimConfig
-from methods.pcss.importance import FIMConfig
-from methods.pcss.losses import LossConfig
+
+
+@dataclass
+class LossConfig:
+    """The losses (paper symbols: docs/pcss.md)."""
+
+    weights: list[float] = option(
+        [2.0, 2.0],
+        "W: weights of the CAM terms of shortcut suppression and of magnitude mixing; 0 switches a pass off.",
+        flag="--W", rule=numbers(2),
+    )  # fmt: skip
+    mpc_idx: int = option(
+        7, "Magnitudes are taken after this block and mixed in before the next.", flag=("--mpc_idx", "--mpc-idx")
+    )
+    mpc_org_ratio: float = option(
+        0.3, "Share of an image's own magnitude in the mix.", flag=("--mpc_org_ratio", "--mpc-org-ratio")
+    )
+    mpc_cam_start_epoch: int = option(
+        0, "Epoch (from 0) from which the mixed pass's CAM is compared.",
+        flag=("--mpc_cam_start_epo", "--mpc-cam-start-epo"),
+    )  # fmt: skip
+    share_prefix: bool = option(
+        False,
+        "Fast: the mixed pass starts from pass 1's tokens after block mpc_idx (with stochastic depth: shared draws).",
+    )
+
+
+@dataclass
+class FIMConfig:
+    """Measuring frequency importance."""
+
+    start_epoch: int = option(
+        2, "The first round is after this epoch (from 0); suppression begins with the next one.",
+        flag=("--fim_start_epo", "--fim-start-epo"), rule=at_least(0),
+    )  # fmt: skip
+    interval: int = option(
+        3, "Epochs from one round to the next.", flag=("--fim_interval_epo", "--fim-interval-epo"), rule=at_least(1)
+    )
+    images_per_class: int = option(
+        100, "Images of a class that a round looks at.", flag=("--fim_ipc", "--fim-ipc"), rule=at_least(1)
+    )
+    block: int = option(16, "Side of the removed blocks of the spectrum, in frequencies.", rule=at_least(1))
+    corrected: bool = option(
+        False, "Remove each block with its conjugate frequencies; the reference's mirror block is off by one."
+    )
+    batch_size: int = option(64, "Filtered images that go through the network at once, per process.", rule=at_least(1))
 
 
 @dataclass

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from common.data.dataset import ImageSet, LabelledImages
 from common.data.loader import start_worker
 from common.data.transforms import square_transform
-from common.run.device import Runtime, usable_workers
+from common.run.device import Runtime
 from common.run.folder import RunFolder
 from common.run.log import RunLog
+from common.run.pool import usable_workers
 from common.run.processes import Processes
 from common.tensors import size_of, sum_of
 from common.train.course import Position

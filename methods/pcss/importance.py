@@ -3,36 +3,14 @@
 State and arithmetic only; `methods.pcss.fim` measures.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.run.config import at_least, option
+from methods.pcss.config import FIMConfig
 from methods.pcss.frequency import half_plane
-
-
-@dataclass
-class FIMConfig:
-    """Measuring frequency importance."""
-
-    start_epoch: int = option(
-        2, "The first round is after this epoch (from 0); suppression begins with the next one.",
-        flag=("--fim_start_epo", "--fim-start-epo"), rule=at_least(0),
-    )  # fmt: skip
-    interval: int = option(
-        3, "Epochs from one round to the next.", flag=("--fim_interval_epo", "--fim-interval-epo"), rule=at_least(1)
-    )
-    images_per_class: int = option(
-        100, "Images of a class that a round looks at.", flag=("--fim_ipc", "--fim-ipc"), rule=at_least(1)
-    )
-    block: int = option(16, "Side of the removed blocks of the spectrum, in frequencies.", rule=at_least(1))
-    corrected: bool = option(
-        False, "Remove each block with its conjugate frequencies; the reference's mirror block is off by one."
-    )
-    batch_size: int = option(64, "Filtered images that go through the network at once, per process.", rule=at_least(1))
 
 
 class FrequencyImportance:

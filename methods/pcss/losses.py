@@ -5,49 +5,23 @@ refined CAM is constant), not at all in the suppressed one.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from common.nets.mctformer import Output, classification_loss
 from common.nets.vit import MapRequest
-from common.run.config import numbers, option
 from common.run.errors import UserError
 from common.run.processes import Processes
 from common.seeds.cam import max_norm
 from common.tensors import required, size_of
 from common.train.step import Batch, TrainingStep, weighted_sum
+from methods.pcss.config import LossConfig
 from methods.pcss.frequency import filtered, spectrum
 from methods.pcss.importance import FrequencyImportance
 from methods.pcss.model import PCSS
 
 LOSS_TERMS = ("cls", "cls_suppressed", "cam_suppressed", "cls_mixed", "cam_mixed")
-
-
-@dataclass
-class LossConfig:
-    """The losses (paper symbols: docs/pcss.md)."""
-
-    weights: list[float] = option(
-        [2.0, 2.0],
-        "W: weights of the CAM terms of shortcut suppression and of magnitude mixing; 0 switches a pass off.",
-        flag="--W", rule=numbers(2),
-    )  # fmt: skip
-    mpc_idx: int = option(
-        7, "Magnitudes are taken after this block and mixed in before the next.", flag=("--mpc_idx", "--mpc-idx")
-    )
-    mpc_org_ratio: float = option(
-        0.3, "Share of an image's own magnitude in the mix.", flag=("--mpc_org_ratio", "--mpc-org-ratio")
-    )
-    mpc_cam_start_epoch: int = option(
-        0, "Epoch (from 0) from which the mixed pass's CAM is compared.",
-        flag=("--mpc_cam_start_epo", "--mpc-cam-start-epo"),
-    )  # fmt: skip
-    share_prefix: bool = option(
-        False,
-        "Fast: the mixed pass starts from pass 1's tokens after block mpc_idx (with stochastic depth: shared draws).",
-    )
 
 
 class PCSSStep(TrainingStep):

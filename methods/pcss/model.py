@@ -3,7 +3,7 @@
 from torch import Tensor, cat
 
 from common.nets.mctformer import MCTformer
-from common.nets.vit import ViTConfig
+from common.nets.options import ViTConfig
 from methods.pcss.frequency import with_magnitude
 
 

@@ -16,8 +16,8 @@ def main() -> int:
     setup = start(__doc__, PCSSConfig, "pcss_eccv24")
     config, device, processes = setup.config, setup.runtime.device, setup.processes
 
+    from common.data.augment import SeparateViews, train_transform
     from common.data.dataset import LabelledImages
-    from common.data.transforms import SeparateViews, train_transform
     from common.nets.pretrained import start_weights
     from common.train.trainer import Trainer
     from methods.pcss.fim import FIM, report_round

@@ -2,17 +2,78 @@
 
 from dataclasses import dataclass
 
+from common.crf.options import CRFConfig
 from common.data.dataset import DataConfig
-from common.masks.from_seeds import SeedsConfig
-from common.run.config import at_least, option, section
-from common.run.device import RuntimeConfig
+from common.data.seeds import FORMATS
+from common.masks.options import SeedsConfig
+from common.nets.options import BLOCKS
+from common.run.config import Rule, at_least, numbers, option, section
 from common.run.errors import UserError
+from common.run.options import RuntimeConfig
 from common.train.course import CourseConfig, Position
 from common.train.schedule import poly
-from methods.psa.labels import ViewsConfig
-from methods.psa.model import AffinityConfig
-from methods.psa.scores import ScoresConfig
-from methods.psa.walk import WalkConfig
+
+TWO_DIGITS = Rule("from 1 to 99", lambda value: 1 <= value <= 99)
+
+
+@dataclass
+class ScoresConfig(CRFConfig):
+    """Dense CRF of the seeds; the exponents are MCTformer's, the rest is PSA's."""
+
+    low_alpha: int = option(
+        1, "Background exponent of which foreground is trusted: the lower, the less.", flag="--low_alpha",
+        rule=TWO_DIGITS,
+    )  # fmt: skip
+    high_alpha: int = option(
+        12, "Background exponent of which background is trusted: the higher, the less.", flag="--high_alpha",
+        rule=TWO_DIGITS,
+    )  # fmt: skip
+    format: str = option("npy", "Files: npy (float32, exact), or npz (float16, half the disk).", choices=FORMATS)
+
+    def alphas(self) -> tuple[int, int]:
+        """Both exponents.
+
+        Raises:
+            UserError: they are not in order.
+        """
+        if self.low_alpha >= self.high_alpha:
+            raise UserError(f"crf.low_alpha={self.low_alpha} must be less than crf.high_alpha={self.high_alpha}")
+        return self.low_alpha, self.high_alpha
+
+    def settings(self) -> dict[str, object]:
+        """What the files depend on: not what computes them, as labels are equal."""
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if key not in ("backend", "device", "low_alpha", "high_alpha")
+        }
+
+
+@dataclass
+class ViewsConfig:
+    """The random view of a training image."""
+
+    crop: int = option(
+        448, "Side of the crop in pixels; smaller images are padded.", flag="--crop_size", rule=at_least(1)
+    )
+    jitter: list[float] = option(
+        [0.3, 0.3, 0.3, 0.1], "How much brightness, contrast, saturation and hue vary.", rule=numbers(4)
+    )
+
+
+@dataclass
+class AffinityConfig:
+    """Network and pairs."""
+
+    arch: str = option(
+        "resnet38", "Trunk: resnet38 as published, a ResNet of ImageNet, or tiny (half resolution, random weights).",
+        choices=("resnet38", *BLOCKS, "tiny"),
+    )  # fmt: skip
+    pretrained: str = option(
+        "auto", "auto (a file in pretrained/; for ResNets also torchvision's hub), none (random), or a file.",
+        flag="--weights",
+    )  # fmt: skip
+    radius: int = option(5, "Pairs are of cells nearer than this many cells.", rule=at_least(2))
 
 
 @dataclass
@@ -39,6 +100,23 @@ class AffinityCourseConfig(CourseConfig):
     def keeps(self, position: Position) -> bool:
         """At the end of the run."""
         return position.epoch + 1 == self.epochs or self.is_over(position)
+
+
+@dataclass
+class WalkConfig:
+    """The walk; the defaults are MCTformer's."""
+
+    background: str = option(
+        "constant", "Background score: constant (bg_thr), or alpha: (1 - largest foreground score)^bg_alpha.",
+        choices=("constant", "alpha"),
+    )  # fmt: skip
+    bg_thr: float = option(0.39, "The constant: the best threshold of the seeds.", flag="--bg_thr")
+    bg_alpha: float = option(16.0, "The exponent.", flag="--alpha")
+    beta: float = option(8.0, "Exponent of the affinities.", flag="--beta")
+    log2_rounds: int = option(
+        6, "The walk has 2 to the power of this many rounds.", flag="--logt",
+        rule=Rule("from 0 to 12", lambda value: 0 <= value <= 12),
+    )  # fmt: skip
 
 
 @dataclass

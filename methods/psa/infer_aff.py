@@ -16,16 +16,16 @@ import torch
 
 from common.data.dataset import ImageSet, class_names
 from common.data.outputs import MaskFolder, write_each
+from common.data.whole import image_batches
 from common.masks.from_seeds import read_maps, require_maps, seed_settings
+from common.nets.load import load_network
 from common.run.device import Runtime
 from common.run.errors import UserError, run_script
 from common.run.folder import MASK_SCORES
 from common.run.processes import stop_processes
 from common.run.script import REFINEMENT, start
+from common.score.options import EvalConfig
 from common.score.report import report, score_folder
-from common.score.result import EvalConfig
-from common.seeds.infer import image_batches
-from common.seeds.script import load_network
 from methods.psa.affinity import AffinityNet
 from methods.psa.config import PSAConfig
 from methods.psa.model import affinity_net

@@ -5,7 +5,6 @@ background, so that their foreground is reliable; those of a high exponent have 
 """
 
 import random
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,21 +16,9 @@ from torchvision.transforms import ColorJitter
 from common.data.classes import IGNORE_LABEL
 from common.data.crops import draw_offset, place_at
 from common.data.transforms import eval_transform
-from common.run.config import at_least, numbers, option
+from methods.psa.config import ViewsConfig
 
 UNSCORED = 1e-5  # a cell outside the image has no score at all
-
-
-@dataclass
-class ViewsConfig:
-    """The random view of a training image."""
-
-    crop: int = option(
-        448, "Side of the crop in pixels; smaller images are padded.", flag="--crop_size", rule=at_least(1)
-    )
-    jitter: list[float] = option(
-        [0.3, 0.3, 0.3, 0.1], "How much brightness, contrast, saturation and hue vary.", rule=numbers(4)
-    )
 
 
 class Scores(NamedTuple):

@@ -1,34 +1,20 @@
 """AffinityNets: on ResNet-38 as published, on a ResNet for those without its weights, on a tiny trunk for demos."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from common.nets.pretrained import PRETRAINED_DIR, RANDOM_WEIGHTS, Coverage, load_checked, start_weights, state_dict_in
-from common.nets.resnet import BLOCKS, ResNet, ResNetConfig
-from common.run.config import at_least, option
+from common.nets.load import Coverage, load_checked, state_dict_in
+from common.nets.options import PRETRAINED_DIR, ResNetConfig
+from common.nets.pretrained import RANDOM_WEIGHTS, start_weights
+from common.nets.resnet import ResNet
 from common.run.errors import UserError
 from methods.psa.affinity import HEADS, AffinityNet
+from methods.psa.config import AffinityConfig
 from methods.psa.resnet38 import ResNet38
 
 RESNET38_FILE = "res38_cls.pth"  # the classifier that PSA's authors publish
-
-
-@dataclass
-class AffinityConfig:
-    """Network and pairs."""
-
-    arch: str = option(
-        "resnet38", "Trunk: resnet38 as published, a ResNet of ImageNet, or tiny (half resolution, random weights).",
-        choices=("resnet38", *BLOCKS, "tiny"),
-    )  # fmt: skip
-    pretrained: str = option(
-        "auto", "auto (a file in pretrained/; for ResNets also torchvision's hub), none (random), or a file.",
-        flag="--weights",
-    )  # fmt: skip
-    radius: int = option(5, "Pairs are of cells nearer than this many cells.", rule=at_least(2))
 
 
 class ResNetAffinity(AffinityNet):

@@ -1,57 +1,22 @@
 """CRF scores of seeds under two background exponents: files that a training's labels are made of."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from common.crf.dense import CRFConfig, crf_folder, crf_pool, seed_crf
+from common.crf.dense import crf_folder, crf_pool, seed_crf
 from common.data.dataset import ImageSet, read_image
 from common.data.outputs import StampedFolder, write_by_jobs
 from common.data.seeds import FORMATS, write_seed
 from common.masks.from_seeds import read_maps, require_maps, seed_settings
-from common.run.config import Rule, option
-from common.run.device import Runtime, usable_workers
+from common.run.device import Runtime
 from common.run.errors import UserError
+from common.run.pool import usable_workers
 from common.seeds.products import CRFFolders
+from methods.psa.config import ScoresConfig
 from methods.psa.labels import Scores
-
-TWO_DIGITS = Rule("from 1 to 99", lambda value: 1 <= value <= 99)
-
-
-@dataclass
-class ScoresConfig(CRFConfig):
-    """Dense CRF of the seeds; the exponents are MCTformer's, the rest is PSA's."""
-
-    low_alpha: int = option(
-        1, "Background exponent of which foreground is trusted: the lower, the less.", flag="--low_alpha",
-        rule=TWO_DIGITS,
-    )  # fmt: skip
-    high_alpha: int = option(
-        12, "Background exponent of which background is trusted: the higher, the less.", flag="--high_alpha",
-        rule=TWO_DIGITS,
-    )  # fmt: skip
-    format: str = option("npy", "Files: npy (float32, exact), or npz (float16, half the disk).", choices=FORMATS)
-
-    def alphas(self) -> tuple[int, int]:
-        """Both exponents.
-
-        Raises:
-            UserError: they are not in order.
-        """
-        if self.low_alpha >= self.high_alpha:
-            raise UserError(f"crf.low_alpha={self.low_alpha} must be less than crf.high_alpha={self.high_alpha}")
-        return self.low_alpha, self.high_alpha
-
-    def settings(self) -> dict[str, object]:
-        """What the files depend on: not what computes them, as labels are equal."""
-        return {
-            key: value
-            for key, value in vars(self).items()
-            if key not in ("backend", "device", "low_alpha", "high_alpha")
-        }
 
 
 def write_scores(

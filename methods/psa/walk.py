@@ -3,8 +3,6 @@
 Symbols: n classes of the image, H x W pixels, h x w cells of stride x stride pixels.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,25 +10,8 @@ from torch import Tensor
 
 from common.data.seeds import Seed
 from common.masks.pairs import pair_directions, random_walk
-from common.run.config import Rule, option
 from methods.psa.affinity import pair_affinity
-
-
-@dataclass
-class WalkConfig:
-    """The walk; the defaults are MCTformer's."""
-
-    background: str = option(
-        "constant", "Background score: constant (bg_thr), or alpha: (1 - largest foreground score)^bg_alpha.",
-        choices=("constant", "alpha"),
-    )  # fmt: skip
-    bg_thr: float = option(0.39, "The constant: the best threshold of the seeds.", flag="--bg_thr")
-    bg_alpha: float = option(16.0, "The exponent.", flag="--alpha")
-    beta: float = option(8.0, "Exponent of the affinities.", flag="--beta")
-    log2_rounds: int = option(
-        6, "The walk has 2 to the power of this many rounds.", flag="--logt",
-        rule=Rule("from 0 to 12", lambda value: 0 <= value <= 12),
-    )  # fmt: skip
+from methods.psa.config import WalkConfig
 
 
 def padded(maps: Tensor, stride: int) -> Tensor:

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.masks.network import SegmentViews, segment_logits
+from common.masks.network import segment_logits
+from common.masks.options import SegmentViews
 from common.run.device import Runtime
 from common.tensors import compiled
 from methods.toco.cams import multi_scale_cams
-from methods.toco.energy import EnergyConfig
-from methods.toco.labels import LabelConfig
-from methods.toco.model import ToCo, ToCoModelConfig
-from methods.toco.step import LossConfig, ToCoStep
+from methods.toco.config import EnergyConfig, LabelConfig, LossConfig, ToCoModelConfig
+from methods.toco.model import ToCo
+from methods.toco.step import ToCoStep
 
 CLASSES = 20
 SIZE = 320

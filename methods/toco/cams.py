@@ -5,49 +5,19 @@ Symbols: B batch, K foreground classes, H x W the images' size, n labelled class
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from common.masks.network import SegmentConfig, SegmentViews, resized, segment_logits
-from common.run.config import at_least, option, section
-from common.seeds.infer import SCALES, InferConfig, MapsOf
+from common.masks.network import resized, segment_logits
+from common.masks.options import SegmentViews
+from common.seeds.infer import MapsOf
 from common.tensors import size_of
+from methods.toco.config import SEED_MAPS, ToCoInferConfig
 from methods.toco.model import ToCo
 
 EPSILON = 1e-5
-SEED_MAPS = ("cam", "cam_aux", "seg")
-
 Pair = tuple[Tensor, Tensor]  # CAMs of the classifier and of the auxiliary classifier
-
-
-@dataclass
-class ToCoInferConfig(InferConfig):
-    """Seeds (infer_cam.py), and in the section ``segment`` masks (infer_seg.py)."""
-
-    scales: list[float] = option(
-        [1.0, 0.5, 1.5], "Image scales whose CAMs are summed; 1 is always one of them.", rule=SCALES
-    )
-    flip: bool = option(True, "Whether the mirror image takes part: the larger value of the two counts.")
-    seed_map: str = option(
-        "cam",
-        "What becomes the seed: cam, cam_aux (of the auxiliary classifier) or seg (the segmentation's probabilities).",
-        choices=SEED_MAPS,
-    )
-    cam_size: int = option(
-        448, "Side of the square that images are brought to for CAMs; 0: their own size.", rule=at_least(0)
-    )
-    seg_scales: list[float] = option(
-        [1.0, 1.25, 1.5], "Image scales whose logits are summed for seed_map=seg, at the images' own size.", rule=SCALES
-    )
-    segment: SegmentConfig = section(SegmentConfig)
-
-    def settings(self) -> dict[str, Any]:
-        """As `InferConfig.settings`."""
-        views = {"cam_size": self.cam_size, "seg_scales": list(self.seg_scales)}
-        return {**super().settings(), **views, "seed_map": self.seed_map}
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from torch import Tensor
 from common.run.errors import UserError
 from common.run.processes import Processes
 from common.tensors import size_of
+from methods.toco.config import CROPS
 
-CROPS = 8
 GLOBAL_VIEWS = 2
 FOREGROUND = 2  # in the region map
 NEGATIVE_SHARE = 0.2  # a crop whose region map has at most this mean counts as background

@@ -3,36 +3,18 @@
 Tang et al., "On regularized losses for weakly-supervised CNN segmentation" (ECCV 2018), gated as in ToCo's code.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from common.crf.lattice import Lattice, bilateral_features
 from common.data.classes import IGNORE_LABEL
-from common.run.config import Rule, at_least, option
 from common.tensors import Context, size_of
+from methods.toco.config import EnergyConfig
 
 # ImageNet's statistics in units of 255 as the reference rounds them: the lattice's simplices depend on the last bit.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-_POSITIVE = Rule("above 0", lambda value: value > 0)
-
-
-@dataclass
-class EnergyConfig:
-    """The dense-CRF energy loss."""
-
-    weight: float = option(
-        1e-7, "Factor of the energy itself, apart from its weight among the losses.", rule=at_least(0)
-    )
-    sigma_rgb: float = option(15.0, "Colour difference (of 255) over which pixels are compared.", rule=_POSITIVE)
-    sigma_xy: float = option(100.0, "Distance in pixels of the input over which pixels are compared.", rule=_POSITIVE)
-    scale: float = option(
-        0.5, "Size at which the energy is computed, as a share of the input's.",
-        rule=Rule("above 0, at most 1", lambda value: 0 < value <= 1),
-    )  # fmt: skip
 
 
 def energy_loss(logits: Tensor, images: Tensor, labels: Tensor, boxes: Tensor, config: EnergyConfig) -> Tensor:

@@ -12,11 +12,11 @@ Masks go to experiment/NAME/segs/<list>/ and, after the CRF, to segs_crf/<list>/
 
 from common.data.dataset import ImageSet, class_names
 from common.masks.network import open_mask_folders, report_masks, submit_masks, write_masks
+from common.nets.load import load_network
 from common.run.errors import run_script
 from common.run.processes import stop_processes
 from common.run.script import MASKS, start
-from common.score.report import has_masks
-from common.seeds.script import load_network
+from common.score.images import has_masks
 from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 from methods.toco.model import ToCo
 

@@ -5,46 +5,18 @@ for class k, 255 for "ignore". Boxes are (top, bottom, left, right) in pixels of
 not padding. All is without gradient. (Reference: utils/camutils.py.)
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from common.run.config import Rule, at_least, option
+from common.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from common.tensors import size_of
-from methods.toco.par import DILATIONS, ITERATIONS, PAR
+from methods.toco.config import LabelConfig
+from methods.toco.par import PAR
 
 IGNORE = 255
-MEAN_255 = torch.tensor([255 * value for value in IMAGENET_DEFAULT_MEAN]).view(3, 1, 1)
-STD_255 = torch.tensor([255 * value for value in IMAGENET_DEFAULT_STD]).view(3, 1, 1)
-
-_FRACTION = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
-
-
-@dataclass
-class LabelConfig:
-    """How CAMs become labels (paper: beta_h, beta_l)."""
-
-    high: float = option(0.7, "CAM scores above it are foreground.", flag="--high_thre", rule=_FRACTION)
-    low: float = option(
-        0.25, "CAM scores up to it are background; those in between are uncertain.", flag="--low_thre", rule=_FRACTION
-    )
-    bkg: float = option(
-        0.5, "CAM scores up to it are background where nothing is uncertain (validation).", flag="--bkg_thre",
-        rule=_FRACTION,
-    )  # fmt: skip
-    par_iterations: int = option(ITERATIONS, "Steps of pixel-adaptive refinement.", rule=at_least(0))
-    par_dilations: list[int] = option(
-        list(DILATIONS), "Distances of the neighbours that refinement spreads to, in pixels.",
-        rule=Rule("one or more numbers, none below 1", lambda values: bool(values) and min(values) >= 1),
-    )  # fmt: skip
-    scale_box: bool = option(
-        False,
-        "Scale the box of the unpadded image to the patch grid; the reference applies its pixels to the grid as they "
-        "are, which leaves images whose box begins after the first patches without any pair.",
-    )
+MEAN_255 = torch.tensor([255 * value for value in IMAGENET_MEAN]).view(3, 1, 1)
+STD_255 = torch.tensor([255 * value for value in IMAGENET_STD]).view(3, 1, 1)
 
 
 def valid_cams(cams: Tensor, labels: Tensor) -> Tensor:

@@ -6,29 +6,17 @@ Symbols: B batch, K foreground classes, D width, h*w patches. Parameter names ar
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.nets.pretrained import Coverage, load_checked
-from common.nets.vit import ViTBackbone, ViTConfig, resize_position_grid
-from common.run.config import at_least, option
+from common.nets.load import Coverage, load_checked
+from common.nets.vit import ViTBackbone, resize_position_grid
 from common.run.errors import UserError
 from common.tensors import size_of
-
-
-@dataclass
-class ToCoModelConfig(ViTConfig):
-    """The network; ``img_size`` only sets the grid of the position embedding, which is resized for every image."""
-
-    aux_layer: int = option(
-        -3, "Block (Python index) whose tokens go to the auxiliary classifier; not the last.", flag="--aux_layer"
-    )
-    decoder_dim: int = option(512, "Width of the segmentation decoder.", rule=at_least(1))
-    proj_dim: int = option(2048, "Width of the hidden layers of the projection heads.", rule=at_least(1))
+from methods.toco.config import ToCoModelConfig
 
 
 class Features(NamedTuple):

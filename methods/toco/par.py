@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.tensors import sum_of
+from methods.toco.config import DILATIONS, ITERATIONS
 
-DILATIONS = (1, 2, 4, 8, 12, 24)
-ITERATIONS = 10
 BANDWIDTH = 0.3  # of both kernels, in standard deviations
 POSITION_WEIGHT = 0.01  # share of the distance kernel
 EPSILON = 1e-8

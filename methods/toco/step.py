@@ -6,57 +6,22 @@ reference: AdamW goes on counting its steps and decays them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.run.config import Rule, at_least, option
 from common.tensors import size_of, sum_of
 from common.train.step import TrainingStep, weighted_sum
 from methods.toco.cams import multi_scale_cams
+from methods.toco.config import EnergyConfig, LabelConfig, LossConfig
 from methods.toco.crops import local_crops
-from methods.toco.energy import EnergyConfig, energy_loss
-from methods.toco.labels import LabelConfig, affinity_mask, refined_label, roi_mask, uncertain_label
+from methods.toco.energy import energy_loss
+from methods.toco.labels import affinity_mask, refined_label, roi_mask, uncertain_label
 from methods.toco.losses import LossGroups, class_contrast, patch_contrast, segmentation_loss
 from methods.toco.model import ToCo
 
 LOSS_TERMS = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg")
-
-
-@dataclass
-class LossConfig:
-    """The losses, and from which step (counted from 0) they are in force (paper symbols: docs/toco.md)."""
-
-    ptc: float = option(0.2, "Weight of patch token contrast.", flag="--w_ptc", rule=at_least(0))
-    ctc: float = option(0.5, "Weight of class token contrast.", flag="--w_ctc", rule=at_least(0))
-    seg: float = option(0.1, "Weight of the segmentation loss.", flag="--w_seg", rule=at_least(0))
-    reg: float = option(0.05, "Weight of the energy loss.", flag="--w_reg", rule=at_least(0))
-    contrast_after: int = option(-1, "Both contrasts count in the steps after this one; -1: in all.")
-    seg_after: int = option(2000, "Segmentation and energy loss count in the steps after this one.")
-    aux_cam_until: int = option(-1, "Last step in which pseudo labels come from the auxiliary CAM; -1: none.")
-    temperature: float = option(
-        0.5, "tau of class token contrast.", flag="--temp", rule=Rule("above 0", lambda value: value > 0)
-    )
-    momentum: float = option(0.9, "Share of itself that the teacher head keeps in a step.", flag="--momentum")
-    cam_scales: list[float] = option(
-        [1.0, 0.5, 1.5], "Scales of the CAMs that labels are made from.", flag="--cam_scales",
-        rule=Rule("one or more numbers above 0", lambda scales: bool(scales) and min(scales) > 0),
-    )  # fmt: skip
-    group: int = option(
-        2, "Images over which pair and pixel counts are taken: 2 as on the authors' GPUs; 0: the whole micro-batch.",
-        flag="--loss_group", rule=at_least(0),
-    )  # fmt: skip
-    compute_inactive: bool = option(False, "Compute and log losses that do not count yet, too, as the reference does.")
-
-    def contrasts(self, step: int) -> bool:
-        """Whether the contrasts count in a step."""
-        return step > self.contrast_after
-
-    def segments(self, step: int) -> bool:
-        """Whether segmentation and energy loss count in a step."""
-        return step > self.seg_after
 
 
 class ToCoStep(TrainingStep):

@@ -12,10 +12,11 @@ from common.data.dataset import LabelledImages
 from common.data.loader import start_worker
 from common.data.transforms import eval_transform
 from common.masks.network import resized
-from common.run.device import Runtime, usable_workers
+from common.run.device import Runtime
+from common.run.pool import usable_workers
 from common.score.counts import ConfusionCounts
 from common.score.evaluate import Scoring
-from common.score.result import EvalConfig
+from common.score.options import EvalConfig
 from methods.toco.cams import multi_scale_cams
 from methods.toco.config import ToCoConfig
 from methods.toco.labels import cam_to_label

@@ -1,11 +1,10 @@
 """The three random views of a training image: main image (global view 1), global view 2, source of the local crops.
 
 Every draw comes from the global generators of torch, ``random`` or NumPy, each step from the one that the reference
-uses; `common.data.loader.draws_from` seeds all three. Images are PIL's, RGB, sizes (height, width).
+uses; `common.run.random.draws_from` seeds all three. Images are PIL's, RGB, sizes (height, width).
 """
 
 import random
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,32 +14,12 @@ from torch import Tensor
 from torchvision import transforms
 
 from common.data.transforms import eval_transform
-from common.run.config import Rule, at_least, option
-from methods.toco.crops import CROPS, window_size
+from methods.toco.config import ToCoViewConfig
+from methods.toco.crops import window_size
 
 BLUR_RADIUS = 0.1, 2.0  # pixels
 SOLARISE_FROM = 128  # values from here on are inverted
 AREA = 0.4, 1.0  # of global view 2, relative to the image
-
-
-@dataclass
-class ToCoViewConfig:
-    """The random views of a training image."""
-
-    crop_size: int = option(448, "Side of the global views, in pixels.", flag="--crop_size", rule=at_least(1))
-    local_size: int = option(96, "Side of the local crops, in pixels.", flag="--local_crop_size", rule=at_least(1))
-    local_crops: int = option(CROPS, "Local crops of an image.", rule=at_least(1))
-    scale: list[float] = option(
-        [0.5, 2.0], "Smallest and largest factor that the image is scaled by before it is cropped.",
-        rule=Rule(
-            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
-        ),
-    )  # fmt: skip
-    paired: bool = option(
-        False,
-        "Flip the main image and the source of the local crops together, and the box with them; the "
-        "reference flips each by a draw of its own, and the box never, so a region may be looked up mirrored.",
-    )
 
 
 class Position(NamedTuple):

@@ -10,11 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from common.data.seeds import Seed, read_seed
-from common.nets.resnet import ResNetConfig
-from common.nets.vit import MapRequest, ViTConfig
+from common.nets.options import ResNetConfig, ViTConfig
+from common.nets.vit import MapRequest
 from common.score.counts import ConfusionCounts, first_argmax
-from methods.crt.cams import CRTInferConfig, crt_cams, scaled_size, view_cams
-from methods.crt.model import STRIDES, CNNBranch, CRTModelConfig, DeiTBranch, tiled_deit
+from methods.crt.cams import crt_cams, scaled_size, view_cams
+from methods.crt.config import CRTInferConfig, CRTModelConfig
+from methods.crt.model import STRIDES, CNNBranch, DeiTBranch, tiled_deit
 from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 from tests.golden.harness import Case, Results, runner
 from tests.golden.runners_eval import swept_voc

@@ -8,15 +8,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from common.data.crops import Place, normalised_crop, place_at
-from common.nets.resnet import ResNetConfig
-from common.nets.vit import ViTConfig
+from common.nets.options import ResNetConfig, ViTConfig
 from common.train.course import Position
 from common.train.optim import set_lr
-from methods.crt.config import CRTOptimConfig
-from methods.crt.losses import LOSS_TERMS, CRTStep, LossConfig
-from methods.crt.model import CRT, STRIDES, CRTModelConfig
+from methods.crt.config import CRTModelConfig, CRTOptimConfig, CRTViewConfig, LossConfig
+from methods.crt.losses import LOSS_TERMS, CRTStep
+from methods.crt.model import CRT, STRIDES
 from methods.crt.optim import crt_sgd
-from methods.crt.views import CRTViewConfig, CRTViews, draw_view
+from methods.crt.views import CRTViews, draw_view
 from tests.golden.harness import Case, Results, runner
 from tests.golden.weights import tensor_for
 

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common.nets.resnet import ResNetConfig
-from common.nets.vit import ViTConfig
+from common.nets.options import ResNetConfig, ViTConfig
 from methods.crt.boxes import cam_box
 from methods.crt.localization import TOP, Located, judge
 from methods.crt.model import STRIDES
+from methods.crt.wsol_config import WSOLModelConfig
 from methods.crt.wsol_losses import WSOLStep
-from methods.crt.wsol_model import WSOL, WSOLModelConfig, class_cams
+from methods.crt.wsol_model import WSOL, class_cams
 from tests.golden.harness import Case, Results, runner
 from tests.golden.runners_crt_train import reference_name
 from tests.golden.weights import tensor_for

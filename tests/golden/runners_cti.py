@@ -8,11 +8,13 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from common.nets.vit import MapRequest, ViTConfig, resize_position_grid
+from common.nets.options import ViTConfig
+from common.nets.vit import MapRequest, resize_position_grid
 from common.seeds.cam import multi_view_cams
 from common.train.optim import has_weight_decay
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
-from methods.cti.losses import CTIStep, LossConfig, background_maps
+from methods.cti.config import LossConfig
+from methods.cti.losses import CTIStep, background_maps
 from methods.cti.memory import TokenMemory
 from methods.cti.model import CTI
 from tests.golden.harness import Case, Results, runner

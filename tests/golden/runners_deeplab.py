@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from common.crf.dense import CRFConfig, dense_crf
+from common.crf.dense import dense_crf
+from common.crf.options import CRFConfig
 from common.score.counts import ConfusionCounts
 from common.train.course import Position
-from methods.deeplab.config import DeepLabOptimConfig
+from methods.deeplab.config import DeepLabModelConfig, DeepLabOptimConfig, DeepLabViewConfig
 from methods.deeplab.crf_image import MEAN_BGR, clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep, resized_labels
-from methods.deeplab.model import DeepLab, DeepLabModelConfig
+from methods.deeplab.model import DeepLab
 from methods.deeplab.scores import segmentation_scores
-from methods.deeplab.views import DeepLabViewConfig, DeepLabViews, draw_crop, input_transform
+from methods.deeplab.views import DeepLabViews, draw_crop, input_transform
 from tests.golden.harness import Case, Results, runner
 from tests.golden.runners_dig import change_filled
 from tests.golden.weights import fill

@@ -12,26 +12,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from common.data.transforms import train_transform
+from common.data.augment import train_transform
 from common.nets.mctformer import Output
-from common.nets.vit import MapRequest, ViTConfig
+from common.nets.options import ViTConfig
+from common.nets.vit import MapRequest
 from common.seeds.cam import max_norm, multi_view_cams
 from common.train.optim import has_weight_decay
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
 from common.train.step import weighted_sum
+from methods.dig.config import LossConfig, UNetConfig
 from methods.dig.diffusion import GaussianDiffusion, schedule_buffers
 from methods.dig.lfca import RELEASED_FEATURES
-from methods.dig.losses import (
-    LOSS_TERMS,
-    DiGStep,
-    LossConfig,
-    classification_loss,
-    distillation,
-    loss_terms,
-    prediction_loss,
-)
+from methods.dig.losses import LOSS_TERMS, DiGStep, classification_loss, distillation, loss_terms, prediction_loss
 from methods.dig.model import TOP, DiG, Fused
-from methods.dig.unet import UNet, UNetConfig
+from methods.dig.unet import UNet
 from tests.golden.harness import Case, Results, runner
 from tests.golden.runners_eval import swept_voc
 from tests.golden.weights import fill

@@ -9,16 +9,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.crf.dense import CRFConfig
+from common.crf.options import CRFConfig
 from common.data.transforms import eval_transform
 from common.masks.pairs import Direction, pair_labels, window
 from common.score.counts import ConfusionCounts
-from methods.irn.labels import LabelConfig, cut, ir_label, label_crf
-from methods.irn.losses import IRNStep, LossConfig, affinities
-from methods.irn.model import IRN, STRIDES, IRNModelConfig
+from methods.irn.config import IRNModelConfig, LabelConfig, LossConfig, WalkConfig
+from methods.irn.labels import cut, ir_label, label_crf
+from methods.irn.losses import IRNStep, affinities
+from methods.irn.model import IRN, STRIDES
 from methods.irn.paths import pair_displacements, path_cells, path_directions, path_maximum
 from methods.irn.views import reduced
-from methods.irn.walk import WalkConfig, boundaries, enlarged, label_map, walked
+from methods.irn.walk import boundaries, enlarged, label_map, walked
 from tests.golden.harness import Case, Results, runner
 from tests.golden.weights import fill
 

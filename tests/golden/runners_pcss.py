@@ -6,15 +6,18 @@ import numpy as np
 import timm
 import torch
 
-from common.nets.vit import MapRequest, ViTConfig
-from common.run.device import Runtime, RuntimeConfig
+from common.nets.options import ViTConfig
+from common.nets.vit import MapRequest
+from common.run.device import Runtime
+from common.run.options import RuntimeConfig
 from common.run.processes import Processes
 from common.seeds.cam import max_norm, multi_view_cams
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
+from methods.pcss.config import FIMConfig, LossConfig
 from methods.pcss.fim import block_losses, wanted_labels
 from methods.pcss.frequency import block_filters, filtered, half_plane, removed_blocks, spectrum
-from methods.pcss.importance import FIMConfig, FrequencyImportance
-from methods.pcss.losses import LossConfig, PCSSStep
+from methods.pcss.importance import FrequencyImportance
+from methods.pcss.losses import PCSSStep
 from methods.pcss.model import PCSS
 from tests.golden.harness import Case, Results, runner
 from tests.golden.runners_eval import swept_voc

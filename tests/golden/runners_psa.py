@@ -7,16 +7,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.crf.dense import CRFConfig, dense_crf, seed_crf
+from common.crf.dense import dense_crf, seed_crf
+from common.crf.options import CRFConfig
 from common.masks.pairs import pair_directions, pair_labels, random_walk, window
 from common.train.course import Position
 from methods.psa.affinity import pair_affinity
-from methods.psa.config import SGDConfig
-from methods.psa.labels import AffinityViews, Scores, ViewsConfig, draw_placement
+from methods.psa.config import SGDConfig, ViewsConfig, WalkConfig
+from methods.psa.labels import AffinityViews, Scores, draw_placement
 from methods.psa.losses import affinity_losses
 from methods.psa.optim import affinity_sgd, parameter_groups
 from methods.psa.resnet38 import ResNet38
-from methods.psa.walk import WalkConfig, padded, pseudo_mask, seed_scores
+from methods.psa.walk import padded, pseudo_mask, seed_scores
 from tests.golden.harness import Case, Results, runner
 from tests.golden.weights import fill
 

@@ -12,14 +12,14 @@ from common.crf.lattice import Lattice, bilateral_features
 from common.train.course import Position
 from common.train.optim import set_lr
 from methods.toco.cams import multi_scale_cams
-from methods.toco.config import ToCoOptimConfig
+from methods.toco.config import EnergyConfig, LabelConfig, LossConfig, ToCoModelConfig, ToCoOptimConfig
 from methods.toco.crops import local_crops
-from methods.toco.energy import EnergyConfig, energy_loss
-from methods.toco.labels import LabelConfig, affinity_mask, refined_label, roi_mask, uncertain_label
+from methods.toco.energy import energy_loss
+from methods.toco.labels import affinity_mask, refined_label, roi_mask, uncertain_label
 from methods.toco.losses import LossGroups, class_contrast, patch_contrast, segmentation_loss
-from methods.toco.model import ToCo, ToCoModelConfig
+from methods.toco.model import ToCo
 from methods.toco.optim import toco_optimizer
-from methods.toco.step import LOSS_TERMS, LossConfig, ToCoStep
+from methods.toco.step import LOSS_TERMS, ToCoStep
 from tests.golden.harness import Case, Results, cases, runner
 from tests.golden.weights import fill
 

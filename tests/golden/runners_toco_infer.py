@@ -5,11 +5,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.crf.dense import CRFConfig, dense_crf
+from common.crf.dense import dense_crf
+from common.crf.options import CRFConfig
 from common.data.transforms import eval_transform
-from common.masks.network import SegmentViews, segment_logits
+from common.masks.network import segment_logits
+from common.masks.options import SegmentViews
 from common.score.counts import ConfusionCounts
-from methods.toco.cams import ToCoInferConfig, seed_maps
+from methods.toco.cams import seed_maps
+from methods.toco.config import ToCoInferConfig
 from methods.toco.validation import mean_iou, predict
 from tests.golden.harness import Case, Results, runner
 from tests.golden.runners_toco import network

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from methods.toco.config import LabelConfig
 from methods.toco.crops import local_crops
 from methods.toco.labels import (
     IGNORE,
-    LabelConfig,
     affinity_mask,
     cam_to_label,
     refined_label,

@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from common.data.transforms import eval_transform
-from common.nets.vit import ViTConfig
-from methods.crt.cams import CRTInferConfig, crt_cams, image_and_views, regrouped, scaled_size, seed_maps, view_cams
-from methods.crt.model import CRTModelConfig, DeiTBranch, tiled_deit
+from common.nets.options import ViTConfig
+from methods.crt.cams import crt_cams, image_and_views, regrouped, scaled_size, seed_maps, view_cams
+from methods.crt.config import CRTInferConfig, CRTModelConfig
+from methods.crt.model import DeiTBranch, tiled_deit
 from methods.crt.tiles import padded_side
 
 TILE, PATCH, CLASSES = 32, 8, 4

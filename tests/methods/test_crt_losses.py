@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.nets.resnet import ResNetConfig
-from common.nets.vit import ViTConfig
-from methods.crt.losses import LOSS_TERMS, CRTStep, LossConfig, consistency_loss, pooled_logits
-from methods.crt.model import CRT, CRTModelConfig
+from common.nets.options import ResNetConfig, ViTConfig
+from methods.crt.config import CRTModelConfig, LossConfig
+from methods.crt.losses import LOSS_TERMS, CRTStep, consistency_loss, pooled_logits
+from methods.crt.model import CRT
 from tests.golden.runners_crt_train import Given
 
 pytestmark = pytest.mark.usefixtures("one_thread")

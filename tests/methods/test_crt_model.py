@@ -5,11 +5,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from common.nets.pretrained import load_checked
-from common.nets.resnet import ResNetConfig
-from common.nets.vit import MapRequest, ViTConfig
+from common.nets.load import load_checked
+from common.nets.options import ResNetConfig, ViTConfig
+from common.nets.vit import MapRequest
 from common.run.errors import UserError
-from methods.crt.model import CRT, CNNBranch, CRTModelConfig, DeiTBranch, released_cnn, released_deit, tiled_deit
+from methods.crt.config import CRTModelConfig
+from methods.crt.model import CRT, CNNBranch, DeiTBranch, released_cnn, released_deit, tiled_deit
 from methods.crt.tiles import cut_tiles, merge_tiles
 
 CNN = {"arch": "resnet50", "blocks": [1, 1, 1, 1]}

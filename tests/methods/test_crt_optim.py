@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from common.nets.resnet import ResNetConfig
-from common.nets.vit import ViTConfig
+from common.nets.options import ResNetConfig, ViTConfig
 from common.train.course import Position
 from common.train.optim import set_lr
-from methods.crt.config import CRTOptimConfig
-from methods.crt.model import CRT, CRTModelConfig
+from methods.crt.config import CRTModelConfig, CRTOptimConfig
+from methods.crt.model import CRT
 from methods.crt.optim import crt_sgd, parameter_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from common.data.loader import draws_from
 from common.data.transforms import eval_transform
 from common.run.config import load_config
 from common.run.errors import UserError
-from methods.crt.views import CRTViewConfig, CRTViews, draw_view
+from common.run.random import draws_from
+from methods.crt.config import CRTViewConfig
+from methods.crt.views import CRTViews, draw_view
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,19 +6,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.data.loader import draws_from
 from common.data.transforms import eval_transform
-from common.nets.resnet import ResNetConfig
-from common.nets.vit import ViTConfig
+from common.nets.options import ResNetConfig, ViTConfig
 from common.run.config import config_path, load_config
 from common.run.errors import UserError
+from common.run.random import draws_from
 from common.train.course import Position
 from common.train.optim import set_lr
-from methods.crt.wsol_config import WSOLConfig
-from methods.crt.wsol_losses import WSOLLossConfig, WSOLStep, map_distance
-from methods.crt.wsol_model import WSOL, WSOLModelConfig, class_cams
+from methods.crt.wsol_config import WSOLConfig, WSOLLossConfig, WSOLModelConfig, WSOLViewConfig
+from methods.crt.wsol_losses import WSOLStep, map_distance
+from methods.crt.wsol_model import WSOL, class_cams
 from methods.crt.wsol_optim import WSOLOptimConfig, wsol_optimizer
-from methods.crt.wsol_views import WSOLViewConfig, WSOLViews
+from methods.crt.wsol_views import WSOLViews
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

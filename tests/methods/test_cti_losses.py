@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.nets.vit import ViTConfig
+from common.nets.options import ViTConfig
 from common.seeds.cam import max_norm
-from methods.cti.losses import LOSS_TERMS, CTIStep, LossConfig
+from methods.cti.config import LossConfig
+from methods.cti.losses import LOSS_TERMS, CTIStep
 from methods.cti.memory import TokenMemory
 from methods.cti.model import CTI
 

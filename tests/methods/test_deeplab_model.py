@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from common.train.course import Position
 from common.train.optim import set_lr
-from methods.deeplab.config import DeepLabOptimConfig
+from methods.deeplab.config import DeepLabModelConfig, DeepLabOptimConfig
 from methods.deeplab.losses import DeepLabStep
-from methods.deeplab.model import ASPP, DeepLab, DeepLabModelConfig, FrozenNormConv
+from methods.deeplab.model import ASPP, DeepLab, FrozenNormConv
 from methods.deeplab.optim import deeplab_sgd
 
 pytestmark = pytest.mark.usefixtures("one_thread")

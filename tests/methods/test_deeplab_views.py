@@ -12,9 +12,10 @@ from common.data.dataset import DataConfig, ImageSet
 from common.data.masks import write_mask
 from common.data.transforms import eval_transform
 from common.run.errors import UserError
+from methods.deeplab.config import DeepLabViewConfig
 from methods.deeplab.crf_image import MEAN_BGR
 from methods.deeplab.masks import TrainingMasks
-from methods.deeplab.views import Crop, DeepLabViewConfig, DeepLabViews, draw_crop, input_transform
+from methods.deeplab.views import Crop, DeepLabViews, draw_crop, input_transform
 from tests.datasets import make_voc
 
 SCALES = [0.5, 0.75, 1.0, 1.25, 1.5]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from common.nets.pretrained import load_checked
+from common.nets.load import load_checked
 from common.run.errors import UserError
 from methods.deeplab.config import DeepLabConfig
 from methods.deeplab.model import DeepLab

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from common.data.transforms import MEAN, STD
 from common.run.config import load_config
 from common.run.errors import UserError
+from methods.dig.config import UNetConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.ema import EMA, ema_decay
-from methods.dig.unet import RMSNorm, UNet, UNetConfig, UNetOutput
+from methods.dig.unet import RMSNorm, UNet, UNetOutput
 from tests.helpers import assert_same
 
 TINY = UNetConfig(8, [1, 2])

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from common.run.errors import UserError
 from common.run.weights import load_torch
+from methods.dig.config import UNetConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import load_diffusion, save_diffusion
 from methods.dig.ema import EMA
-from methods.dig.unet import UNet, UNetConfig
+from methods.dig.unet import UNet
 from tests.helpers import Malicious, assert_same, fill_disk
 from tests.methods.test_dig_diffusion import TABLES, photos, tiny
 

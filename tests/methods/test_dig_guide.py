@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.nets.vit import ViTConfig
-from common.run.device import Runtime, RuntimeConfig
+from common.nets.options import ViTConfig
+from common.run.device import Runtime
 from common.run.errors import UserError
+from common.run.options import RuntimeConfig
 from common.run.processes import Processes
-from methods.dig.guide import Guide, GuideConfig, feature_shape
-from methods.dig.losses import LossConfig
+from methods.dig.config import GuideConfig, LossConfig, UNetConfig
+from methods.dig.guide import Guide, feature_shape
 from methods.dig.model import DiG
-from methods.dig.unet import UNetConfig
 from tests.helpers import TINY_OF
 
 VIT = ViTConfig(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, drop_path=0.0)

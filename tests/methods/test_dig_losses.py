@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.nets.vit import Attention, MapRequest, ViTConfig
+from common.nets.options import ViTConfig
+from common.nets.vit import Attention, MapRequest
+from methods.dig.config import LossConfig
 from methods.dig.lfca import LFCA, FeatureShape
-from methods.dig.losses import LOSS_TERMS, DiGStep, LossConfig, distillation, log_probabilities
+from methods.dig.losses import LOSS_TERMS, DiGStep, distillation, log_probabilities
 from methods.dig.model import DiG
 
 CLASSES, SIZE, FEATURES = 3, 32, FeatureShape(2, 16)

@@ -8,15 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.nets.pretrained import load_checked
-from common.nets.vit import ViTConfig
+from common.nets.load import load_checked
+from common.nets.options import ViTConfig
 from common.run.config import load_config
 from common.run.errors import UserError
-from methods.dig.config import DiGConfig
+from methods.dig.config import DiGConfig, UNetConfig
 from methods.dig.guide import feature_shape
 from methods.dig.lfca import DROP_PATH, LFCA, FeatureBlock, FeatureShape, convolved_inputs
 from methods.dig.model import DiG, without_lfca
-from methods.dig.unet import UNetConfig
 
 VIT = ViTConfig(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, drop_path=0.0)
 CLASSES, FEATURES = 3, FeatureShape(2, 16)

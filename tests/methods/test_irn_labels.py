@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.crf.dense import CRFConfig
+from common.crf.options import CRFConfig
 from common.data.dataset import read_mask
 from common.data.seeds import Seed, write_seed
 from common.run.errors import UserError
 from methods.irn import labels
-from methods.irn.labels import LabelConfig, cut, ir_label, label_crf, write_label
+from methods.irn.config import LabelConfig
+from methods.irn.labels import cut, ir_label, label_crf, write_label
 from methods.irn.scoring import label_scores
 
 CONFIG = LabelConfig(fg_threshold=0.6, bg_threshold=0.2)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from common.masks.pairs import pair_labels
-from methods.irn.losses import LOSS_TERMS, IRNStep, LossConfig, affinities, irn_losses
-from methods.irn.model import IRN, IRNModelConfig
+from methods.irn.config import IRNModelConfig, LossConfig
+from methods.irn.losses import LOSS_TERMS, IRNStep, affinities, irn_losses
+from methods.irn.model import IRN
 from methods.irn.paths import path_cells, path_directions
 
 pytestmark = pytest.mark.usefixtures("one_thread")

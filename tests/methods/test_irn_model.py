@@ -8,12 +8,14 @@ from torch import Tensor
 
 from common.data.dataset import DataConfig, ImageSet
 from common.data.transforms import eval_transform
-from common.nets.pretrained import load_checked
-from common.run.device import Runtime, RuntimeConfig
+from common.nets.load import load_checked
+from common.run.device import Runtime
 from common.run.errors import UserError
+from common.run.options import RuntimeConfig
 from common.run.processes import Processes
+from methods.irn.config import IRNModelConfig
 from methods.irn.displacement import mean_displacement
-from methods.irn.model import IRN, IRNModelConfig, unique_tensors
+from methods.irn.model import IRN, unique_tensors
 from tests.helpers import assert_same
 
 pytestmark = pytest.mark.usefixtures("one_thread")

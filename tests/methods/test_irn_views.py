@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.data.loader import draws_from
 from common.data.transforms import MEAN, STD
 from common.run.config import load_config
 from common.run.errors import UserError
-from methods.irn.views import IRNViewConfig, IRNViews, reduced, rescaled
+from common.run.random import draws_from
+from methods.irn.config import IRNViewConfig
+from methods.irn.views import IRNViews, reduced, rescaled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,17 +10,9 @@ from torch import Tensor
 
 from common.data.seeds import write_seed
 from common.run.errors import UserError
+from methods.irn.config import WalkConfig
 from methods.irn.paths import path_cells, path_directions
-from methods.irn.walk import (
-    WalkConfig,
-    boundaries,
-    enlarged,
-    grid_size,
-    label_map,
-    read_scores,
-    walk_mask,
-    walked,
-)
+from methods.irn.walk import boundaries, enlarged, grid_size, label_map, read_scores, walk_mask, walked
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

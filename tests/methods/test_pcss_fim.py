@@ -13,12 +13,14 @@ from torch import Tensor
 
 from common.data.loader import EpochBatches
 from common.data.transforms import square_transform
-from common.nets.vit import ViTConfig
-from common.run.device import Runtime, RuntimeConfig
+from common.nets.options import ViTConfig
+from common.run.device import Runtime
+from common.run.options import RuntimeConfig
 from common.run.processes import Processes
+from methods.pcss.config import FIMConfig
 from methods.pcss.fim import FIM, STEP_IMAGES, block_losses
 from methods.pcss.frequency import block_filters
-from methods.pcss.importance import FIMConfig, FrequencyImportance
+from methods.pcss.importance import FrequencyImportance
 from methods.pcss.model import PCSS
 from tests.helpers import assert_same
 from tests.methods.test_pcss_importance import literally_wanted

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from methods.pcss.config import FIMConfig
 from methods.pcss.fim import wanted_labels
 from methods.pcss.frequency import half_plane
-from methods.pcss.importance import FIMConfig, FrequencyImportance
+from methods.pcss.importance import FrequencyImportance
 from tests.helpers import assert_same
 
 pytestmark = pytest.mark.usefixtures("one_thread")

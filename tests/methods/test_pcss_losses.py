@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.nets.mctformer import Output
-from common.nets.vit import MapRequest, ViTConfig
+from common.nets.options import ViTConfig
+from common.nets.vit import MapRequest
 from common.run.errors import UserError
 from common.seeds.cam import max_norm
-from methods.pcss.importance import FIMConfig, FrequencyImportance
-from methods.pcss.losses import LOSS_TERMS, LossConfig, PCSSStep
+from methods.pcss.config import FIMConfig, LossConfig
+from methods.pcss.importance import FrequencyImportance
+from methods.pcss.losses import LOSS_TERMS, PCSSStep
 from methods.pcss.model import PCSS
 
 CONFIG = LossConfig(mpc_idx=1)

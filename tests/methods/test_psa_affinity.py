@@ -14,8 +14,8 @@ from common.run.errors import UserError
 from common.train.course import Position
 from methods.psa import model as psa_model
 from methods.psa.affinity import AffinityNet, pair_affinity
-from methods.psa.config import SGDConfig
-from methods.psa.model import AffinityConfig, ResNetAffinity, TinyAffinity, affinity_net, load_trunk, start_from
+from methods.psa.config import AffinityConfig, SGDConfig
+from methods.psa.model import ResNetAffinity, TinyAffinity, affinity_net, load_trunk, start_from
 from methods.psa.optim import affinity_sgd, parameter_groups
 from methods.psa.resnet38 import Block, Bottleneck, ResNet38
 

@@ -8,16 +8,8 @@ import torch
 from PIL import Image
 
 from common.data.transforms import MEAN, STD
-from methods.psa.labels import (
-    AffinityViews,
-    Placement,
-    Scores,
-    ViewsConfig,
-    cell_labels,
-    draw_placement,
-    mean_pooled,
-    placed,
-)
+from methods.psa.config import ViewsConfig
+from methods.psa.labels import AffinityViews, Placement, Scores, cell_labels, draw_placement, mean_pooled, placed
 
 STILL = [0.0] * 4  # no jitter
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.psa.walk import WalkConfig, padded, pseudo_mask, seed_scores, walked_scores
+from methods.psa.config import WalkConfig
+from methods.psa.walk import padded, pseudo_mask, seed_scores, walked_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.toco.cams import ToCoInferConfig, multi_scale_cams, seed_maps
+from methods.toco.cams import multi_scale_cams, seed_maps
+from methods.toco.config import ToCoInferConfig
 
 SIZE = (41, 53)
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.crf.lattice import Lattice, bilateral_features
-from methods.toco.energy import PIXEL_MEAN, PIXEL_STD, EnergyConfig, box_mask, energy_loss
+from methods.toco.config import EnergyConfig
+from methods.toco.energy import PIXEL_MEAN, PIXEL_STD, box_mask, energy_loss
 
 SIDE, HALF, CLASSES = 16, 8, 3
 CONFIG = EnergyConfig(weight=1e-3, sigma_xy=12.0, sigma_rgb=60.0)

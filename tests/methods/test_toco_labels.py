@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.data.transforms import eval_transform
+from methods.toco.config import LabelConfig
 from methods.toco.labels import (
-    LabelConfig,
     affinity_mask,
     cam_to_label,
     denormalise,

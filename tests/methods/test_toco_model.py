@@ -7,12 +7,10 @@ from torch import Tensor, nn
 
 from common.run.errors import UserError
 from common.train.course import Position
-from methods.toco.config import ToCoOptimConfig
-from methods.toco.energy import EnergyConfig
-from methods.toco.labels import LabelConfig
-from methods.toco.model import ToCo, ToCoModelConfig
+from methods.toco.config import EnergyConfig, LabelConfig, LossConfig, ToCoModelConfig, ToCoOptimConfig
+from methods.toco.model import ToCo
 from methods.toco.optim import toco_optimizer
-from methods.toco.step import LOSS_TERMS, LossConfig, ToCoStep
+from methods.toco.step import LOSS_TERMS, ToCoStep
 
 SMALL = {
     "img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "drop_path": 0.0, "aux_layer": -2,

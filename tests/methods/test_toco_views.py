@@ -10,19 +10,12 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
-from common.data.loader import draws_from
 from common.data.transforms import MEAN, STD, eval_transform
 from common.run.config import load_config
 from common.run.errors import UserError
-from methods.toco.views import (
-    Position,
-    RandomSolarise,
-    ToCoViewConfig,
-    ToCoViews,
-    crop_at,
-    draw_position,
-    rescaled,
-)
+from common.run.random import draws_from
+from methods.toco.config import ToCoViewConfig
+from methods.toco.views import Position, RandomSolarise, ToCoViews, crop_at, draw_position, rescaled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"crop_size": 48, "local_size": 16, "local_crops": 3}

@@ -1,0 +1,22 @@
+"""Configuration of the dense CRF. Imports no PyTorch."""
+
+from dataclasses import dataclass
+
+from common.run.config import option
+
+
+@dataclass
+class CRFConfig:
+    """Dense CRF; the defaults are those of PSA and of the methods built on it."""
+
+    backend: str = option(
+        "auto", "Implementation; auto: pydensecrf on CPUs where it is installed (faster there), else lattice.",
+        choices=("auto", "pydensecrf", "lattice"),
+    )  # fmt: skip
+    device: str = option("cpu", "Where the lattice computes; cuda: the process's GPU.", choices=("cpu", "cuda"))
+    iterations: int = option(10, "Mean-field iterations.")
+    gaussian_sxy: float = option(3.0, "Pixels over which the smoothing term reaches.")
+    gaussian_compat: float = option(3.0, "Weight of the smoothing term.")
+    bilateral_sxy: float = option(80.0, "Pixels over which the colour term reaches.")
+    bilateral_srgb: float = option(13.0, "Colour difference (of 255) over which the colour term reaches.")
+    bilateral_compat: float = option(10.0, "Weight of the colour term.")

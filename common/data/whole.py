@@ -1,0 +1,81 @@
+"""Whole image lists for a network: batches of one image size, shared by all processes, without finished ones."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from common.data.dataset import ImageSet
+from common.data.loader import start_worker
+from common.data.transforms import eval_transform
+from common.run.device import Runtime
+from common.run.errors import UserError
+from common.run.pool import usable_workers
+
+# Turns a decoded image into network input, in the loader's workers: its pixels, or several tensors.
+Transform = Callable[[Image.Image], Tensor | list[Tensor]]
+
+
+class _Images(Dataset):
+    """``(index, image)`` of an image set, for lists of indices of one size."""
+
+    def __init__(self, images: ImageSet, transform: Transform) -> None:
+        self.images, self.transform = images, transform
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | list[Tensor]]:
+        return index, self.transform(self.images.load_image(index))
+
+
+def size_batches(images: ImageSet, batch_size: int) -> list[list[int]]:
+    """Indices in batches of one image size, every image once, largest first (memory runs out at once or never)."""
+    by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index in images.unique():
+        try:
+            with Image.open(images.images[index]) as image:
+                by_size[image.size].append(index)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"the image {images.images[index]} cannot be decoded ({error})") from error
+    sizes = sorted(by_size, key=lambda size: (-size[0] * size[1], size))
+    return [by_size[size][i : i + batch_size] for size in sizes for i in range(0, len(by_size[size]), batch_size)]
+
+
+def image_batches(
+    images: ImageSet,
+    batch_size: int,
+    num_workers: int,
+    runtime: Runtime,
+    is_done: Callable[[str], bool],
+    title: str,
+    transform: Transform = eval_transform,
+) -> Iterator[tuple[list[int], Any]]:
+    """Yields ``(indices, pixels (b, 3, H, W) on the device)`` for this process's share of an image set.
+
+    The batches are the same for any number of processes and after any restart, so that what is made of them is, too: a
+    batch is left out only when all of its images are done.
+
+    Args:
+        is_done: whether an image needs no work any more, by its id.
+        title: of the progress bar.
+        transform: maps a decoded RGB image to what the network takes; several tensors of an image become as many
+            batches.
+    """
+    # Shared out first: the other processes may be writing already, and all must cut the same list.
+    batches = runtime.processes.shard(size_batches(images, batch_size))
+    batches = [batch for batch in batches if not all(is_done(images.ids[index]) for index in batch)]
+    workers = usable_workers(min(num_workers, len(batches)))
+    loader = DataLoader(
+        _Images(images, transform), batch_sampler=batches, num_workers=workers,
+        pin_memory=runtime.device.type == "cuda", generator=torch.Generator(), worker_init_fn=start_worker,
+    )  # fmt: skip
+    with tqdm(
+        total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True
+    ) as bar:
+        for indices, pixels in loader:
+            moved = runtime.to_device(*pixels) if isinstance(pixels, list) else runtime.to_device(pixels)[0]
+            yield indices.tolist(), moved
+            bar.update(len(indices))

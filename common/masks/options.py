@@ -1,0 +1,101 @@
+"""Configuration sections of mask inference, and of the seeds that masks are made from. Imports no PyTorch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.crf.options import CRFConfig
+from common.data.dataset import DataConfig
+from common.run.config import Rule, at_least, option, section
+from common.run.errors import UserError
+from common.run.options import RuntimeConfig
+from common.seeds.options import SCALES
+
+
+@dataclass
+class SegmentViews:
+    """How the logits of flips and scales become one."""
+
+    resize: int = option(
+        0, "Side of the square that images are brought to, which the scales multiply; 0: their own size.",
+        rule=at_least(0),
+    )  # fmt: skip
+    scales: list[float] = option([1.0, 1.5, 1.25], "Image scales.", rule=SCALES)
+    flip: str = option(
+        "sum", "How the mirror image's logits join those of its scale; none: no mirror image.",
+        choices=("sum", "max", "none"),
+    )  # fmt: skip
+    merge: str = option("max", "How the scales join.", choices=("max", "sum"))
+
+
+@dataclass
+class SegmentConfig(SegmentViews):
+    """Inference of masks; the defaults are ToCo's for VOC."""
+
+    image_list: str = option("val", "Images to segment.", flag=("--infer_list", "--infer_set"))
+    batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
+    num_workers: int = option(
+        8, "Image-loader worker processes, and as many of --crf.", flag="--num_workers", rule=at_least(0)
+    )
+    crf: CRFConfig = section(
+        CRFConfig, gaussian_sxy=1.0, gaussian_compat=1.0, bilateral_sxy=121.0, bilateral_srgb=5.0, bilateral_compat=4.0
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """What the masks of a network depend on, without those of the CRF."""
+        views = {name: getattr(self, name) for name in ("resize", "flip", "merge", "batch_size")}
+        return {**views, "scales": list(self.scales)}
+
+
+@dataclass
+class SeedsConfig:
+    """The seeds that are refined: any method's, in either format."""
+
+    folder: str = option("", "Folder of seed files, such as experiment/exp/dict.", flag="--seeds")
+
+    def path(self) -> Path:
+        """The folder.
+
+        Raises:
+            UserError: none is named, or there is none.
+        """
+        if not self.folder:
+            raise UserError("which seeds? Name their folder: --seeds experiment/NAME/dict")
+        if not Path(self.folder).is_dir():
+            raise UserError(f"no folder of seeds {self.folder} (from {Path.cwd()}); an inference with --dict writes it")
+        return Path(self.folder)
+
+
+@dataclass
+class SeedCRFConfig(CRFConfig):
+    """Dense CRF of seeds against a background of (1 - max over classes)^alpha."""
+
+    alpha: float = option(
+        6.0, "Background exponent: the larger, the less background.", flag="--alpha",
+        rule=Rule("above 0", lambda value: value > 0),
+    )  # fmt: skip
+
+    def settings(self) -> dict[str, object]:
+        """The settings that the masks depend on: all but backend and device, whose labels are equal."""
+        return {key: value for key, value in vars(self).items() if key not in ("backend", "device")}
+
+
+@dataclass
+class CRFMaskLists:
+    """Image lists of the masks to make and to score."""
+
+    image_list: str = option("train_aug", "Images to write masks for.", flag="--infer_list")
+    eval_list: str = option(
+        "train", "Images whose masks are scored at the end, where there are true ones for them; empty: none."
+    )
+
+
+@dataclass
+class CRFMasksConfig:
+    """All sections of masks by CRF alone."""
+
+    data: DataConfig = section(DataConfig)
+    seeds: SeedsConfig = section(SeedsConfig)
+    crf: SeedCRFConfig = section(SeedCRFConfig)
+    infer: CRFMaskLists = section(CRFMaskLists)
+    runtime: RuntimeConfig = section(RuntimeConfig)

@@ -1,0 +1,89 @@
+"""Configuration sections of the networks. Imports no PyTorch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.run.config import Rule, option
+from common.run.errors import UserError
+
+# width, depth, heads of the public DeiT/ViT models (patch 16, image 224)
+ARCHITECTURES = {
+    "deit_tiny_patch16_224": (192, 12, 3),
+    "deit_small_patch16_224": (384, 12, 6),
+    "deit_base_patch16_224": (768, 12, 12),
+    "vit_base_patch16_224": (768, 12, 12),
+}
+
+
+PRETRAINED_DIR = Path("pretrained")
+
+
+@dataclass
+class ViTConfig:
+    """The backbone; a field left at 0 takes the architecture's own value."""
+
+    arch: str = option(
+        "deit_small_patch16_224",
+        "Architecture; its ImageNet weights fit if no other field changes it.",
+        choices=tuple(ARCHITECTURES),
+    )
+    pretrained: str = option(
+        "auto",
+        "ImageNet weights: auto (pretrained/, else timm's hub), none (random, only for tests and demos), or a file.",
+        flag="--finetune",
+    )
+    img_size: int = option(
+        224,
+        "Side of the training images in pixels; sets the grid of the position embedding.",
+        flag=("--input-size", "--input_size"),
+    )
+    patch_size: int = option(16, "Side of a patch in pixels.")
+    embed_dim: int = option(0, "Width D.")
+    depth: int = option(0, "Number of blocks.")
+    num_heads: int = option(0, "Attention heads.")
+    drop_path: float = option(
+        0.1, "Stochastic depth rate of the last block, growing linearly from 0.", flag=("--drop-path", "--drop_path")
+    )
+
+    def dimensions(self) -> tuple[int, int, int]:
+        """Width, depth and heads.
+
+        Raises:
+            UserError: the width does not divide into the heads, or the image into patches.
+        """
+        width, depth, heads = ARCHITECTURES[self.arch]
+        width = self.embed_dim or width
+        depth = self.depth or depth
+        heads = self.num_heads or heads
+        if width % heads:
+            raise UserError(f"model.embed_dim={width} does not divide by model.num_heads={heads}")
+        if self.img_size % self.patch_size:
+            raise UserError(f"model.img_size={self.img_size} is no multiple of model.patch_size={self.patch_size}")
+        return width, depth, heads
+
+
+SEED_MAPS = ("rcams", "fcams", "cams")
+
+
+STAGES = 5  # of a ResNet: the stem and four layers
+BLOCKS = {  # kind of block, blocks in each of the four layers
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3)),
+    "resnet101": ("bottleneck", (3, 4, 23, 3)),
+    "resnet152": ("bottleneck", (3, 8, 36, 3)),
+}
+
+
+@dataclass
+class ResNetConfig:
+    """Which ResNet, and what it starts from."""
+
+    arch: str = option("resnet50", "Network whose ImageNet weights it starts from.", choices=tuple(BLOCKS))
+    pretrained: str = option(
+        "auto", "auto (a file in pretrained/, else torchvision's hub), none (random), or a weights file."
+    )
+    blocks: list[int] = option(
+        [], "Blocks in each of the four layers; empty: those of arch. Others have no ImageNet weights.",
+        rule=Rule("empty or 4 numbers above 0", lambda counts: not counts or (len(counts) == 4 and min(counts) > 0)),
+    )  # fmt: skip

@@ -1,0 +1,69 @@
+"""Configuration of a pipeline."""
+
+from dataclasses import dataclass
+
+from common.data.dataset import DataConfig
+from common.masks.options import SeedsConfig
+from common.run.config import Rule, option, section
+from common.score.options import EvalConfig
+
+REFINEMENTS = ("irn", "psa", "crf")
+
+
+NOT_EMPTY = Rule("the name of a list", bool)
+
+
+@dataclass
+class FlowConfig:
+    """Which stages there are."""
+
+    first: str = option(
+        "seeds", "Where to begin: seeds are refined; masks are taken as they are.", flag="--from",
+        choices=("seeds", "masks"),
+    )  # fmt: skip
+    refine: str = option(
+        "irn", "What makes masks of seeds: IRN, PSA, or a dense CRF alone.", flag="--refine", choices=REFINEMENTS
+    )
+    segment: str = option(
+        "deeplab", "The network that learns from the masks; none: the masks are the end.", flag="--segment",
+        choices=("deeplab", "none"),
+    )  # fmt: skip
+
+
+@dataclass
+class ListsConfig:
+    """Image lists of all stages."""
+
+    train: str = option(
+        "train_aug", "Images that masks are made for, and which the networks are trained on.", rule=NOT_EMPTY
+    )
+    score: str = option("train", "Those of them whose seeds and masks are scored.", rule=NOT_EMPTY)
+    val: str = option("val", "Held-out images, on which the segmentation network is tested.", rule=NOT_EMPTY)
+
+
+@dataclass
+class StageConfig:
+    """The scripts of a stage."""
+
+    exp: str = option("", "Their experiment: a YAML in configs/ or a path to one.")
+    overrides: list[str] = option([], "Settings that they get on top of it, as key=value.")
+
+
+@dataclass
+class PipelineConfig:
+    """All sections of a pipeline."""
+
+    data: DataConfig = section(DataConfig)
+    seeds: SeedsConfig = section(SeedsConfig)
+    flow: FlowConfig = section(FlowConfig)
+    lists: ListsConfig = section(ListsConfig)
+    crf: StageConfig = section(StageConfig, exp="crf_voc")
+    irn: StageConfig = section(StageConfig, exp="irn_cti")
+    psa: StageConfig = section(StageConfig, exp="psa_voc")
+    deeplab: StageConfig = section(StageConfig, exp="deeplab_voc")
+    eval: EvalConfig = section(EvalConfig)
+
+
+def data_overrides(data: DataConfig, own: DataConfig) -> list[str]:
+    """What makes the data set of a stage's own configuration the pipeline's, as key=value texts."""
+    return [f"data.{key}={value}" for key, value in vars(data).items() if value != getattr(own, key)]

@@ -1,0 +1,27 @@
+"""The configuration section that every script with a device shares. Imports no PyTorch."""
+
+from dataclasses import dataclass
+
+from common.run.config import option
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+
+
+@dataclass
+class RuntimeConfig:
+    """Where and how it is computed."""
+
+    device: str = option(
+        "auto", "auto (a GPU if there is one), cpu, cuda or mps.", choices=("auto", "cpu", "cuda", "mps")
+    )
+    precision: str = option(
+        "fp32", "fp32 is exact; tf32, bf16 and fp16 (with loss scaling) are faster on GPUs.", choices=PRECISIONS
+    )
+    compile: bool = option(False, "Compile the model with torch.compile.")
+    seed: int = option(0, "Seed of every random draw.", flag="--seed")
+    num_workers: int = option(
+        8,
+        "Data-loader worker processes per process, at most one a core; results do not depend on it.",
+        flag="--num_workers",
+    )
+    deterministic: bool = option(False, "Only deterministic GPU kernels (slower); CPU runs are deterministic anyway.")

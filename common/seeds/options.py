@@ -1,0 +1,57 @@
+"""Configuration sections of seed inference. Imports no PyTorch."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from common.data.seeds import FORMATS
+from common.nets.options import SEED_MAPS
+from common.run.config import Rule, at_least, option
+
+if TYPE_CHECKING:
+    from common.data.whole import Transform
+
+SCALES = Rule("one or more numbers above 0", lambda scales: bool(scales) and min(scales) > 0)
+
+
+@dataclass
+class InferConfig:
+    """Seed inference."""
+
+    image_list: str = option("train_aug", "Images to write seeds for.", flag="--val_list")
+    eval_list: str = option(
+        "train", "Images whose seeds are scored at the end, where there are masks for them; empty: none."
+    )
+    scales: list[float] = option([1.0], "Image scales whose CAMs are summed.", rule=SCALES)
+    flip: bool = option(True, "Whether the mirror image's CAMs are added.")
+    batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
+    format: str = option("npy", "Seed files: npy as the papers' tools read it, or the compact npz.", choices=FORMATS)
+    crf_alphas: list[int] = option([6, 10, 24], "Background exponents of --crf, one folder each.", flag="--alphas")
+    num_workers: int = option(
+        4, "Image-loader worker processes; also the processes of --crf.", flag="--num_workers", rule=at_least(0)
+    )
+    vis_limit: int = option(200, "Most pictures that --vis makes.")
+
+    def settings(self) -> dict[str, Any]:
+        """What the seeds of a network depend on; recorded with them, so that two inferences are not mixed."""
+        return {"scales": list(self.scales), "flip": self.flip, "format": self.format, "batch_size": self.batch_size}
+
+    def transform(self) -> "Transform":
+        """What a method's `MapsOf` takes of an image: here the normalised pixels."""
+        from common.data.transforms import eval_transform
+
+        return eval_transform
+
+
+@dataclass
+class ClassTokenInferConfig(InferConfig):
+    """Seed inference of networks with class tokens."""
+
+    seed_map: str = option(
+        "rcams",
+        "Which map becomes the seed: rcams (refined by patch affinity), fcams (attention x CAM) or cams.",
+        choices=SEED_MAPS,
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """As `InferConfig.settings`."""
+        return {**super().settings(), "seed_map": self.seed_map}
