@@ -10,19 +10,10 @@ An interrupted call goes on where it stopped. Exponents are compared by the scor
 
 from typing import Any
 
-from common.crf.dense import crf_pool
-from common.data.dataset import ImageSet, class_names
-from common.data.outputs import MaskFolder, write_by_jobs
-from common.masks.crf_alone import write_crf_mask
-from common.masks.from_seeds import require_maps, seed_settings
 from common.masks.options import CRFMasksConfig
 from common.run.errors import run_script
 from common.run.folder import MASK_SCORES
-from common.run.pool import usable_workers
-from common.run.processes import stop_processes
 from common.run.script import PREPARATION, start, start_run
-from common.score.options import EvalConfig
-from common.score.report import report, score_folder
 
 READS = ("data", "seeds", "crf", "infer", "runtime.num_workers")
 
@@ -31,6 +22,16 @@ def main() -> None:
     """Goes in the order config, data, seeds, masks; then their score."""
     setup = start(__doc__, CRFMasksConfig, "crf_voc", PREPARATION, reads=READS)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
+
+    from common.crf.dense import crf_pool
+    from common.data.dataset import ImageSet, class_names
+    from common.data.outputs import MaskFolder, write_by_jobs
+    from common.masks.crf_alone import write_crf_mask
+    from common.masks.from_seeds import require_maps, seed_settings
+    from common.run.pool import usable_workers
+    from common.run.processes import stop_processes
+    from common.score.options import EvalConfig
+    from common.score.report import report, score_folder
 
     # Data: image labels are not needed, the seeds have them
     images, seeds = ImageSet(config.data, config.infer.image_list), config.seeds.path()

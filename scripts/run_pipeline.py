@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.crf.dense import crf_folder
+from common.crf.options import crf_folder
 from common.data.dataset import ImageSet
 from common.data.seeds import FORMATS
 from common.masks.from_seeds import require_maps

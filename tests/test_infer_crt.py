@@ -18,8 +18,8 @@ from common.run.weights import save_torch
 from common.seeds.infer import SeedFolder
 from methods.crt.cams import crt_cams
 from methods.crt.config import CRTConfig
-from methods.crt.make_cam import CAMFolders, StridedFolder, seed_pairs
 from methods.crt.model import CRT, tiled_deit
+from methods.crt.seeds import CAMFolders, StridedFolder, seed_pairs
 from methods.irn.walk import read_scores
 from tests.helpers import Scripts, contents
 

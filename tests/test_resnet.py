@@ -68,7 +68,7 @@ def test_random_weights_are_torchvisions(arch: str) -> None:
     other = torchvision_resnet.ResNet(BLOCK_OF[BLOCKS[arch][0]], SMALL[arch], num_classes=1, norm_layer=FixedBatchNorm)
     assert torch.equal(after, torch.rand(1))
     expected = {name: value for name, value in other.state_dict().items() if not name.startswith("fc.")}
-    assert_same(own.state_dict(), expected)
+    assert_same(dict(own.state_dict()), expected)
 
 
 def test_dilation_instead_of_stride() -> None:

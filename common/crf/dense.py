@@ -15,7 +15,7 @@ import torch
 
 from common.crf.lattice import bilateral_features, spatial_features
 from common.crf.mean_field import NormalizedKernel, mean_field
-from common.crf.options import CRFConfig
+from common.crf.options import CRFConfig, crf_folder
 from common.data.dataset import read_image
 from common.data.seeds import Seed, write_seed
 from common.run.errors import UserError
@@ -86,11 +86,6 @@ def seed_crf(image: np.ndarray, seed: Seed, alpha: float, config: CRFConfig | No
     background = np.power(1 - cams.max(axis=0, keepdims=True), alpha)
     marginals = dense_crf(image, np.concatenate([background, cams]), config)
     return dict(zip([0, *(key + 1 for key in keys)], marginals, strict=True))
-
-
-def crf_folder(folder: str | Path, alpha: int) -> Path:
-    """The folder of one alpha's refined seeds: ``<folder>/06`` for 6."""
-    return Path(folder) / f"{alpha:02d}"
 
 
 def crf_done(

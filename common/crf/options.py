@@ -1,6 +1,7 @@
 """Configuration of the dense CRF. Imports no PyTorch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.run.config import option
 
@@ -20,3 +21,8 @@ class CRFConfig:
     bilateral_sxy: float = option(80.0, "Pixels over which the colour term reaches.")
     bilateral_srgb: float = option(13.0, "Colour difference (of 255) over which the colour term reaches.")
     bilateral_compat: float = option(10.0, "Weight of the colour term.")
+
+
+def crf_folder(folder: str | Path, alpha: int) -> Path:
+    """The folder of one alpha's refined seeds: ``<folder>/06`` for 6."""
+    return Path(folder) / f"{alpha:02d}"

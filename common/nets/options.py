@@ -45,6 +45,14 @@ class ViTConfig:
         0.1, "Stochastic depth rate of the last block, growing linearly from 0.", flag=("--drop-path", "--drop_path")
     )
 
+    def check(self) -> None:
+        """Checks the sizes.
+
+        Raises:
+            UserError: as `dimensions`.
+        """
+        self.dimensions()
+
     def dimensions(self) -> tuple[int, int, int]:
         """Width, depth and heads.
 

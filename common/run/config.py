@@ -120,7 +120,8 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     """An instance of ``cls``: defaults, then the YAML, then ``key=value`` overrides; every key and type is checked.
 
     Raises:
-        UserError: an unknown key, a wrong type, a value that a field does not allow, or unreadable YAML.
+        UserError: an unknown key, a wrong type, a value that a field does not allow, values that do not suit each other
+            (the method ``check`` of a section or of the whole), or unreadable YAML.
     """
     config = OmegaConf.structured(cls)
     kinds = {leaf.key: leaf.type for leaf in leaves(cls())}
@@ -144,7 +145,18 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     for leaf in leaves(result):
         if leaf.rule and not leaf.rule.holds(leaf.default):
             raise UserError(f"{leaf.key} is {leaf.default!r}; it must be {leaf.rule.words}")
+    _check(result)
     return result
+
+
+def _check(config: Any) -> None:
+    """Calls the method ``check`` of all sections, then of the whole, where there is one."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _check(value)
+    if hasattr(config, "check"):
+        config.check()
 
 
 def _value(text: str, kind: Any) -> Any:

@@ -24,6 +24,14 @@ class EvalConfig:
         False, "Also report where a search of that range stops that ends at the first threshold without improvement."
     )
 
+    def check(self) -> None:
+        """Checks the thresholds.
+
+        Raises:
+            UserError: as `grid`.
+        """
+        self.grid()
+
     def grid(self) -> list[float]:
         """All thresholds in ascending order, the fixed one among them.
 

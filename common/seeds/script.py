@@ -11,7 +11,7 @@ from common.data.outputs import write_each
 from common.nets.load import load_network
 from common.run.folder import EPOCH_FILE, SEED_SCORES
 from common.run.processes import stop_processes
-from common.run.script import SEEDS, Setup, start
+from common.run.script import Setup
 from common.score.images import scored_images
 from common.score.report import report, score_folder
 from common.seeds.infer import MapsOf, SeedFolder, infer_seeds, view_maps
@@ -47,9 +47,7 @@ def write_dict(
 
 
 def run_inference(
-    description: str,
-    cls: type,
-    default_exp: str,
+    setup: Setup,
     build: Callable[[Any, int], nn.Module],
     needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
     maps_of: Callable[[Any, Any], MapsOf] = foreground_maps,
@@ -57,18 +55,14 @@ def run_inference(
     file: str = EPOCH_FILE,
     unit: str = "epoch",
 ) -> None:
-    """Goes in the order config, data, model; then seeds, CRF, pictures, score.
+    """Goes in the order data, model; then seeds, CRF, pictures, score.
 
     Args:
-        description: the script's docstring, for ``--help``.
-        cls: the method's configuration.
-        default_exp: the experiment without ``--exp``.
         build: makes the network of a configuration for a number of classes.
         needed: see `load_network`, as ``file`` and ``unit``.
         maps_of: gives what makes the seeds, for the network and the section ``infer``.
         write: writes them, as `write_dict`.
     """
-    setup: Setup[Any] = start(description, cls, default_exp, SEEDS)
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
 

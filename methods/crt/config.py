@@ -46,6 +46,18 @@ class CRTModelConfig:
     deit: ViTConfig = section(ViTConfig, drop_path=0.0)
     passes: int = option(3, "How often the tokens go through the DeiT's blocks.", rule=at_least(1))
 
+    def check(self) -> None:
+        """Checks the tiles.
+
+        Raises:
+            UserError: half a tile is no whole number of patches.
+        """
+        if self.deit.img_size % (2 * self.deit.patch_size):
+            raise UserError(
+                f"model.deit.img_size={self.deit.img_size}, the side of a tile, is no multiple of two patches of "
+                f"{self.deit.patch_size}: tiles overlap by half"
+            )
+
 
 @dataclass
 class LossConfig:

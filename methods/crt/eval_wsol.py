@@ -8,29 +8,14 @@ torchrun --nproc_per_node 2 methods/crt/eval_wsol.py --name wsol                
 Writes experiment/NAME/eval_wsol.json, boxes_<weights>.csv and, with --vis, wsol_<weights>.png.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageDraw
-
-from common.data.cub import CUBImages
-from common.data.transforms import eval_transform
-from common.nets.load import load_checked, state_dict_in
-from common.run.device import Runtime
 from common.run.errors import run_script
 from common.run.files import write_json
 from common.run.folder import BEST_FILE, LAST_FILE, epoch_checkpoint
-from common.run.processes import stop_processes
 from common.run.script import Setup, Usage, start, start_run
-from common.visual import contact_sheet, overlay_cam
-from methods.crt.boxes import stretched
 from methods.crt.localization import OUTCOMES, PERCENTAGES
-from methods.crt.model import DeiTBranch, released_deit
 from methods.crt.wsol_config import BEST_LOC_FILE, WSOLConfig
-from methods.crt.wsol_model import class_cams, wsol_deit
-from methods.crt.wsol_scoring import Finding, locate, summary, write_boxes
 
 EVALUATION = Usage(
     weights="the best and the last",
@@ -44,14 +29,20 @@ EVALUATION = Usage(
 )  # fmt: skip
 TITLES = {"best": "best GT-known", "best_loc": "best Loc@1", "last": "last"}  # of a run's weights
 HEADINGS = ("Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-known")
-TRUE, FOUND = (0, 200, 0), (230, 0, 0)  # colours of boxes
-ACROSS = 4  # panels in a row of the sheet, two for an image
 
 
 def main() -> int:
     """Goes in the order config, data, model; then boxes, scores, pictures for each of the weights. The exit code."""
     setup = start(__doc__, WSOLConfig, "crt_cub", EVALUATION)
     config, run, runtime, side = setup.config, setup.run, setup.runtime, setup.config.model.deit.img_size
+
+    from common.data.cub import CUBImages
+    from common.nets.load import load_checked, state_dict_in
+    from common.run.processes import stop_processes
+    from methods.crt.model import released_deit
+    from methods.crt.wsol_model import wsol_deit
+    from methods.crt.wsol_scoring import locate, summary, write_boxes
+    from methods.crt.wsol_sheet import draw_sheet
 
     # Data and model; all weights are tried before the work begins
     images = CUBImages(config.data, config.eval.image_list)
@@ -115,37 +106,6 @@ def report(results: dict[str, dict]) -> list[str]:
     for name, result in results.items():
         lines.append(f"{titles[name]}: " + ", ".join(f"{key} {result[f'top1_{key}']:.2f}" for key in OUTCOMES))
     return lines
-
-
-def draw_sheet(
-    path: Path, deit: DeiTBranch, images: CUBImages, findings: Sequence[Finding], count: int, side: int,
-    runtime: Runtime,
-) -> None:  # fmt: skip
-    """Writes pictures of images spread over the set: true box green, that of the true class red, over image and CAM."""
-    panels = []
-    for position in np.linspace(0, len(findings) - 1, min(count, len(findings))).round().astype(int).tolist():
-        finding: Finding = findings[position]
-        located = finding.located
-        verdict = finding.verdict
-        square = images.load_image(finding.index).resize((side, side), Image.Resampling.BILINEAR)
-        with torch.inference_mode(), runtime.autocast():
-            cam = class_cams(deit, eval_transform(square)[None].to(runtime.device))[1][0, located.label]
-        picture, boxes = np.asarray(square), ((located.true_boxes[0], TRUE), (located.known_box, FOUND))
-        heat = overlay_cam(picture, stretched(cam.cpu().numpy(), side))
-        panels += [
-            (f"{images.classes[located.label]}, IoU {verdict.iou:.2f}", with_boxes(picture, boxes)),
-            (f"{verdict.outcome}: {images.classes[located.top[0]]}", with_boxes(heat, boxes)),
-        ]
-    contact_sheet([panels[start : start + ACROSS] for start in range(0, len(panels), ACROSS)], path)
-
-
-def with_boxes(picture: np.ndarray, boxes: Sequence[tuple[np.ndarray, tuple[int, int, int]]]) -> np.ndarray:
-    """A picture, uint8 RGB (S, S, 3), with boxes in colours."""
-    image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
-    for box, colour in boxes:
-        draw.rectangle(box.tolist(), outline=colour, width=max(len(picture) // 96, 1))
-    return np.asarray(image)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from common.nets.options import ResNetConfig, ViTConfig
 from common.nets.pretrained import start_weights
 from common.nets.resnet import ResNet
 from common.nets.vit import MapRequest, ViTBackbone
-from common.run.errors import UserError
 from common.tensors import size_of
 from methods.crt.config import CRTModelConfig
 from methods.crt.tiles import cut_tiles, merge_tiles, tile_grid
@@ -190,13 +189,9 @@ def tiled_deit(config: CRTModelConfig, num_classes: int) -> DeiTBranch:
     """The DeiT that sees tiles.
 
     Raises:
-        UserError: half a tile is no whole number of patches.
+        UserError: as `CRTModelConfig.check`.
     """
-    if config.deit.img_size % (2 * config.deit.patch_size):
-        raise UserError(
-            f"model.deit.img_size={config.deit.img_size}, the side of a tile, is no multiple of two patches of "
-            f"{config.deit.patch_size}: tiles overlap by half"
-        )
+    config.check()
     return DeiTBranch(config.deit, num_classes, config.passes)
 
 

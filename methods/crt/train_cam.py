@@ -14,7 +14,6 @@ def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
     setup = start(__doc__, CRTConfig, "crt_2022")
     config, device = setup.config, setup.runtime.device
-    config.check()
 
     from common.data.dataset import LabelledImages
     from common.train.trainer import Trainer

@@ -14,7 +14,6 @@ def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
     setup = start(__doc__, WSOLConfig, "crt_cub")
     config, device, side = setup.config, setup.runtime.device, setup.config.model.deit.img_size
-    config.check()
 
     from common.data.cub import CUBImages
     from common.train.trainer import Trainer

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from common.data.dataset import DataConfig
 from common.nets.options import ViTConfig
 from common.run.config import at_least, numbers, option, section
+from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.score.evaluate import EvalConfig
 from common.seeds.options import ClassTokenInferConfig
@@ -56,6 +57,18 @@ class LossConfig:
         True, "Fast: leave out the cross pass while the memory is not full (its value is then only logged)."
     )
 
+    def check_depth(self, depth: int) -> None:
+        """Checks the layers that are named.
+
+        Raises:
+            UserError: a network of ``depth`` blocks has too few for them.
+        """
+        if not 0 <= self.swap_idx < depth - 1 or self.n_layers > depth:
+            raise UserError(
+                f"loss.swap_idx={self.swap_idx} and loss.n_layers={self.n_layers} do not fit a network of {depth} "
+                f"blocks: 0 <= swap_idx <= {depth - 2}, n_layers <= {depth}"
+            )
+
 
 @dataclass
 class CTIConfig:
@@ -70,3 +83,12 @@ class CTIConfig:
     infer: ClassTokenInferConfig = section(ClassTokenInferConfig)
     eval: EvalConfig = section(EvalConfig, reference_range=[0.30, 0.44])
     runtime: RuntimeConfig = section(RuntimeConfig)
+
+    def check(self) -> None:
+        """Checks the losses against the network.
+
+        Raises:
+            UserError: as `LossConfig.check_depth`.
+        """
+        _, depth, _ = self.model.dimensions()
+        self.loss.check_depth(depth)

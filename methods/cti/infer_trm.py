@@ -8,14 +8,18 @@ torchrun --nproc_per_node 2 methods/cti/infer_trm.py --name exp --load_epo 59 --
 """
 
 from common.run.errors import run_script
-from common.seeds.script import run_inference
+from common.run.script import SEEDS, start
 from methods.cti.config import CTIConfig
-from methods.cti.model import CTI
 
 
 def main() -> None:
     """Seeds by the network's `CTI.foreground_maps`; the steps are those of `common.seeds.script`."""
-    run_inference(__doc__, CTIConfig, "cti_cvpr24", lambda config, classes: CTI(config.model, classes))
+    setup = start(__doc__, CTIConfig, "cti_cvpr24", SEEDS)
+
+    from common.seeds.script import run_inference
+    from methods.cti.model import CTI
+
+    run_inference(setup, lambda config, classes: CTI(config.model, classes))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.nets.vit import refine
-from common.run.errors import UserError
 from common.seeds.cam import max_norm
 from common.tensors import size_of
 from common.train.step import TrainingStep, weighted_sum
@@ -49,11 +48,7 @@ class CTIStep(TrainingStep):
             UserError: the network has too few blocks for the layers that the configuration names.
         """
         super().__init__()
-        if not 0 <= config.swap_idx < model.depth - 1 or config.n_layers > model.depth:
-            raise UserError(
-                f"loss.swap_idx={config.swap_idx} and loss.n_layers={config.n_layers} do not fit a network of "
-                f"{model.depth} blocks: 0 <= swap_idx <= {model.depth - 2}, n_layers <= {model.depth}"
-            )
+        config.check_depth(model.depth)
         self.model = model
         self.config = config
         self.memory = memory

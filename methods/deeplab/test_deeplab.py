@@ -12,22 +12,11 @@ torchrun --nproc_per_node 2 methods/deeplab/test_deeplab.py --name exp --crf    
 Masks go to experiment/NAME/segs/<list>/ and, after the CRF, to segs_crf/<list>/; an interrupted run goes on.
 """
 
-from common.data.classes import BACKGROUND
-from common.data.dataset import ImageSet, class_names
-from common.masks.network import open_mask_folders, report_masks, submit_masks, write_masks
-from common.nets.load import load_network
 from common.run.errors import run_script
 from common.run.files import write_json
 from common.run.folder import MASK_SCORES
-from common.run.processes import stop_processes
 from common.run.script import MASKS, start
-from common.score.images import has_masks
 from methods.deeplab.config import WEIGHTS_FILE, DeepLabConfig
-from methods.deeplab.crf_image import clean_image, wrapped_image
-from methods.deeplab.model import DeepLab
-from methods.deeplab.scores import segmentation_scores
-from methods.deeplab.views import input_transform
-from methods.deeplab.weights import released
 
 
 def main() -> None:
@@ -35,6 +24,18 @@ def main() -> None:
     setup = start(__doc__, DeepLabConfig, "deeplab_voc", MASKS)
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
+
+    from common.data.classes import BACKGROUND
+    from common.data.dataset import ImageSet, class_names
+    from common.masks.network import open_mask_folders, report_masks, submit_masks, write_masks
+    from common.nets.load import load_network
+    from common.run.processes import stop_processes
+    from common.score.images import has_masks
+    from methods.deeplab.crf_image import clean_image, wrapped_image
+    from methods.deeplab.model import DeepLab
+    from methods.deeplab.scores import segmentation_scores
+    from methods.deeplab.views import input_transform
+    from methods.deeplab.weights import released
 
     # Data: no labels are needed
     images = ImageSet(config.data, infer.image_list)

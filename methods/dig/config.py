@@ -7,6 +7,7 @@ from common.data.dataset import DataConfig
 from common.data.options import ViewConfig
 from common.nets.options import PRETRAINED_DIR, ViTConfig
 from common.run.config import Rule, at_least, option, section
+from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.score.evaluate import EvalConfig
 from common.seeds.options import ClassTokenInferConfig
@@ -58,6 +59,21 @@ class UNetConfig:
     def stride(self) -> int:
         """Common divisor of a permitted image's height and width: 8 by default."""
         return 2 ** (len(self.dim_mults) - 1)
+
+    def check_size(self, size: int, key: str) -> None:
+        """Checks the side of the images.
+
+        Args:
+            key: the configuration key that sets it.
+
+        Raises:
+            UserError: the network does not take it.
+        """
+        if size % self.stride:
+            raise UserError(
+                f"{key}={size} does not suit the diffusion network, which takes multiples of {self.stride} "
+                f"(unet.dim_mults={list(self.dim_mults)})"
+            )
 
 
 _IN_RANGE = f"from 0 to {TIMESTEPS - 1}"
@@ -143,6 +159,16 @@ class LossConfig:
         return any(weight > 0 for weight in self.weights[1:])
 
 
+def check_lfca_depth(depth: int) -> None:
+    """Checks that LFCA finds the blocks whose queries it takes.
+
+    Raises:
+        UserError: a network of ``depth`` blocks has too few.
+    """
+    if depth < 2:
+        raise UserError(f"LFCA takes the queries of the last two blocks, and model.depth is {depth}")
+
+
 @dataclass
 class DiGConfig:
     """All sections of a DiG experiment."""
@@ -158,3 +184,14 @@ class DiGConfig:
     infer: ClassTokenInferConfig = section(ClassTokenInferConfig)
     eval: EvalConfig = section(EvalConfig, reference_range=[0.35, 0.69], early_stop=True)
     runtime: RuntimeConfig = section(RuntimeConfig)
+
+    def check(self) -> None:
+        """Checks the classifier against the diffusion network and LFCA, where a loss needs them.
+
+        Raises:
+            UserError: the image size or the depth does not suit.
+        """
+        if self.loss.uses_diffusion():
+            self.unet.check_size(self.model.img_size, "model.img_size")
+        if self.loss.has_lfca():
+            check_lfca_depth(self.model.dimensions()[1])

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from common.data.dataset import DataConfig
 from common.run.config import Rule, at_least, numbers, option, section
-from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.train.course import CourseConfig, Position
 from methods.dig.config import TIMESTEPS, UNetConfig
@@ -91,13 +90,9 @@ class DiffusionConfig:
     runtime: RuntimeConfig = section(RuntimeConfig)
 
     def check(self) -> None:
-        """Checks what no single key can.
+        """Checks the image size against the network.
 
         Raises:
-            UserError: the image size does not suit the network.
+            UserError: as `UNetConfig.check_size`.
         """
-        if self.views.size % self.unet.stride:
-            raise UserError(
-                f"views.size={self.views.size} does not suit the diffusion network, which takes multiples of "
-                f"{self.unet.stride} (unet.dim_mults={list(self.unet.dim_mults)})"
-            )
+        self.unet.check_size(self.views.size, "views.size")

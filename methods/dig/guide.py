@@ -5,7 +5,6 @@ from torch import Tensor
 
 from common.nets.options import ViTConfig
 from common.run.device import Runtime
-from common.run.errors import UserError
 from common.tensors import compiled
 from methods.dig.config import TIMESTEPS, GuideConfig, LossConfig, UNetConfig
 from methods.dig.diffusion import GaussianDiffusion, Guidance
@@ -52,11 +51,7 @@ class Guide:
         self.source = "none: no loss needs one"
         if not losses.uses_diffusion():
             return
-        if model.img_size % unet.stride:
-            raise UserError(
-                f"model.img_size={model.img_size} does not suit the diffusion network, which takes multiples of "
-                f"{unet.stride} (unet.dim_mults={list(unet.dim_mults)})"
-            )
+        unet.check_size(model.img_size, "model.img_size")
         self.patch_size = model.patch_size
         diffusion = GaussianDiffusion(UNet(unet), TIMESTEPS).requires_grad_(False).eval()
         self.diffusion = diffusion

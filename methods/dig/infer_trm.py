@@ -8,16 +8,18 @@ torchrun --nproc_per_node 2 methods/dig/infer_trm.py --name exp --load_epo 19 --
 """
 
 from common.run.errors import run_script
-from common.seeds.script import run_inference
+from common.run.script import SEEDS, start
 from methods.dig.config import DiGConfig
-from methods.dig.model import DiG, without_lfca
 
 
 def main() -> None:
     """Seeds by the network's `MCTformer.foreground_maps`; the steps are those of `common.seeds.script`."""
-    run_inference(
-        __doc__, DiGConfig, "dig_eccv24", lambda config, classes: DiG(config.model, classes, None), without_lfca
-    )
+    setup = start(__doc__, DiGConfig, "dig_eccv24", SEEDS)
+
+    from common.seeds.script import run_inference
+    from methods.dig.model import DiG, without_lfca
+
+    run_inference(setup, lambda config, classes: DiG(config.model, classes, None), without_lfca)
 
 
 if __name__ == "__main__":

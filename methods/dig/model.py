@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common.nets.mctformer import MCTformer, Output
 from common.nets.options import ViTConfig
 from common.nets.vit import MapRequest
-from common.run.errors import UserError
+from methods.dig.config import check_lfca_depth
 from methods.dig.lfca import LFCA, RELEASED_FEATURES, FeatureShape, convolved_inputs
 
 TOP = 3  # K of Min-Max-K
@@ -52,8 +52,7 @@ class DiG(MCTformer):
         self.has_lfca = features is not None
         if features is None:
             return
-        if self.depth < 2:
-            raise UserError(f"LFCA takes the queries of the last two blocks, and model.depth is {self.depth}")
+        check_lfca_depth(self.depth)
         self.LFCA0 = LFCA(self.embed_dim, features)
         self.LFCA1 = LFCA(self.embed_dim, features)
         self.diff_head_p = nn.Sequential(

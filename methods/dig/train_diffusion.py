@@ -21,7 +21,6 @@ def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
     setup = start(__doc__, DiffusionConfig, "diffusion_dig_voc")
     config, device, processes = setup.config, setup.runtime.device, setup.processes
-    config.check()
 
     import torch
 

@@ -8,27 +8,10 @@ torchrun --nproc_per_node 2 methods/irn/infer_irn.py --name irn --seeds experime
 An interrupted call goes on where it stopped.
 """
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import numpy as np
-import torch
-
-from common.data.dataset import ImageSet, class_names
-from common.data.outputs import MaskFolder, write_each
-from common.data.whole import image_batches
-from common.masks.from_seeds import require_maps, seed_settings
-from common.nets.load import load_network
-from common.run.device import Runtime
 from common.run.errors import run_script
 from common.run.folder import MASK_SCORES
-from common.run.processes import stop_processes
 from common.run.script import REFINEMENT, start
-from common.score.options import EvalConfig
-from common.score.report import report, score_folder
 from methods.irn.config import WEIGHTS_FILE, IRNConfig
-from methods.irn.model import IRN, unique_tensors
-from methods.irn.walk import boundaries, read_scores, walk_mask
 
 READS = ("data", "seeds", "model", "walk", "infer", "runtime")
 
@@ -38,6 +21,16 @@ def main() -> None:
     setup = start(__doc__, IRNConfig, "irn_cti", REFINEMENT, reads=READS)
     config, run, infer, runtime = setup.config, setup.run, setup.config.infer, setup.runtime
     processes, num_workers = setup.processes, config.runtime.num_workers
+
+    from common.data.dataset import ImageSet
+    from common.data.outputs import MaskFolder, write_each
+    from common.masks.from_seeds import require_maps, seed_settings
+    from common.nets.load import load_network
+    from common.run.processes import stop_processes
+    from common.score.options import EvalConfig
+    from common.score.report import report, score_folder
+    from methods.irn.masks import random_walks
+    from methods.irn.model import IRN, unique_tensors
 
     # Images and seeds
     images, seeds = ImageSet(config.data, infer.image_list), config.seeds.path()
@@ -60,22 +53,6 @@ def main() -> None:
         result = score_folder(folder.path, "png", config.data, infer.eval_list, EvalConfig(), processes, num_workers)
         report(result, run, MASK_SCORES, processes)
     stop_processes()
-
-
-@torch.inference_mode()
-def random_walks(
-    model: IRN, images: ImageSet, seeds: Path, config: IRNConfig, runtime: Runtime, is_done: Callable[[str], bool]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields ``(index, mask)`` for this process's share of an image set; masks are uint8 (H, W)."""
-    infer, classes = config.infer, len(class_names(config.data))
-    batches = image_batches(images, infer.batch_size, config.runtime.num_workers, runtime, is_done, "random walk")
-    for indices, pixels in batches:
-        with runtime.autocast():
-            edges = boundaries(model.edge, pixels, infer.canvas)  # B h w
-        height, width = pixels.shape[-2:]
-        for index, edge in zip(indices, edges, strict=True):
-            keys, scores = read_scores(seeds, images.ids[index], (height, width), classes)
-            yield index, walk_mask(edge, keys, scores.to(runtime.device), (height, width), config.walk)
 
 
 if __name__ == "__main__":

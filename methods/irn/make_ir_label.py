@@ -9,17 +9,9 @@ An interrupted call goes on where it stopped. Then: methods/irn/train_irn.py, me
 
 from typing import Any
 
-from common.crf.dense import crf_backend
-from common.data.dataset import ImageSet
-from common.data.outputs import MaskFolder, write_by_jobs
-from common.masks.from_seeds import require_maps, seed_settings
 from common.run.errors import run_script
-from common.run.pool import WorkerPool, usable_workers
-from common.run.processes import stop_processes
 from common.run.script import PREPARATION, start
 from methods.irn.config import IRNConfig
-from methods.irn.labels import write_label
-from methods.irn.scoring import report_labels
 
 READS = ("data", "seeds", "labels", "train.image_list", "runtime.num_workers")
 
@@ -28,6 +20,15 @@ def main() -> None:
     """Goes in the order config, images, seeds, labels; then their score."""
     setup = start(__doc__, IRNConfig, "irn_cti", PREPARATION, reads=READS)
     config, processes, runtime = setup.config, setup.processes, setup.runtime
+
+    from common.crf.dense import crf_backend
+    from common.data.dataset import ImageSet
+    from common.data.outputs import MaskFolder, write_by_jobs
+    from common.masks.from_seeds import require_maps, seed_settings
+    from common.run.pool import WorkerPool, usable_workers
+    from common.run.processes import stop_processes
+    from methods.irn.labels import write_label
+    from methods.irn.scoring import report_labels
 
     # Images and seeds
     images, seeds = ImageSet(config.data, config.train.image_list), config.seeds.path()

@@ -15,7 +15,6 @@ def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
     setup = start(__doc__, IRNConfig, "irn_cti", inputs=INPUTS)
     config, device, processes = setup.config, setup.runtime.device, setup.processes
-    config.check()
 
     from common.data.dataset import ImageSet
     from common.nets.pretrained import start_weights

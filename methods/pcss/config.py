@@ -6,6 +6,7 @@ from common.data.dataset import DataConfig
 from common.data.options import ViewConfig
 from common.nets.options import ViTConfig
 from common.run.config import at_least, numbers, option, section
+from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.score.evaluate import EvalConfig
 from common.seeds.options import ClassTokenInferConfig
@@ -37,6 +38,15 @@ class LossConfig:
         "Fast: the mixed pass starts from pass 1's tokens after block mpc_idx (with stochastic depth: shared draws).",
     )
 
+    def check_depth(self, depth: int) -> None:
+        """Checks the block that is named.
+
+        Raises:
+            UserError: a network of ``depth`` blocks has too few for it.
+        """
+        if not 0 <= self.mpc_idx < depth - 1:
+            raise UserError(f"loss.mpc_idx={self.mpc_idx} does not fit a network of {depth} blocks: 0 to {depth - 2}")
+
 
 @dataclass
 class FIMConfig:
@@ -59,6 +69,16 @@ class FIMConfig:
     batch_size: int = option(64, "Filtered images that go through the network at once, per process.", rule=at_least(1))
 
 
+def check_blocks(size: int, block: int) -> None:
+    """Checks that an image divides into blocks.
+
+    Raises:
+        UserError: it does not.
+    """
+    if size % block:
+        raise UserError(f"model.img_size={size} is no multiple of fim.block={block}")
+
+
 @dataclass
 class PCSSConfig:
     """All sections of a PCSS experiment."""
@@ -73,3 +93,14 @@ class PCSSConfig:
     infer: ClassTokenInferConfig = section(ClassTokenInferConfig)
     eval: EvalConfig = section(EvalConfig, reference_range=[0.30, 0.59], early_stop=True)
     runtime: RuntimeConfig = section(RuntimeConfig)
+
+    def check(self) -> None:
+        """Checks losses and frequency importance against the network.
+
+        Raises:
+            UserError: as `LossConfig.check_depth` and `check_blocks`.
+        """
+        _, depth, _ = self.model.dimensions()
+        self.loss.check_depth(depth)
+        if self.loss.weights[0] > 0:
+            check_blocks(self.model.img_size, self.fim.block)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.run.errors import UserError
 from common.tensors import size_of
+from methods.pcss.config import check_blocks
 
 Block = tuple[int, int]  # row and column
 
@@ -84,8 +84,7 @@ def block_filters(size: int, block: int, corrected: bool = False) -> BlockFilter
     Raises:
         UserError: the image does not divide into blocks.
     """
-    if size % block:
-        raise UserError(f"model.img_size={size} is no multiple of fim.block={block}")
+    check_blocks(size, block)
     grid = size // block
     removals: dict[tuple[Block, ...], int] = {}
     owner = torch.full((grid, grid), -1)

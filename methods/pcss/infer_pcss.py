@@ -8,14 +8,18 @@ torchrun --nproc_per_node 2 methods/pcss/infer_pcss.py --name exp --load_epo 59 
 """
 
 from common.run.errors import run_script
-from common.seeds.script import run_inference
+from common.run.script import SEEDS, start
 from methods.pcss.config import PCSSConfig
-from methods.pcss.model import PCSS
 
 
 def main() -> None:
     """Seeds by the network's `MCTformer.foreground_maps`; the steps are those of `common.seeds.script`."""
-    run_inference(__doc__, PCSSConfig, "pcss_eccv24", lambda config, classes: PCSS(config.model, classes))
+    setup = start(__doc__, PCSSConfig, "pcss_eccv24", SEEDS)
+
+    from common.seeds.script import run_inference
+    from methods.pcss.model import PCSS
+
+    run_inference(setup, lambda config, classes: PCSS(config.model, classes))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from common.nets.mctformer import Output, classification_loss
 from common.nets.vit import MapRequest
-from common.run.errors import UserError
 from common.run.processes import Processes
 from common.seeds.cam import max_norm
 from common.tensors import required, size_of
@@ -48,10 +47,7 @@ class PCSSStep(TrainingStep):
             UserError: the network has too few blocks for ``mpc_idx``.
         """
         super().__init__()
-        if not 0 <= config.mpc_idx < model.depth - 1:
-            raise UserError(
-                f"loss.mpc_idx={config.mpc_idx} does not fit a network of {model.depth} blocks: 0 to {model.depth - 2}"
-            )
+        config.check_depth(model.depth)
         self.model = model
         self.config = config
         self.importance = importance

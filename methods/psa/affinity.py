@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.masks.pairs import Direction, window, windows
 from common.tensors import Context
+from methods.psa.config import STRIDE
 
 HEADS = ("f8_3", "f8_4", "f8_5", "f9")
 
@@ -26,7 +27,7 @@ class AffinityNet(nn.Module):
         frozen: names of the trunk's first modules, which are not trained; batch norms are not trained either.
     """
 
-    stride: int = 8
+    stride: int = STRIDE
     frozen: tuple[str, ...] = ()
 
     def __init__(self, channels: Sequence[int], widths: Sequence[int]) -> None:

@@ -61,6 +61,10 @@ class ViewsConfig:
     )
 
 
+STRIDE = 8  # of all trunks but tiny, whose cells are smaller
+TINY_STRIDE = 2
+
+
 @dataclass
 class AffinityConfig:
     """Network and pairs."""
@@ -74,6 +78,11 @@ class AffinityConfig:
         flag="--weights",
     )  # fmt: skip
     radius: int = option(5, "Pairs are of cells nearer than this many cells.", rule=at_least(2))
+
+    @property
+    def stride(self) -> int:
+        """Side of a cell in pixels of the image."""
+        return TINY_STRIDE if self.arch == "tiny" else STRIDE
 
 
 @dataclass
@@ -146,15 +155,13 @@ class PSAConfig:
     infer: RefineConfig = section(RefineConfig)
     runtime: RuntimeConfig = section(RuntimeConfig)
 
-    def check(self, stride: int) -> None:
-        """Checks what no single key can.
-
-        Args:
-            stride: of the network.
+    def check(self) -> None:
+        """Checks the crop against the network.
 
         Raises:
             UserError: a crop is not made of whole cells, or has no pairs.
         """
+        stride = self.model.stride
         side = self.views.crop // stride
         radius = self.model.radius
         if self.views.crop % stride or side < 2 * radius - 1:

@@ -8,28 +8,10 @@ torchrun --nproc_per_node 2 methods/psa/infer_aff.py --name psa --seeds experime
 They go to experiment/NAME/masks/ as palette PNGs; an interrupted run goes on.
 """
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import numpy as np
-import torch
-
-from common.data.dataset import ImageSet, class_names
-from common.data.outputs import MaskFolder, write_each
-from common.data.whole import image_batches
-from common.masks.from_seeds import read_maps, require_maps, seed_settings
-from common.nets.load import load_network
-from common.run.device import Runtime
-from common.run.errors import UserError, run_script
+from common.run.errors import run_script
 from common.run.folder import MASK_SCORES
-from common.run.processes import stop_processes
 from common.run.script import REFINEMENT, start
-from common.score.options import EvalConfig
-from common.score.report import report, score_folder
-from methods.psa.affinity import AffinityNet
 from methods.psa.config import PSAConfig
-from methods.psa.model import affinity_net
-from methods.psa.walk import padded, pseudo_mask
 
 
 def main() -> None:
@@ -37,6 +19,16 @@ def main() -> None:
     reads = ("data", "seeds", "model.arch", "model.radius", "walk", "infer", "runtime.device", "runtime.precision")
     setup = start(__doc__, PSAConfig, "psa_voc", REFINEMENT, reads=reads)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
+
+    from common.data.dataset import ImageSet
+    from common.data.outputs import MaskFolder, write_each
+    from common.masks.from_seeds import require_maps, seed_settings
+    from common.nets.load import load_network
+    from common.run.processes import stop_processes
+    from common.score.options import EvalConfig
+    from common.score.report import report, score_folder
+    from methods.psa.masks import pseudo_masks
+    from methods.psa.model import affinity_net
 
     # Data: image labels are not needed, the seeds have them
     images, seeds = ImageSet(config.data, config.infer.image_list), config.seeds.path()
@@ -60,25 +52,6 @@ def main() -> None:
         result = score_folder(folder.path, "png", config.data, eval_list, EvalConfig(), processes, num_workers)
         report(result, run, MASK_SCORES, processes)
     stop_processes()
-
-
-@torch.inference_mode()
-def pseudo_masks(
-    model: AffinityNet, images: ImageSet, seeds: Path, config: PSAConfig, runtime: Runtime,
-    is_done: Callable[[str], bool],
-) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
-    """Yields ``(index, mask)`` for this process's share of an image set; masks are uint8 (H, W)."""
-    infer, classes = config.infer, len(class_names(config.data))
-    for indices, pixels in image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "masks"):
-        height, width = pixels.shape[-2:]
-        with runtime.autocast():
-            features = model(padded(pixels, model.stride))  # b c h w
-        for index, cells in zip(indices, features, strict=True):
-            image_id = images.ids[index]
-            seed = read_maps(seeds, image_id, (height, width))
-            if seed and not 0 <= min(seed) <= max(seed) < classes:
-                raise UserError(f"the seed of {image_id} in {seeds} has classes {list(seed)} of {classes}")
-            yield index, pseudo_mask(seed, (height, width), cells, model.stride, config.model.radius, config.walk)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,9 @@ They go to experiment/NAME/crf/<exponent>/; an interrupted run goes on. For VOC'
 of it with crf.format=npz.
 """
 
-from common.data.dataset import ImageSet
-from common.masks.from_seeds import require_maps
 from common.run.errors import run_script
-from common.run.processes import stop_processes
 from common.run.script import PREPARATION, start
 from methods.psa.config import PSAConfig
-from methods.psa.scores import write_scores
 
 
 def main() -> None:
@@ -23,6 +19,11 @@ def main() -> None:
     reads = ("data", "seeds", "crf", "train.image_list", "runtime.num_workers")
     setup = start(__doc__, PSAConfig, "psa_voc", PREPARATION, reads=reads)
     config, run, processes = setup.config, setup.run, setup.processes
+
+    from common.data.dataset import ImageSet
+    from common.masks.from_seeds import require_maps
+    from common.run.processes import stop_processes
+    from methods.psa.scores import write_scores
 
     # Data: image labels are not needed, the seeds have them
     images, seeds = ImageSet(config.data, config.train.image_list), config.seeds.path()

@@ -11,7 +11,7 @@ from common.nets.pretrained import RANDOM_WEIGHTS, start_weights
 from common.nets.resnet import ResNet
 from common.run.errors import UserError
 from methods.psa.affinity import HEADS, AffinityNet
-from methods.psa.config import AffinityConfig
+from methods.psa.config import TINY_STRIDE, AffinityConfig
 from methods.psa.resnet38 import ResNet38
 
 RESNET38_FILE = "res38_cls.pth"  # the classifier that PSA's authors publish
@@ -40,7 +40,7 @@ class ResNetAffinity(AffinityNet):
 class TinyAffinity(AffinityNet):
     """AffinityNet on three convolutions at half of the image's size; all are trained."""
 
-    stride = 2
+    stride = TINY_STRIDE
 
     def __init__(self) -> None:
         super().__init__(channels=(32, 32, 32), widths=(16, 16, 16))

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.crf.dense import crf_folder, crf_pool, seed_crf
+from common.crf.dense import crf_pool, seed_crf
+from common.crf.options import crf_folder
 from common.data.dataset import ImageSet, read_image
 from common.data.outputs import StampedFolder, write_by_jobs
 from common.data.seeds import FORMATS, write_seed

@@ -32,7 +32,6 @@ def main() -> int:
 
     # Model, losses, optimiser; views of both
     model = affinity_net(config.model).to(device)
-    config.check(model.stride)
     transform = AffinityViews(config.views, model.stride)
     origin = start_from(model, config.model, setup.args.resume)
     step = AffinityStep(model, config.model.radius, processes.gather_rows)

@@ -7,6 +7,7 @@ from common.data.dataset import DataConfig
 from common.masks.options import SegmentConfig
 from common.nets.options import ViTConfig
 from common.run.config import Rule, at_least, numbers, option, section
+from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.score.evaluate import EvalConfig
 from common.seeds.options import SCALES, InferConfig
@@ -53,6 +54,27 @@ class ToCoModelConfig(ViTConfig):
     )
     decoder_dim: int = option(512, "Width of the segmentation decoder.", rule=at_least(1))
     proj_dim: int = option(2048, "Width of the hidden layers of the projection heads.", rule=at_least(1))
+
+    def check(self) -> None:
+        """Checks sizes and blocks.
+
+        Raises:
+            UserError: as `ViTConfig.dimensions` and `aux_block`.
+        """
+        self.aux_block()
+
+    def aux_block(self) -> int:
+        """Block whose tokens go to the auxiliary classifier, from 0.
+
+        Raises:
+            UserError: it does not exist, or is the last.
+        """
+        _, depth, _ = self.dimensions()
+        if not -depth <= self.aux_layer < depth or self.aux_layer % depth == depth - 1:
+            raise UserError(
+                f"model.aux_layer={self.aux_layer} is no block before the last: the network has {depth} blocks"
+            )
+        return self.aux_layer % depth
 
 
 @dataclass

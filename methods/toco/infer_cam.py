@@ -11,16 +11,20 @@ torchrun --nproc_per_node 2 methods/toco/infer_cam.py --name exp --dict         
 """
 
 from common.run.errors import run_script
-from common.seeds.script import run_inference
-from methods.toco.cams import seed_maps
+from common.run.script import SEEDS, start
 from methods.toco.config import WEIGHTS_FILE, ToCoConfig
-from methods.toco.model import ToCo
 
 
 def main() -> None:
     """Seeds by `seed_maps`; the steps are those of `common.seeds.script`."""
+    setup = start(__doc__, ToCoConfig, "toco_cvpr23", SEEDS)
+
+    from common.seeds.script import run_inference
+    from methods.toco.cams import seed_maps
+    from methods.toco.model import ToCo
+
     run_inference(
-        __doc__, ToCoConfig, "toco_cvpr23", lambda config, classes: ToCo(config.model, classes),
+        setup, lambda config, classes: ToCo(config.model, classes),
         maps_of=seed_maps, file=WEIGHTS_FILE, unit="iteration",
     )  # fmt: skip
 

@@ -10,15 +10,9 @@ torchrun --nproc_per_node 2 methods/toco/infer_seg.py --name exp --crf          
 Masks go to experiment/NAME/segs/<list>/ and, after the CRF, to segs_crf/<list>/; an interrupted run goes on.
 """
 
-from common.data.dataset import ImageSet, class_names
-from common.masks.network import open_mask_folders, report_masks, submit_masks, write_masks
-from common.nets.load import load_network
 from common.run.errors import run_script
-from common.run.processes import stop_processes
 from common.run.script import MASKS, start
-from common.score.images import has_masks
 from methods.toco.config import WEIGHTS_FILE, ToCoConfig
-from methods.toco.model import ToCo
 
 READS = ("data", "model", "infer.segment", "eval", "runtime")
 
@@ -28,6 +22,13 @@ def main() -> None:
     setup = start(__doc__, ToCoConfig, "toco_cvpr23", MASKS, reads=READS)
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     segment = config.infer.segment
+
+    from common.data.dataset import ImageSet, class_names
+    from common.masks.network import open_mask_folders, report_masks, submit_masks, write_masks
+    from common.nets.load import load_network
+    from common.run.processes import stop_processes
+    from common.score.images import has_masks
+    from methods.toco.model import ToCo
 
     # Data: no labels are needed
     images = ImageSet(config.data, segment.image_list)

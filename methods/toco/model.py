@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from common.nets.load import Coverage, load_checked
 from common.nets.vit import ViTBackbone, resize_position_grid
-from common.run.errors import UserError
 from common.tensors import size_of
 from methods.toco.config import ToCoModelConfig
 
@@ -49,11 +48,7 @@ class Encoder(ViTBackbone):
             UserError: the auxiliary block does not exist, or is the last.
         """
         super().__init__(config)
-        if not -self.depth <= config.aux_layer < self.depth or config.aux_layer % self.depth == self.depth - 1:
-            raise UserError(
-                f"model.aux_layer={config.aux_layer} is no block before the last: the network has {self.depth} blocks"
-            )
-        self.aux_block = config.aux_layer % self.depth
+        self.aux_block = config.aux_block()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, self.embed_dim), requires_grad=False)
         self.norm = nn.LayerNorm(self.embed_dim, eps=1e-6)

@@ -1,0 +1,81 @@
+"""CRT's seed files: two folders, of maps at the images' size and of strided ones for IRN."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.data.dataset import LabelledImages
+from common.data.outputs import write_each
+from common.data.seeds import Seed, write_seed
+from common.data.whole import image_batches
+from common.run.device import Runtime
+from common.run.script import Setup
+from common.seeds.infer import MapsOf, SeedFolder
+from methods.crt.cams import crt_cams
+from methods.crt.config import CRTInferConfig, strided_path
+from methods.crt.model import DeiTBranch
+
+
+class StridedFolder(SeedFolder):
+    """Where the maps for IRN go, which are small already."""
+
+    def write(self, image_id: str, seed: Seed) -> None:
+        """Writes one image's maps at the size they have."""
+        write_seed(self.path, image_id, seed, self.format, stride=1)
+
+
+@dataclass(frozen=True)
+class CAMFolders:
+    """Both folders; one's content of an image is a pair of seeds, at the image's size and for IRN."""
+
+    seeds: SeedFolder
+    strided: StridedFolder
+    content: str = "seeds"
+
+    def is_done(self, image_id: str) -> bool:
+        """Whether the image has both files."""
+        return self.seeds.is_done(image_id) and self.strided.is_done(image_id)
+
+    def write(self, image_id: str, pair: tuple[Seed, Seed]) -> None:
+        """Writes both files of an image."""
+        seed, strided = pair
+        self.seeds.write(image_id, seed)
+        self.strided.write(image_id, strided)
+
+    def __str__(self) -> str:
+        return f"{self.seeds}, {self.strided}"
+
+
+def write_folders(
+    setup: Setup, model: DeiTBranch, images: LabelledImages, weights: dict[str, Any], maps_of: MapsOf
+) -> Path:
+    """Writes both folders of an image set; that of the seeds at the images' size is returned.
+
+    Args:
+        weights: what identifies them, for the folders' settings.
+        maps_of: not used: `crt_cams` gives both sizes at once.
+    """
+    infer, runtime, path = setup.config.infer, setup.runtime, setup.run.path / setup.args.dict_dir
+    seeds = SeedFolder(path, weights, infer, runtime, setup.args.overwrite)
+    strided = StridedFolder(strided_path(path), weights, infer, runtime, setup.args.overwrite)
+    folders = CAMFolders(seeds, strided)
+    write_each(images, folders, seed_pairs(model, images, infer, runtime, folders.is_done), setup.processes)
+    return seeds.path
+
+
+def seed_pairs(
+    model: DeiTBranch, images: LabelledImages, infer: CRTInferConfig, runtime: Runtime, is_done: Callable[[str], bool]
+) -> Iterator[tuple[int, tuple[Seed, Seed]]]:
+    """Yields ``(index, (seed, strided seed))`` for this process's share of an image set."""
+    batches = image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "seeds", infer.transform())
+    for indices, views in batches:
+        labels = torch.from_numpy(images.labels[indices])
+        with runtime.autocast():
+            found = crt_cams(model, views, labels, infer)
+        for index, cams, label in zip(indices, found, labels, strict=True):
+            keys = label.nonzero().flatten().tolist()
+            seed, strided = (dict(zip(keys, maps.cpu().numpy(), strict=True)) for maps in (cams.high_res, cams.strided))
+            yield index, (seed, strided)
