@@ -272,7 +272,7 @@ def test_the_published_crf_is_for_caffes_input_only(
     """The wrapped image unless the clean one is asked for, or the input is not Caffe's; masks are not mixed."""
     seen = []
     monkeypatch.setattr("common.masks.network.refine_mask", lambda *job: seen.append(job[-1]))
-    monkeypatch.setattr(test_deeplab, "report_masks", lambda *args: {})
+    monkeypatch.setattr("common.masks.network.report_masks", lambda *args: {})
     caffe = "views.input=caffe"
     for name, options, image in (
         ("a", (caffe,), wrapped_image), ("b", (caffe, "infer.clean_image=true"), clean_image), ("c", (), clean_image),

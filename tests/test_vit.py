@@ -135,7 +135,7 @@ def test_impossible_dimensions_are_refused(change: dict, message: str) -> None:
 def test_stochastic_depth_grows_linearly_from_zero() -> None:
     """The rate of block i is drop_path * i / (depth - 1); the first block has none."""
     blocks = ViTBackbone(ViTConfig(drop_path=0.1, arch="deit_tiny_patch16_224")).blocks
-    rates = [getattr(block.drop_path, "rate", 0.0) for block in blocks]
+    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in blocks]
     assert rates == pytest.approx([0.1 * i / 11 for i in range(12)])
 
 

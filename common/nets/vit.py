@@ -37,15 +37,15 @@ class MapRequest(NamedTuple):
 class DropPath(nn.Module):
     """Stochastic depth: in training, drops the whole branch of an image with a probability and scales up the others."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, drop_prob: float) -> None:
         super().__init__()
-        self.rate = rate
+        self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
         """The branch's output (B, ...)."""
-        if not self.training or self.rate == 0:
+        if not self.training or self.drop_prob == 0:
             return x
-        kept = 1 - self.rate
+        kept = 1 - self.drop_prob
         mask = x.new_empty((len(x),) + (1,) * (x.ndim - 1)).bernoulli_(kept)
         if kept > 0:
             mask.div_(kept)
