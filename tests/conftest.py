@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 # Two test machines' cores are shared by the scripts that tests start; one BLAS team each is enough.
@@ -13,13 +15,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
 
+from common.data.dataset import read_mask
+from common.data.lists import read_list
+from common.data.seeds import write_seed
 from common.train.watch import ProgressLine
 from methods.dig.config import UNetConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
 from methods.dig.unet import UNet
 from tests.datasets import call
-from tests.helpers import TINY_OF, Scripts, write_experiment
+from tests.experiments import TINY_OF, write_experiment
+from tests.helpers import Scripts
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,15 +62,21 @@ def own_data(shapes: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The YAML of CTI's tiny experiment on `shapes`."""
-    return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny.yaml", shapes)
+def seeds(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeds like the CAMs of a fair classifier: the true masks, blurred; train's in one format, val's in the other.
 
-
-@pytest.fixture(scope="session")
-def pcss_experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The YAML of PCSS's."""
-    return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny_pcss.yaml", shapes, "pcss")
+    Not to be changed.
+    """
+    folder = tmp_path_factory.mktemp("seeds") / "dict"
+    for split, fmt in (("train", "npy"), ("val", "npz")):
+        for image_id in read_list(shapes / "ImageSets" / "Segmentation" / f"{split}.txt", "voc12"):
+            mask = read_mask(shapes / "SegmentationClass" / f"{image_id}.png")
+            cams = {
+                int(label) - 1: cv2.GaussianBlur((mask == label).astype(np.float32), (0, 0), 3)
+                for label in np.unique(mask) if label not in (0, 255)
+            }  # fmt: skip
+            write_seed(folder, image_id, {key: cam / cam.max() for key, cam in cams.items()}, fmt, stride=1)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -78,22 +90,44 @@ def diffusion_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dig_experiment(shapes: Path, diffusion_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def experiments(shapes: Path, cub_shapes: Path, diffusion_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the YAMLs of all tiny experiments, by method."""
+    folder = tmp_path_factory.mktemp("experiments")
+    diffusion = {"diffusion": {**TINY_OF["dig"]["diffusion"], "file": str(diffusion_file)}}
+    for method in TINY_OF:
+        data, sections = cub_shapes if method == "wsol" else shapes, diffusion if method == "dig" else {}
+        write_experiment(folder / f"{method}.yaml", data, method, **sections)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def experiment(experiments: Path) -> Path:
+    """The YAML of CTI's tiny experiment."""
+    return experiments / "cti.yaml"
+
+
+@pytest.fixture(scope="session")
+def pcss_experiment(experiments: Path) -> Path:
+    """The YAML of PCSS's."""
+    return experiments / "pcss.yaml"
+
+
+@pytest.fixture(scope="session")
+def dig_experiment(experiments: Path) -> Path:
     """The YAML of DiG's classifier."""
-    path = tmp_path_factory.mktemp("experiment") / "tiny_dig.yaml"
-    return write_experiment(path, shapes, "dig", diffusion={**TINY_OF["dig"]["diffusion"], "file": str(diffusion_file)})
+    return experiments / "dig.yaml"
 
 
 @pytest.fixture(scope="session")
-def toco_experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toco_experiment(experiments: Path) -> Path:
     """The YAML of ToCo's."""
-    return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny_toco.yaml", shapes, "toco")
+    return experiments / "toco.yaml"
 
 
 @pytest.fixture(scope="session")
-def crt_experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def crt_experiment(experiments: Path) -> Path:
     """The YAML of CRT's."""
-    return write_experiment(tmp_path_factory.mktemp("experiment") / "tiny_crt.yaml", shapes, "crt")
+    return experiments / "crt.yaml"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A method's tiny experiment on generated shapes: its scripts, called here or as users do, and their files."""
+"""The scripts of a tiny experiment, called here or as users do, and their files."""
 
 import errno
 import importlib.util
@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,90 +16,35 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from common.run import files
 from common.run.errors import run_script
 from common.run.files import ROOT
 from common.run.weights import load_torch
-from methods.crt import make_cam, train_cam
+from methods.crt import eval_wsol, make_cam, train_cam, train_wsol
 from methods.cti import infer_trm, train_trm
+from methods.deeplab import test_deeplab, train_deeplab
 from methods.dig import infer_trm as infer_dig
+from methods.dig import train_diffusion
 from methods.dig import train_trm as train_dig
+from methods.irn import infer_irn, train_irn
 from methods.pcss import infer_pcss, train_pcss
+from methods.psa import infer_aff, train_aff
 from methods.toco import infer_cam as infer_toco
 from methods.toco import train_toco
+from tests.forks import run_together
 
-TINY = {
-    "model": {
-        "pretrained": "none", "img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2,
-        "drop_path": 0.3,
-    },
-    "optim": {"lr": 1e-3, "base_batch": 4, "warmup_epochs": 1},
-    "train": {
-        "image_list": "train", "val_list": "val", "epochs": 2, "batch_size": 4, "validate_from": -1, "print_freq": 1,
-    },
-    "infer": {"image_list": "val", "eval_list": "val", "num_workers": 0},
-    "runtime": {"num_workers": 0, "device": "cpu"},
-}  # fmt: skip
-TINY_OF = {  # sections that a method adds or replaces
-    "cti": {"loss": {"swap_idx": 1, "n_layers": 2, "memory_size": 3}},
-    "pcss": {  # rounds of frequency importance after epochs 0 and 1, suppression in epochs 1 and 2
-        "loss": {"mpc_idx": 1},
-        "fim": {"start_epoch": 0, "interval": 1, "images_per_class": 3, "block": 8},
-        "train": {**TINY["train"], "epochs": 3},
-    },
-    "dig": {  # the CAM losses in epoch 1; conftest.py makes the diffusion model's file
-        "loss": {"cam_start_epoch": 1},
-        "diffusion": {"feature_timesteps": [0, 3]},
-        "unet": {"dim": 8, "dim_mults": [1, 2]},
-    },
-    "toco": {  # an epoch of 6 steps and 2 more; the segmentation counts from step 3, validation after 5 and 8
-        "views": {"crop_size": 32, "local_size": 16, "local_crops": 3, "scale": [0.75, 1.5]},
-        "model": {**TINY["model"], "drop_path": 0.0, "aux_layer": -2, "decoder_dim": 16, "proj_dim": 32},
-        "loss": {"seg_after": 2, "cam_scales": [1.0, 0.5]},
-        "optim": {"lr": 1e-3, "warmup_steps": 2},
-        "train": {
-            "image_list": "train",
-            "val_list": "val",
-            "max_steps": 8,
-            "batch_size": 4,
-            "print_freq": 1,
-            "eval_steps": 5,
-            "keep_steps": 4,
-            "save_steps": 3,
-            "val_size": 32,
-        },
-        "infer": {**TINY["infer"], "cam_size": 32, "segment": {"image_list": "val", "num_workers": 0}},
-    },
-    "crt": {  # two epochs of 6 steps, the consistency loss in the second; 4 tiles a crop
-        "views": {"long_side": [32, 64], "crop_size": 48},
-        "model": {
-            "cnn": {"arch": "resnet18", "blocks": [1, 1, 1, 1], "pretrained": "none"},
-            "deit": {**TINY["model"], "depth": 2, "drop_path": 0.0},
-            "passes": 2,
-        },
-        "optim": {"lr": 0.01},
-        "infer": {**TINY["infer"], "scales": [1.0, 0.5]},
-    },
-}
-SCRIPTS_OF = {  # training, inference
+SCRIPTS_OF = {  # training; inference, test or evaluation
     "cti": (train_trm, infer_trm), "pcss": (train_pcss, infer_pcss), "dig": (train_dig, infer_dig),
-    "toco": (train_toco, infer_toco), "crt": (train_cam, make_cam),
+    "diffusion": (train_diffusion, None), "toco": (train_toco, infer_toco), "crt": (train_cam, make_cam),
+    "wsol": (train_wsol, eval_wsol), "psa": (train_aff, infer_aff), "irn": (train_irn, infer_irn),
+    "deeplab": (train_deeplab, test_deeplab),
 }  # fmt: skip
 needs_pydensecrf = pytest.mark.skipif(
     importlib.util.find_spec("pydensecrf") is None,
     reason="pydensecrf2 is not installed (optional, compiled at installation: requirements-crf.txt)",
 )
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-
-
-def write_experiment(path: Path, data: Path, method: str = "cti", **sections: dict[str, Any]) -> Path:
-    """A method's tiny experiment on a data set as `make_shapes` makes it, with more sections: a YAML file."""
-    places = {"root": str(data), "classes": str(data / "classes.txt"), "labels": str(data / "Annotations")}
-    content = {**TINY, **TINY_OF[method], "data": {"dataset": "voc12", **places}, **sections}
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 class Scripts:
@@ -109,6 +55,7 @@ class Scripts:
         self._train, self._infer = SCRIPTS_OF[method]
 
     def _call(self, module: Any, arguments: tuple) -> int:
+        """Calls a script in this process; the exit code. A `UserError` comes through."""
         self._patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         threads = torch.get_num_threads()
@@ -124,9 +71,17 @@ class Scripts:
         """Trains in this process; the exit code. A `UserError` comes through."""
         return self._call(self._train, ("--name", name, "--exp", self._experiment, *arguments))
 
+    def call(self, module: Any, name: str, *arguments: object) -> int:
+        """Calls another script of the method in this process."""
+        return self._call(module, ("--name", name, "--exp", self._experiment, *arguments))
+
     def infer(self, name: str, *arguments: object) -> int:
         """Infers in this process."""
         return self._call(self._infer, ("--name", name, "--exp", self._experiment, *arguments))
+
+    def together(self, call: Callable[..., int], *arguments: object) -> str:
+        """Calls one of the methods above in two processes, as torchrun would; their output."""
+        return run_together(lambda: run_script(lambda: call(*arguments)))
 
     def start(self, script: str, name: str, *arguments: object, launcher: tuple = ()) -> subprocess.Popen:
         """Starts a script as a user does, in a session of its own."""
@@ -182,6 +137,23 @@ def contents(folder: str | Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
+def every_file(folder: str | Path) -> dict[str, bytes]:
+    """All files of a folder and of those in it, by their paths."""
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def run_content(name: str) -> dict[str, Any]:
+    """What two runs have in common that do the same: all but timing, the log's times and the number of workers."""
+    content: dict[str, Any] = every_file(f"experiment/{name}")
+    for place in content:
+        if place.endswith((".pth", ".pt")):
+            content[place] = load_torch(f"experiment/{name}/{place}")
+    timed = ("log.txt", "config.yaml", "tensorboard/")
+    kept = {place: value for place, value in content.items() if not place.startswith(timed)}
+    return {**kept, "metrics.jsonl": metrics(name)}
+
+
 def assert_same(first: Any, second: Any, place: str = "") -> None:
     """Nested containers are equal, tensors and arrays bitwise."""
     assert type(first) is type(second), place
@@ -197,6 +169,40 @@ def assert_same(first: Any, second: Any, place: str = "") -> None:
         assert first.dtype == second.dtype and bool((first == second).all()), place
     else:
         assert first == second, place
+
+
+def assert_close(two: dict[str, Any], one: dict[str, Any], tolerance: tuple[float, float]) -> None:
+    """The last checkpoint of two processes is that of one to float tolerance: relative and absolute for weights, a
+    thousandth of the largest value of a tensor for all other state.
+    """
+    assert two.keys() == one.keys() and (len(two["own"]), len(one["own"])) == (2, 1)
+    assert two["identity"] == one["identity"]
+    relative, absolute = tolerance
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=relative, atol=absolute, msg=name)
+    for part in one.keys() - {"own", "identity", "model"}:
+        _assert_close(two[part], one[part], part)
+
+
+def _assert_close(two: Any, one: Any, place: str) -> None:
+    assert type(two) is type(one), place
+    if isinstance(one, dict):
+        assert two.keys() == one.keys(), place
+        for key in one:
+            _assert_close(two[key], one[key], f"{place}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(two) == len(one), place
+        for index, pair in enumerate(zip(two, one, strict=True)):
+            _assert_close(*pair, f"{place}[{index}]")
+    elif isinstance(one, torch.Tensor) and one.is_floating_point():
+        difference, largest = (two - one).abs().max() if one.numel() else 0, one.abs().max() if one.numel() else 0
+        assert difference <= 1e-3 * largest + 1e-7, f"{place}: {difference} of {largest}"
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(two, one), place
+    elif isinstance(one, float):
+        assert two == pytest.approx(one, rel=1e-3), place
+    else:
+        assert two == one, place
 
 
 class _SmallDisk(io.FileIO):

@@ -1,7 +1,5 @@
-"""CRT's classifier in training; interrupted anywhere, a run goes on exactly."""
+"""CRT's classifier in training. (Exact resume, two processes: tests/test_training.py.)"""
 
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,11 +8,9 @@ import pytest
 import torch
 
 from common.run.errors import UserError
-from common.run.weights import load_torch
-from methods.crt.losses import LOSS_TERMS
-from tests.helpers import TORCHRUN, Scripts, assert_same, last, metrics
+from tests.helpers import Scripts, last, metrics
 
-TRAIN, WEIGHTS, STEPS = "methods/crt/train_cam.py", "001net_trm.pth", 12
+STEPS = 12
 VALIDATED = ("train.validate_from=1",)  # after the second of two epochs
 FIXED = ("cnn.backbone.conv1", "cnn.backbone.bn1", "cnn.backbone.layer1", "cnn.backbone.layer2")
 
@@ -24,16 +20,8 @@ def whole(crt_experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Sim
     """An uninterrupted run: its last checkpoint, metrics and folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("whole"))
-        assert Scripts(patch, crt_experiment, "crt").train("whole", *VALIDATED, "runtime.num_workers=2") == 0
+        assert Scripts(patch, crt_experiment, "crt").train("whole", *VALIDATED) == 0
         return SimpleNamespace(last=last("whole"), metrics=metrics("whole"), folder=Path("experiment/whole").absolute())
-
-
-def assert_ends_like(name: str, whole: SimpleNamespace) -> None:
-    """A run has the same last checkpoint, weights and metrics, bitwise."""
-    assert_same(last(name), whole.last)
-    assert_same(metrics(name), whole.metrics)
-    for file in (WEIGHTS, "best.pth"):
-        assert_same(load_torch(f"experiment/{name}/ckpt/{file}"), load_torch(whole.folder / "ckpt" / file), file)
 
 
 def test_the_losses_of_a_run(whole: SimpleNamespace) -> None:
@@ -67,32 +55,6 @@ def test_what_is_trained(crt_scripts: Scripts, whole: SimpleNamespace) -> None:
     momentum = ("optim.momentum=0.9", "train.max_steps=2")
     assert crt_scripts.train("y", *momentum) == 0
     assert {group["momentum"] for group in last("y")["optimizer"]["param_groups"]} == {0.9}
-
-
-@pytest.mark.parametrize(("step", "workers"), [(1, 0), (6, 2), (9, 0), (STEPS, 0)])
-def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
-    crt_scripts: Scripts, whole: SimpleNamespace, interrupt: Callable, step: int, workers: int
-) -> None:
-    """Stopped inside an epoch, at its end, at the end of all: weights, momentum, validation, log lines."""
-    interrupt(step)
-    code = crt_scripts.train("x", *VALIDATED, f"runtime.num_workers={workers}")
-    assert code == 128 + signal.SIGTERM and last("x")["position"]["total_steps"] == step
-    assert crt_scripts.train("x", "--resume") == 0
-    assert_ends_like("x", whole)
-
-
-def test_two_processes_train_like_one(crt_scripts: Scripts) -> None:
-    """With the consistency loss from the start, in micro-batches; as a user starts it."""
-    fixed = ("train.max_steps=3", "train.accumulation=2", "loss.consistency_from=0")
-    code, output, errors = crt_scripts.run(TRAIN, "two", *fixed, launcher=TORCHRUN)
-    assert code == 0, errors
-    assert output.count("done: 3 steps") == 1 and "2 x cpu" in output
-    assert crt_scripts.train("one", *fixed) == 0
-    one, two = last("one")["model"], last("two")["model"]
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
-    for line, other in zip(metrics("one"), metrics("two"), strict=True):
-        assert all(other[name] == pytest.approx(line[name], rel=1e-4) for name in ("total", *LOSS_TERMS))
 
 
 def test_the_validation_is_the_score_of_the_seeds(

@@ -1,14 +1,14 @@
-"""CTI from training to score, and what interrupts a training: it goes on exactly, or stops with everything kept."""
+"""CTI from training to score, and what stops a training with everything kept.
+
+(Exact resume, two processes, a used folder: tests/test_training.py.)
+"""
 
 import os
 import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -17,33 +17,12 @@ from common.data.seeds import read_seed
 from common.run.errors import UserError
 from common.run.files import ROOT
 from common.run.processes import Processes
-from common.run.weights import load_torch
 from common.train.checkpoint import Checkpoints
 from common.train.course import Position
 from common.train.watch import LossWatch, label_accuracy
 from tests.helpers import Scripts, assert_same, contents, failure, last, metrics
 
 TRAIN = "methods/cti/train_trm.py"
-# Two epochs of 6 steps, with everything that has a state: stochastic depth, memory, workers, a log line every 4 steps.
-EXACT = ("runtime.num_workers=2", "train.print_freq=4", "train.validate_from=1")
-
-
-@pytest.fixture(scope="module")
-def whole(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """An uninterrupted run of `EXACT`: its last checkpoint, weights and metrics."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("whole"))
-        assert Scripts(patch, experiment).train("whole", *EXACT) == 0
-        folder = Path("experiment/whole/ckpt").absolute()
-        return SimpleNamespace(last=last("whole"), metrics=metrics("whole"), folder=folder)
-
-
-def assert_ends_like(name: str, whole: SimpleNamespace) -> None:
-    """A run has the same last checkpoint, epoch files and metrics, bitwise."""
-    assert_same(last(name), whole.last)
-    assert_same(metrics(name), whole.metrics)
-    for file in ("000net_trm.pth", "001net_trm.pth", "best.pth"):
-        assert_same(load_torch(f"experiment/{name}/ckpt/{file}"), load_torch(whole.folder / file), file)
 
 
 def test_train_infer_evaluate(scripts: Scripts) -> None:
@@ -69,32 +48,6 @@ def test_train_infer_evaluate(scripts: Scripts) -> None:
     code, output, errors = scripts.run("evaluation.py", "x", "--dict_dir", "dict", "--list", "val", "--out", "again")
     assert code == 0, errors
     assert (run / "again.csv").read_bytes() == (run / "eval_cam.csv").read_bytes()
-
-
-@pytest.mark.parametrize("step", [3, 6, 7, 12])
-def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
-    scripts: Scripts, whole: SimpleNamespace, interrupt: Callable, step: int
-) -> None:
-    """Stopped inside an epoch, at its end, just after: weights, optimiser, memory, random states, every log line."""
-    assert whole.last["memory"]["counts"].min() > 0 and whole.last["position"]["total_steps"] == 12
-    interrupt(step)
-    assert scripts.train("x", *EXACT) == 143
-    assert last("x")["position"]["total_steps"] == step
-    interrupt(0)
-    assert scripts.train("x", "--resume") == 0
-    assert_ends_like("x", whole)
-
-
-def test_a_run_may_be_stopped_after_every_step(scripts: Scripts, whole: SimpleNamespace, interrupt: Callable) -> None:
-    """And resumed with other workers."""
-    interrupt(1)
-    assert scripts.train("x", *EXACT, "runtime.num_workers=0") == 143
-    for step in range(2, 13):
-        interrupt(1)
-        assert scripts.train("x", "--resume") == 143
-        assert last("x")["position"]["total_steps"] == step
-    assert scripts.train("x", "--resume") == 0
-    assert_ends_like("x", whole)
 
 
 def test_a_run_ends_at_its_step_limit(scripts: Scripts) -> None:
@@ -123,20 +76,6 @@ def test_sigterm_to_the_whole_job_saves_a_checkpoint(scripts: Scripts) -> None:
     assert scripts.train("x", "--resume") == scripts.train("y", *longer) == 0
     assert_same(last("x"), last("y"))
     assert_same(metrics("x"), metrics("y"))
-
-
-def test_a_failed_validation_is_made_up_for(scripts: Scripts, whole: SimpleNamespace, monkeypatch) -> None:
-    """The epoch's steps are saved before it begins; the resumed run validates and goes on."""
-
-    def fail(*args: Any) -> None:
-        raise UserError("the mask is damaged")
-
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="mask is damaged"):
-        patch.setattr("common.train.trainer.validate", fail)
-        scripts.train("x", *EXACT)
-    assert last("x")["position"]["total_steps"] == 12
-    assert scripts.train("x", "--resume") == 0
-    assert_ends_like("x", whole)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(scripts: Scripts, capsys: pytest.CaptureFixture) -> None:
@@ -184,29 +123,6 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_a_used_run_folder(scripts: Scripts, capsys: pytest.CaptureFixture) -> None:
-    """Refused; continued with --resume; emptied with --overwrite, but not for a run that cannot start."""
-    run = Path("experiment/x")
-    assert scripts.train("x", "train.max_steps=1") == 0
-    before = contents(run / "ckpt")
-    for arguments, words in (
-        ((), "not empty.*--resume.*--overwrite"), (("--resume", "--overwrite"), "give one of them"),
-        (("--overwrite", "data.root=nowhere"), "no PASCAL VOC 2012 at nowhere"),
-        (("--resume", "train.batch_size=8"), "train.batch_size was 4, is 8"),
-        (("--resume", "runtime.seed=1"), "runtime.seed was 0, is 1"),
-        (("--resume", "model.depth=3"), "does not fit this run"),
-    ):  # fmt: skip
-        with pytest.raises(UserError, match=words):
-            scripts.train("x", *arguments)
-    assert contents(run / "ckpt") == before
-    assert scripts.train("x", "--resume", "train.max_steps=2") == 0
-    assert last("x")["position"]["total_steps"] == 2
-    (run / "mine").touch()
-    assert scripts.train("x", "--overwrite", "train.max_steps=1") == 0
-    assert not (run / "mine").exists() and last("x")["position"]["total_steps"] == 1
-    assert [line["step"] for line in metrics("x")] == [1]
-
-
 def test_nothing_to_resume(scripts: Scripts) -> None:
     """No folder, no configuration, no checkpoint, a damaged one."""
     with pytest.raises(UserError, match="no run folder experiment/x"):
@@ -227,14 +143,6 @@ def test_nothing_to_resume(scripts: Scripts) -> None:
     Path("experiment/x/config.yaml").unlink()
     with pytest.raises(UserError, match=r"nothing to resume: no .*config\.yaml"):
         scripts.train("x", "--resume")
-
-
-def test_a_run_that_cannot_start_leaves_nothing(scripts: Scripts) -> None:
-    """The corrected command may use the same name."""
-    for wrong in ("data.root=nowhere", "train.image_list=nothing", "train.batch_size=5000", "model.pretrained=no.pth"):
-        with pytest.raises(UserError):
-            scripts.train("x", wrong)
-        assert not Path("experiment").exists()
 
 
 def test_accumulation_gives_the_same_step(scripts: Scripts) -> None:

@@ -1,15 +1,13 @@
-"""DeepLab from masks to scores; interrupted anywhere, a run goes on exactly."""
+"""DeepLab from masks to scores. (Exact resume, two processes, a used folder: tests/test_training.py.)"""
 
 import json
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from common.crf.dense import dense_crf
@@ -18,7 +16,6 @@ from common.data.loader import EpochBatches, TrainViews
 from common.run.config import config_path, load_config
 from common.run.errors import UserError
 from common.run.weights import load_torch
-from methods.deeplab import test_deeplab, train_deeplab
 from methods.deeplab.config import DeepLabConfig, DeepLabModelConfig, DeepLabTestConfig, DeepLabViewConfig
 from methods.deeplab.crf_image import clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep
@@ -26,56 +23,26 @@ from methods.deeplab.masks import TrainingMasks
 from methods.deeplab.model import DeepLab
 from methods.deeplab.views import DeepLabViews, input_transform
 from tests.datasets import truncate
-from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics
+from tests.experiments import TINY_OF
+from tests.helpers import Scripts, assert_same, contents, last, metrics
 
-TRAIN = "methods/deeplab/train_deeplab.py"
-# Eight steps, an epoch ends after six; files after 3, 6 and 8, validation after 4 and 8, last.pth besides after 5.
-TINY = {
-    "views": {"input": "imagenet", "crop_size": 33},
-    "model": {"pretrained": "none", "width": 4, "blocks": [1, 1, 1, 1], "atrous_rates": [1, 2]},
-    "optim": {"lr": 1e-3, "lr_decay": 2},
-    "train": {
-        "image_list": "train", "val_list": "val", "max_steps": 8, "batch_size": 4, "accumulation": 2, "keep_steps": 3,
-        "eval_steps": 4, "save_steps": 5, "print_freq": 4,
-    },
-    "infer": {"image_list": "val", "num_workers": 0},
-    "runtime": {"num_workers": 0, "device": "cpu"},
-}  # fmt: skip
+TINY = TINY_OF["deeplab"]
 FILES = ["checkpoint_3.pth", "checkpoint_6.pth", "checkpoint_8.pth", "checkpoint_final.pth", "best.pth"]
 
 
-class DeepLabScripts(Scripts):
-    """DeepLab's scripts in the current folder, with the tiny experiment."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> None:
-        self._patch, self._experiment = monkeypatch, experiment
-        self._train, self._infer = train_deeplab, test_deeplab
-
-
-@pytest.fixture(scope="module")
-def experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The YAML of the tiny experiment, with true masks to train on."""
-    path = tmp_path_factory.mktemp("experiment") / "tiny.yaml"
-    data = {"dataset": "voc12", "root": str(shapes), "classes": str(shapes / "classes.txt")}
-    data["labels"] = str(shapes / "Annotations")
-    train = {**TINY["train"], "masks": str(shapes / "SegmentationClass")}
-    path.write_text(yaml.safe_dump({**TINY, "train": train, "data": data}))
-    return path
-
-
 @pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> DeepLabScripts:
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiments: Path) -> Scripts:
     """The scripts, called in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return DeepLabScripts(monkeypatch, experiment)
+    return Scripts(monkeypatch, experiments / "deeplab.yaml", "deeplab")
 
 
 @pytest.fixture(scope="module")
-def whole(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def whole(experiments: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """An uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("whole"))
-        assert DeepLabScripts(patch, experiment).train("whole") == 0
+        assert Scripts(patch, experiments / "deeplab.yaml", "deeplab").train("whole") == 0
         return SimpleNamespace(last=last("whole"), metrics=metrics("whole"), folder=Path("experiment/whole").absolute())
 
 
@@ -94,14 +61,6 @@ def network(state: dict) -> DeepLab:
 
 def training_set(shapes: Path) -> ImageSet:
     return ImageSet(DataConfig(root=str(shapes)), "train")
-
-
-def assert_ends_like(name: str, whole: SimpleNamespace) -> None:
-    """A run has the same last checkpoint, files and metrics, bitwise."""
-    assert_same(last(name), whole.last)
-    assert_same(metrics(name), whole.metrics)
-    for file in FILES:
-        assert_same(load_torch(f"experiment/{name}/ckpt/{file}"), load_torch(whole.folder / "ckpt" / file), file)
 
 
 def test_the_published_settings() -> None:
@@ -145,42 +104,7 @@ def test_a_run_writes_its_files_and_figures(whole: SimpleNamespace) -> None:
     assert_same(dict(files[1]), whole.last["model"])
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 6, 7])
-def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
-    scripts: DeepLabScripts, whole: SimpleNamespace, interrupt: Callable, step: int
-) -> None:
-    """Stopped anywhere: weights, momentum, random states, files, every log line."""
-    interrupt(step)
-    assert scripts.train("x") == 143
-    assert last("x")["position"]["total_steps"] == step
-    interrupt(0)
-    assert scripts.train("x", "--resume", "runtime.num_workers=1") == 0
-    assert_ends_like("x", whole)
-
-
-def test_a_killed_run_goes_on_from_its_last_checkpoint(
-    scripts: DeepLabScripts, whole: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed in the middle of the last step; not as a run of another batch."""
-    forward, left = DeepLabStep.forward, [15]
-
-    def fail(step: DeepLabStep, *args: torch.Tensor) -> dict[str, torch.Tensor]:
-        left[0] -= 1
-        if not left[0]:
-            raise MemoryError
-        return forward(step, *args)
-
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(DeepLabStep, "forward", fail)
-        scripts.train("x")
-    assert last("x")["position"]["total_steps"] == 6 and Path("experiment/x/ckpt/checkpoint_6.pth").is_file()
-    with pytest.raises(UserError, match=r"train\.batch_size was 4, is 8"):
-        scripts.train("x", "--resume", "train.batch_size=8")
-    assert scripts.train("x", "--resume") == 0
-    assert_ends_like("x", whole)
-
-
-def test_accumulation_is_the_mean_of_the_micro_batches(scripts: DeepLabScripts, shapes: Path) -> None:
+def test_accumulation_is_the_mean_of_the_micro_batches(scripts: Scripts, shapes: Path) -> None:
     """The first step by hand: each micro-batch's loss by its own number of valid pixels, their gradients' mean."""
     one = ("train.max_steps=1", "train.print_freq=1", "train.eval_steps=0", "runtime.seed=5")
     assert scripts.train("start", *one, "optim.lr=0") == 0
@@ -208,21 +132,8 @@ def test_accumulation_is_the_mean_of_the_micro_batches(scripts: DeepLabScripts, 
         torch.testing.assert_close(changed.detach(), expected.detach(), rtol=1e-5, atol=1e-7, msg=name)
 
 
-def test_two_processes_train_like_one(scripts: DeepLabScripts) -> None:
-    """A micro-batch for each of two processes, or two in one: the same means; as a user starts it."""
-    fixed = ("train.max_steps=3", "train.print_freq=1", "train.eval_steps=3")
-    code, output, errors = scripts.run(TRAIN, "two", *fixed, "train.accumulation=1", launcher=TORCHRUN)
-    assert code == 0, errors
-    assert output.count("done: 3 steps") == 1
-    assert scripts.train("one", *fixed) == 0
-    one, two = last("one"), last("two")
-    for name, value in one["model"].items():
-        torch.testing.assert_close(two["model"][name], value, rtol=1e-4, atol=1e-6, msg=name)
-    assert metrics("two")[-1]["val_mean_iou"] == pytest.approx(metrics("one")[-1]["val_mean_iou"], abs=0.5)
-
-
 def test_masks_scores_and_submission(
-    scripts: DeepLabScripts, whole: SimpleNamespace, final: tuple, shapes: Path, capsys: pytest.CaptureFixture
+    scripts: Scripts, whole: SimpleNamespace, final: tuple, shapes: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Masks are the largest of three scales' logits; the CRF sees the image; scores of both; an archive."""
     assert scripts.infer("x", *final, "--crf", "--submission") == 0
@@ -258,7 +169,7 @@ def test_masks_scores_and_submission(
     assert "0 masks written, 6 were there" in capsys.readouterr().out and contents(run / "segs" / "val") == before
 
 
-def test_validation_is_the_test_on_one_scale(scripts: DeepLabScripts, whole: SimpleNamespace, final: tuple) -> None:
+def test_validation_is_the_test_on_one_scale(scripts: Scripts, whole: SimpleNamespace, final: tuple) -> None:
     """The last validation's figures, from the files that the test writes without scales."""
     assert scripts.infer("x", *final, "model.scales=[]") == 0
     scores, line = json.loads(Path("experiment/x/scores.json").read_text()), whole.metrics[-1]
@@ -267,7 +178,7 @@ def test_validation_is_the_test_on_one_scale(scripts: DeepLabScripts, whole: Sim
 
 
 def test_the_published_crf_is_for_caffes_input_only(
-    scripts: DeepLabScripts, final: tuple, monkeypatch: pytest.MonkeyPatch
+    scripts: Scripts, final: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wrapped image unless the clean one is asked for, or the input is not Caffe's; masks are not mixed."""
     seen = []
@@ -285,7 +196,7 @@ def test_the_published_crf_is_for_caffes_input_only(
             scripts.infer("c", *final, other)
 
 
-def test_more_scales_and_mirror_images(scripts: DeepLabScripts, final: tuple) -> None:
+def test_more_scales_and_mirror_images(scripts: Scripts, final: tuple) -> None:
     """Other masks, of the same sizes."""
     assert scripts.infer("x", *final) == 0
     assert scripts.infer("ms", *final, "infer.scales=[0.75, 1.0, 1.5]", "infer.flip=max") == 0
@@ -294,7 +205,7 @@ def test_more_scales_and_mirror_images(scripts: DeepLabScripts, final: tuple) ->
 
 
 def test_a_list_without_masks_is_segmented_but_not_scored(
-    scripts: DeepLabScripts, own_data: Path, final: tuple, capsys: pytest.CaptureFixture
+    scripts: Scripts, own_data: Path, final: tuple, capsys: pytest.CaptureFixture
 ) -> None:
     """As VOC's test images are; neither are labels needed."""
     for path in (own_data / "SegmentationClass").glob("2027_*"):
@@ -308,7 +219,7 @@ def test_a_list_without_masks_is_segmented_but_not_scored(
         scripts.infer("x", *arguments, "--submission", "data.dataset=coco14")
 
 
-def test_a_run_that_cannot_start_leaves_nothing(scripts: DeepLabScripts, own_data: Path) -> None:
+def test_a_run_that_cannot_start_leaves_nothing(scripts: Scripts, own_data: Path) -> None:
     """Masks missing or not given, weights missing, masks for validation missing."""
     masks = own_data / "SegmentationClass"
     for path in sorted(masks.glob("2026_*"))[:3]:
@@ -328,7 +239,7 @@ def test_a_run_that_cannot_start_leaves_nothing(scripts: DeepLabScripts, own_dat
     assert not Path("experiment").exists()
 
 
-def test_a_damaged_mask_is_named(scripts: DeepLabScripts, own_data: Path) -> None:
+def test_a_damaged_mask_is_named(scripts: Scripts, own_data: Path) -> None:
     """Also from a loader's worker process."""
     path = sorted((own_data / "SegmentationClass").glob("2026_*"))[0]
     truncate(path)
@@ -339,7 +250,7 @@ def test_a_damaged_mask_is_named(scripts: DeepLabScripts, own_data: Path) -> Non
 @pytest.mark.parametrize(
     "setting", ["runtime.precision=bf16", "model.scales=[]", "model.channels_last=true", "model.stride_in=conv3x3"]
 )
-def test_other_settings(scripts: DeepLabScripts, setting: str) -> None:
+def test_other_settings(scripts: Scripts, setting: str) -> None:
     """They train and are tested; the weights stay float32."""
     assert scripts.train("x", "train.max_steps=2", "train.eval_steps=2", setting) == 0
     assert {value.dtype for value in last("x")["model"].values()} == {torch.float32, torch.int64}
@@ -348,7 +259,7 @@ def test_other_settings(scripts: DeepLabScripts, setting: str) -> None:
         assert mask.mode == "P"
 
 
-def test_a_run_starts_from_anothers_weights(scripts: DeepLabScripts, whole: SimpleNamespace, final: tuple) -> None:
+def test_a_run_starts_from_anothers_weights(scripts: Scripts, whole: SimpleNamespace, final: tuple) -> None:
     """A checkpoint of its own kind, whole."""
     assert scripts.train("x", "--init", final[1], "train.max_steps=1", "train.eval_steps=0", "optim.lr=0") == 0
     assert "a DeepLab checkpoint: backbone" in Path("experiment/x/log.txt").read_text()

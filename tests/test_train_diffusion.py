@@ -1,49 +1,30 @@
-"""DiG's diffusion model from training to files and previews; interrupted anywhere, a run goes on exactly."""
+"""DiG's diffusion model from training to files and previews.
+
+(Exact resume, two processes, a used folder: tests/test_training.py.)
+"""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from common.run.errors import UserError
 from common.run.processes import Processes
 from common.run.weights import load_torch
 from common.train.step import Batch
-from methods.dig import milestones, train_diffusion
+from methods.dig import milestones
 from methods.dig.config import UNetConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import DiffusionFile, load_diffusion
 from methods.dig.diffusion_step import draw_noise
 from methods.dig.unet import UNet
 from tests.datasets import truncate
-from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics
+from tests.helpers import Scripts, assert_same, contents, last, metrics
 
-TRAIN = "methods/dig/train_diffusion.py"
-# Eight steps, an epoch ends after six; milestones after 5 and 8, last.pth after 4 and 8; an average that lags.
-TINY = {
-    "views": {"size": 16},
-    "unet": {"dim": 8, "dim_mults": [1, 2]},
-    "optim": {"lr": 1e-3},
-    "train": {
-        "image_list": "train", "max_steps": 8, "batch_size": 4, "save_steps": 4, "save_every": 5, "print_freq": 4,
-    },
-    "ema": {"every": 2, "after": 2, "decay": 0.9},
-    "sampling": {"images": 5, "steps": 3},
-    "runtime": {"num_workers": 0, "device": "cpu"},
-}  # fmt: skip
 NETWORK = UNetConfig(dim=8, dim_mults=[1, 2])
-
-
-class DiffusionScripts(Scripts):
-    """The diffusion model's training in the current folder, with the tiny experiment."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> None:
-        self._patch, self._experiment, self._train = monkeypatch, experiment, train_diffusion
 
 
 def plot_quickly(path: Path, *args: object) -> None:
@@ -51,28 +32,20 @@ def plot_quickly(path: Path, *args: object) -> None:
     path.write_text(repr(args))
 
 
-@pytest.fixture(scope="module")
-def experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The YAML of the tiny experiment."""
-    path = tmp_path_factory.mktemp("experiment") / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**TINY, "data": {"dataset": "voc12", "root": str(shapes)}}))
-    return path
-
-
 @pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> DiffusionScripts:
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiments: Path) -> Scripts:
     """The script, called in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(milestones, "plot_loss", plot_quickly)
-    return DiffusionScripts(monkeypatch, experiment)
+    return Scripts(monkeypatch, experiments / "diffusion.yaml", "diffusion")
 
 
 @pytest.fixture(scope="module")
-def whole(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def whole(experiments: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """An uninterrupted run, with the real loss curve."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("whole"))
-        assert DiffusionScripts(patch, experiment).train("whole") == 0
+        assert Scripts(patch, experiments / "diffusion.yaml", "diffusion").train("whole") == 0
         return SimpleNamespace(last=last("whole"), metrics=metrics("whole"), folder=Path("experiment/whole").absolute())
 
 
@@ -118,19 +91,6 @@ def test_milestones_are_read_back(whole: SimpleNamespace) -> None:
     name = "model.mid_block1.block1.proj.weight"
     assert torch.equal(ema[f"online_model.{name}"], content["model"][name])
     assert not torch.equal(ema[f"ema_model.{name}"], content["model"][name])
-
-
-@pytest.mark.parametrize("step", [1, 5, 6, 7])
-def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
-    scripts: Scripts, whole: SimpleNamespace, interrupt: Callable, step: int
-) -> None:
-    """Stopped anywhere: weights, average, optimiser, random states, milestones, previews, every log line."""
-    interrupt(step)
-    assert scripts.train("x") == 143
-    assert last("x")["position"]["total_steps"] == step
-    interrupt(0)
-    assert scripts.train("x", "--resume") == 0
-    assert_ends_like("x", whole)
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
@@ -181,22 +141,6 @@ def test_any_folder_of_images_will_do(scripts: Scripts, shapes: Path) -> None:
     assert "30 images, no labels" in Path("experiment/x/log.txt").read_text()
     assert scripts.train("voc", "train.image_list=all", "train.max_steps=1") == 0
     assert "30 images, no labels" in Path("experiment/voc/log.txt").read_text()
-
-
-def test_two_processes_train_like_one(scripts: Scripts) -> None:
-    """The same timesteps and noise: weights, their average and losses to float tolerance; as a user starts it."""
-    fixed = ("train.max_steps=3", "train.accumulation=2", "optim.eps=1e-3", "train.print_freq=1")
-    code, output, errors = scripts.run(TRAIN, "two", *fixed, launcher=TORCHRUN)
-    assert code == 0, errors
-    assert output.count("done: 3 steps") == 1 and "2 x cpu" in output
-    assert scripts.train("one", *fixed) == 0
-    one, two = last("one"), last("two")
-    for part in ("model", "ema"):
-        for name, value in one[part].items():
-            torch.testing.assert_close(two[part][name], value, rtol=1e-4, atol=1e-5, msg=name)
-    for line, other in zip(metrics("one"), metrics("two"), strict=True):
-        assert other["total"] == pytest.approx(line["total"], rel=1e-4)
-    assert scripts.train("two", "--resume", "train.max_steps=4") == 0  # by one process
 
 
 def test_noise_does_not_depend_on_the_number_of_processes() -> None:

@@ -1,9 +1,10 @@
-"""DiG's classifier from training to score, guided by a diffusion model; interrupted anywhere, a run goes on exactly."""
+"""DiG's classifier from training to score, guided by a diffusion model.
+
+(Exact resume, two processes, a used folder: tests/test_training.py.)
+"""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,22 +14,10 @@ from common.run.errors import UserError
 from common.run.weights import load_torch
 from methods.dig.losses import LOSS_TERMS
 from methods.dig.model import TRAINING_ONLY
-from tests.helpers import Scripts, assert_same, contents, evaluation_script, last, metrics
+from tests.helpers import Scripts, contents, evaluation_script, last, metrics
 
-# Two epochs of 6 steps, the CAM losses in the second; stochastic depth and noise, a log line every 4 steps.
-EXACT = ("train.print_freq=4", "train.validate_from=1")
 CAM_LOSSES = ("cam", "rcam")
 PLAIN = ("--W", 1, 0, 0, 0, 0)
-
-
-@pytest.fixture(scope="module")
-def whole(dig_experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """An uninterrupted run of `EXACT`: its last checkpoint, metrics and checkpoint folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("whole"))
-        assert Scripts(patch, dig_experiment, "dig").train("whole", *EXACT, "runtime.num_workers=2") == 0
-        folder = Path("experiment/whole/ckpt").absolute()
-        return SimpleNamespace(last=last("whole"), metrics=metrics("whole"), folder=folder)
 
 
 def has_lfca(state: dict[str, torch.Tensor]) -> bool:
@@ -72,23 +61,6 @@ def test_train_infer_evaluate(
     evaluation_script().main(["--name", "x", "--dict_dir", "dict", "--list", "val", "--out", "again"])
     assert (run / "again.csv").read_bytes() == (run / "eval_cam.csv").read_bytes()
     assert "IoU_reference_range" in (run / "again.csv").read_text() and "early_stop" in (run / "again.json").read_text()
-
-
-@pytest.mark.parametrize("step", [3, 6, 9])
-def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
-    dig_scripts: Scripts, whole: SimpleNamespace, interrupt: Callable, step: int
-) -> None:
-    """Stopped inside an epoch or at its end, without and with CAM losses: weights, random states, every log line."""
-    assert whole.last["position"]["total_steps"] == 12 and has_lfca(whole.last["model"])
-    interrupt(step)
-    assert dig_scripts.train("x", *EXACT) == 143
-    assert last("x")["position"]["total_steps"] == step
-    interrupt(0)
-    assert dig_scripts.train("x", "--resume") == 0
-    assert_same(last("x"), whole.last)
-    assert_same(metrics("x"), whole.metrics)
-    for file in ("000net_trm.pth", "001net_trm.pth", "best.pth"):
-        assert_same(load_torch(f"experiment/x/ckpt/{file}"), load_torch(whole.folder / file), file)
 
 
 def test_without_diffusion_losses_no_diffusion_model_is_needed(dig_scripts: Scripts) -> None:

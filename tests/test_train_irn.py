@@ -1,16 +1,16 @@
-"""IRN from seeds to masks: labels, training, random walk; interrupted anywhere, every step goes on exactly."""
+"""IRN from seeds to masks: labels, training, random walk; interrupted anywhere, every step goes on exactly.
+
+(Exact resume, two processes, a used folder: tests/test_training.py.)
+"""
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from common.data.dataset import read_mask
@@ -18,25 +18,10 @@ from common.data.masks import write_mask
 from common.data.seeds import write_seed
 from common.run.errors import UserError
 from common.run.weights import load_torch
-from methods.irn import infer_irn, make_ir_label, train_irn
+from methods.irn import infer_irn, make_ir_label
 from methods.irn.losses import LOSS_TERMS
-from tests.helpers import TORCHRUN, Scripts, assert_same, contents, last, metrics
+from tests.helpers import Scripts, assert_same, contents, last, metrics
 
-TRAIN = "methods/irn/train_irn.py"
-# Two epochs of 6 steps; last.pth after steps 4 and 8, too.
-TINY = {
-    "labels": {"fg_threshold": 0.5, "bg_threshold": 0.3},
-    "views": {"crop_size": 32, "scale": [0.8, 1.2]},
-    "model": {"arch": "resnet18", "blocks": [1, 1, 1, 1], "pretrained": "none"},
-    "loss": {"radius": 3},
-    "train": {
-        "image_list": "train", "displacement_list": "val", "epochs": 2, "batch_size": 4, "save_steps": 4,
-        "print_freq": 4,
-    },
-    "walk": {"radius": 2, "log2_rounds": 3},
-    "infer": {"image_list": "val", "eval_list": "val", "canvas": 64, "batch_size": 1},
-    "runtime": {"num_workers": 0, "device": "cpu"},
-}  # fmt: skip
 WEIGHTS, STEPS = "001res50_irn.pth", 12
 
 
@@ -44,8 +29,8 @@ class IRNScripts(Scripts):
     """The three scripts in the current folder, with the tiny experiment and its seeds."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, experiment: Path, seeds: Path) -> None:
-        self._patch, self._experiment, self.seeds = monkeypatch, experiment, seeds
-        self._train = train_irn
+        super().__init__(monkeypatch, experiment, "irn")
+        self.seeds = seeds
 
     def label(self, name: str, *arguments: object) -> int:
         """Makes labels in this process."""
@@ -61,24 +46,9 @@ class IRNScripts(Scripts):
 
 
 @pytest.fixture(scope="module")
-def seeds(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seeds like the CAMs of a fair classifier: the true masks, blurred; not to be changed."""
-    folder = tmp_path_factory.mktemp("seeds") / "dict"
-    for file in sorted((shapes / "SegmentationClass").iterdir()):
-        mask = read_mask(file)
-        classes = [int(label) for label in np.unique(mask) if label not in (0, 255)]
-        blurred = {label - 1: cv2.GaussianBlur((mask == label).astype(np.float32), (0, 0), 3) for label in classes}
-        write_seed(folder, file.stem, {key: cam / cam.max() for key, cam in blurred.items()})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def experiment(experiments: Path) -> Path:
     """The YAML of the tiny experiment."""
-    path = tmp_path_factory.mktemp("experiment") / "tiny.yaml"
-    places = {"dataset": "voc12", "root": str(shapes), "classes": str(shapes / "classes.txt")}
-    path.write_text(yaml.safe_dump({**TINY, "data": places}))
-    return path
+    return experiments / "irn.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -156,19 +126,6 @@ def test_only_the_branches_are_trained(whole: SimpleNamespace, scripts: IRNScrip
         assert line["total"] == pytest.approx(affinity + (line["dp_fg"] + line["dp_bg"]) / 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("step", [1, 6, 9, STEPS])
-def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
-    scripts: IRNScripts, whole: SimpleNamespace, interrupt: Callable, step: int
-) -> None:
-    """Stopped inside an epoch, at its end, at the end of all: weights, optimiser, mean displacement, log lines."""
-    interrupt(step)
-    assert scripts.train("x") == 143
-    assert last("x")["position"]["total_steps"] == step
-    interrupt(0)
-    assert scripts.train("x", "--resume", "runtime.num_workers=1") == 0
-    assert_ends_like("x", whole)
-
-
 def test_a_run_killed_in_its_last_step_goes_on_from_the_last_checkpoint(
     scripts: IRNScripts, whole: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,21 +152,6 @@ def test_a_run_of_few_steps_has_weights_as_well(scripts: IRNScripts, whole: Simp
     assert weights["mean_shift.running_mean"].abs().min() > 0
     assert not torch.equal(weights["mean_shift.running_mean"], whole.last["model"]["mean_shift.running_mean"])
     assert scripts.infer("x") == 0 and len(contents("experiment/x/masks")) == 6
-
-
-def test_two_processes_train_like_one(scripts: IRNScripts) -> None:
-    """Losses are those of the global batch: weights and log to float tolerance; as a user starts it."""
-    fixed = ("train.max_steps=3", "train.accumulation=2", "train.print_freq=1")
-    shutil.copytree("experiment/x", "experiment/two")
-    code, output, errors = scripts.run(TRAIN, "two", *fixed, launcher=TORCHRUN)
-    assert code == 0, errors
-    assert output.count("done: 3 steps") == 1 and "2 x cpu" in output
-    assert scripts.train("x", *fixed) == 0
-    one, two = last("x")["model"], last("two")["model"]
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
-    for line, other in zip(metrics("x"), metrics("two"), strict=True):
-        assert all(other[name] == pytest.approx(line[name], rel=1e-3) for name in ("total", *LOSS_TERMS))
 
 
 def test_interrupted_labels_and_masks_go_on(

@@ -1,46 +1,29 @@
-"""PSA from seeds to scored masks; its training, interrupted anywhere, goes on exactly."""
+"""PSA from seeds to scored masks. (Exact resume, two processes, a used folder: tests/test_training.py.)"""
 
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
-import torch
-import yaml
 from PIL import Image
 
 from common.data.dataset import read_mask
-from common.data.lists import read_list
 from common.data.seeds import read_seed, write_seed
 from common.run.errors import UserError
 from common.run.weights import load_torch
-from methods.psa import infer_aff, make_crf, train_aff
+from methods.psa import infer_aff, make_crf
 from methods.psa.losses import LOSS_TERMS
-from tests.helpers import TORCHRUN, Scripts, assert_same, contents, evaluation_script, failure, last, metrics
-
-# Two epochs of 6 steps on images of about 48 pixels, the crop is smaller than some sides.
-TINY = {
-    "crf": {"low_alpha": 4, "high_alpha": 16},
-    "views": {"crop": 40},
-    "model": {"arch": "tiny"},
-    "optim": {"lr": 0.02},
-    "train": {"image_list": "train", "epochs": 2, "batch_size": 4, "print_freq": 4},
-    "walk": {"bg_thr": 0.3, "log2_rounds": 4},
-    "infer": {"image_list": "val", "eval_list": "val", "num_workers": 0},
-    "runtime": {"num_workers": 0, "device": "cpu"},
-}
+from tests.helpers import Scripts, assert_same, contents, evaluation_script, failure, last, metrics
 
 
 class PSAScripts(Scripts):
     """PSA's scripts in the current folder, with the tiny experiment."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, experiment: Path, seeds: Path) -> None:
-        self._patch, self._experiment, self._train = monkeypatch, experiment, train_aff
+        super().__init__(monkeypatch, experiment, "psa")
         self.seeds = seeds
 
     def scores(self, name: str, *arguments: object) -> int:
@@ -53,27 +36,9 @@ class PSAScripts(Scripts):
 
 
 @pytest.fixture(scope="module")
-def seeds(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seeds of all images: their masks, blurred and weakened; train's in one format, val's in the other."""
-    folder = tmp_path_factory.mktemp("seeds") / "dict"
-    for split, fmt in (("train", "npy"), ("val", "npz")):
-        for image_id in read_list(shapes / "ImageSets" / "Segmentation" / f"{split}.txt", "voc12"):
-            mask = read_mask(shapes / "SegmentationClass" / f"{image_id}.png")
-            seed = {
-                int(label) - 1: 0.9 * cv2.GaussianBlur((mask == label).astype(np.float32), (0, 0), 4)
-                for label in np.unique(mask) if label not in (0, 255)
-            }  # fmt: skip
-            write_seed(folder, image_id, {key: cam / cam.max() for key, cam in seed.items()}, fmt, stride=1)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def experiment(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def experiment(experiments: Path) -> Path:
     """The YAML of the tiny experiment."""
-    path = tmp_path_factory.mktemp("experiment") / "tiny.yaml"
-    data = {"dataset": "voc12", "root": str(shapes), "classes": str(shapes / "classes.txt")}
-    path.write_text(yaml.safe_dump({**TINY, "data": data}))
-    return path
+    return experiments / "psa.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -157,19 +122,6 @@ def test_from_seeds_to_scored_masks(
         scored.masks("x", "--bg_thr", "0.5")
     assert scored.masks("x", "--bg_thr", "0.5", "--overwrite") == 0
     assert contents("experiment/x/masks") != done
-
-
-@pytest.mark.parametrize(("step", "workers"), [(1, 0), (5, 2), (6, 0), (9, 0), (12, 0)])
-def test_an_interrupted_training_goes_on_exactly(
-    scored: PSAScripts, whole: SimpleNamespace, interrupt: Callable[[int], None], step: int, workers: int
-) -> None:
-    """Within an epoch, at its end and at the end of the run; with or without worker processes."""
-    interrupt(step)
-    assert scored.train("x", f"runtime.num_workers={workers}") == 143
-    assert last("x")["position"]["total_steps"] == step
-    interrupt(0)
-    assert scored.train("x", "--resume") == 0
-    assert_ends_like("x", whole)
 
 
 def test_a_training_leaves_the_scores_alone(scored: PSAScripts, whole: SimpleNamespace) -> None:
@@ -258,15 +210,3 @@ def test_weights_from_elsewhere(
         write_seed(tmp_path / "other", path.stem, seed, "npz", stride=1)
     with pytest.raises(UserError, match=r"has classes \[1\d.* of 6"):
         scored._call(infer_aff, (*arguments, "--seeds", tmp_path / "other", "--overwrite"))
-
-
-def test_two_processes_train_as_one(scored: PSAScripts, whole: SimpleNamespace) -> None:
-    """Weights and losses to float tolerance: pairs are counted over both."""
-    code, output, errors = scored.run("methods/psa/train_aff.py", "x", launcher=TORCHRUN)
-    assert code == 0, errors
-    assert output.count("done: 12 steps") == 1 and "2 x cpu" in output
-    for name, value in whole.last["model"].items():
-        torch.testing.assert_close(last("x")["model"][name], value, rtol=1e-4, atol=1e-5, msg=name)
-    for line, other in zip(whole.metrics, metrics("x"), strict=True):
-        for name in ("total", *LOSS_TERMS, "lr"):
-            assert other[name] == pytest.approx(line[name], rel=1e-4), name

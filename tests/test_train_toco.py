@@ -1,6 +1,5 @@
-"""ToCo from training to masks and seeds; interrupted anywhere, a run goes on exactly."""
+"""ToCo from training to masks and seeds. (Exact resume, two processes, a used folder: tests/test_training.py.)"""
 
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,13 +9,11 @@ import torch
 
 from common.data.seeds import read_seed
 from common.run.errors import UserError
-from common.run.weights import load_torch
 from methods.toco.model import ToCo
 from methods.toco.step import LOSS_TERMS
 from methods.toco.validation import PREDICTIONS, f1_score
-from tests.helpers import Scripts, assert_same, last, metrics
+from tests.helpers import Scripts, last, metrics
 
-# Eight steps of which six make an epoch; validation after 5 and 8, files after 4 and 8, last.pth after 3 and 6.
 VALUES = {"val_f1", *(f"val_{name}" for name in PREDICTIONS)}
 
 
@@ -25,16 +22,8 @@ def whole(toco_experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Si
     """An uninterrupted run: its last checkpoint, metrics and folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("whole"))
-        assert Scripts(patch, toco_experiment, "toco").train("whole", "runtime.num_workers=2") == 0
+        assert Scripts(patch, toco_experiment, "toco").train("whole") == 0
         return SimpleNamespace(last=last("whole"), metrics=metrics("whole"), folder=Path("experiment/whole").absolute())
-
-
-def assert_ends_like(name: str, whole: SimpleNamespace) -> None:
-    """A run has the same last checkpoint, weights files and metrics, bitwise."""
-    assert_same(last(name), whole.last)
-    assert_same(metrics(name), whole.metrics)
-    for file in ("model_iter_4.pth", "model_iter_8.pth", "best.pth"):
-        assert_same(load_torch(f"experiment/{name}/ckpt/{file}"), load_torch(whole.folder / "ckpt" / file), file)
 
 
 def test_a_run_and_what_is_made_of_it(
@@ -64,31 +53,6 @@ def test_a_run_and_what_is_made_of_it(
     assert toco_scripts.infer("x", "--load_pretrained", file, "--dict") == 0
     assert "6 seeds written" in capsys.readouterr().out
     assert all(read_seed(path) for path in Path("experiment/x/dict").iterdir())
-
-
-@pytest.mark.parametrize(("step", "workers"), [(1, 0), (4, 2), (5, 0), (6, 2), (7, 0), (8, 0)])
-def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
-    toco_scripts: Scripts, whole: SimpleNamespace, interrupt: object, step: int, workers: int
-) -> None:
-    """Stopped after any step, also one that a validation is due after: teacher, crops, every log line."""
-    interrupt(step)
-    code = toco_scripts.train("part", f"runtime.num_workers={workers}")
-    assert code == 128 + signal.SIGTERM and last("part")["position"]["total_steps"] == step
-    assert toco_scripts.train("part", "--resume") == 0
-    assert_ends_like("part", whole)
-
-
-def test_a_validation_that_failed_comes_first_in_the_resumed_run(
-    toco_scripts: Scripts, whole: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The steps before it are not lost, and it is not left out."""
-    with monkeypatch.context() as patch:
-        patch.setattr("methods.toco.validation.validate", lambda *arguments: (_ for _ in ()).throw(OSError("disk")))
-        with pytest.raises(OSError, match="disk"):
-            toco_scripts.train("part")
-    assert last("part")["position"]["total_steps"] == 5 and last("part")["position"]["validated"] == -1
-    assert toco_scripts.train("part", "--resume") == 0
-    assert_ends_like("part", whole)
 
 
 def test_accumulated_micro_batches_update_the_teacher_once(

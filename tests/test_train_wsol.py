@@ -1,65 +1,29 @@
-"""CRT's localisation from training to scores; interrupted anywhere, a run goes on exactly."""
+"""CRT's localisation from training to scores. (Exact resume, two processes, a used folder: tests/test_training.py.)"""
 
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from common.run.errors import UserError
 from common.run.weights import load_torch
-from methods.crt import eval_wsol, train_wsol
 from methods.crt.localization import OUTCOMES, PERCENTAGES
-from tests.helpers import TORCHRUN, Scripts, assert_same, last, metrics
+from tests.helpers import Scripts, last, metrics
 
-TRAIN, EVAL = "methods/crt/train_wsol.py", "methods/crt/eval_wsol.py"
-# Three epochs of 3 steps, the third of 4 images instead of 10; the consistency loss in epochs 1 and 2, a smaller
-# learning rate in the last; validation after each.
-TINY = {
-    "views": {"resize": 36},
-    "model": {
-        "deit": {
-            "pretrained": "none", "img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2,
-            "drop_path": 0.3,
-        },
-        "cnn": {"arch": "resnet18", "blocks": [1, 1, 1, 1], "pretrained": "none"},
-    },
-    "loss": {"period": 2},
-    "optim": {"lr": 1e-3, "decay_epochs": 3, "cnn_lr": 0.01},
-    "train": {"epochs": 3, "batch_size": 10, "print_freq": 2},
-    "eval": {"batch_size": 5, "cam_threshold": 0.4},
-    "runtime": {"num_workers": 0, "device": "cpu"},
-}  # fmt: skip
 FILES = ("002net_trm.pth", "best.pth", "best_loc.pth")
 
 
-class WSOLScripts(Scripts):
-    """Training and evaluation in the current folder, with the tiny experiment."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> None:
-        self._patch, self._experiment, self._train, self._infer = monkeypatch, experiment, train_wsol, eval_wsol
-
-
 @pytest.fixture(scope="module")
-def experiment(cub_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The YAML of the tiny experiment."""
-    path = tmp_path_factory.mktemp("experiment") / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**TINY, "data": {"root": str(cub_shapes)}}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def whole(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def whole(experiments: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """An uninterrupted run and its evaluation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("whole"))
-        scripts, said = WSOLScripts(patch, experiment), []
+        scripts, said = Scripts(patch, experiments / "wsol.yaml", "wsol"), []
         assert scripts.train("whole") == 0
         patch.setattr("builtins.print", lambda *values, **options: said.append(" ".join(map(str, values))))
         assert scripts.infer("whole", "--vis") == 0
@@ -68,10 +32,10 @@ def whole(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleN
 
 
 @pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> WSOLScripts:
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiments: Path) -> Scripts:
     """The scripts, called in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return WSOLScripts(monkeypatch, experiment)
+    return Scripts(monkeypatch, experiments / "wsol.yaml", "wsol")
 
 
 def test_a_run(whole: SimpleNamespace) -> None:
@@ -165,59 +129,18 @@ def test_scores_equal_a_recount(whole: SimpleNamespace, cub_shapes: Path) -> Non
     assert any(line.startswith("last: right ") for line in lines)
 
 
-@pytest.mark.parametrize(("step", "workers"), [(3, 0), (5, 1), (9, 0)])
-def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
-    scripts: WSOLScripts, whole: SimpleNamespace, interrupt: Callable, step: int, workers: int
-) -> None:
-    """Stopped inside an epoch, at its end, at the end of all: both optimisers, all kept weights, every log line."""
-    interrupt(step)
-    assert scripts.train("x", f"runtime.num_workers={workers}") == 143
-    assert last("x")["position"]["total_steps"] == step
-    interrupt(0)
-    assert scripts.train("x", "--resume") == 0
-    assert_same(last("x"), whole.last)
-    assert_same(metrics("x"), whole.metrics)
-    for file in FILES:
-        assert_same(load_torch(f"experiment/x/ckpt/{file}"), load_torch(whole.folder / "ckpt" / file), file)
-
-
-def test_a_validation_that_failed_comes_first_in_the_resumed_run(
-    scripts: WSOLScripts, whole: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The steps before it are not lost, and the best weights are those of an undisturbed run."""
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
-        patch.setattr("methods.crt.wsol_scoring.locate", lambda *arguments: (_ for _ in ()).throw(OSError("disk")))
-        scripts.train("x")
-    assert last("x")["position"]["total_steps"] == 3 and last("x")["best_loc"]["value"] == -1
-    assert scripts.train("x", "--resume") == 0
-    assert_same(last("x"), whole.last)
-    assert_same(metrics("x"), whole.metrics)
-
-
-def test_two_processes_train_and_score_like_one(scripts: WSOLScripts) -> None:
-    """The same global batches, the incomplete one included: weights and log to float tolerance; scores bitwise."""
-    fixed = ("model.deit.drop_path=0", "train.epochs=2", "optim.eps=1e-3", "train.print_freq=1", "optim.lr=0.01")
-    code, output, errors = scripts.run(TRAIN, "two", *fixed, "train.accumulation=1", launcher=TORCHRUN)
-    assert code == 0, errors
-    assert output.count("done: 6 steps") == 1 and "2 x cpu" in output
-    assert scripts.train("one", *fixed) == 0
-    one, two = last("one"), last("two")
-    for name, value in one["model"].items():
-        torch.testing.assert_close(two["model"][name], value, rtol=1e-3, atol=1e-4, msg=name)
-    for line, other in zip(metrics("one"), metrics("two"), strict=True):
-        for name in {"total", "cls_cnn", "cls_deit", "consistency"} & line.keys():
-            assert other[name] == pytest.approx(line[name], rel=1e-3), name
-    weights = Path("experiment/one/ckpt/last.pth").absolute()
-    code, output, errors = scripts.run(EVAL, "shared", "--load_pretrained", weights, launcher=TORCHRUN)
-    assert code == 0, errors
+def test_two_processes_score_like_one(scripts: Scripts, whole: SimpleNamespace) -> None:
+    """Boxes and scores, bitwise."""
+    weights = ("--load_pretrained", whole.folder / "ckpt" / "last.pth")
+    output = scripts.together(scripts.infer, "shared", *weights)
     assert output.count("12 images of 'test'") == 1
-    assert scripts.infer("alone", "--load_pretrained", weights) == 0
+    assert scripts.infer("alone", *weights) == 0
     for name in ("eval_wsol.json", "boxes_last.csv"):
         assert Path("experiment/shared", name).read_bytes() == Path("experiment/alone", name).read_bytes()
 
 
 def test_weights_of_another_origin_and_of_an_epoch(
-    scripts: WSOLScripts, whole: SimpleNamespace, capsys: pytest.CaptureFixture
+    scripts: Scripts, whole: SimpleNamespace, capsys: pytest.CaptureFixture
 ) -> None:
     """A released file holds the DeiT alone, under names with a prefix, beside other things; needs no run."""
     state = load_torch(whole.folder / "ckpt" / "002net_trm.pth")
@@ -243,14 +166,14 @@ def test_weights_of_another_origin_and_of_an_epoch(
 
 
 @pytest.mark.parametrize("setting", ["runtime.precision=bf16", "train.accumulation=2", "train.drop_last=true"])
-def test_other_settings(scripts: WSOLScripts, setting: str) -> None:
+def test_other_settings(scripts: Scripts, setting: str) -> None:
     """They train; the weights stay float32, and the incomplete batch can be left out."""
     assert scripts.train("x", "train.epochs=1", setting) == 0
     assert {value.dtype for value in last("x")["model"].values() if value.is_floating_point()} == {torch.float32}
     assert last("x")["position"]["total_steps"] == (2 if "drop_last" in setting else 3)
 
 
-def test_a_script_that_cannot_start_leaves_nothing(scripts: WSOLScripts) -> None:
+def test_a_script_that_cannot_start_leaves_nothing(scripts: Scripts) -> None:
     """No data, a crop that does not fit, a last batch that is too small for the processes: what to do."""
     for wrong, words in (
         (("data.root=nothing",), "no CUB-200-2011 at nothing"),
