@@ -225,14 +225,13 @@ def test_a_failed_validation_is_made_up_for(
     scripts: Scripts, whole: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The steps before it are saved; the resumed run begins with it."""
-    name = "record" if hasattr(Trainer, "record") else "_validate"
-    record = getattr(Trainer, name)
+    record = Trainer.record
 
     def fail() -> float:
         raise UserError("the mask is damaged")
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="mask is damaged"):
-        patch.setattr(Trainer, name, lambda trainer, score: record(trainer, fail))
+        patch.setattr(Trainer, "record", lambda trainer, score: record(trainer, fail))
         scripts.train("x", *whole.row.settings)
     position = last("x")["position"]
     assert (position["total_steps"], position["validated"], position["best"]) == (whole.scores[0], -1, -1)
