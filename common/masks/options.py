@@ -53,6 +53,14 @@ class SeedsConfig:
 
     folder: str = option("", "Folder of seed files, such as experiment/exp/dict.", flag="--seeds")
 
+    def check_folder(self) -> None:
+        """Checks the folder.
+
+        Raises:
+            UserError: as `path`.
+        """
+        self.path()
+
     def path(self) -> Path:
         """The folder.
 
