@@ -108,9 +108,8 @@ def test_the_papers_settings_of_crt() -> None:
     assert config.infer.scales == [1.0, 0.5, 1.5, 2.0, 0.75, 1.25, 1.75] and config.infer.flip
     assert config.irn.exp == "irn_crt" and config.eval.fixed_threshold == 0.15 and config.runtime.precision == "fp32"
     for crop in (112, 300):
-        config = load_config(CRTConfig, None, [f"views.crop_size={crop}"])
         with pytest.raises(UserError, match=rf"views.crop_size={crop} cannot be cut .*=224 .* a multiple of 112$"):
-            config.check()
+            load_config(CRTConfig, None, [f"views.crop_size={crop}"])
 
 
 def test_flags_of_crts_command() -> None:

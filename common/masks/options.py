@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.crf.options import CRFConfig
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.run.config import Rule, at_least, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig

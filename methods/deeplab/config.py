@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.crf.options import CRFConfig
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.masks.options import SegmentConfig
 from common.pipeline.builders import MASK_COMMANDS
 from common.run.config import Rule, at_least, numbers, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
-from common.score.evaluate import EvalConfig
+from common.score.options import EvalConfig
 from common.seeds.options import SCALES
 from common.train.course import Position, StepCourseConfig
 from common.train.schedule import poly

@@ -4,13 +4,13 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.data.options import ViewConfig
 from common.nets.options import PRETRAINED_DIR, ViTConfig
 from common.run.config import Rule, at_least, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
-from common.score.evaluate import EvalConfig
+from common.score.options import EvalConfig
 from common.seeds.options import ClassTokenInferConfig
 from common.train.course import TrainConfig
 from common.train.schedule import OptimConfig

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.run.config import Rule, at_least, numbers, option, section
 from common.run.options import RuntimeConfig
 from common.train.course import CourseConfig, Position

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.crf.options import CRFConfig
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.data.seeds import FORMATS
 from common.masks.options import SeedsConfig
 from common.nets.options import BLOCKS, PRETRAINED_DIR, check_pretrained

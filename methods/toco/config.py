@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.masks.options import SegmentConfig
 from common.nets.options import ViTConfig
 from common.run.config import Rule, at_least, numbers, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
-from common.score.evaluate import EvalConfig
+from common.score.options import EvalConfig
 from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, StepCourseConfig
 from common.train.schedule import poly
