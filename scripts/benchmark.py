@@ -16,23 +16,22 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import timm
-import torch
-import torch.nn.functional as F
 
 from common.data.seeds import Seed
-from common.run.device import Runtime
 from common.run.errors import run_script
 from common.run.options import PRECISIONS, RuntimeConfig
 from common.run.processes import Processes
 from common.score.counts import SweepCounts, counts_by_argmax
-from common.seeds.cam import multi_view_cams
-from common.tensors import compiled
-from common.train.optim import adamw
 from common.train.schedule import OptimConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from common.run.device import Runtime
 
 METHODS = ("cti", "pcss", "dig", "toco", "crt", "deeplab")
 
@@ -149,6 +148,8 @@ def run_train(args: argparse.Namespace) -> int:
     passes are of several sizes all of it as ``plain_train_work``, one that is not trained by AdamW its ``optimizer``,
     and parts of a step that deserve a row of their own as ``train_parts``.
     """
+    from common.train.optim import adamw
+
     runtime = _runtime(args)
     method = importlib.import_module(f"methods.{args.method}.benchmark")
     is_special = hasattr(method, "plain_train_work")
@@ -169,8 +170,10 @@ def run_train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plain_train_work(method: ModuleType, args: argparse.Namespace, runtime: Runtime) -> Work:
+def _plain_train_work(method: ModuleType, args: argparse.Namespace, runtime: "Runtime") -> Work:
     """Forward and backward of plain ViTs over the images of a method's passes."""
+    import torch.nn.functional as F
+
     plain = _plain_vit(method.PLAIN_TOKENS, (224, 224), args, runtime).train()
     inputs = method.plain_train_inputs(args.batch, runtime)
     has_more = hasattr(method, "extra_plain_train_work")
@@ -188,10 +191,10 @@ def _plain_train_work(method: ModuleType, args: argparse.Namespace, runtime: Run
 
 
 def _train_step(
-    network: torch.nn.Module,
-    loss: Callable[[], torch.Tensor],
-    runtime: Runtime,
-    optimizer: torch.optim.Optimizer | None = None,
+    network: "torch.nn.Module",
+    loss: "Callable[[], torch.Tensor]",
+    runtime: "Runtime",
+    optimizer: "torch.optim.Optimizer | None" = None,
 ) -> None:
     """Forward, losses and backward; with an optimiser its step, too."""
     network.zero_grad(set_to_none=True)
@@ -212,8 +215,13 @@ def run_infer(args: argparse.Namespace) -> int:
     return 0
 
 
-def _seed_work(method: ModuleType, args: argparse.Namespace, runtime: Runtime) -> tuple[Work, dict[str, Work]]:
+def _seed_work(method: ModuleType, args: argparse.Namespace, runtime: "Runtime") -> tuple[Work, dict[str, Work]]:
     """Two forward passes; seeds of an image with two labels (both views, all maps, normalised at full size)."""
+    import torch
+
+    from common.seeds.cam import multi_view_cams
+    from common.tensors import compiled
+
     height, width = (side // 16 * 16 for side in args.size)  # the plain ViT takes whole patches only
     plain = _plain_vit(method.PLAIN_TOKENS, (height, width), args, runtime).eval()
     images = torch.randn(1, 3, height, width, device=runtime.device)
@@ -238,6 +246,8 @@ def _seed_work(method: ModuleType, args: argparse.Namespace, runtime: Runtime) -
 
 def run_fim(args: argparse.Namespace) -> int:
     """Class losses of some images under all filters, against the forward passes of as many images."""
+    import torch
+
     runtime = _runtime(args)
     method = importlib.import_module(f"methods.{args.method}.benchmark")
     plain = _plain_vit(method.PLAIN_TOKENS, (224, 224), args, runtime).eval()
@@ -254,12 +264,18 @@ def run_fim(args: argparse.Namespace) -> int:
     return 0
 
 
-def _runtime(args: argparse.Namespace) -> Runtime:
+def _runtime(args: argparse.Namespace) -> "Runtime":
+    from common.run.device import Runtime
+
     return Runtime(RuntimeConfig(device=args.device, precision=args.precision, compile=args.compile), Processes())
 
 
-def _plain_vit(tokens: int, size: tuple[int, int], args: argparse.Namespace, runtime: Runtime) -> torch.nn.Module:
+def _plain_vit(tokens: int, size: tuple[int, int], args: argparse.Namespace, runtime: "Runtime") -> "torch.nn.Module":
     """timm's DeiT-S with the method's number of tokens; fused attention, class logits only."""
+    import timm
+
+    from common.tensors import compiled
+
     model = timm.create_model(
         "deit_small_patch16_224", num_classes=20, reg_tokens=tokens - 1, img_size=size, drop_path_rate=0.1
     )
@@ -272,7 +288,7 @@ def _compare(
     variants: dict[str, Work],
     images: int,
     args: argparse.Namespace,
-    runtime: Runtime,
+    runtime: "Runtime",
 ) -> None:
     """Runs all alternating, and prints images/s, ratio to the plain passes, and peak memory."""
     works = {f"{passes} plain passes": plain, **variants}
@@ -299,13 +315,17 @@ def _compare(
     print(f"\npeak memory of the process: {_peak_memory(runtime):.2f} GB")
 
 
-def _wait(runtime: Runtime) -> None:
+def _wait(runtime: "Runtime") -> None:
     if runtime.device.type == "cuda":
+        import torch
+
         torch.cuda.synchronize()
 
 
-def _peak_memory(runtime: Runtime) -> float:
+def _peak_memory(runtime: "Runtime") -> float:
     if runtime.device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 

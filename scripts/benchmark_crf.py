@@ -15,17 +15,19 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
-import torch
 
-from common.crf.dense import crf_pool, dense_crf, import_pydensecrf
-from common.crf.lattice import Lattice, bilateral_features
 from common.crf.options import CRFConfig
 from common.data.dataset import read_image
 from common.run.errors import run_script
+
+if TYPE_CHECKING:
+    import torch
+
+    from common.crf.lattice import Lattice
 
 LATTICE_CASES = ((21, 224, 224), (81, 224, 224), (21, 375, 500))  # VOC and COCO in training; VOC at full size
 CRF_LABELS = (21, 3)
@@ -47,7 +49,10 @@ def main() -> int:
     pool.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     pool.add_argument("--images", type=int, default=16, help="of a turn (default: %(default)s)")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+
+    import torch
+
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     return args.run(args)
 
 
@@ -55,7 +60,7 @@ def add_command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
     """Arguments of all commands."""
     add = parser.add_argument
     add("--device", default="cpu", choices=("cpu", "cuda"), help="of the lattice (default: %(default)s)")
-    add("--threads", type=int, default=torch.get_num_threads(), help="of the lattice (default: %(default)s)")
+    add("--threads", type=int, default=0, help="of the lattice (default: as many as PyTorch takes)")
     add("--turns", type=int, default=turns, help="timed turns, after one that is not (default: %(default)s)")
     add("--image", type=Path, help="an image file, brought to size (default: generated, smooth with some noise)")
     parser.set_defaults(run=run)
@@ -67,6 +72,8 @@ def run_lattice(args: argparse.Namespace) -> int:
     The package's filter is timed as an iteration of mean field with one bilateral kernel: a tenth of inference(11)
     less inference(1). Its build holds a pass of one channel for the normalisation.
     """
+    import torch
+
     print(
         "| channels x H x W | vertices | build (ms) | filter (ms) | both (ms) | package: build (ms) | filter (ms) | "
         "ratio of filters | ratio of both |\n|---|---|---|---|---|---|---|---|---|"
@@ -92,8 +99,10 @@ def run_lattice(args: argparse.Namespace) -> int:
     return 0
 
 
-def timed_lattice(pixels: torch.Tensor, scores: torch.Tensor) -> tuple[dict[str, float], Lattice]:
+def timed_lattice(pixels: "torch.Tensor", scores: "torch.Tensor") -> tuple[dict[str, float], "Lattice"]:
     """Seconds of build and filter."""
+    from common.crf.lattice import Lattice, bilateral_features
+
     build, lattice = seconds(lambda: Lattice(bilateral_features(pixels, SIGMA_XY, SIGMA_RGB)))
     filter_, _ = seconds(lambda: lattice.filter(scores))
     return {"build": build, "filter": filter_}, lattice
@@ -101,6 +110,8 @@ def timed_lattice(pixels: torch.Tensor, scores: torch.Tensor) -> tuple[dict[str,
 
 def timed_package(image: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """Seconds of the package's build, and of few and many iterations."""
+    from common.crf.dense import import_pydensecrf
+
     crf = import_pydensecrf().DenseCRF2D(image.shape[1], image.shape[0], len(logits))
     crf.setUnaryEnergy(-logits)
     build, _ = seconds(lambda: crf.addPairwiseBilateral(sxy=SIGMA_XY, srgb=SIGMA_RGB, rgbim=image, compat=1))
@@ -114,6 +125,8 @@ def run_crf(args: argparse.Namespace) -> int:
     Returns:
         1 if more than one label in a thousand differs.
     """
+    from common.crf.dense import dense_crf
+
     print(
         "| labels x H x W | pydensecrf (images/s) | lattice (images/s) | lattice : pydensecrf | equal labels |\n"
         "|---|---|---|---|---|"
@@ -166,6 +179,8 @@ def run_pool(args: argparse.Namespace) -> int:
 
 def pool_jobs(workers: int, count: int, image: np.ndarray, probabilities: np.ndarray) -> None:
     """Runs ``count`` CRFs in a new pool."""
+    from common.crf.dense import crf_pool
+
     with crf_pool(workers) as pool:
         for _ in range(count):
             pool.submit(crf_job, image, probabilities, "auto")
@@ -173,6 +188,8 @@ def pool_jobs(workers: int, count: int, image: np.ndarray, probabilities: np.nda
 
 def crf_job(image: np.ndarray, probabilities: np.ndarray, backend: str) -> None:
     """Computes the labels of an image, and drops them."""
+    from common.crf.dense import dense_crf
+
     dense_crf(image, probabilities, CRFConfig(backend)).argmax(0)
 
 
@@ -187,6 +204,8 @@ def seconds(work: Callable[[], T]) -> tuple[float, T]:
 
 def wait() -> None:
     """Lets the GPU finish."""
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -203,6 +222,8 @@ def sized_image(path: Path | None, height: int, width: int) -> np.ndarray:
 
 def generated_probabilities(labels: int, height: int, width: int) -> np.ndarray:
     """Noisy scores of smooth segments after a softmax, float32 (labels, H, W)."""
+    import torch
+
     rng = np.random.default_rng(1)
     planes = []
     for _ in range(labels):

@@ -91,6 +91,7 @@ def test_where_the_configuration_comes_from(begin: Start) -> None:
     assert begin(PREPARATION).config.data.dataset == "voc12"
     assert not Path("experiment").exists()
     write_lines(RunFolder("x").config, ["data: {dataset: folder}"])
+    write_lines(RunFolder("x").last, [])
     for usage, *flags in ((TRAINING, "--resume"), (PREPARATION,), (REFINEMENT,), (SEEDS,), (MASKS,)):
         setup = begin(usage, *flags)
         assert (setup.config.data.dataset, setup.run.name) == ("folder", "x")
@@ -101,6 +102,7 @@ def test_where_the_configuration_comes_from(begin: Start) -> None:
 
 
 def test_a_run_that_must_be_there(begin: Start) -> None:
+    write_lines(Path("file.pth"), [])
     for usage in (REFINEMENT, SEEDS, MASKS):
         with pytest.raises(UserError, match="no run folder experiment/x"):
             begin(usage)
@@ -110,6 +112,8 @@ def test_a_run_that_must_be_there(begin: Start) -> None:
     Path("experiment/x").mkdir(parents=True)
     with pytest.raises(UserError, match="nothing to resume"):
         begin(TRAINING, "--resume")
+    with pytest.raises(UserError, match="no weights file at lost"):
+        begin(SEEDS, "--load_pretrained", "lost.pth")
 
 
 def test_what_earlier_scripts_wrote_is_no_training(begin: Start) -> None:
@@ -131,6 +135,7 @@ def test_what_earlier_scripts_wrote_is_no_training(begin: Start) -> None:
 
 def test_archives_are_for_voc(begin: Start) -> None:
     """The data set's layout decides."""
+    write_lines(Path("file.pth"), [])
     given = "--load_pretrained", "file.pth", "--submission"
     assert begin(MASKS, *given).args.submission == "comp6"
     with pytest.raises(UserError, match="the data set is coco14"):

@@ -57,8 +57,7 @@ def crf_backend(config: CRFConfig) -> str:
         UserError: the package or the GPU is not available, or the package is to run on a GPU.
     """
     on_cpu = config.device == "cpu"
-    if config.backend == "pydensecrf" and not on_cpu:
-        raise UserError(f"pydensecrf has no {config.device} version: use the CRF's backend lattice, or its device cpu")
+    config.check()
     if not on_cpu and not torch.cuda.is_available():
         raise UserError(f"CRF: device {config.device}, but this PyTorch sees no CUDA device; use device cpu")
     if config.backend == "pydensecrf":

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.run.config import option
+from common.run.errors import UserError
 
 
 @dataclass
@@ -21,6 +22,17 @@ class CRFConfig:
     bilateral_sxy: float = option(80.0, "Pixels over which the colour term reaches.")
     bilateral_srgb: float = option(13.0, "Colour difference (of 255) over which the colour term reaches.")
     bilateral_compat: float = option(10.0, "Weight of the colour term.")
+
+    def check(self) -> None:
+        """Checks the backend against the device.
+
+        Raises:
+            UserError: it has no version for it.
+        """
+        if self.backend == "pydensecrf" and self.device != "cpu":
+            raise UserError(
+                f"pydensecrf has no {self.device} version: use the CRF's backend lattice, or its device cpu"
+            )
 
 
 def crf_folder(folder: str | Path, alpha: int) -> Path:

@@ -62,6 +62,16 @@ class CUBTables:
     classes: list[str]
 
 
+def check_split(name: str) -> None:
+    """Checks the name of a split.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in OFFICIAL_IMAGES:
+        raise UserError(f"{TITLE} has no split {name!r}; its splits are {', '.join(OFFICIAL_IMAGES)}")
+
+
 class CUBImages:
     """The images of a split; satisfies `common.data.dataset.TrainingImages`. Files are only opened when asked for.
 
@@ -86,8 +96,7 @@ class CUBImages:
             UserError: the folder, a table or images are missing, or the tables are damaged or contradict one another;
                 the message names what provides them, or the lines that are wrong.
         """
-        if split not in OFFICIAL_IMAGES:
-            raise UserError(f"{TITLE} has no split {split!r}; its splits are {', '.join(OFFICIAL_IMAGES)}")
+        check_split(split)
         self.config, self.root, self.list_name = config, Path(config.root), split
         tables = read_tables(self.root)
         chosen = [image_id for image_id, trains in tables.is_training.items() if trains == (split == "train")]

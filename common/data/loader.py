@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.data.dataset import TrainingImages
+from common.data.options import check_batch
 from common.run.errors import UserError
 from common.run.random import draws_from, seed_everything
 
@@ -68,11 +69,7 @@ class EpochBatches(Sampler):
                 the last batch has too few images for them.
         """
         self.parts = world * accumulation
-        if global_batch % self.parts:
-            raise UserError(
-                f"train.batch_size={global_batch} is the global batch; it does not divide by {world} process(es) x "
-                f"{accumulation} accumulation step(s). Choose a multiple of {world * accumulation}."
-            )
+        check_batch(global_batch, world, accumulation)
         if global_batch > length:
             raise UserError(f"train.batch_size={global_batch}, but the training list has only {length} images")
         rest = length % global_batch

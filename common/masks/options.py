@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.crf.options import CRFConfig
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.run.config import Rule, at_least, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
@@ -52,6 +52,14 @@ class SeedsConfig:
     """The seeds that are refined: any method's, in either format."""
 
     folder: str = option("", "Folder of seed files, such as experiment/exp/dict.", flag="--seeds")
+
+    def check_folder(self) -> None:
+        """Checks the folder.
+
+        Raises:
+            UserError: as `path`.
+        """
+        self.path()
 
     def path(self) -> Path:
         """The folder.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.run.config import Rule, option
 from common.run.errors import UserError
+from common.run.files import require_weights
 
 # width, depth, heads of the public DeiT/ViT models (patch 16, image 224)
 ARCHITECTURES = {
@@ -16,6 +17,16 @@ ARCHITECTURES = {
 
 
 PRETRAINED_DIR = Path("pretrained")
+
+
+def check_pretrained(source: str, is_resumed: bool) -> None:
+    """Checks where the weights that a training starts from come from; a resumed one needs none.
+
+    Raises:
+        UserError: it is a file that does not exist.
+    """
+    if not is_resumed and source not in ("auto", "none"):
+        require_weights(source)
 
 
 @dataclass
@@ -52,6 +63,14 @@ class ViTConfig:
             UserError: as `dimensions`.
         """
         self.dimensions()
+
+    def check_start(self, is_resumed: bool) -> None:
+        """Checks the weights of a training.
+
+        Raises:
+            UserError: as `check_pretrained`.
+        """
+        check_pretrained(self.pretrained, is_resumed)
 
     def dimensions(self) -> tuple[int, int, int]:
         """Width, depth and heads.
@@ -95,3 +114,11 @@ class ResNetConfig:
         [], "Blocks in each of the four layers; empty: those of arch. Others have no ImageNet weights.",
         rule=Rule("empty or 4 numbers above 0", lambda counts: not counts or (len(counts) == 4 and min(counts) > 0)),
     )  # fmt: skip
+
+    def check_start(self, is_resumed: bool) -> None:
+        """Checks the weights of a training.
+
+        Raises:
+            UserError: as `check_pretrained`.
+        """
+        check_pretrained(self.pretrained, is_resumed)

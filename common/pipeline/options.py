@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.masks.options import SeedsConfig
 from common.run.config import Rule, option, section
 from common.score.options import EvalConfig

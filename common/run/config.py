@@ -145,18 +145,18 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     for leaf in leaves(result):
         if leaf.rule and not leaf.rule.holds(leaf.default):
             raise UserError(f"{leaf.key} is {leaf.default!r}; it must be {leaf.rule.words}")
-    _check(result)
+    call_each(result, "check")
     return result
 
 
-def _check(config: Any) -> None:
-    """Calls the method ``check`` of all sections, then of the whole, where there is one."""
+def call_each(config: Any, method: str, *arguments: Any) -> None:
+    """Calls a method of all sections, then of the whole, where there is one of that name."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            _check(value)
-    if hasattr(config, "check"):
-        config.check()
+            call_each(value, method, *arguments)
+    if hasattr(config, method):
+        getattr(config, method)(*arguments)
 
 
 def _value(text: str, kind: Any) -> Any:

@@ -52,6 +52,16 @@ def atomic_write(path: str | Path, mode: str = "wb", durable: bool = True) -> It
             Path(temporary).unlink(missing_ok=True)
 
 
+def require_weights(path: str | Path) -> None:
+    """Makes sure that a file of weights is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no weights file at {path}")
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Writes ``content`` as indented JSON, atomically."""
     with atomic_write(path, "w") as file:

@@ -67,6 +67,11 @@ class RunFolder:
         return self.path / "ckpt"
 
     @property
+    def last(self) -> Path:
+        """The last checkpoint, from which a training goes on."""
+        return self.checkpoints / LAST_FILE
+
+    @property
     def seeds(self) -> Path:
         """Folder of the seeds, unless ``--dict_dir`` names another."""
         return self.path / SEEDS_DIR
@@ -116,6 +121,19 @@ class RunFolder:
                 f"the run folder {self.path} is not empty. Choose another --name, continue it with --resume, or start "
                 "anew with --overwrite (deletes what is in it)"
             )
+
+    def require_resumable(self) -> None:
+        """Makes sure that a training can go on here.
+
+        Raises:
+            UserError: there is no such run, or it has no configuration or no last checkpoint.
+        """
+        for file in (self.existing().config, self.last):
+            if not file.is_file():
+                raise UserError(
+                    f"nothing to resume: no {file}. Start the run without --resume (with --overwrite if its folder is "
+                    "not empty)"
+                )
 
     def create(self, overwrite: bool = False) -> None:
         """Makes the folder; ``overwrite`` deletes all but the inputs in it."""

@@ -78,6 +78,11 @@ class Processes:
         return bool(shared)
 
 
+def process_count() -> int:
+    """Processes of the run, as torchrun's environment says; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ else 1
+
+
 def start_processes() -> Processes:
     """Joins the process group that torchrun's environment describes; a single process needs none.
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from common.run.config import config_path, load_config, parse_config, save_config, script_parser
+from common.run.config import call_each, config_path, load_config, parse_config, save_config, script_parser
 from common.run.errors import UserError
+from common.run.files import require_weights
 from common.run.folder import SEEDS_DIR, RunFolder
 
 if TYPE_CHECKING:
@@ -65,6 +66,16 @@ class Usage:
     check: Callable[[argparse.Namespace, Any], None] = lambda args, config: None
 
 
+def _check_training(args: argparse.Namespace, config: Any) -> None:
+    """Calls the method ``check_start`` of every section: sizes and files that only a training needs."""
+    call_each(config, "check_start", args.resume)
+
+
+def _check_refinement(args: argparse.Namespace, config: Any) -> None:
+    """Calls the method ``check_folder`` of every section: that of the seeds has one."""
+    call_each(config, "check_folder")
+
+
 def _check_seeds(args: argparse.Namespace, config: Any) -> None:
     if (args.vis or args.crf) and not args.dict:
         raise UserError("--vis and --crf work on seed files: add --dict")
@@ -78,7 +89,10 @@ def _check_masks(args: argparse.Namespace, config: Any) -> None:
 _PACK = "pack the masks (with --crf the refined ones) for VOC's server"
 
 # Validation reads the section infer as well, but the papers' flags of the same names mean train.
-TRAINING = Usage(overwrite="delete what the run folder holds and start anew", is_training=True, ignores=("infer",))
+TRAINING = Usage(
+    overwrite="delete what the run folder holds and start anew", is_training=True, ignores=("infer",),
+    check=_check_training,
+)  # fmt: skip
 SEEDS = Usage(
     overwrite="delete seeds of other settings in the folder",
     weights="the best, else the last one",
@@ -113,8 +127,10 @@ MASKS = Usage(
     ignores=("runtime.num_workers",),
     check=_check_masks,
 )  # fmt: skip
-PREPARATION = Usage(overwrite="delete what the script made before, and start anew")
-REFINEMENT = Usage(overwrite="delete masks that are there, and start anew", weights="the last one")
+PREPARATION = Usage(overwrite="delete what the script made before, and start anew", check=_check_refinement)
+REFINEMENT = Usage(
+    overwrite="delete masks that are there, and start anew", weights="the last one", check=_check_refinement
+)
 
 
 def start(
@@ -140,6 +156,8 @@ def start(
     run = RunFolder(args.name, inputs)
     config = load_config(cls, _config_source(args, run, default_exp, usage), overrides)
     usage.check(args, config)
+    if usage.weights and args.load_pretrained:
+        require_weights(args.load_pretrained)
 
     from common.run.device import Runtime
     from common.run.processes import start_processes
@@ -191,8 +209,8 @@ def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, u
     """
     if usage.is_training:
         run.refuse_if_used(args.resume, args.overwrite)
-        if args.resume and not run.existing().config.is_file():
-            raise UserError(f"nothing to resume: no {run.config}")
+        if args.resume:
+            run.require_resumable()
         return run.config if args.resume else config_path(args.exp)
     if usage.weights and args.load_pretrained is None:
         run.existing()

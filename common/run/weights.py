@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from common.run.errors import UserError, first_line
-from common.run.files import atomic_write
+from common.run.files import atomic_write, require_weights
 
 
 def save_torch(path: str | Path, content: Any) -> None:
@@ -26,8 +26,7 @@ def load_torch(path: str | Path) -> Any:
         UserError: no such file, a damaged one, or one that needs code to be read.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no weights file at {path}")
+    require_weights(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

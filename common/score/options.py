@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.run.config import leaves, load_config, option, section
 from common.run.errors import UserError
 

@@ -94,13 +94,8 @@ class Checkpoints:
         """Puts everything back and returns the position.
 
         Raises:
-            UserError: there is no ``last.pth``, it is damaged, or it belongs to a run of another set-up.
+            UserError: ``last.pth`` is missing or damaged, or it belongs to a run of another set-up.
         """
-        if not self.last.is_file():
-            raise UserError(
-                f"nothing to resume: no {self.last}. Start the run without --resume (with --overwrite if its folder "
-                "is not empty)"
-            )
         content = load_torch(self.last)
         try:
             differing = {

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from common.data.options import check_batch
 from common.run.config import at_least, option
+from common.run.processes import process_count
 
 
 @dataclass
@@ -43,6 +45,22 @@ class CourseConfig:
     print_freq: int = option(
         60, "Steps between two lines of the log.", flag=("--print_freq", "--print-freq"), rule=at_least(1)
     )
+
+    def check(self) -> None:
+        """Checks the batch for a single process.
+
+        Raises:
+            UserError: as `check_batch`.
+        """
+        check_batch(self.batch_size, 1, self.accumulation)
+
+    def check_start(self, is_resumed: bool) -> None:
+        """Checks the batch for the processes that a training has.
+
+        Raises:
+            UserError: as `check_batch`.
+        """
+        check_batch(self.batch_size, process_count(), self.accumulation)
 
     def length(self, steps: int) -> int:
         """Steps of the whole run; ``steps`` are those of an epoch."""

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.nets.options import ResNetConfig, ViTConfig
 from common.pipeline.options import StageConfig
 from common.run.config import Rule, at_least, option, section
 from common.run.errors import UserError
 from common.run.folder import SEEDS_DIR
 from common.run.options import RuntimeConfig
-from common.score.evaluate import EvalConfig
+from common.score.options import EvalConfig
 from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, TrainConfig
 from common.train.schedule import poly

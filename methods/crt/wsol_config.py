@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.data.cub import CUBConfig
+from common.data.cub import CUBConfig, check_split
 from common.nets.options import ResNetConfig, ViTConfig
 from common.run.config import Rule, at_least, numbers, option, section
 from common.run.errors import UserError
@@ -108,8 +108,10 @@ class WSOLConfig:
         """Checks what no single key can.
 
         Raises:
-            UserError: the crop is larger than what it is cut from.
+            UserError: the crop is larger than what it is cut from, or a split does not exist.
         """
+        for split in (self.train.image_list, self.train.val_list, self.eval.image_list):
+            check_split(split)
         if self.views.resize < self.model.deit.img_size:
             raise UserError(
                 f"views.resize={self.views.resize} leaves no room for a crop of model.deit.img_size="

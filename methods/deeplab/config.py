@@ -1,13 +1,16 @@
 """DeepLab's configuration: one YAML drives training and test."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.crf.options import CRFConfig
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.masks.options import SegmentConfig
+from common.pipeline.builders import MASK_COMMANDS
 from common.run.config import Rule, at_least, numbers, option, section
+from common.run.errors import UserError
 from common.run.options import RuntimeConfig
-from common.score.evaluate import EvalConfig
+from common.score.options import EvalConfig
 from common.seeds.options import SCALES
 from common.train.course import Position, StepCourseConfig
 from common.train.schedule import poly
@@ -29,6 +32,19 @@ class DeepLabViewConfig:
     scales: list[float] = option(
         [0.5, 0.75, 1.0, 1.25, 1.5], "Factors of which one scales the image before it is cropped.", rule=SCALES
     )
+
+
+def require_initial(source: str) -> None:
+    """Makes sure that a file of first weights is there.
+
+    Raises:
+        UserError: it is not; the message names other weights.
+    """
+    if not Path(source).is_file():
+        raise UserError(
+            f"no initial weights {source} (from {Path.cwd()}); docs/deeplab.md says which there are. Others: "
+            "model.pretrained=torchvision views.input=imagenet; random ones on purpose: model.pretrained=none"
+        )
 
 
 @dataclass
@@ -54,6 +70,15 @@ class DeepLabModelConfig:
     )  # fmt: skip
     channels_last: bool = option(False, "Memory layout of images and kernels, for GPUs and bf16 or fp16.")
 
+    def check_start(self, is_resumed: bool) -> None:
+        """Checks the weights of a training.
+
+        Raises:
+            UserError: as `require_initial`.
+        """
+        if not is_resumed and self.pretrained not in ("none", "torchvision"):
+            require_initial(self.pretrained)
+
 
 @dataclass
 class DeepLabOptimConfig:
@@ -72,6 +97,24 @@ class DeepLabOptimConfig:
         return self.lr * poly(position.total_steps // self.lr_decay * self.lr_decay, total, self.power)
 
 
+def mask_advice(list_name: str) -> str:
+    """How the masks of a list are made, for messages."""
+    return (
+        f"Pseudo masks of the whole list are made by: {MASK_COMMANDS} --name NAME --seeds SEEDS --infer_list "
+        f"{list_name}; then --masks experiment/NAME/masks. Or train on another list: --train_list LIST"
+    )
+
+
+def require_masks(place: str, list_name: str) -> None:
+    """Makes sure that masks are named.
+
+    Raises:
+        UserError: they are not; the message tells how they are made.
+    """
+    if not place:
+        raise UserError(f"--masks is missing: the folder of the label masks to train on. {mask_advice(list_name)}")
+
+
 @dataclass
 class DeepLabCourseConfig(StepCourseConfig):
     """The course of the training; validation is on one scale."""
@@ -82,6 +125,15 @@ class DeepLabCourseConfig(StepCourseConfig):
         flag="--masks",
     )
     val_batch: int = option(4, "Images of one size that validation gives to the network at a time.", rule=at_least(1))
+
+    def check_start(self, is_resumed: bool) -> None:
+        """Checks batch and masks.
+
+        Raises:
+            UserError: as `CourseConfig.check_start` and `require_masks`.
+        """
+        super().check_start(is_resumed)
+        require_masks(self.masks, self.image_list)
 
 
 @dataclass

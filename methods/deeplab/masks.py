@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from common.data.dataset import ImageSet, read_mask
-from common.pipeline.builders import MASK_COMMANDS
 from common.run.errors import UserError, preview
 from common.score.counts import check_mask
+from methods.deeplab.config import mask_advice, require_masks
 
 
 class TrainingMasks:
@@ -24,8 +24,7 @@ class TrainingMasks:
         Raises:
             UserError: no place is given, or masks are missing: how many, which, and how they are made.
         """
-        if not place:
-            raise UserError(f"--masks is missing: the folder of the label masks to train on. {_advice(images)}")
+        require_masks(place, images.list_name)
         pattern = place if "{id}" in place else str(Path(place) / "{id}.png")
         self.images, self.num_labels = images, num_labels
         self.paths = [Path(pattern.replace("{id}", image_id)) for image_id in images.ids]
@@ -34,7 +33,7 @@ class TrainingMasks:
             total = len(set(self.paths))
             raise UserError(
                 f"{len(missing)} of the {total} masks of list {images.list_name!r} are missing: {preview(missing, 3)}. "
-                f"{_advice(images)}"
+                f"{mask_advice(images.list_name)}"
             )
 
     def __call__(self, index: int) -> tuple[Image.Image, np.ndarray]:
@@ -55,10 +54,3 @@ class TrainingMasks:
         except UserError as error:
             raise UserError(f"{path}: {error}. Was it made for another data set?") from error
         return image, labels
-
-
-def _advice(images: ImageSet) -> str:
-    return (
-        f"Pseudo masks of the whole list are made by: {MASK_COMMANDS} --name NAME --seeds SEEDS --infer_list "
-        f"{images.list_name}; then --masks experiment/NAME/masks. Or train on another list: --train_list LIST"
-    )

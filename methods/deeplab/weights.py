@@ -12,7 +12,7 @@ from common.nets.load import load_checked, state_dict_in
 from common.nets.pretrained import imagenet_weights
 from common.run.errors import UserError, preview
 from common.tensors import required
-from methods.deeplab.config import DeepLabConfig
+from methods.deeplab.config import DeepLabConfig, require_initial
 from methods.deeplab.model import DeepLab
 
 PREFIX = "base."
@@ -123,11 +123,7 @@ def _read(source: str) -> tuple[dict[str, Tensor], str]:
     """The state dict that ``model.pretrained`` means, and its origin."""
     if source == "torchvision":
         return required(imagenet_weights("resnet101", "auto"), "ImageNet weights"), "resnet101 of ImageNet"
-    if not Path(source).is_file():
-        raise UserError(
-            f"no initial weights {source} (from {Path.cwd()}); docs/deeplab.md says which there are. Others: "
-            "model.pretrained=torchvision views.input=imagenet; random ones on purpose: model.pretrained=none"
-        )
+    require_initial(source)
     return state_dict_in(Path(source)), source
 
 

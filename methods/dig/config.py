@@ -2,19 +2,21 @@
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.data.options import ViewConfig
 from common.nets.options import PRETRAINED_DIR, ViTConfig
 from common.run.config import Rule, at_least, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
-from common.score.evaluate import EvalConfig
+from common.score.options import EvalConfig
 from common.seeds.options import ClassTokenInferConfig
 from common.train.course import TrainConfig
 from common.train.schedule import OptimConfig
 
 NORM_GROUPS = 8
+LFCA_HEADS = 8
 
 
 TIMESTEPS = 1000  # T of the published model
@@ -159,6 +161,37 @@ class LossConfig:
         return any(weight > 0 for weight in self.weights[1:])
 
 
+def require_diffusion(path: str | Path) -> None:
+    """Makes sure that a file of a diffusion model is there.
+
+    Raises:
+        UserError: it is not; the message tells where files come from.
+    """
+    if not Path(path).is_file():
+        raise UserError(
+            f"no diffusion model at {path} (from {Path.cwd()}). Put the released one, {RELEASED_FILE}, into "
+            f"{PRETRAINED_DIR}/; or train your own with methods/dig/train_diffusion.py and name its file; or do "
+            "without: loss.weights=[1,0,0,0,0] needs none"
+        )
+
+
+def check_lfca_width(dim: int, channels: int) -> None:
+    """Checks the widths that LFCA's heads share.
+
+    Args:
+        dim: the classifier's width.
+        channels: those of the diffusion features of a timestep.
+
+    Raises:
+        UserError: one does not divide into the heads.
+    """
+    if dim % LFCA_HEADS or channels % LFCA_HEADS:
+        raise UserError(
+            f"LFCA has {LFCA_HEADS} heads: the classifier's width ({dim}, model.embed_dim) and the channels of the "
+            f"diffusion features ({channels}, from unet.dim and unet.dim_mults) must be multiples of {LFCA_HEADS}"
+        )
+
+
 def check_lfca_depth(depth: int) -> None:
     """Checks that LFCA finds the blocks whose queries it takes.
 
@@ -189,9 +222,20 @@ class DiGConfig:
         """Checks the classifier against the diffusion network and LFCA, where a loss needs them.
 
         Raises:
-            UserError: the image size or the depth does not suit.
+            UserError: the image size, the depth or a width does not suit.
         """
         if self.loss.uses_diffusion():
             self.unet.check_size(self.model.img_size, "model.img_size")
         if self.loss.has_lfca():
-            check_lfca_depth(self.model.dimensions()[1])
+            dim, depth, _ = self.model.dimensions()
+            check_lfca_depth(depth)
+            check_lfca_width(dim, sum(self.unet.tap_channels))
+
+    def check_start(self, is_resumed: bool) -> None:
+        """Checks the diffusion model of a training, a resumed one as well.
+
+        Raises:
+            UserError: a loss needs one, and there is no such file.
+        """
+        if self.loss.uses_diffusion():
+            require_diffusion(self.diffusion.file)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.run.config import Rule, at_least, numbers, option, section
 from common.run.options import RuntimeConfig
 from common.train.course import CourseConfig, Position
-from methods.dig.config import TIMESTEPS, UNetConfig
+from methods.dig.config import TIMESTEPS, UNetConfig, require_diffusion
 
 
 @dataclass
@@ -48,6 +48,16 @@ class DiffusionCourseConfig(CourseConfig):
     )
     cache: bool = option(False, "Decode all images at the start, and keep them in memory at the training size.")
     channels_last: bool = option(True, "Channels-last memory format on GPUs.")
+
+    def check_start(self, is_resumed: bool) -> None:
+        """Checks batch and first weights.
+
+        Raises:
+            UserError: as `CourseConfig.check_start` and `require_diffusion`.
+        """
+        super().check_start(is_resumed)
+        if self.init and not is_resumed:
+            require_diffusion(self.init)
 
     def saves_after(self, epoch: int) -> bool:
         """Only where no number of steps says when."""

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from common.nets.load import load_checked
-from common.nets.options import PRETRAINED_DIR
 from common.run.errors import UserError, preview
 from common.run.weights import load_torch, save_torch
-from methods.dig.config import RELEASED_FILE
+from methods.dig.config import require_diffusion
 from methods.dig.diffusion import GaussianDiffusion, schedule_buffers
 
 VERSION = "wsss 1"  # of the format written here; where lucidrains' trainer puts the version of its package
@@ -64,12 +63,7 @@ def load_diffusion(diffusion: GaussianDiffusion, path: str | Path) -> DiffusionF
         UserError: the file does not exist, is damaged or unsafe, or holds another network.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"no diffusion model at {path} (from {Path.cwd()}). Put the released one, {RELEASED_FILE}, into "
-            f"{PRETRAINED_DIR}/; or train your own with methods/dig/train_diffusion.py and name its file; or do "
-            "without: loss.weights=[1,0,0,0,0] needs none"
-        )
+    require_diffusion(path)
     content = load_torch(path)
     dump = content if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping) else {}
     state = _named_as_wrapper(dump.get("model", content), diffusion, path)

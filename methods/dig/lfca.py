@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.nets.vit import DropPath
-from common.run.errors import UserError
+from methods.dig.config import LFCA_HEADS, check_lfca_width
 
-HEADS = 8
 DROP_PATH = 0.1  # fixed in the reference, whatever the classifier's own rate
 
 
@@ -88,11 +87,7 @@ class LFCA(nn.Module):
         """
         super().__init__()
         inner = features.channels
-        if dim % HEADS or inner % HEADS:
-            raise UserError(
-                f"LFCA has {HEADS} heads: the classifier's width ({dim}, model.embed_dim) and the channels of the "
-                f"diffusion features ({inner}, from unet.dim and unet.dim_mults) must be multiples of {HEADS}"
-            )
+        check_lfca_width(dim, inner)
         self.diff_init = FeatureBlock(features.timesteps * inner, inner)
         self.norm_k = nn.LayerNorm(dim, eps=1e-6)
         self.norm_v = nn.LayerNorm(inner, eps=1e-6)
@@ -148,5 +143,5 @@ class LFCA(nn.Module):
         q = self.norm_k(self.query(queries))  # norm_k serves queries and keys
         k = self.norm_k(self.key(kv).flatten(2).transpose(1, 2))  # B h'w' D
         v = self.norm_v(self.value(kv).flatten(2).transpose(1, 2))  # B h'w' F
-        q, k, v = (part.unflatten(2, (HEADS, -1)).transpose(1, 2) for part in (q, k, v))  # B heads T d
+        q, k, v = (part.unflatten(2, (LFCA_HEADS, -1)).transpose(1, 2) for part in (q, k, v))  # B heads T d
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.crf.options import CRFConfig
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.masks.options import SeedsConfig
 from common.nets.options import STAGES, ResNetConfig
 from common.run.config import Rule, at_least, option, section

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.data.options import ViewConfig
 from common.nets.options import ViTConfig
 from common.run.config import at_least, numbers, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
-from common.score.evaluate import EvalConfig
+from common.score.options import EvalConfig
 from common.seeds.options import ClassTokenInferConfig
 from common.train.course import TrainConfig
 from common.train.schedule import OptimConfig

@@ -1,12 +1,13 @@
 """PSA's configuration: one YAML drives its three scripts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.crf.options import CRFConfig
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.data.seeds import FORMATS
 from common.masks.options import SeedsConfig
-from common.nets.options import BLOCKS
+from common.nets.options import BLOCKS, PRETRAINED_DIR, check_pretrained
 from common.run.config import Rule, at_least, numbers, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
@@ -29,6 +30,15 @@ class ScoresConfig(CRFConfig):
         rule=TWO_DIGITS,
     )  # fmt: skip
     format: str = option("npy", "Files: npy (float32, exact), or npz (float16, half the disk).", choices=FORMATS)
+
+    def check(self) -> None:
+        """Checks backend and exponents.
+
+        Raises:
+            UserError: as `CRFConfig.check` and `alphas`.
+        """
+        super().check()
+        self.alphas()
 
     def alphas(self) -> tuple[int, int]:
         """Both exponents.
@@ -63,6 +73,26 @@ class ViewsConfig:
 
 STRIDE = 8  # of all trunks but tiny, whose cells are smaller
 TINY_STRIDE = 2
+RESNET38_FILE = "res38_cls.pth"  # the classifier that PSA's authors publish
+
+
+def resnet38_weights(source: str) -> Path:
+    """The file that the trunk resnet38 starts from.
+
+    Args:
+        source: a file, or ``auto``.
+
+    Raises:
+        UserError: ``auto``, and it is not in its place.
+    """
+    path = PRETRAINED_DIR / RESNET38_FILE if source == "auto" else Path(source)
+    if source == "auto" and not path.is_file():
+        raise UserError(
+            f"no weights of ResNet-38 at {path} (from {Path.cwd()}): {RESNET38_FILE} is published by PSA's "
+            "authors. Without it: model.arch=resnet50, which starts from ImageNet; or random weights on purpose: "
+            "model.pretrained=none"
+        )
+    return path
 
 
 @dataclass
@@ -78,6 +108,18 @@ class AffinityConfig:
         flag="--weights",
     )  # fmt: skip
     radius: int = option(5, "Pairs are of cells nearer than this many cells.", rule=at_least(2))
+
+    def check_start(self, is_resumed: bool) -> None:
+        """Checks the weights of a training.
+
+        Raises:
+            UserError: as `resnet38_weights` and `check_pretrained`.
+        """
+        if is_resumed or self.arch == "tiny" or self.pretrained == "none":
+            return
+        if self.arch == "resnet38":
+            resnet38_weights(self.pretrained)
+        check_pretrained(self.pretrained, is_resumed)
 
     @property
     def stride(self) -> int:

@@ -1,20 +1,16 @@
 """AffinityNets: on ResNet-38 as published, on a ResNet for those without its weights, on a tiny trunk for demos."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from common.nets.load import Coverage, load_checked, state_dict_in
-from common.nets.options import PRETRAINED_DIR, ResNetConfig
+from common.nets.options import ResNetConfig
 from common.nets.pretrained import RANDOM_WEIGHTS, start_weights
 from common.nets.resnet import ResNet
-from common.run.errors import UserError
 from methods.psa.affinity import HEADS, AffinityNet
-from methods.psa.config import TINY_STRIDE, AffinityConfig
+from methods.psa.config import TINY_STRIDE, AffinityConfig, resnet38_weights
 from methods.psa.resnet38 import ResNet38
-
-RESNET38_FILE = "res38_cls.pth"  # the classifier that PSA's authors publish
 
 
 class ResNetAffinity(AffinityNet):
@@ -85,13 +81,7 @@ def load_trunk(model: AffinityNet, source: str) -> str:
     Raises:
         UserError: the file does not exist, or holds another network.
     """
-    path = PRETRAINED_DIR / RESNET38_FILE if source == "auto" else Path(source)
-    if source == "auto" and not path.is_file():
-        raise UserError(
-            f"no weights of ResNet-38 at {path} (from {Path.cwd()}): {RESNET38_FILE} is published by PSA's "
-            "authors. Without it: model.arch=resnet50, which starts from ImageNet; or random weights on purpose: "
-            "model.pretrained=none"
-        )
+    path = resnet38_weights(source)
     weights = {name: value for name, value in state_dict_in(path).items() if not name.startswith("fc8.")}
     own = model.state_dict()
     # Older files have no counters of the batch norms, classifiers have no heads.

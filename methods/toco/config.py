@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from common.data.dataset import DataConfig
+from common.data.layout import DataConfig
 from common.masks.options import SegmentConfig
 from common.nets.options import ViTConfig
 from common.run.config import Rule, at_least, numbers, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
-from common.score.evaluate import EvalConfig
+from common.score.options import EvalConfig
 from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, StepCourseConfig
 from common.train.schedule import poly
@@ -23,6 +23,34 @@ ITERATIONS = 10
 DILATIONS = (1, 2, 4, 8, 12, 24)
 
 CROPS = 8
+
+
+def window_size(height: int, width: int, crop_size: int, crops: int = CROPS) -> tuple[int, int]:
+    """Height and width of the window of positions that a local crop's first pixel can have.
+
+    Raises:
+        UserError: there are fewer than ``crops`` positions.
+    """
+    window = height - 2 * (crop_size // 2), width - 2 * (crop_size // 2)
+    if min(window) < 1 or window[0] * window[1] < crops:
+        raise UserError(
+            f"an image of {height} x {width} pixels has no room for {crops} different local crops of {crop_size} x "
+            f"{crop_size}: use larger images or smaller crops"
+        )
+    return window
+
+
+def check_group(size: int, images: int) -> None:
+    """Checks the groups of the losses against a micro-batch.
+
+    Raises:
+        UserError: it does not divide into groups of ``size`` images.
+    """
+    if images % size:
+        raise UserError(
+            f"loss.group={size} does not divide the micro-batch of {images} images "
+            "(train.batch_size / train.accumulation)"
+        )
 
 
 @dataclass
@@ -43,6 +71,14 @@ class ToCoViewConfig:
         "Flip the main image and the source of the local crops together, and the box with them; the "
         "reference flips each by a draw of its own, and the box never, so a region may be looked up mirrored.",
     )
+
+    def check(self) -> None:
+        """Checks the local crops against the view that they are cut from.
+
+        Raises:
+            UserError: as `window_size`.
+        """
+        window_size(self.crop_size, self.crop_size, self.local_size, self.local_crops)
 
 
 @dataclass
@@ -236,3 +272,12 @@ class ToCoConfig:
     infer: ToCoInferConfig = section(ToCoInferConfig)
     eval: EvalConfig = section(EvalConfig, fixed_threshold=0.5)
     runtime: RuntimeConfig = section(RuntimeConfig)
+
+    def check(self) -> None:
+        """Checks the losses against the batch.
+
+        Raises:
+            UserError: as `check_group`.
+        """
+        images = self.train.batch_size // self.train.accumulation
+        check_group(self.loss.group or images, images)

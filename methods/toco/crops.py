@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.run.errors import UserError
 from common.run.processes import Processes
 from common.tensors import size_of
-from methods.toco.config import CROPS
+from methods.toco.config import CROPS, window_size
 
 GLOBAL_VIEWS = 2
 FOREGROUND = 2  # in the region map
@@ -73,21 +72,6 @@ def local_crops(
     ranks = draw_ranks(picks, counts) if isinstance(picks, Tensor) else picks(counts)
     topleft = positions(candidates, ranks.to(roi.device))
     return LocalCrops(*cut(images, roi, topleft, crop_size), topleft)
-
-
-def window_size(height: int, width: int, crop_size: int, crops: int = CROPS) -> tuple[int, int]:
-    """Height and width of the window of positions that a crop's first pixel can have.
-
-    Raises:
-        UserError: there are fewer than ``crops`` positions.
-    """
-    window = height - 2 * (crop_size // 2), width - 2 * (crop_size // 2)
-    if min(window) < 1 or window[0] * window[1] < crops:
-        raise UserError(
-            f"an image of {height} x {width} pixels has no room for {crops} different local crops of {crop_size} x "
-            f"{crop_size}: use larger images or smaller crops"
-        )
-    return window
 
 
 def crop_candidates(roi: Tensor, crop_size: int, crops: int) -> Tensor:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.data.classes import IGNORE_LABEL
-from common.run.errors import UserError
 from common.tensors import sum_of
+from methods.toco.config import check_group
 
 SMALL = 1e-4  # of CTC's denominators
 
@@ -51,11 +51,7 @@ class LossGroups:
         """
         everywhere = self._gather(counts.detach().float())
         size = self.size or len(everywhere)
-        if len(everywhere) % size:
-            raise UserError(
-                f"loss.group={size} does not divide the micro-batch of {len(everywhere)} images "
-                "(train.batch_size / train.accumulation)"
-            )
+        check_group(size, len(everywhere))
         totals = everywhere.view(-1, size).sum(1) + extra  # one a group
         first = self._rank * len(sums)
         own = totals.clamp(min=1).repeat_interleave(size)[first : first + len(sums)]

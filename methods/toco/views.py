@@ -15,7 +15,6 @@ from torchvision import transforms
 
 from common.data.transforms import eval_transform
 from methods.toco.config import ToCoViewConfig
-from methods.toco.crops import window_size
 
 BLUR_RADIUS = 0.1, 2.0  # pixels
 SOLARISE_FROM = 128  # values from here on are inverted
@@ -44,7 +43,7 @@ class ToCoViews:
         Raises:
             UserError: the views have no room for the local crops.
         """
-        window_size(config.crop_size, config.crop_size, config.local_size, config.local_crops)
+        config.check()
         self.config = config
         flip = [] if config.paired else [transforms.RandomHorizontalFlip()]
         self._local = transforms.Compose([*flip, *_recoloured(), RandomBlur(0.5), eval_transform])

@@ -1,0 +1,268 @@
+"""Start-up of every script: which large packages are in memory when it ends, seen in a process of its own."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from common.data.dataset import class_names
+from common.run.config import config_path, load_config
+from common.run.files import ROOT
+from common.run.weights import save_torch
+from methods.irn.config import IRNConfig
+from methods.irn.model import IRN
+from methods.psa.config import PSAConfig
+from methods.psa.model import affinity_net
+from methods.toco.config import ToCoConfig
+from methods.toco.model import ToCo
+
+# Runs a script with one command line after another, as `python SCRIPT ...` does with one; prints for each its exit code,
+# all that it wrote, and the large packages in memory after it.
+DRIVER = """
+import contextlib, io, json, os, runpy, sys
+script, lines = json.loads(sys.argv[1])
+large = "torch", "timm", "torchvision", "torch._dynamo", "tensorboard", "matplotlib", "scipy", "pandas", "sympy"
+sys.path[0] = os.path.dirname(script)
+results = []
+for line in lines:
+    sys.argv = [script, *line]
+    said = io.StringIO()
+    code = None
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+    results.append((code, said.getvalue(), [name for name in large if name in sys.modules]))
+print("RESULTS" + json.dumps(results))
+"""
+IS_SCRIPT = 'if __name__ == "__main__":'
+FOLDERS = "methods/*/*.py", "scripts/*.py", "*.py"
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT)) for folder in FOLDERS for path in ROOT.glob(folder) if IS_SCRIPT in path.read_text()
+)
+
+# Command lines that are wrong, with words of the message. Of all scripts with a configuration:
+OF_CONFIGURATION = {
+    "--name used data.rot=y": "unknown configuration key", "--name used data.dataset=voc13": "it must be one of",
+    "--name used data.root": "not of the form key=value",
+}  # fmt: skip
+# With an experiment and a run folder besides:
+OF_RUN = {
+    **OF_CONFIGURATION, "--name x/y": "a run's name", "--name used --exp nothing": "no configuration 'nothing'",
+    "--nmae x": "--name", "--name used runtime.seed=one": "wrong value",
+}  # fmt: skip
+OF_TRAINING = {
+    **{line.replace("used", "x"): words for line, words in OF_RUN.items()}, "--name used": "is not empty", "--name x --resume": "no run folder",
+    "--name used --resume": "nothing to resume", "--name used --resume --overwrite": "give one of them",
+    "--name x train.batch_size=4 train.accumulation=3": "does not divide", "--name x train.batch_size=0": "at least 1",
+}  # fmt: skip
+LOST_WEIGHTS = {"--name used --load_pretrained lost.pth": "no weights file at lost.pth"}
+OF_INFERENCE = {**OF_RUN, **LOST_WEIGHTS, "--name x": "no run folder"}
+OF_SEEDS = {**OF_INFERENCE, "--name used --vis": "add --dict", "--name used infer.scales=[]": "it must be"}
+OF_MASKS = {**OF_INFERENCE, "--name used data.dataset=coco14 --submission": "the data set is coco14"}
+WITH_SEEDS = {**OF_RUN, "--name x": "which seeds", "--name x --seeds lost": "no folder of seeds"}
+REFINING = {
+    **OF_RUN, "--name x": "no run folder", "--name used": "which seeds", "--name used --seeds lost": "no folder of seeds",
+    "--name used --seeds . --load_pretrained lost.pth": "no weights file at lost.pth",
+}  # fmt: skip
+LOST_START = {"--name x model.pretrained=lost.pth": "no weights file at lost.pth"}
+OF_TRANSFORMER = {"--name x model.num_heads=5": "does not divide", "--name x model.img_size=30": "no multiple"}
+OF_CLASSIFIER = {**OF_TRAINING, **LOST_START, **OF_TRANSFORMER}
+ONE_IMAGE = {"--name x --count 0": "at least one"}
+BENCHMARK = {"--size 1": "--size", "--device tpu": "--device"}
+WRONG = {
+    "evaluation.py": {
+        **OF_CONFIGURATION, "--dict_dir dict": "--name", "--name x": "give either",
+        "--name x --trivial background --task png": "as --task cam",
+        "--name x --dict_dir dict eval.thresholds=[1]": "first, last and step",
+        "--name x --dict_dir lost": "no run folder",
+    },
+    "methods/crt/eval_wsol.py": {
+        "--name x data.rot=y": "unknown configuration key", "--name x": "no run folder", **LOST_WEIGHTS,
+        "--name used eval.image_list=val": "no split 'val'", "--name used views.resize=10": "leaves no room",
+    },
+    "methods/crt/make_cam.py": {**OF_SEEDS, "--name used views.crop_size=300": "cannot be cut into tiles"},
+    "methods/crt/run_sample.py": {
+        **OF_CONFIGURATION, "--exp crt_2022": "--name", "--name x --exp nothing": "no configuration",
+        "--name x --nproc 0": "at least one process", "--name x --eval_cam_pass perhaps": "neither True nor False",
+    },
+    "methods/crt/train_cam.py": {
+        **OF_TRAINING, "--name x model.deit.num_heads=5": "does not divide",
+        "--name x model.cnn.pretrained=lost.pth": "no weights file", "--name x model.cnn.blocks=[1]": "4 numbers",
+    },
+    "methods/crt/train_wsol.py": {
+        "--name x --exp nothing": "no configuration", "--name used": "is not empty",
+        "--name x train.val_list=val": "no split 'val'", "--name x model.deit.pretrained=lost.pth": "no weights file",
+    },
+    "methods/cti/infer_trm.py": OF_SEEDS,
+    "methods/cti/train_trm.py": {**OF_CLASSIFIER, "--name x loss.swap_idx=11": "do not fit a network of 12 blocks"},
+    "methods/deeplab/test_deeplab.py": {
+        **OF_MASKS, "--name used infer.crf.backend=pydensecrf infer.crf.device=cuda": "has no cuda version",
+    },
+    "methods/deeplab/train_deeplab.py": {
+        **OF_TRAINING, "--name x --masks m --init lost.pth": "no initial weights",
+        "--name x --init none": "--masks is missing",
+    },
+    "methods/dig/infer_trm.py": OF_SEEDS,
+    "methods/dig/train_diffusion.py": {
+        **OF_TRAINING, "--name x views.size=100": "multiples of 8", "--name x sampling.steps=0": "from 1 to 1000",
+        "--name x --init lost.pt": "no diffusion model",
+    },
+    "methods/dig/train_trm.py": {
+        **OF_CLASSIFIER, "--name x diffusion.file=lost.pt": "no diffusion model",
+        "--name x unet.dim=8 unet.dim_mults=[1,2]": "LFCA has 8 heads", "--name x model.depth=1": "last two blocks",
+    },
+    "methods/irn/benchmark.py": BENCHMARK,
+    "methods/irn/infer_irn.py": REFINING,
+    "methods/irn/make_ir_label.py": {
+        **WITH_SEEDS, "--name x labels.crf.backend=pydensecrf labels.crf.device=cuda": "has no cuda version",
+    },
+    "methods/irn/train_irn.py": {**OF_TRAINING, **LOST_START, "--name x views.crop_size=8": "views.crop_size=8"},
+    "methods/pcss/infer_pcss.py": OF_SEEDS,
+    "methods/pcss/train_pcss.py": {**OF_CLASSIFIER, "--name x fim.block=100": "no multiple of fim.block=100"},
+    "methods/psa/benchmark.py": BENCHMARK,
+    "methods/psa/infer_aff.py": REFINING,
+    "methods/psa/make_crf.py": {**WITH_SEEDS, "--name x --low_alpha 9 --high_alpha 9": "must be less than"},
+    "methods/psa/train_aff.py": {
+        **OF_TRAINING, "--name x": "no weights of ResNet-38", "--name x model.pretrained=lost.pth": "no weights file",
+        "--name x --low_alpha 9 --high_alpha 9": "must be less than",
+    },
+    "methods/toco/infer_cam.py": OF_SEEDS,
+    "methods/toco/infer_seg.py": OF_MASKS,
+    "methods/toco/train_toco.py": {
+        **OF_CLASSIFIER, "--name x loss.group=3": "does not divide the micro-batch of 4",
+        "--name x views.crop_size=96": "no room for 8 different local crops", "--name x --aux_layer=-1": "no block",
+    },
+    "scripts/benchmark.py": {"": "command", "train --method irn": "--method"},
+    "scripts/benchmark_crf.py": {"": "command", "crf --device tpu": "--device"},
+    "scripts/benchmark_startup.py": {"--turns many": "--turns"},
+    "scripts/check_data.py": {
+        "data.rot=y": "unknown configuration key", "--show many": "wrong value", "data.root=lost": "no PASCAL VOC 2012",
+    },
+    "scripts/crf_masks.py": {**WITH_SEEDS, "--name x --alpha 0": "above 0"},
+    "scripts/make_cub_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
+    "scripts/make_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
+    "scripts/pipeline_table.py": {"": "--name", "--name x": "no run folder"},
+    "scripts/plot_run.py": {"": "NAME", "x/y": "a run's name", "x": "no run folder"},
+    "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
+    "scripts/run_pipeline.py": {
+        **OF_CONFIGURATION, "--name x --exp nothing": "no configuration", "--name x --nproc 0": "at least one process",
+    },
+    "scripts/seed_table.py": {"": "--name", "--name x/y": "a run's name"},
+    "scripts/show_masks.py": {"": "--name", **ONE_IMAGE},
+    "scripts/show_seeds.py": {"": "--name", **ONE_IMAGE},
+}  # fmt: skip
+
+
+def run(script: str, lines: Sequence[str], folder: Path) -> list[tuple[int, str, set[str]]]:
+    """Runs a script in a folder, with several command lines in one process.
+
+    Returns:
+        For each its exit code, all that it wrote, and the large packages in memory after it.
+    """
+    work = json.dumps((str(ROOT / script), [shlex.split(line) for line in lines]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", DRIVER, work]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.rpartition("RESULTS")[2])
+    return [(code, said, set(imported)) for code, said, imported in results]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a run that has a file."""
+    (tmp_path / "experiment" / "used").mkdir(parents=True)
+    (tmp_path / "experiment" / "used" / "log.txt").touch()
+    return tmp_path
+
+
+def test_every_script_is_here() -> None:
+    assert sorted(WRONG) == SCRIPTS
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_and_errors_import_no_large_package(script: str, folder: Path) -> None:
+    """An error of command line, configuration or run folder is told without a traceback, and leaves nothing behind."""
+    wrong = WRONG[script]
+    (code, said, imported), *errors = run(script, ["--help", *wrong], folder)
+    assert code == 0 and said.startswith("usage:") and not imported
+    for (line, words), (code, said, imported) in zip(wrong.items(), errors, strict=True):
+        assert code in (1, 2) and words in said and said.count("error: ") == 1, (line, said)
+        assert not imported, (line, said)
+    assert [path.name for path in folder.rglob("*")] == ["experiment", "used", "log.txt"]
+
+
+def test_processes_that_do_not_suit_the_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun's environment tells their number; they need not meet for it."""
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "3")):
+        monkeypatch.setenv(name, value)
+    ((code, said, imported),) = run("methods/cti/train_trm.py", ["--name x train.batch_size=64"], folder)
+    assert code == 1 and "does not divide by 3 process(es)" in said
+    assert not imported
+
+
+def assert_imports(script: str, line: str, folder: Path, allowed: set[str]) -> None:
+    """A whole run ends well, and has no other large packages in memory."""
+    ((code, said, imported),) = run(script, [line], folder)
+    assert code == 0, said
+    assert imported <= allowed, script
+
+
+def test_data_and_evaluation_need_no_torch(shapes: Path, tmp_path: Path) -> None:
+    """Whole runs of the scripts that make and check data sets, score predictions, and draw."""
+    own = f"data.root={shapes} data.classes={shapes}/classes.txt"
+    (tmp_path / "own.yaml").write_text(f"data: {{root: {shapes}, classes: {shapes}/classes.txt}}")
+    masks = f"--name x --task png --dict_dir {shapes}/SegmentationClass --data own.yaml --list val"
+    for script, line, allowed in (
+        ("scripts/make_shapes.py", "--root made --train 2 --val 1 --size 32 --workers 1", set()),
+        ("scripts/make_cub_shapes.py", "--root cub --train 2 --test 1 --size 32 --workers 1", set()),
+        ("scripts/check_data.py", f"{own} --workers 1", set()),
+        ("scripts/check_data.py", "--data cub data.root=cub --workers 1", set()),
+        ("evaluation.py", "--name x --trivial background --data own.yaml --list val", {"matplotlib"}),
+        ("evaluation.py", masks, set()),
+    ):
+        (tmp_path / "experiment" / "x").mkdir(parents=True, exist_ok=True)
+        assert_imports(script, line, tmp_path, allowed)
+
+
+def test_inference_of_seeds(experiment: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Seeds, their pictures and CRF, and their score; then pictures of seeds by a script that needs no torch."""
+    line = f"--name x --exp {experiment} --load_pretrained {checkpoint} --dict --vis --crf infer.crf_alphas=[6]"
+    assert_imports("methods/cti/infer_trm.py", line, tmp_path, {"torch", "matplotlib"})
+    assert_imports("scripts/show_seeds.py", "--name x --count 1", tmp_path, set())
+    assert_imports("scripts/seed_table.py", "--name x --margin -100", tmp_path, set())
+
+
+def test_inference_of_masks(shapes: Path, toco_experiment: Path, tmp_path: Path) -> None:
+    """Masks of a network with random weights."""
+    config = load_config(ToCoConfig, toco_experiment)
+    save_torch(tmp_path / "toco.pth", ToCo(config.model, len(class_names(config.data))).state_dict())
+    line = f"--name x --exp {toco_experiment} --load_pretrained toco.pth --crf"
+    assert_imports("methods/toco/infer_seg.py", line, tmp_path, {"torch"})
+
+
+def test_refinement_of_seeds(shapes: Path, experiment: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Masks of random walks under random weights of IRN and PSA, of the CRF alone, and what both trainings learn from."""
+    line = f"--name x --exp {experiment} --load_pretrained {checkpoint} --dict"
+    assert_imports("methods/cti/infer_trm.py", line, tmp_path, {"torch", "matplotlib"})
+    data = f"data.root={shapes} data.classes={shapes}/classes.txt --seeds experiment/x/dict"
+    irn = f"--name irn {data} --exp irn_demo"
+    psa = f"--name psa {data} --exp psa_demo"
+    save_torch(tmp_path / "irn.pth", IRN(load_config(IRNConfig, config_path("irn_demo")).model).state_dict())
+    save_torch(tmp_path / "psa.pth", affinity_net(load_config(PSAConfig, config_path("psa_demo")).model).state_dict())
+    masks = "infer.image_list=val infer.eval_list=val runtime.device=cpu"
+    for script, arguments in (
+        ("methods/irn/make_ir_label.py", f"{irn} train.image_list=val"),
+        ("methods/irn/infer_irn.py", f"{irn} {masks} --load_pretrained irn.pth"),
+        ("methods/psa/make_crf.py", f"{psa} train.image_list=val"),
+        ("methods/psa/infer_aff.py", f"{psa} {masks} --load_pretrained psa.pth"),
+        ("scripts/crf_masks.py", f"--name crf {data} infer.image_list=val infer.eval_list=val"),
+    ):
+        assert_imports(script, arguments, tmp_path, {"torch"})
