@@ -112,3 +112,76 @@ def test_names_of_methods_in_texts_are_found(text: str, tmp_path: Path) -> None:
     file = tmp_path / "module.py"
     file.write_text(f"from methods.psa import model  # methods/psa\n{text}\n")
     assert named_methods(file) == {"irn"}
+
+
+# Packages of common from the ground up; those in one row import none of each other.
+LAYERS = (
+    {"run", "tensors"}, {"data"}, {"crf"}, {"nets", "visual"}, {"score"}, {"seeds"}, {"train", "masks"}, {"pipeline"},
+)  # fmt: skip
+ONE_USER = {"common.masks.crf_alone"}  # a stage without a method's folder: scripts/crf_masks.py
+
+
+def modules(*folders: str) -> dict[str, Path]:
+    """Modules below folders by dotted name, packages' own files aside."""
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")) if path.stem != "__init__"]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+
+
+def module_imports(path: Path) -> set[str]:
+    """Modules of this project that a file imports anywhere, for annotations too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(("common", "methods")):
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_packages_of_common_import_only_lower_ones() -> None:
+    """The folders spell the flow of a run."""
+    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    for name, path in modules("common").items():
+        own = name.split(".")[1]
+        for other in {found.split(".")[1] for found in module_imports(path) if found.startswith("common.")} - {own}:
+            assert level[other] < level[own], f"{path} imports common.{other}"
+
+
+def test_few_modules_stand_directly_in_common() -> None:
+    assert len(list((ROOT / "common").glob("*.py"))) <= 1 + 3  # __init__.py and three
+
+
+def test_what_one_method_uses_is_no_part_of_common() -> None:
+    """A module is used by a method or script that imports it, directly or through others."""
+    every = modules("common", "methods", "scripts") | {"evaluation": ROOT / "evaluation.py"}
+    imports = {name: module_imports(path) & every.keys() for name, path in every.items()}
+    users: dict[str, set[str]] = {name: set() for name in every}
+    for name in every:
+        user = ".".join(name.split(".")[:2]) if name.startswith("methods.") else name
+        waiting = list(imports[name]) if not name.startswith("common.") else []
+        seen: set[str] = set()
+        while waiting:
+            used = waiting.pop()
+            if used not in seen:
+                seen.add(used)
+                users[used].add(user)
+                waiting += imports[used]
+    exempt = ("common.run.", "common.data.prepare.")
+    lonely = {name for name in modules("common") if len(users[name]) < 2 and not name.startswith(exempt)}
+    assert lonely == ONE_USER
+
+
+PACKAGES = sorted(path.parent for path in (ROOT / "common").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_package_says_what_is_here(package: Path) -> None:
+    """All modules, who calls them, and what is not here; README and CONTRIBUTING show it on the map."""
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    named = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert {name for name in named if f"`{name}`" not in text} == set()
+    assert "not here" in text.lower() and "call" in text.lower()
+    for page in ("README.md", "CONTRIBUTING.md"):
+        place = package.relative_to(ROOT).as_posix()
+        assert f"{place}/" in (ROOT / page).read_text(encoding="utf-8"), f"{page} does not show {place}/"
