@@ -34,7 +34,7 @@ TINY = {
         "print_freq": 4,
     },
     "walk": {"radius": 2, "log2_rounds": 3},
-    "infer": {"image_list": "val", "eval_list": "val", "canvas": 64, "batch_size": 1},
+    "infer": {"image_list": "val", "eval_list": "val", "canvas": 64, "batch_size": 1, "num_workers": 0},
     "runtime": {"num_workers": 0, "device": "cpu"},
 }  # fmt: skip
 WEIGHTS, STEPS = "001res50_irn.pth", 12

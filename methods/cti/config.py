@@ -14,7 +14,7 @@ from common.train.schedule import OptimConfig
 
 
 @dataclass
-class ViewsConfig:
+class CTIViewConfig:
     """The two random views of a training image."""
 
     scale: list[float] = option(
@@ -75,7 +75,7 @@ class CTIConfig:
     """All sections of a CTI experiment."""
 
     data: DataConfig = section(DataConfig)
-    views: ViewsConfig = section(ViewsConfig)
+    views: CTIViewConfig = section(CTIViewConfig)
     model: ViTConfig = section(ViTConfig)
     loss: LossConfig = section(LossConfig)
     optim: OptimConfig = section(OptimConfig)

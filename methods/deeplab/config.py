@@ -85,7 +85,7 @@ class DeepLabCourseConfig(StepCourseConfig):
 
 
 @dataclass
-class DeepLabTestConfig(SegmentConfig):
+class DeepLabInferConfig(SegmentConfig):
     """Test: the views' logits beyond the network's own scales, and the dense CRF."""
 
     crf: CRFConfig = section(
@@ -109,6 +109,6 @@ class DeepLabConfig:
         DeepLabCourseConfig, epochs=1_000_000, max_steps=20_000, batch_size=10, accumulation=2, print_freq=100,
         save_steps=1000,
     )  # fmt: skip
-    infer: DeepLabTestConfig = section(DeepLabTestConfig, scales=[1.0], flip="none")
+    infer: DeepLabInferConfig = section(DeepLabInferConfig, scales=[1.0], flip="none")
     eval: EvalConfig = section(EvalConfig)
     runtime: RuntimeConfig = section(RuntimeConfig)

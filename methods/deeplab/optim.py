@@ -6,7 +6,7 @@ from methods.deeplab.config import DeepLabOptimConfig
 from methods.deeplab.model import DeepLab
 
 
-def deeplab_sgd(model: DeepLab, config: DeepLabOptimConfig) -> torch.optim.SGD:
+def deeplab_optimizer(model: DeepLab, config: DeepLabOptimConfig) -> torch.optim.SGD:
     """SGD over the backbone's kernels, the ASPP's kernels and its biases; the norms' parameters are frozen."""
     backbone: list[torch.nn.Parameter] = []
     kernels: list[torch.nn.Parameter] = []

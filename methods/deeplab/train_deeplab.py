@@ -24,10 +24,10 @@ def main() -> int:
     from methods.deeplab.losses import DeepLabStep
     from methods.deeplab.masks import TrainingMasks
     from methods.deeplab.model import DeepLab
-    from methods.deeplab.optim import deeplab_sgd
+    from methods.deeplab.optim import deeplab_optimizer
     from methods.deeplab.scores import validate
     from methods.deeplab.views import DeepLabViews, input_transform
-    from methods.deeplab.weights import load_init
+    from methods.deeplab.weights import start_deeplab
 
     # Data: a random crop of an image and its mask; image labels are not needed
     images = ImageSet(config.data, config.train.image_list)
@@ -37,10 +37,10 @@ def main() -> int:
 
     # Model, losses, optimiser
     model = DeepLab(config.model, num_labels)
-    origin = "resumed" if setup.args.resume else load_init(model, config)
+    origin = "resumed" if setup.args.resume else start_deeplab(model, config)
     model.to(device)
     step = DeepLabStep(model)
-    optimizer = deeplab_sgd(model, config.optim)
+    optimizer = deeplab_optimizer(model, config.optim)
 
     # Training
     trainer = Trainer(

@@ -65,7 +65,7 @@ LAYOUTS = (
 )
 
 
-def load_init(model: DeepLab, config: DeepLabConfig) -> str:
+def start_deeplab(model: DeepLab, config: DeepLabConfig) -> str:
     """Starts a network from the weights that a configuration names; returns their origin, for the log.
 
     The file must hold the whole backbone. The ASPP is loaded where the file has one for as many labels.

@@ -10,7 +10,7 @@ from methods.dig.config import TIMESTEPS, UNetConfig
 
 
 @dataclass
-class ViewsConfig:
+class DiffusionViewConfig:
     """The view of a training image: shorter side to ``size``, random flip, central crop."""
 
     size: int = option(224, "Side of the training images in pixels.", flag="--input-size", rule=at_least(1))
@@ -18,7 +18,7 @@ class ViewsConfig:
 
 
 @dataclass
-class AdamConfig:
+class DiffusionOptimConfig:
     """Adam at a constant learning rate."""
 
     lr: float = option(1e-4, "Learning rate; not scaled with the batch.", flag="--lr")
@@ -79,9 +79,9 @@ class DiffusionConfig:
     """All sections of a diffusion model's training."""
 
     data: DataConfig = section(DataConfig)
-    views: ViewsConfig = section(ViewsConfig)
+    views: DiffusionViewConfig = section(DiffusionViewConfig)
     unet: UNetConfig = section(UNetConfig)
-    optim: AdamConfig = section(AdamConfig)
+    optim: DiffusionOptimConfig = section(DiffusionOptimConfig)
     train: DiffusionCourseConfig = section(
         DiffusionCourseConfig, epochs=1_000_000, max_steps=700_000, batch_size=32, print_freq=100
     )

@@ -47,7 +47,7 @@ class DiffusionFile:
         return line
 
 
-def load_start(diffusion: GaussianDiffusion, file: str) -> str:
+def start_diffusion(diffusion: GaussianDiffusion, file: str) -> str:
     """Loads the weights that a training begins with, if a file is named; returns their origin for the log."""
     return str(load_diffusion(diffusion, file)) if file else "random"
 

@@ -29,7 +29,7 @@ def main() -> int:
     from common.run.pool import usable_workers
     from common.train.trainer import Trainer
     from methods.dig.diffusion import GaussianDiffusion
-    from methods.dig.diffusion_files import load_start, save_diffusion
+    from methods.dig.diffusion_files import save_diffusion, start_diffusion
     from methods.dig.diffusion_step import DiffusionStep, draw_noise
     from methods.dig.ema import EMA
     from methods.dig.milestones import classifier_command, draw_loss, milestone_file, save_preview
@@ -45,7 +45,7 @@ def main() -> int:
 
     # Model, its average, optimiser
     model = GaussianDiffusion(UNet(config.unet), TIMESTEPS)
-    origin = "resumed" if setup.args.resume else load_start(model, config.train.init)
+    origin = "resumed" if setup.args.resume else start_diffusion(model, config.train.init)
     wants_channels_last = device.type == "cuda" and config.train.channels_last
     layout = torch.channels_last if wants_channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # torch takes both together

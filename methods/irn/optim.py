@@ -6,7 +6,7 @@ from methods.irn.config import IRNOptimConfig
 from methods.irn.model import IRN
 
 
-def irn_sgd(model: IRN, config: IRNOptimConfig) -> torch.optim.SGD:
+def irn_optimizer(model: IRN, config: IRNOptimConfig) -> torch.optim.SGD:
     """SGD over the groups of `IRN.parameter_groups`."""
     scales = 1.0, config.displacement_scale
     groups = [

@@ -23,7 +23,7 @@ def main() -> int:
     from methods.irn.label_files import LabelFiles, label_folder
     from methods.irn.losses import IRNStep
     from methods.irn.model import IRN
-    from methods.irn.optim import irn_sgd
+    from methods.irn.optim import irn_optimizer
     from methods.irn.views import IRNViews
 
     # Data: images with their label maps; the images of the mean displacement
@@ -37,7 +37,7 @@ def main() -> int:
     origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
     model.to(device)
     step = IRNStep(model, config.loss, processes.gather_rows)
-    optimizer = irn_sgd(model, config.optim)
+    optimizer = irn_optimizer(model, config.optim)
 
     # Training; the mean displacement belongs to its last step
     trainer = Trainer(

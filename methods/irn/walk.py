@@ -103,7 +103,7 @@ def walk_mask(
     return label_map(enlarged(walked(edge, scores, config), size), keys, config.background)
 
 
-def read_scores(folder: Path, image_id: str, size: tuple[int, int], classes: int) -> tuple[list[int], Tensor]:
+def read_grid_maps(folder: Path, image_id: str, size: tuple[int, int], classes: int) -> tuple[list[int], Tensor]:
     """An image's classes and their scores on the grid (n, h, w).
 
     Maps of the image's size are averaged over the 4 x 4 pixels of each cell; maps of the grid's size, such as CRT's
