@@ -5,8 +5,8 @@ python scripts/crf_masks.py --name crf --seeds experiment/exp/dict --infer_list 
 python scripts/crf_masks.py --name crf --seeds experiment/exp/dict crf.device=cuda crf.backend=lattice   on a GPU
 torchrun --nproc_per_node 2 scripts/crf_masks.py --name crf --seeds experiment/exp/dict   shared by two processes
 
-Masks are experiment/NAME/masks/<id>.png. An interrupted call goes on where it stopped. Compare exponents by the score of
-the masks: 4 to 24 are usual.
+Masks are experiment/NAME/masks/<id>.png. An interrupted call goes on where it stopped. Usual exponents are 4 to 24;
+compare them by the score of the masks.
 """
 
 from typing import Any

@@ -148,7 +148,7 @@ class Pipeline:
         of_seeds = ["--seeds", str(self.seeds), *given]
         if self.kind == "irn":
             self.stages += [
-                files("IRN's label maps", kind.prepare, run, of_seeds, self.seeds, [run.labels], ids),
+                files("IRN's labels", kind.prepare, run, of_seeds, self.seeds, [run.labels], ids),
                 kind.training("IRN's training", run, given, run.labels),
             ]
         if self.kind == "psa":
@@ -166,7 +166,7 @@ class Pipeline:
         self.stages.append(files(*masks, is_reported=is_reported))
 
     def add_marginals(self, folders: Sequence[Path]) -> None:
-        """Adds the score of the CRF marginals under each exponent, in the pipeline's folder: a training refuses others."""
+        """Adds scores of the CRF marginals, which go to the pipeline's folder: PSA's may hold only training inputs."""
         for folder in folders:
             row = f"CRF marginals, exponent {int(folder.name)}"
             self.add_score(row, folder, "crf", self.lists.score, f"eval_psa_crf_{folder.name}")

@@ -187,7 +187,7 @@ def test_accumulation_is_the_mean_of_the_micro_batches(scripts: DeepLabScripts, 
     assert scripts.train("x", *one) == 0
     images, model = training_set(shapes), network(last("start")["model"])
     masks = TrainingMasks(images, str(shapes / "SegmentationClass"), 7)
-    views = TrainViews(images, DeepLabViews(DeepLabViewConfig(**TINY["views"])), 5, masks)
+    views = TrainViews(images, DeepLabViews(DeepLabViewConfig(**TINY["views"])), 5, masks.load)
     batches, losses, step = list(EpochBatches(24, 4, 5, accumulation=2))[:2], [], DeepLabStep(model)
     assert [len(batch) for batch in batches] == [2, 2]
     for batch in batches:

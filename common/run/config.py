@@ -48,8 +48,8 @@ def numbers(count: int) -> Rule:
 
 
 def option(
-    default: Any, sentence: str, flag: str | tuple[str, ...] = (), choices: Sequence[str] = (), rule: Rule | None = None,
-    formerly: str = "",
+    default: Any, sentence: str, flag: str | tuple[str, ...] = (), choices: Sequence[str] = (),
+    rule: Rule | None = None, formerly: str = "",
 ) -> Any:  # fmt: skip
     """A documented configuration field.
 

@@ -1,6 +1,6 @@
 """CRT's CAMs: an image at several scales, mirrored, cut into tiles; the tiles' maps merged, at two sizes.
 
-Symbols: b images of one size (H, W), K classes, n labelled classes of an image, t the side of a tile, g of its map.
+Symbols: b images of one size (H, W), C classes, n labelled classes of an image, t the side of a tile, g of its map.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ def crt_cams(model: DeiTBranch, views: Sequence[Tensor], labels: Tensor, config:
 
     Args:
         views: the images (b, 3, H, W), of which only the size counts, and a batch at each scale: see `image_and_views`.
-        labels: multi-hot (b, K).
+        labels: multi-hot (b, C).
     """
     images, *scaled = views
     by_scale = view_cams(model, scaled, config.tiles_on(images.device), config.flip)
@@ -93,12 +93,12 @@ def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool
         flip: whether there are mirror images.
 
     Returns:
-        For each view float32 (b, K, ceil(h_i / 16), ceil(w_i / 16)), for patches of 16 pixels.
+        For each view float32 (b, C, ceil(h_i / 16), ceil(w_i / 16)), for patches of 16 pixels.
     """
     side = model.patch_size * model.grid
     padded = padded_views(views, side, flip)
     passes = regrouped((cut_tiles(images, side) for images in padded), tiles)
-    maps = torch.cat([_attended(model, images) for images in passes])  # of all tiles: K g g each
+    maps = torch.cat([_attended(model, images) for images in passes])  # of all tiles: C g g each
     grids = [tile_grid(*size_of(images), side) for images in padded]
     counts = [grid[0] * grid[1] * len(images) for grid, images in zip(grids, padded, strict=True)]
     cams = []
@@ -135,7 +135,7 @@ def regrouped(parts: Iterable[Tensor], count: int) -> Iterator[Tensor]:
 
 
 def _attended(model: DeiTBranch, tiles: Tensor) -> Tensor:
-    """Class maps of tiles (B, 3, t, t), weighted by the class token's attention: float32 (B, K, g, g)."""
+    """Class maps of tiles (B, 3, t, t), weighted by the class token's attention: float32 (B, C, g, g)."""
     maps, attention = model.maps_with_attention(tiles)
     return attention * maps.float()
 

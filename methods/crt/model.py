@@ -1,6 +1,6 @@
 """CRT's two networks: a DeiT that sees tiles and goes through its blocks several times, and a ResNet that refines it.
 
-Symbols: B images or tiles, K classes, D width, N = g*g patches of a tile, T = 1 + N tokens, the class token first.
+Symbols: B images or tiles, C classes, D width, N = g*g patches of a tile, T = 1 + N tokens, the class token first.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class DeiTBranch(ViTBackbone):
         """Random weights.
 
         Args:
-            num_classes: K, without background.
+            num_classes: C, without background.
             passes: number of passes of the tokens through the blocks, with the same weights.
             outer_residual: whether a pass adds the output of the blocks F to the tokens, x + F(x), although F has the
                 identity in it already; without it x becomes F(x), which with one pass is a plain DeiT.
@@ -95,11 +95,11 @@ class DeiTBranch(ViTBackbone):
         return self.norm(tokens)
 
     def read_head(self, tokens: Tensor) -> Tensor:
-        """Maps (B, K, g, g), not rectified, of encoded tokens (B, T, D)."""
+        """Maps (B, C, g, g), not rectified, of encoded tokens (B, T, D)."""
         return self.head(tokens[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid)))
 
     def maps(self, images: Tensor) -> Tensor:
-        """Maps (B, K, g, g), not rectified, of images (B, 3, t, t); no attention map is made."""
+        """Maps (B, C, g, g), not rectified, of images (B, 3, t, t); no attention map is made."""
         return self.read_head(self.encode(images))
 
     forward = maps
@@ -109,7 +109,7 @@ class DeiTBranch(ViTBackbone):
         """Maps as `maps`, and the class token's attention to the patches.
 
         Returns:
-            Maps (B, K, g, g), and float32 (B, 1, g, g): means over the heads, summed over the blocks and passes; with
+            Maps (B, C, g, g), and float32 (B, 1, g, g): means over the heads, summed over the blocks and passes; with
             the attention of the class token to itself a map would sum to ``depth * passes``.
         """
         rows = self.pos_embed.new_zeros(len(images), 1, 1 + self.grid**2, dtype=torch.float32)
@@ -127,14 +127,14 @@ class CNNBranch(nn.Module):
         """Random weights.
 
         Args:
-            num_classes: K, without background.
+            num_classes: C, without background.
         """
         super().__init__()
         self.backbone = ResNet(config, STRIDES, frozen=FIXED_STAGES)
         self.classifier = nn.Conv2d(self.backbone.channels[-1], num_classes, 1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps (B, K, h, w), not rectified, at 1/16 of the size (rounded up) of images (B, 3, H, W)."""
+        """Maps (B, C, h, w), not rectified, at 1/16 of the size (rounded up) of images (B, 3, H, W)."""
         return self.classifier(self.backbone(images)[-1])
 
     def load_imagenet(self, weights: Mapping[str, Tensor]) -> Coverage:
@@ -163,7 +163,7 @@ class CRT(nn.Module):
             images: (B, 3, S, S), S a multiple of half a tile.
 
         Returns:
-            (B, K, S / 16, S / 16) and (B, K, S / p, S / p) for patches of p pixels, as published 16: cam1 and cam2.
+            (B, C, S / 16, S / 16) and (B, C, S / p, S / p) for patches of p pixels, as published 16: cam1 and cam2.
         """
         grid = tile_grid(*size_of(images), self.tile)
         return self.cnn(images), merge_tiles(self.deit(cut_tiles(images, self.tile)).float(), grid)

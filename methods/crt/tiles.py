@@ -51,16 +51,16 @@ def merge_tiles(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """Maps of tiles, of even side g, to maps of their images; where tiles overlap (2 or 4), to the mean.
 
     Args:
-        maps: (nh * nw * B, K, g, g), tile-major.
+        maps: (nh * nw * B, C, g, g), tile-major.
         grid: (nh, nw).
 
     Returns:
-        (B, K, g * (nh + 1) / 2, g * (nw + 1) / 2).
+        (B, C, g * (nh + 1) / 2, g * (nw + 1) / 2).
     """
     side = maps.shape[-1]
     tiles = grid[0] * grid[1]
     size = side // 2 * (grid[0] + 1), side // 2 * (grid[1] + 1)
-    columns = maps.unflatten(0, (tiles, -1)).permute(1, 2, 3, 4, 0).flatten(1, 3)  # B (K g g) (nh nw)
+    columns = maps.unflatten(0, (tiles, -1)).permute(1, 2, 3, 4, 0).flatten(1, 3)  # B (C g g) (nh nw)
     rows, across = (_coverage(count, side // 2, maps) for count in grid)
     return F.fold(columns, size, side, stride=side // 2) / (rows[:, None] * across)
 

@@ -25,13 +25,13 @@ class WSOLStep(TrainingStep):
 
         Args:
             images: (B, 3, S, S).
-            labels: one-hot (B, K).
+            labels: one-hot (B, C).
             consistency: weight of the consistency loss.
             share: B, or the mean of all processes and micro-batches of the step where they are not of one size; the
                 mean of what they return is the mean over the images of the step.
 
         Returns:
-            ``total``, each of `LOSS_TERMS` before weighting, ``logits_cnn`` and ``logits_deit`` (B, K).
+            ``total``, each of `LOSS_TERMS` before weighting, ``logits_cnn`` and ``logits_deit`` (B, C).
         """
         cnn, deit = (maps.float() for maps in self.model(images))
         logits_cnn = pooled_logits(cnn)
@@ -53,8 +53,8 @@ def map_distance(cnn: Tensor, deit: Tensor) -> Tensor:
     """Mean distance of the two maps of an image, all classes and cells, with gradients into both networks: (B,).
 
     Args:
-        cnn: (B, K, h, w), brought to the DeiT's grid where theirs is another one (bilinear); as published it is not.
-        deit: (B, K, g, g).
+        cnn: (B, C, h, w), brought to the DeiT's grid where theirs is another one (bilinear); as published it is not.
+        deit: (B, C, g, g).
     """
     if cnn.shape != deit.shape:
         cnn = F.interpolate(cnn, size=deit.shape[-2:], mode="bilinear", align_corners=False)

@@ -71,7 +71,7 @@ def locate(
     for indices, pixels, sizes in tqdm(loader, title, disable=not processes.is_main, leave=False, dynamic_ncols=True):
         labels = torch.from_numpy(images.targets[indices.numpy()])
         with runtime.autocast():
-            logits, cams = class_cams(deit, pixels.to(runtime.device, non_blocking=True))  # B K; B K g g
+            logits, cams = class_cams(deit, pixels.to(runtime.device, non_blocking=True))  # B C; B C g g
         top = logits.sort(dim=1, descending=True, stable=True).indices[:, :TOP].cpu()
         wanted = torch.cat([top, labels[:, None]], dim=1)  # B k+1
         maps = cams[torch.arange(len(wanted))[:, None], wanted].cpu().numpy()  # B k+1 g g

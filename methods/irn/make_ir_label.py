@@ -1,8 +1,8 @@
 """Writes the label maps that IRN is trained on, made from any method's seeds.
 
-python methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict                      as published for CTI
-python methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict --exp irn_crt        with CRT's thresholds
-torchrun --nproc_per_node 2 methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict   shared by two processes
+python methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict                     as published for CTI
+python methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict --exp irn_crt       with CRT's thresholds
+torchrun --nproc_per_node 2 methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict  shared by two processes
 
 Files are experiment/NAME/ir_label/<id>.png. An interrupted call goes on where it stopped. Then:
 methods/irn/train_irn.py, methods/irn/infer_irn.py.

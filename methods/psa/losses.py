@@ -56,8 +56,8 @@ def affinity_losses(
         gather: see `PSAStep`.
 
     Returns:
-        ``bg``, ``fg``, ``neg`` and ``total`` = bg / 4 + fg / 4 + neg / 2. On several processes each is this one's share:
-        the mean over the processes is the value of the whole batch.
+        ``bg``, ``fg``, ``neg`` and ``total`` = bg / 4 + fg / 4 + neg / 2. On several processes each is this process's
+        share: the mean over the processes is the value of the whole batch.
     """
     counts = gather(torch.stack([label.sum() for label in pairs])[None])  # processes 3
     totals = counts.sum(0) + EPSILON

@@ -82,17 +82,17 @@ def affinity_labels(case: Case) -> Results:
 
 @runner("psa", "labelpipe")
 def label_pipeline(case: Case) -> Results:
-    """Random views of an image and its scores."""
+    """Random views of an image and its marginals."""
     params, results = case.params, {}
     image = case.input("image")
-    scores = Marginals(case.input("la"), case.input("ha"))
+    marginals = Marginals(case.input("la"), case.input("ha"))
     jitter = [0.3, 0.3, 0.3, 0.1] if params["color_jitter"] else [0.0] * 4
     views = PSAViews(PSAViewConfig(crop_size=params["crop"], jitter=jitter), params["downsample"])
     for seed in params["python_seeds"]:
         random.seed(seed)
         drawn = draw_placement(*image.shape[:2], params["crop"])
         random.seed(seed)
-        view, labels = views((Image.fromarray(image), scores))
+        view, labels = views((Image.fromarray(image), marginals))
         pairs = pair_labels(labels[None], pair_directions(params["radius"]), params["radius"])
         found = {
             "draw": np.array(drawn), "label": labels, "img_sub": view,

@@ -192,7 +192,7 @@ def test_a_deeplab_checkpoint_as_first_weights() -> None:
     other = network(labels=5)
     before = other.base.aspp.c0.weight.clone()
     text = start_deeplab(other, settings(file))
-    assert "ASPP at random, as that of the file is another one" in text
+    assert "ASPP at random, as the file's has other labels or rates" in text
     assert torch.equal(other.base.aspp.c0.weight, before)
     assert torch.equal(other.base.layer5.block1.reduce.conv.weight, trained()["base.layer5.block1.reduce.conv.weight"])
 
@@ -203,7 +203,8 @@ def test_torchvisions_own_weights_and_none(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         "methods.deeplab.weights.imagenet_weights", lambda *args: asked.append(args) or torchvision().state_dict()
     )
-    assert "resnet101 of ImageNet, a ResNet of torchvision" in start_deeplab(network(), settings("torchvision", "imagenet"))
+    origin = start_deeplab(network(), settings("torchvision", "imagenet"))
+    assert "resnet101 of ImageNet, a ResNet of torchvision" in origin
     assert asked == [("resnet101", "auto")]
     model = network()
     assert "WARNING: random weights" in start_deeplab(model, settings("none"))

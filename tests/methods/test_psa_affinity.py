@@ -232,7 +232,8 @@ def test_where_a_training_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "tiny" in start_affinity_net(model, PSAModelConfig(arch="tiny"), False)
     (tmp_path / "pretrained").mkdir()
     save(tmp_path / "pretrained" / psa_model.RESNET38_FILE, model.state_dict())
-    assert start_affinity_net(model, PSAModelConfig(), False) == "pretrained/res38_cls.pth: 18 of the network's 18 tensors"
+    origin = start_affinity_net(model, PSAModelConfig(), False)
+    assert origin == "pretrained/res38_cls.pth: 18 of the network's 18 tensors"
 
 
 def test_a_resnet_starts_from_imagenet(tmp_path: Path) -> None:

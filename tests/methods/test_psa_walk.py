@@ -18,14 +18,15 @@ def draw_seed(size: tuple[int, int], *keys: int) -> dict[int, np.ndarray]:
     return dict(zip(keys, maps.numpy(), strict=True))
 
 
-def test_background_scores() -> None:
+def test_background_maps() -> None:
     seed = draw_seed((6, 7), 2, 5)
     largest = np.maximum(seed[2], seed[5])
-    constant, alpha = with_background(seed, WalkConfig(bg_thr=0.45)), with_background(seed, WalkConfig("alpha", bg_alpha=4))
+    constant = with_background(seed, WalkConfig(bg_thr=0.45))
+    alpha = with_background(seed, WalkConfig("alpha", bg_alpha=4))
     assert (constant[0] == 0.45).all() and constant.shape == (3, 6, 7)
     np.testing.assert_allclose(alpha[0], (1 - largest) ** 4, rtol=1e-5)
-    for scores in (constant, alpha):
-        assert (scores[1].numpy() == seed[2]).all() and (scores[2].numpy() == seed[5]).all()
+    for maps in (constant, alpha):
+        assert (maps[1].numpy() == seed[2]).all() and (maps[2].numpy() == seed[5]).all()
 
 
 @pytest.mark.parametrize(("size", "full"), [((16, 24), (16, 24)), ((17, 23), (24, 24)), ((1, 9), (8, 16))])
@@ -45,10 +46,10 @@ def test_without_pairs_the_mask_is_that_of_the_cells() -> None:
     assert (mask == np.array([0, 4, 18])[full.argmax(0)]).all() and set(np.unique(mask)) == {0, 4, 18}
 
 
-def test_scores_spread_as_far_as_features_are_alike() -> None:
+def test_values_spread_as_far_as_features_are_alike() -> None:
     """A speck of one class fills its side of a border between features, and does not cross it.
 
-    Cells at the left, right and lower border have fewer pairs, those in the upper corners none: they keep their scores.
+    Cells at the left, right and lower border have fewer pairs, those in the upper corners none: they keep their values.
     """
     features = torch.zeros(3, 12, 16)
     features[:, :, 8:] = 5
