@@ -21,12 +21,13 @@ def pooled_logits(cams: Tensor) -> Tensor:
 
 
 def consistency_loss(first: Tensor, second: Tensor, size: tuple[int, int]) -> Tensor:
-    """L3: the mean absolute difference of two networks' maps of all classes, as they are but of the images' size.
+    """L3: the mean absolute difference of two networks' maps of all classes, enlarged to the images' size.
 
-    Enlarging (bilinear, corners aligned) is linear: of two maps of one grid the difference is enlarged, once.
+    Enlarging (bilinear, corners aligned) is linear: if both maps have one grid, their difference is enlarged instead.
 
     Args:
-        first: (B, C, h, w), and ``second`` likewise, of any grid; gradients flow into both.
+        first: (B, C, h, w) of any grid; with gradients.
+        second: likewise.
         size: of the images.
     """
     parts = (first - second,) if first.shape == second.shape else (first, -second)
@@ -54,8 +55,8 @@ class CRTStep(TrainingStep):
             epoch: from 0.
 
         Returns:
-            ``total`` to minimise, the terms `LOSS_TERMS` before weighting (the consistency is 0 while it does not
-            count), and detached ``logits_cnn``, ``logits_deit`` (B, C).
+            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (a term that is off is 0), and detached
+            ``logits_cnn``, ``logits_deit`` (B, C).
         """
         cam_cnn, cam_deit = (cam.float() for cam in self.model(images))  # B C h w
         logits_cnn = pooled_logits(cam_cnn)

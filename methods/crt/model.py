@@ -1,4 +1,4 @@
-"""CRT's two networks: a DeiT that sees tiles and goes through its blocks several times, and a ResNet that refines it.
+"""CRT's two networks: a DeiT that sees tiles and passes its blocks several times, and a ResNet that refines it.
 
 Symbols: B images or tiles, C classes, D width, N = g*g patches of a tile, T = 1 + N tokens, the class token first.
 """
@@ -23,7 +23,7 @@ FIXED_STAGES = 3  # of the CNN: the stem, layer1 and layer2; its maps are cut fr
 
 
 class BranchConfigs(Protocol):
-    """A model's configuration with a section for each of both networks."""
+    """The configuration of a model of both networks, with a section for each."""
 
     cnn: ResNetConfig
     deit: ViTConfig
@@ -99,14 +99,14 @@ class DeiTBranch(ViTBackbone):
         return self.head(tokens[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid)))
 
     def maps(self, images: Tensor) -> Tensor:
-        """Maps (B, C, g, g), not rectified, of images (B, 3, t, t); no attention map is made."""
+        """Maps (B, C, g, g), not rectified, of images (B, 3, t, t), without attention maps."""
         return self.read_head(self.encode(images))
 
     forward = maps
 
     @torch.no_grad()
     def maps_with_attention(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps as `maps`, and the class token's attention to the patches.
+        """The maps of `maps`, and the class token's attention to the patches.
 
         Returns:
             Maps (B, C, g, g), and float32 (B, 1, g, g): means over the heads, summed over the blocks and passes; with
@@ -120,7 +120,7 @@ class DeiTBranch(ViTBackbone):
 class CNNBranch(nn.Module):
     """A ResNet with a linear classifier of its last stage's cells, which gives the class maps.
 
-    Its batch norms use the running statistics. The stem, layer1 and layer2 are not trained, in whatever mode.
+    Its batch norms use the running statistics. The stem, layer1 and layer2 are never trained.
     """
 
     def __init__(self, config: ResNetConfig, num_classes: int) -> None:
@@ -143,7 +143,7 @@ class CNNBranch(nn.Module):
 
 
 class CRT(nn.Module):
-    """Both networks side by side, as they are trained; seeds come from the DeiT alone."""
+    """Both networks side by side, for training; seeds come from the DeiT alone."""
 
     def __init__(self, config: CRTModelConfig, num_classes: int) -> None:
         """Random weights.
@@ -177,7 +177,7 @@ class Branches(Protocol):
 
 
 def start_branches(model: Branches, config: BranchConfigs, is_resumed: bool) -> str:
-    """Starts both networks of a model from ImageNet, if a training begins; returns the origin of their weights."""
+    """Starts both networks of a model from ImageNet, if a training begins; returns their origin, for the log."""
     starts = [
         start_weights(model.cnn, config.cnn.arch, config.cnn.pretrained, is_resumed),
         start_weights(model.deit, config.deit.arch, config.deit.pretrained, is_resumed),
@@ -196,12 +196,12 @@ def tiled_deit(config: CRTModelConfig, num_classes: int) -> DeiTBranch:
 
 
 def released_deit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The DeiT of a checkpoint: one of this project's trainings, which hold both networks, or the authors' bare one."""
+    """The DeiT of a checkpoint: of this project, with both networks, or of the authors, with the DeiT alone."""
     return _part(state, "deit.")
 
 
 def released_cnn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The CNN of a checkpoint: one of this project's trainings, or the authors', which repeats every tensor.
+    """The CNN of a checkpoint: of this project, or of the authors, which repeats every tensor.
 
     The authors' backbone is ``resnet50.*`` whichever ResNet it is, with aliases ``stage*``, ``backbone.0`` and others.
     """
@@ -216,6 +216,6 @@ def released_cnn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names have the prefix, without it; all tensors if no name has it."""
+    """The tensors whose names have the prefix, without it; all tensors if no name has the prefix."""
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return part or dict(state)

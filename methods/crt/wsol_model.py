@@ -1,4 +1,4 @@
-"""The networks of CRT's object localisation: a DeiT that is tested, and a ResNet that refines its maps in training."""
+"""The networks of CRT's object localisation: a DeiT for the boxes, and a ResNet that refines its maps in training."""
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class WSOL(nn.Module):
 
 
 def wsol_deit(config: WSOLModelConfig, num_classes: int) -> DeiTBranch:
-    """The DeiT, which alone is tested and released."""
+    """The DeiT alone, for evaluation and released checkpoints."""
     return DeiTBranch(config.deit, num_classes, passes=1, outer_residual=False)
 
 

@@ -128,8 +128,8 @@ class LabelConfig:
     )  # fmt: skip
     scale_box: bool = option(
         False,
-        "Scale the box of the unpadded image to the patch grid; the reference takes its pixels for patches, so an image "
-        "whose box begins after the first patches has no pairs.",
+        "Scale the box of the unpadded image to the patch grid; the reference takes its pixels for patches, so that an "
+        "image whose box begins after the first patches has no pairs.",
     )
 
 
@@ -188,7 +188,7 @@ class ToCoInferConfig(InferConfig):
     flip: bool = option(True, "Whether the mirror image takes part: the larger of both values counts.")
     seed_map: str = option(
         "cam",
-        "The map that becomes the seed: cam, cam_aux (auxiliary classifier) or seg (probabilities of the segmentation).",
+        "Map that becomes the seed: cam, cam_aux (auxiliary classifier) or seg (probabilities of the segmentation).",
         choices=SEED_MAPS,
     )
     cam_size: int = option(

@@ -110,8 +110,8 @@ def crop_candidates(roi: Tensor, crop_size: int, crops: int) -> Tensor:
 def draw_ranks(picks: Tensor, counts: Tensor) -> Tensor:
     """Chooses n of each image's candidates, all different and every set equally likely: int64 (B, n) from 0.
 
-    Floyd's method: the j-th draw is among the first counts - n + j + 1 candidates; if it hits a candidate that is chosen
-    already, the last of them is taken.
+    Floyd's method: the j-th draw is among the first counts - n + j + 1 candidates; if it hits a chosen candidate, the
+    last of them is taken.
 
     Args:
         picks: uniform draws (B, n) in [0, 1).

@@ -36,22 +36,20 @@ def energy_loss(logits: Tensor, images: Tensor, targets: Tensor, boxes: Tensor, 
         A scalar, at most 0.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        probabilities = logits.float().softmax(dim=1)
-        probabilities = F.interpolate(
-            probabilities, scale_factor=config.scale, mode="bilinear", align_corners=False
-        )  # B C+1 h w
+        probs = logits.float().softmax(dim=1)
+        probs = F.interpolate(probs, scale_factor=config.scale, mode="bilinear", align_corners=False)  # B C+1 h w
         with torch.no_grad():
-            filtered = _gated_filter(probabilities, images, targets, boxes, config)
-        return config.weight * _Energy.apply(probabilities, filtered)
+            filtered = _gated_filter(probs, images, targets, boxes, config)
+        return config.weight * _Energy.apply(probs, filtered)
 
 
 class _Energy(torch.autograd.Function):
-    """-(1/B) sum of probabilities times filtered probabilities, with the gradient -(2/B) filtered probabilities."""
+    """-(1/B) sum of P times filtered P, with the gradient -(2/B) filtered P."""
 
     @staticmethod
-    def forward(ctx: Context, probabilities: Tensor, filtered: Tensor) -> Tensor:
+    def forward(ctx: Context, probs: Tensor, filtered: Tensor) -> Tensor:
         ctx.save_for_backward(filtered)
-        return -(probabilities * filtered).sum() / len(probabilities)
+        return -(probs * filtered).sum() / len(probs)
 
     @staticmethod
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None]:
@@ -59,19 +57,17 @@ class _Energy(torch.autograd.Function):
         return gradient * (-2 / len(filtered)) * filtered, None
 
 
-def _gated_filter(
-    probabilities: Tensor, images: Tensor, targets: Tensor, boxes: Tensor, config: EnergyConfig
-) -> Tensor:
+def _gated_filter(probs: Tensor, images: Tensor, targets: Tensor, boxes: Tensor, config: EnergyConfig) -> Tensor:
     """G (W P), zero outside the box: (B, C + 1, h, w)."""
     mean, std = (images.new_tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     pixels = _shrink(images.float() * std + mean, config.scale)
-    inside = _shrink(box_mask(boxes, *size_of(images))[:, None].to(probabilities), config.scale)  # B 1 h w
-    ignored = _shrink(targets[:, None].to(probabilities), config.scale) == IGNORE_LABEL
-    gate = (inside - probabilities.amax(1, keepdim=True)).clamp(min=0).masked_fill(ignored, 1)
-    filtered = torch.empty_like(probabilities)
+    inside = _shrink(box_mask(boxes, *size_of(images))[:, None].to(probs), config.scale)  # B 1 h w
+    ignored = _shrink(targets[:, None].to(probs), config.scale) == IGNORE_LABEL
+    gate = (inside - probs.amax(1, keepdim=True)).clamp(min=0).masked_fill(ignored, 1)
+    filtered = torch.empty_like(probs)
     for index, image in enumerate(pixels):
         lattice = Lattice(bilateral_features(image, config.sigma_xy * config.scale, config.sigma_rgb))
-        values = (probabilities[index] * inside[index]).flatten(1).T.contiguous()  # h*w C+1
+        values = (probs[index] * inside[index]).flatten(1).T.contiguous()  # h*w C+1
         filtered[index] = lattice.filter(values).T.view_as(filtered[index])
     return filtered * gate * inside
 

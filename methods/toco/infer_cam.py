@@ -16,7 +16,7 @@ from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 
 
 def main() -> None:
-    """Seeds by `seed_maps`; the steps are those of `common.seeds.script`."""
+    """Writes the seeds that `seed_maps` gives; see `common.seeds.script` for the steps."""
     setup = start(__doc__, ToCoConfig, "toco_cvpr23", SEEDS)
 
     from common.seeds.script import run_inference

@@ -1,8 +1,8 @@
 """ToCo's training step: one pass over two global views, CAMs of the first at several scales, a pass over local crops.
 
-The CAM of the unflipped image at scale 1 comes from the first pass, and the teacher head reads that pass's class tokens,
-too: the weights are the same. Losses that do not count yet are not computed, but their weights get gradients of zero, as
-in the reference: AdamW goes on counting their steps and decays them.
+The CAM of the unflipped image at scale 1 comes from the first pass, and so do the class tokens that the teacher head
+reads: the weights are the same. Losses that do not count yet are not computed, but their weights get gradients of zero,
+as in the reference: AdamW goes on counting their steps and decays them.
 """
 
 from collections.abc import Callable
