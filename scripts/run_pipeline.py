@@ -1,14 +1,13 @@
 """From seeds to a segmentation network: refinement, masks, DeepLab, and a table of the mIoU after each stage.
 
 python scripts/run_pipeline.py --name exp --from seeds --refine irn --segment deeplab       seeds: experiment/exp/dict
-python scripts/run_pipeline.py --name exp --refine psa --nproc 4                            four processes a script
+python scripts/run_pipeline.py --name exp --refine psa --nproc 4                            four processes each script
 python scripts/run_pipeline.py --name exp --refine crf --segment none --seeds other/dict    masks alone
 python scripts/run_pipeline.py --name exp --from masks --refine irn                         masks: experiment/exp_irn
 
-A stage whose output is complete is skipped, an interrupted one goes on: the same command does both, after any
-interruption. --exp names the pipeline's YAML; without it, --refine irn means configs/pipeline_irn.yaml. Every script
-has its own run folder, experiment/NAME_irn and experiment/NAME_irn_deeplab; the table and what was done go to
-experiment/NAME/pipeline_irn.json.
+The same command goes on after any interruption; stages with complete output are skipped. --exp names the pipeline's
+YAML; without it, --refine irn means configs/pipeline_irn.yaml. Run folders are experiment/NAME_irn and
+experiment/NAME_irn_deeplab; the table and a record of the stages go to experiment/NAME/pipeline_irn.json.
 """
 
 import argparse
@@ -46,7 +45,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     """The command line: ``(args, configuration overrides)``."""
     parser = script_parser(__doc__, PipelineConfig)
     parser.add_argument("--name", required=True, help="the pipeline: experiment/NAME/, and NAME_... of its stages")
-    parser.add_argument("--exp", default="", help="the pipeline's YAML (default: pipeline_ and what --refine says)")
+    parser.add_argument("--exp", default="", help="the pipeline's YAML (default: pipeline_<refine>)")
     args, overrides = parse_pipeline(parser)
     refine = [text.partition("=")[2] for text in overrides if text.startswith("flow.refine=")]
     args.exp = args.exp or f"pipeline_{(refine or ['irn'])[-1]}"
