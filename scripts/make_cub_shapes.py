@@ -4,7 +4,7 @@
     python scripts/make_cub_shapes.py --root data/cub_shapes --train 600 --test 200 --size 128 --seed 0
 
 Writes images/<class folder>/*.jpg and the tables images.txt, classes.txt, image_class_labels.txt, train_test_split.txt
-and bounding_boxes.txt. Classes and grounds are the same as in make_shapes.py; the shapes are stretched to boxes of every
+and bounding_boxes.txt. Classes and grounds are the same as in make_shapes.py; shapes are stretched to boxes of every
 aspect that cover a tenth to half of the image, and images are never square. As in CUB, images are numbered class by
 class, so both splits are spread over the numbers, and class ids begin with 1. A picture depends only on (seed, split,
 number) and the size, so the same call gives the same bytes. A root that holds this very set is left unchanged.
