@@ -1,4 +1,4 @@
-"""Checks a data set: lists, images, labels and masks; exit code 1 when something would break training or evaluation.
+"""Checks a data set: lists, images, labels and masks; exit code 1 if anything would break training or evaluation.
 
     python scripts/check_data.py                                          PASCAL VOC 2012 in data/VOC2012
     python scripts/check_data.py --data coco14                            MS COCO 2014 in data/COCO2014
@@ -6,9 +6,9 @@
     python scripts/check_data.py --data cub                               CUB-200-2011 in data/CUB_200_2011
     python scripts/check_data.py data.root=data/shapes data.classes=data/shapes/classes.txt
 
-Every image and mask is decoded. A line that ends in PROBLEM must be put right; one that ends in "note" is for
-information, such as images without any object or training images without a mask. Of CUB-200-2011 and sets in its
-layout the tables, images and boxes are checked.
+Every image and mask is decoded. Lines that end in PROBLEM name what must be corrected; lines that end in "note" inform,
+for example of images without any object or of training images without a mask. For CUB-200-2011 and sets in its layout,
+tables, images and boxes are checked.
 """
 
 import os
@@ -39,7 +39,7 @@ DEFAULT_ROOTS = {
 
 @dataclass
 class CheckConfig:
-    """What to check."""
+    """The data set and the lists to check."""
 
     data: DataConfig = section(DataConfig)
     train_list: str = option(
@@ -49,12 +49,12 @@ class CheckConfig:
     )
     val_list: str = option("auto", "Validation list; auto: val where there is one; empty: none.", flag="--val_list")
     workers: int = option(os.cpu_count() or 1, "Processes that decode files.", flag="--workers")
-    show: int = option(5, "How many offenders of a kind are named.", flag="--show")
+    show: int = option(5, "Most offenders of a kind that are named.", flag="--show")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What decoding an image and its mask gave: sizes (H, W), label values of the mask, error texts."""
+    """The result of decoding an image and its mask: sizes (H, W), values of the mask, error texts."""
 
     image_size: tuple[int, int] | None = None
     mask_size: tuple[int, int] | None = None
@@ -64,7 +64,7 @@ class Decoded:
 
 
 def decode(job: tuple[Path, Path]) -> Decoded:
-    """Decodes an image and its mask, where they exist."""
+    """Decodes an image and its mask, if they exist."""
     image_path, mask_path = job
     image_size = mask_size = None
     values: frozenset[int] = frozenset()
@@ -85,11 +85,11 @@ def decode(job: tuple[Path, Path]) -> Decoded:
 
 
 def open_list(table: Table, data: DataConfig, name: str) -> ImageSet:
-    """Opens a list, with labels where there are usable ones; what is wrong with the labels becomes a line."""
+    """Opens a list, with labels if they are usable; an error in the labels becomes a line."""
     try:
         labelled = LabelledImages(data, name, require_images=False)
     except UserError as error:
-        images = ImageSet(data, name, require_images=False)  # raises if not the labels are to blame
+        images = ImageSet(data, name, require_images=False)  # raises if the labels are not the cause
         table.row("labels", "unusable", "PROBLEM", [error])
         return images
     table.row("labels", "readable")
@@ -102,7 +102,7 @@ def check_ids(table: Table, images: ImageSet, name: str) -> None:
     repeated = [image_id for image_id, count in Counter(images.ids).items() if count > 1]
     table.row("entries", len(images))
     official = read_list(shipped, images.config.dataset) if shipped.is_file() else []
-    if set(official) & set(images.ids):  # else it is another data set in the same layout
+    if set(official) & set(images.ids):  # else this is another data set in the same layout
         lacks, others = set(official) - set(images.ids), set(images.ids) - set(official)
         table.row(
             f"entries of the official {shipped.stem}", len(official), "note" if lacks or others else "ok",
@@ -114,7 +114,7 @@ def check_ids(table: Table, images: ImageSet, name: str) -> None:
 
 
 def check_files(table: Table, images: ImageSet, found: dict[str, Decoded], need_mask: set[str]) -> None:
-    """Missing, unreadable and ill-fitting images and masks of a list."""
+    """Missing, unreadable and mismatched images and masks of a list."""
     paths = dict(zip(images.ids, images.images, strict=True))
     allowed = {*range(len(images.classes) + 1), IGNORE_LABEL}
     no_mask = [image_id for image_id, item in found.items() if item.mask_size is None and not item.mask_error]
@@ -142,7 +142,7 @@ def check_files(table: Table, images: ImageSet, found: dict[str, Decoded], need_
 
 
 def check_labels(table: Table, images: LabelledImages, found: dict[str, Decoded]) -> None:
-    """Images without any class, and labels that do not agree with the masks."""
+    """Images without any class, and labels that disagree with the masks."""
     labels = {key: set(np.flatnonzero(row).tolist()) for key, row in zip(images.ids, images.labels, strict=True)}
     unseen = [name for i, name in enumerate(images.classes) if not images.labels[:, i].any()]
     table.offence("images without any class", [key for key in found if not labels[key]], "note")
@@ -161,7 +161,7 @@ def check_labels(table: Table, images: LabelledImages, found: dict[str, Decoded]
 
 
 def check_list(table: Table, config: CheckConfig, name: str, need_mask: set[str] | None) -> ImageSet:
-    """Checks one list; masks of ``need_mask`` (None: of all its images) must be there."""
+    """Checks one list; the images ``need_mask`` (None: all of the list) must have masks."""
     table.title(f"list {name}")
     images = open_list(table, config.data, name)
     check_ids(table, images, name)
@@ -178,7 +178,7 @@ def check_list(table: Table, config: CheckConfig, name: str, need_mask: set[str]
 
 
 def choose_lists(config: CheckConfig) -> tuple[str, str, set[str]]:
-    """Training list, validation list (or empty) and the training images that should have masks."""
+    """Training list, validation list (or empty), and the training images that must have masks."""
     data, root, train, val = config.data, Path(config.data.root), config.train_list, config.val_list
     own = root / "ImageSets" / "Segmentation" / "train.txt"
     shipped = LIST_DIR / data.dataset / "train.txt"
@@ -197,7 +197,7 @@ def choose_lists(config: CheckConfig) -> tuple[str, str, set[str]]:
 
 
 def check_lists(table: Table, config: CheckConfig) -> int:
-    """Checks the training and the validation list; how many classes there are."""
+    """Checks the training and the validation list; returns the number of classes."""
     train, val, with_masks = choose_lists(config)
     first = check_list(table, config, train, with_masks)
     if val:
@@ -208,7 +208,7 @@ def check_lists(table: Table, config: CheckConfig) -> int:
 
 
 def check_tables(table: Table, config: CheckConfig) -> int:
-    """Checks a set in CUB's layout; how many classes there are."""
+    """Checks a set in CUB's layout; returns the number of classes."""
     if config != CheckConfig(DataConfig(root=config.data.root), workers=config.workers, show=config.show):
         raise UserError("--data cub takes data.root alone: split, labels and boxes come from the tables in that folder")
     return check_cub(table, Path(config.data.root), config.workers)

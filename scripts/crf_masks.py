@@ -1,11 +1,12 @@
-"""Turns seeds into pseudo masks by a dense CRF alone, and scores them: experiment/NAME/masks/<id>.png.
+"""Turns seeds into pseudo masks by a dense CRF alone, and scores them.
 
 python scripts/crf_masks.py --name crf --seeds experiment/exp/dict                       masks of VOC's train_aug
-python scripts/crf_masks.py --name crf --seeds experiment/exp/dict --alpha 4 --infer_list train
-python scripts/crf_masks.py --name crf --seeds experiment/exp/dict crf.device=cuda crf.backend=lattice  on a GPU
-torchrun --nproc_per_node 2 scripts/crf_masks.py --name crf --seeds experiment/exp/dict  shared by two processes
+python scripts/crf_masks.py --name crf --seeds experiment/exp/dict --infer_list train --alpha 4      another list
+python scripts/crf_masks.py --name crf --seeds experiment/exp/dict crf.device=cuda crf.backend=lattice   on a GPU
+torchrun --nproc_per_node 2 scripts/crf_masks.py --name crf --seeds experiment/exp/dict   shared by two processes
 
-An interrupted call goes on where it stopped. Exponents are compared by the score of the masks: 4 to 24 are usual.
+Masks are experiment/NAME/masks/<id>.png. An interrupted call goes on where it stopped. Usual exponents are 4 to 24;
+compare them by the score of the masks.
 """
 
 from typing import Any
@@ -19,9 +20,10 @@ READS = ("data", "seeds", "crf", "infer", "runtime.num_workers")
 
 
 def main() -> None:
-    """Goes in the order config, data, seeds, masks; then their score."""
+    """Goes in the order config, data, masks; then their score."""
     setup = start(__doc__, CRFMasksConfig, "crf_voc", PREPARATION, reads=READS)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
+    infer, num_workers = config.infer, config.runtime.num_workers
 
     from common.crf.dense import crf_pool
     from common.data.dataset import ImageSet, class_names
@@ -34,14 +36,15 @@ def main() -> None:
     from common.score.report import report, score_folder
 
     # Data: image labels are not needed, the seeds have them
-    images, seeds = ImageSet(config.data, config.infer.image_list), config.seeds.path()
+    images = ImageSet(config.data, infer.image_list)
+    seeds = config.seeds.path()
+    classes = len(class_names(config.data))
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
+
+    # Masks
     settings = {**seed_settings(seeds), **config.crf.settings()}
     folder = MaskFolder(run.masks, settings, runtime, setup.args.overwrite)
     start_run(run, config, processes)
-
-    # Masks
-    classes, num_workers = len(class_names(config.data)), config.runtime.num_workers
 
     def job(index: int) -> tuple[Any, ...]:
         image_id = images.ids[index]
@@ -50,9 +53,8 @@ def main() -> None:
     write_by_jobs(images, folder, job, crf_pool(usable_workers(num_workers), config.crf), processes, "dense CRF")
 
     # Score
-    eval_list = config.infer.eval_list
-    if eval_list:
-        result = score_folder(folder.path, "png", config.data, eval_list, EvalConfig(), processes, num_workers)
+    if infer.eval_list:
+        result = score_folder(folder.path, "png", config.data, infer.eval_list, EvalConfig(), processes, num_workers)
         report(result, run, MASK_SCORES, processes)
     stop_processes()
 

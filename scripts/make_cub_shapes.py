@@ -4,10 +4,10 @@
     python scripts/make_cub_shapes.py --root data/cub_shapes --train 600 --test 200 --size 128 --seed 0
 
 Writes images/<class folder>/*.jpg and the tables images.txt, classes.txt, image_class_labels.txt, train_test_split.txt
-and bounding_boxes.txt. The classes and grounds are those of make_shapes.py; the shapes are stretched to boxes of every
-aspect and of a tenth to half of the image, which is never square. As in CUB, images are numbered class by class, so
-both splits are spread over the numbers, and the class ids begin with 1. A picture depends on (seed, split, number) and
-the size only, so the same call gives the same bytes. A root that holds the very set already is left as it is.
+and bounding_boxes.txt. Classes and grounds are the same as in make_shapes.py; shapes are stretched to boxes of every
+aspect that cover a tenth to half of the image, and images are never square. As in CUB, images are numbered class by
+class, so both splits are spread over the numbers, and class ids begin with 1. A picture depends only on (seed, split,
+number) and the size, so the same call gives the same bytes. A root that holds this very set is left unchanged.
 """
 
 import argparse
@@ -64,7 +64,7 @@ class Member:
 
 
 def members(plan: Plan) -> list[Member]:
-    """All images in the order of their ids: class by class, all classes equally often in either split."""
+    """All images in the order of their ids: class by class, every class equally often in each split."""
     found: list[Member] = []
     for kind, folder in enumerate(class_names()):
         jobs = [(split, number) for split in SPLITS for number in range(kind, getattr(plan, split), len(KINDS))]
@@ -104,14 +104,14 @@ def _sides(rng: np.random.Generator, plan: Plan) -> tuple[int, int]:
 
 
 def write_member(root: Path, plan: Plan, member: Member) -> tuple[int, int, int, int]:
-    """Makes one image and writes it; the shape's extent."""
+    """Makes one image and writes it; returns the shape's extent."""
     pixels, box = make_picture(plan, member.split, member.number, member.kind)
     write_jpeg(root / "images" / member.path, pixels)
     return box
 
 
 def make_set(root: Path, plan: Plan, workers: int) -> None:
-    """Writes the whole set; the stamp that calls it complete comes last."""
+    """Writes the whole set; its stamp, which marks it as complete, comes last."""
     images = members(plan)
     write = partial(write_member, root, plan)
     extents = process_map(write, images, max_workers=workers, chunksize=16, desc="images", unit="image")

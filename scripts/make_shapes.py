@@ -5,8 +5,8 @@
 
 Writes JPEGImages/, SegmentationClass/ (palette PNGs, objects outlined with 255), Annotations/, ImageSets/Segmentation/
 {train,val}.txt and classes.txt. The six classes differ in shape, colour and texture; an image holds one to three
-objects. An image depends on (seed, split, number) and the size only, so the same call gives the same bytes. A root that
-holds the very set already is left as it is.
+objects. An image depends only on (seed, split, number) and the size, so the same call gives the same bytes. A root that
+holds this very set is left unchanged.
 """
 
 import argparse
@@ -42,7 +42,7 @@ YEARS = {"train": 2026, "val": 2027}  # ids look like VOC's: <year>_<number>
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the pictures depend on."""
+    """The settings that the pictures depend on."""
 
     train: int
     val: int
@@ -86,7 +86,7 @@ def _side(rng: np.random.Generator, plan: Plan) -> int:
 
 
 def _places(rng: np.random.Generator, height: int, width: int) -> list[tuple[float, float, float]]:
-    """Centre y, x and radius in pixels of one to three objects that hardly cover one another, the largest first."""
+    """Centre y, x and radius in pixels of one to three objects with little overlap, the largest first."""
     count = rng.choice([1, 2, 3], p=[0.25, 0.40, 0.35])
     radii = np.sort(rng.uniform(0.15, (0.40, 0.33, 0.28)[count - 1], count))[::-1] * math.sqrt(height * width)
     placed: list[tuple[float, float, float]] = []
@@ -108,7 +108,7 @@ def _border(owner: np.ndarray) -> np.ndarray:
 
 
 def annotation(name: str, scene: Scene) -> str:
-    """The VOC XML of an image; its boxes count pixels from 1, the last included."""
+    """The VOC XML of an image; boxes count pixels from 1 and include the last."""
     height, width = scene.mask.shape
     objects = "".join(
         f"<object><name>{kind}</name><difficult>0</difficult><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin>"
@@ -135,7 +135,7 @@ def write_scene(root: Path, plan: Plan, job: tuple[str, int]) -> None:
 
 
 def make_set(root: Path, plan: Plan, workers: int) -> None:
-    """Writes the whole set; the stamp that calls it complete comes last."""
+    """Writes the whole set; its stamp, which marks it as complete, comes last."""
     splits = {"train": plan.train, "val": plan.val}
     jobs = [(split, number) for split, count in splits.items() for number in range(1, count + 1)]
     process_map(partial(write_scene, root, plan), jobs, max_workers=workers, chunksize=16, desc="images", unit="image")

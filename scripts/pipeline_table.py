@@ -19,10 +19,10 @@ from common.run.folder import RunFolder
 
 
 def failures(rows: list[dict[str, Any]], title: str, wanted: dict[str, float]) -> list[str]:
-    """What is not as it should be in the rows of a pipeline; each as a line of text.
+    """The stages of a pipeline that are missing or gain too little, as lines of text.
 
     Args:
-        wanted: for some stages the least gain, which has to be above 0 in any case.
+        wanted: least gain by stage; a gain must be above 0 in any case.
     """
     gains = {row["stage"]: row["gain"] for row in rows}
     found = []
@@ -49,7 +49,7 @@ def main() -> int:
     for title, name in files.items():
         content = read_json(run.path / name)
         if "table" not in content:
-            raise UserError(f"{run.path / name} has no table: it is not at its end; the same command goes on")
+            raise UserError(f"{run.path / name} has no table: the pipeline is not finished; its command goes on")
         seconds = sum(stage["seconds"] for stage in content["stages"].values())
         print(f"{title}: stages of {seconds:.0f} seconds\n{table(content['table'])}\n")
         wanted = {f"masks ({'irn' if args.sample else title})": args.gain}

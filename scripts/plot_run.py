@@ -4,8 +4,8 @@
     python scripts/plot_run.py exp --reference docs/toco_reference_curve.csv --dataset voc --backbone deit_base
 
 Reads experiment/NAME/metrics.jsonl, writes experiment/NAME/curves.png. A reference is a CSV with a row for each point:
-``iteration``, and columns named as the run's terms, empty where a row has none; rows of different ``dataset`` or
-``backbone`` are curves of their own. Lines that begin with # are left out.
+``iteration``, and columns with the names of the run's terms, where a field may be empty; each ``dataset`` and
+``backbone`` has curves of its own. Lines that begin with # are comments.
 """
 
 import argparse
@@ -28,7 +28,7 @@ Curve = list[tuple[float, float]]  # step, value
 
 
 def read_run(path: Path) -> dict[str, Curve]:
-    """The curves of a run by term, in the order in which terms appear.
+    """The curves of a run by term, in their order in the file.
 
     Raises:
         UserError: the file does not exist, a line of it is damaged, or it has no numbers.
@@ -42,7 +42,7 @@ def read_run(path: Path) -> dict[str, Curve]:
             values = json.loads(line)
             points = {term: (float(values["step"]), float(values[term])) for term in values if term not in CONTEXT}
         except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):  # the run is writing it, or was killed while it did
+            if number == len(lines):  # the run is writing this line, or was killed while it did
                 break
             raise UserError(
                 f"{path}, line {number}, is no line of numbers ({type(error).__name__}: {error})"

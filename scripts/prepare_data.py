@@ -6,15 +6,15 @@
     python scripts/prepare_data.py cub                              CUB-200-2011 into data/CUB_200_2011
     python scripts/prepare_data.py coco --root data/mini --split train --json instances.json --images folder/of/images
 
-Files that are there are kept and not fetched or made again, so the command can be interrupted and repeated.
+Existing files are kept, not fetched or made again, so the command can be interrupted and repeated.
 
 VOC: SegmentationClassAug/ gets the masks of SBD, and the official mask wherever there is one; labels.npz holds the
 image labels of all Annotations and is compared with the shipped ones.
 
-COCO: index masks (category index + 1) are painted from the instances JSON. Crowd regions come first, then the other
+COCO: index masks (category index + 1) are painted from the instances JSON. Crowd regions come first, then all other
 regions from large to small, so that small objects stay visible on large ones; equal areas by annotation id. Crowd
 regions are painted as their class, or as 255 (ignored) with --crowd ignore; in the image labels they always count. An
-image without annotations gets a mask of background and a label of zeros.
+image without annotations gets a mask of background and labels of zeros.
 
 CUB: the images and the tables of their paths, classes, split and boxes are unpacked, and counted.
 """
@@ -91,7 +91,7 @@ def _paths(root: Path, ids: Iterable[str], *kinds: tuple[str, str]) -> list[Path
 
 def _fetch_and_unpack(args: argparse.Namespace, needs: list[Need]) -> None:
     if args.no_download and not args.archive:
-        return  # the existing files have to do
+        return  # existing files must suffice
     archives = [archive for archive, _ in needs]
     paths = obtain(archives, args.root / "downloads", args.archive, not args.no_download, not args.skip_checksum)
     for path, (_, member) in zip(paths, needs, strict=True):
@@ -255,8 +255,8 @@ def parse_args() -> argparse.Namespace:
         add = command.add_argument
         add("--root", type=Path, default=Path(root), help="folder of the data set (default: %(default)s)")
         add("--archive", type=Path, action="append", default=[], help="an archive fetched by hand; repeatable")
-        add("--no-download", action="store_true", help="work with what is there, use no network")
-        add("--skip-checksum", action="store_true", help="take archives fetched by hand as they are")
+        add("--no-download", action="store_true", help="work with existing files, use no network")
+        add("--skip-checksum", action="store_true", help="do not check archives fetched by hand")
         if name == "cub":
             continue
         add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")

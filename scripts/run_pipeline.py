@@ -1,14 +1,13 @@
-"""From seeds to a segmentation network: refinement, masks, DeepLab, and a table of the mIoU after every stage.
+"""From seeds to a segmentation network: refinement, masks, DeepLab, and a table of the mIoU after each stage.
 
 python scripts/run_pipeline.py --name exp --from seeds --refine irn --segment deeplab       seeds: experiment/exp/dict
-python scripts/run_pipeline.py --name exp --refine psa --nproc 4                            four processes a script
+python scripts/run_pipeline.py --name exp --refine psa --nproc 4                            four processes each script
 python scripts/run_pipeline.py --name exp --refine crf --segment none --seeds other/dict    masks alone
 python scripts/run_pipeline.py --name exp --from masks --refine irn                         masks: experiment/exp_irn
 
-A stage whose output is complete is skipped, an interrupted one goes on: the same command does both, after any
-interruption. --exp names the pipeline's YAML; without it, --refine irn means configs/pipeline_irn.yaml. Every script
-has its own run folder, experiment/NAME_irn and experiment/NAME_irn_deeplab; the table and what was done go to
-experiment/NAME/pipeline_irn.json.
+The same command goes on after any interruption; stages with complete output are skipped. --exp names the pipeline's
+YAML; without it, --refine irn means configs/pipeline_irn.yaml. Run folders are experiment/NAME_irn and
+experiment/NAME_irn_deeplab; the table and a record of the stages go to experiment/NAME/pipeline_irn.json.
 """
 
 import argparse
@@ -46,7 +45,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     """The command line: ``(args, configuration overrides)``."""
     parser = script_parser(__doc__, PipelineConfig)
     parser.add_argument("--name", required=True, help="the pipeline: experiment/NAME/, and NAME_... of its stages")
-    parser.add_argument("--exp", default="", help="the pipeline's YAML (default: pipeline_ and what --refine says)")
+    parser.add_argument("--exp", default="", help="the pipeline's YAML (default: pipeline_<refine>)")
     args, overrides = parse_pipeline(parser)
     refine = [text.partition("=")[2] for text in overrides if text.startswith("flow.refine=")]
     args.exp = args.exp or f"pipeline_{(refine or ['irn'])[-1]}"
@@ -57,7 +56,7 @@ class Pipeline:
     """The stages of a configuration in their order, and the rows of the table at their end."""
 
     def __init__(self, run: RunFolder, config: PipelineConfig) -> None:
-        """Names the folders; `build` finds out what is to be done.
+        """Names the folders; `build` adds the stages.
 
         Raises:
             UserError: a list or an image is missing, or the lists do not suit each other.
@@ -81,7 +80,7 @@ class Pipeline:
         """Adds all stages.
 
         Raises:
-            UserError: what no stage makes is missing or wrong: settings, seeds, or the masks to begin with.
+            UserError: settings are wrong, or seeds (or masks, for ``--from masks``) are missing.
         """
         flow = self.config.flow
         refine = self.settings(self.kind)
@@ -97,7 +96,7 @@ class Pipeline:
             self.add_deeplab(deeplab[0])
 
     def settings(self, kind: str) -> tuple[list[str], Any]:
-        """What the scripts of a stage get on their command line, and what configuration that gives."""
+        """The arguments of a stage's scripts, and the configuration that results from them."""
         stage = getattr(self.config, kind)
         lists = self.lists
         cls = KINDS[kind].config_class()
@@ -113,7 +112,7 @@ class Pipeline:
         return ["--exp", stage.exp, *given], load_config(cls, config_path(stage.exp), given)
 
     def add_seeds(self) -> None:
-        """Scores of the seeds; of the held-out list, too, where it has any."""
+        """Adds scores of the seeds, also on the held-out list if it has seeds."""
         for name, truth in self.truth.items():
             if not self.can_score(name):
                 print(f"note: there are no true masks of {name!r}, such as {truth.path(truth.ids[0])}: no scores")
@@ -121,7 +120,7 @@ class Pipeline:
                 self.add_score("seeds", self.seeds, "cam", name, f"eval_seeds_{Path(name).stem}")
 
     def add_score(self, row: str, folder: Path, task: str, list_name: str, stem: str) -> None:
-        """Score of a folder of seeds or of CRF scores, in the pipeline's own folder, and its rows."""
+        """Adds the score of a folder of seeds or CRF marginals, in the pipeline's own folder, and its rows."""
         more = "--out", stem, "--data", str(self.yaml)
         self.stages.append(score(f"score: {row}, {list_name}", self.run, folder, task, list_name, stem, more))
         file = self.run.scores(stem)
@@ -137,11 +136,11 @@ class Pipeline:
         return any(truth.path(image_id).is_file() for image_id in truth.ids)
 
     def is_reported(self, file: Path, list_name: str) -> bool:
-        """Whether a script has written the score of a list, or could not."""
+        """Whether a script has written the score of a list, or there are no true masks for one."""
         return is_scored(file, list_name) or not self.can_score(list_name)
 
     def add_masks(self, given: list[str], own: Any) -> None:
-        """What leads from seeds to masks, all in one run folder."""
+        """Adds the stages from seeds to masks, all in one run folder."""
         run = self.refined
         kind = KINDS[self.kind]
         ids = self.images.ids
@@ -153,10 +152,10 @@ class Pipeline:
             ]
         if self.kind == "psa":
             folders = [crf_folder(run.crf, alpha) for alpha in own.crf.alphas()]
-            crf = files("PSA's CRF scores", kind.prepare, run, of_seeds, self.seeds, folders, ids, FORMATS)
+            crf = files("PSA's CRF marginals", kind.prepare, run, of_seeds, self.seeds, folders, ids, FORMATS)
             self.stages.append(crf)
             if self.can_score(self.lists.score) and own.crf.format == "npy":  # what evaluation.py reads
-                self.add_crf_scores(folders)
+                self.add_marginals(folders)
             self.stages.append(kind.training("PSA's training", run, given, folders[0]))
 
         def is_reported() -> bool:
@@ -165,14 +164,14 @@ class Pipeline:
         masks = f"masks ({self.kind})", kind.masks, run, of_seeds, self.seeds, [run.masks], ids
         self.stages.append(files(*masks, is_reported=is_reported))
 
-    def add_crf_scores(self, folders: Sequence[Path]) -> None:
-        """Scores of CRF scores under each exponent; they go to another folder, as the training's has inputs only."""
+    def add_marginals(self, folders: Sequence[Path]) -> None:
+        """Adds scores of the CRF marginals, which go to the pipeline's folder: PSA's may hold only training inputs."""
         for folder in folders:
-            row = f"CRF scores, exponent {int(folder.name)}"
+            row = f"CRF marginals, exponent {int(folder.name)}"
             self.add_score(row, folder, "crf", self.lists.score, f"eval_psa_crf_{folder.name}")
 
     def add_deeplab(self, given: list[str]) -> None:
-        """Training on the masks, and test on the held-out list."""
+        """Adds the training on the masks, and the test on the held-out list."""
         kind = KINDS["deeplab"]
         run = RunFolder(f"{self.refined.name}_deeplab")
         masks = self.refined.masks

@@ -1,10 +1,10 @@
-"""Prints a run's scores beside those of the two trivial seeds, from the files that evaluation.py wrote.
+"""Prints a run's scores beside the scores of the two trivial seeds, from the files of evaluation.py.
 
     python scripts/seed_table.py --name cti_demo --margin 35            of seeds
     python scripts/seed_table.py --name toco_demo --margin 15 --masks   of masks, and masks after the CRF
 
-Exit code 1 if the best seed score, or that of the masks before the CRF, is not at least ``--margin`` mIoU above the
-better trivial one.
+Exit code 1 if the score of the seeds at their best threshold, or of the masks before the CRF, is not at least --margin
+mIoU above the better trivial seed.
 """
 
 import json
@@ -25,7 +25,7 @@ def read_scores(path: Path) -> dict[str, Any]:
     """An evaluation's JSON.
 
     Raises:
-        UserError: the file does not exist, or is no evaluation's.
+        UserError: the file does not exist, or is no result of an evaluation.
     """
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ def main() -> int:
     """Prints the table; 1 if the margin is too small."""
     parser = script_parser(__doc__)
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
-    parser.add_argument("--margin", type=float, default=0.0, help="mIoU that is asked for (default: %(default)s)")
+    parser.add_argument("--margin", type=float, default=0.0, help="least margin in mIoU (default: %(default)s)")
     parser.add_argument("--masks", action="store_true", help="the run's masks instead of its seeds")
     args = parser.parse_args()
     lines, margin = table(RunFolder(args.name).existing(), args.masks)

@@ -1,4 +1,4 @@
-"""Draws a contact sheet of masks in a run's folder: image, true mask, and each of the masks made for it.
+"""Draws a contact sheet of masks in a run's folder: image, true mask, and the run's masks of it.
 
     python scripts/show_masks.py --name exp --list val --masks segs/val segs_crf/val
     python scripts/show_masks.py --name irn_exp --list train --masks masks --count 20
@@ -21,7 +21,7 @@ Panels = list[tuple[str, np.ndarray]]
 
 
 def rows(images: ImageSet, run: Path, folders: list[str], classes: list[str], count: int) -> list[Panels]:
-    """The panels of some images; ``folders`` are those of the run's that hold masks.
+    """The panels of some images; ``folders`` are folders of masks inside the run folder.
 
     Raises:
         UserError: an image has no mask in one of the folders.
@@ -46,7 +46,7 @@ def main() -> None:
     parser = script_parser(__doc__, EvaluationConfig)
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
     parser.add_argument("--list", default="val", help="image list: a file or a name (default: %(default)s)")
-    parser.add_argument("--masks", nargs="+", default=["masks"], help="folders in the run's (default: masks)")
+    parser.add_argument("--masks", nargs="+", default=["masks"], help="folders inside the run folder (default: masks)")
     parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
     args, overrides = parse_config(parser)
     if args.count < 1:

@@ -3,8 +3,8 @@
     python scripts/show_seeds.py --name cti_demo --list val --count 8
     python scripts/show_seeds.py --name exp --list train --count 20 --threshold 0.42
 
-The threshold is by default the best one of experiment/<name>/eval_cam.json, else eval.fixed_threshold. The images are
-spread evenly over the list. The sheet goes to experiment/<name>/seeds_<list>.png.
+The default threshold is the best of experiment/<name>/eval_cam.json, else eval.fixed_threshold. The images are spread
+evenly over the list. The sheet goes to experiment/<name>/seeds_<list>.png.
 """
 
 import json
@@ -29,7 +29,7 @@ def spread(total: int, count: int) -> list[int]:
 
 
 def best_threshold(path: Path, otherwise: float) -> float:
-    """The best threshold that an evaluation found, if there was one."""
+    """The best threshold of an evaluation's result, else ``otherwise``."""
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))["best"]["threshold"])
     except (OSError, ValueError, KeyError, TypeError):

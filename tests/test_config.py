@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from common.masks.options import CRFMasksConfig
 from common.pipeline.options import PipelineConfig
@@ -31,6 +32,17 @@ CLASSES = {
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 
 
+def kind_of(path: Path) -> str:
+    """The key of `CLASSES` that a shipped YAML belongs to."""
+    return max((name for name in CLASSES if f"{path.stem}_".startswith(f"{name}_")), key=len)
+
+
+def named_keys(content: dict[str, Any], prefix: str = "") -> set[str]:
+    """The keys that a YAML names, sections flattened with dots."""
+    nested = (named_keys(value, f"{prefix}{key}.") for key, value in content.items() if isinstance(value, dict))
+    return {prefix + key for key, value in content.items() if not isinstance(value, dict)}.union(*nested)
+
+
 def trained(*arguments: str, cls: type = CTIConfig) -> Any:
     """What a training's command line gives."""
     _, overrides = parse_arguments("", cls, "", TRAINING, argv=["--name", "x", *arguments])
@@ -46,11 +58,37 @@ def inferred(*arguments: str) -> CTIConfig:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_yaml_is_read_and_survives_being_written(path: Path, tmp_path: Path) -> None:
     """A YAML belongs to a class, names only its keys, and its resolved form reads back the same."""
-    cls = CLASSES[max((name for name in CLASSES if f"{path.stem}_".startswith(f"{name}_")), key=len)]
+    cls = CLASSES[kind_of(path)]
     config = load_config(cls, path)
     assert isinstance(config, cls)
     save_config(config, tmp_path / "config.yaml")
     assert load_config(cls, tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("kind", sorted(set(CLASSES) - {"pipeline"}))
+def test_experiments_of_a_kind_name_the_same_keys(kind: str) -> None:
+    """So diff shows how they differ, also where one has the default; all other keys keep theirs, as each YAML says."""
+    paths = [path for path in SHIPPED if kind_of(path) == kind and "demo" not in path.stem]
+    keys = {path.stem: named_keys(yaml.safe_load(path.read_text())) for path in paths}
+    everything = set.union(*keys.values())
+    assert {name: sorted(everything - own) for name, own in keys.items() if own != everything} == {}
+    for path in paths:
+        head = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
+        assert "Keys left out keep their defaults: see --help." in head, path.name
+
+
+def test_a_renamed_key_goes_on_working_under_its_former_name(tmp_path: Path) -> None:
+    """In the YAML of an old run, on the command line, and beside the present name, which is stronger."""
+    (tmp_path / "old.yaml").write_text("views: {crop: 64}\nmodel: {arch: tiny}\n")
+    assert load_config(PSAConfig, tmp_path / "old.yaml").views.crop_size == 64
+    assert load_config(PSAConfig, tmp_path / "old.yaml", ["views.crop=128"]).views.crop_size == 128
+    (tmp_path / "both.yaml").write_text("views: {crop: 64, crop_size: 96}\n")
+    assert load_config(PSAConfig, tmp_path / "both.yaml").views.crop_size == 96
+    (tmp_path / "odd.yaml").write_text("views: 3\n")
+    with pytest.raises(UserError, match=r"views .*section"):
+        load_config(PSAConfig, tmp_path / "odd.yaml")
+    with pytest.raises(UserError, match=r"unknown.*'views.crops'"):
+        load_config(PSAConfig, None, ["views.crops=64"])
 
 
 def test_the_papers_settings() -> None:

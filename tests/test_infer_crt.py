@@ -20,7 +20,7 @@ from methods.crt.cams import crt_cams
 from methods.crt.config import CRTConfig
 from methods.crt.model import CRT, tiled_deit
 from methods.crt.seeds import CAMFolders, StridedFolder, seed_pairs
-from methods.irn.walk import read_scores
+from methods.irn.walk import read_grid_maps
 from tests.helpers import Scripts, contents
 
 RUN = Path("experiment/x")
@@ -60,7 +60,7 @@ def test_two_folders_of_each_image(
         np.testing.assert_allclose(np.stack(list(seed.values())), expected.high_res, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(np.stack(list(strided.values())), expected.strided, rtol=1e-3, atol=1e-5)
         size = tuple(views[0].shape[1:])
-        keys, scores = read_scores(RUN / "cam", image_id, size, len(images.classes))
+        keys, scores = read_grid_maps(RUN / "cam", image_id, size, len(images.classes))
         assert keys == list(seed) and scores.shape[1:] == tuple(-(-side // 4) for side in size)
     assert crt_scripts.infer("joint", "--load_pretrained", networks / "joint.pth", "--dict") == 0
     assert all(contents(f"experiment/joint/{folder}") == contents(RUN / folder) for folder in ("dict", "cam"))

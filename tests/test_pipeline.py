@@ -152,7 +152,7 @@ def test_stages_run_in_order_once(
     assert gains["seeds, best threshold", "train"] == 0 and gains["seeds, fixed threshold", "val"] == -1
     assert gains[f"masks ({refine})", "train"] == 5
     assert (gains["DeepLab", "val"], gains["DeepLab after the CRF", "val"]) == (5, 7)
-    assert (("CRF scores, exponent 4", "train") in gains) == (refine == "psa")
+    assert (("CRF marginals, exponent 4", "train") in gains) == (refine == "psa")
     assert [line.split()[-2:] for line in shown.splitlines() if line.startswith("DeepLab ")] == [
         ["55.00", "+5.00"], ["57.00", "+7.00"],
     ]  # fmt: skip

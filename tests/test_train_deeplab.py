@@ -16,7 +16,12 @@ from common.data.loader import EpochBatches, TrainViews
 from common.run.config import config_path, load_config
 from common.run.errors import UserError
 from common.run.weights import load_torch
-from methods.deeplab.config import DeepLabConfig, DeepLabModelConfig, DeepLabTestConfig, DeepLabViewConfig
+from methods.deeplab.config import (
+    DeepLabConfig,
+    DeepLabInferConfig,
+    DeepLabModelConfig,
+    DeepLabViewConfig,
+)
 from methods.deeplab.crf_image import clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.masks import TrainingMasks
@@ -111,7 +116,7 @@ def test_accumulation_is_the_mean_of_the_micro_batches(scripts: Scripts, shapes:
     assert scripts.train("x", *one) == 0
     images, model = training_set(shapes), network(last("start")["model"])
     masks = TrainingMasks(images, str(shapes / "SegmentationClass"), 7)
-    views = TrainViews(images, DeepLabViews(DeepLabViewConfig(**TINY["views"])), 5, masks)
+    views = TrainViews(images, DeepLabViews(DeepLabViewConfig(**TINY["views"])), 5, masks.load)
     batches, losses, step = list(EpochBatches(24, 4, 5, accumulation=2))[:2], [], DeepLabStep(model)
     assert [len(batch) for batch in batches] == [2, 2]
     for batch in batches:
@@ -147,7 +152,7 @@ def test_masks_scores_and_submission(
             logits = model(input_transform("imagenet")(image)[None])
         size = image.size[::-1]
         probabilities = torch.nn.functional.interpolate(logits, size, mode="bilinear").softmax(1)[0].numpy()
-        refined = dense_crf(clean_image(np.array(image)), probabilities, DeepLabTestConfig().crf).argmax(0)
+        refined = dense_crf(clean_image(np.array(image)), probabilities, DeepLabInferConfig().crf).argmax(0)
         for folder, labels in (("segs", probabilities.argmax(0)), ("segs_crf", refined)):
             assert (read_mask(run / folder / "val" / f"{image_id}.png") != labels).mean() < 1e-3
         changed += (refined != probabilities.argmax(0)).sum()

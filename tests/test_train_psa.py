@@ -147,7 +147,7 @@ def test_scores_are_made_once(scored: PSAScripts, capsys: pytest.CaptureFixture)
     assert scored.scores("x") == 0
     assert "2 CRF results written, 22 were there" in capsys.readouterr().out
     assert contents(folder) == before and (folder / names[1]).stat().st_mtime_ns > 0
-    with pytest.raises(UserError, match="holds CRF scores of another checkpoint or other settings"):
+    with pytest.raises(UserError, match="holds CRF marginals of another checkpoint or other settings"):
         scored.scores("x", "crf.iterations=1")
     with pytest.raises(UserError, match=r"crf.low_alpha=16 must be less than crf.high_alpha=16"):
         scored.scores("x", "--low_alpha", "16")
@@ -187,7 +187,7 @@ def test_what_is_missing_or_unfit_is_named(
     write_seed(part, first.stem, {key: cam[:-1] for key, cam in content.items()})
     with pytest.raises(UserError, match=rf"{first.name} holds maps of .*, but the image is of"):
         scored._call(make_crf, ("--name", "new", "--exp", exp, "--seeds", part))
-    with pytest.raises(UserError, match=r"views.crop=17 does not suit .* multiple of 2 .* at least 18"):
+    with pytest.raises(UserError, match=r"views.crop_size=17 does not suit .* multiple of 2 .* at least 18"):
         scored.train("x", "views.crop=17")
     shutil.copy(f"experiment/x/crf/04/{second.stem}.npy", f"experiment/x/crf/16/{first.stem}.npy")
     with pytest.raises(UserError, match=rf"{first.stem}"):

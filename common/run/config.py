@@ -48,8 +48,9 @@ def numbers(count: int) -> Rule:
 
 
 def option(
-    default: Any, sentence: str, flag: str | tuple[str, ...] = (), choices: Sequence[str] = (), rule: Rule | None = None
-) -> Any:
+    default: Any, sentence: str, flag: str | tuple[str, ...] = (), choices: Sequence[str] = (),
+    rule: Rule | None = None, formerly: str = "",
+) -> Any:  # fmt: skip
     """A documented configuration field.
 
     Args:
@@ -58,11 +59,12 @@ def option(
         flag: Command-line spellings of the papers' commands that set it.
         choices: The values allowed, where they are few.
         rule: What else is required of a value.
+        formerly: An earlier name of the field, which YAMLs and command lines may go on using.
     """
     if choices:
         rule = Rule(f"one of: {', '.join(choices)}", lambda value: value in choices)
     flags = (flag,) if isinstance(flag, str) else tuple(flag)
-    metadata = {"help": sentence, "flags": flags, "choices": tuple(choices), "rule": rule}
+    metadata = {"help": sentence, "flags": flags, "choices": tuple(choices), "rule": rule, "formerly": formerly}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -84,6 +86,12 @@ class Leaf:
     flags: tuple[str, ...]
     choices: tuple[str, ...]
     rule: Rule | None
+    formerly: str
+
+    @property
+    def former_key(self) -> str:
+        """The key under its earlier name."""
+        return self.key.removesuffix(self.key.rpartition(".")[2]) + self.formerly
 
 
 def leaves(config: Any, prefix: str = "") -> list[Leaf]:
@@ -124,13 +132,16 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
             (the method ``check`` of a section or of the whole), or unreadable YAML.
     """
     config = OmegaConf.structured(cls)
-    kinds = {leaf.key: leaf.type for leaf in leaves(cls())}
+    keys = leaves(cls())
+    renamed = {leaf.former_key: leaf.key for leaf in keys if leaf.formerly}
+    kinds = {leaf.key: leaf.type for leaf in keys}
     if yaml_path is not None:
-        config = _merge(config, _read_yaml(yaml_path), str(yaml_path))
+        config = _merge(config, _under_new_names(_read_yaml(yaml_path), renamed), str(yaml_path))
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise UserError(f"{text!r} is not of the form key=value (see --help for flags and keys)")
+        key = renamed.get(key, key)
         try:
             nested = _value(value, kinds.get(key))
         except yaml.YAMLError as error:
@@ -172,6 +183,18 @@ def _read_yaml(path: Path) -> dict:
         raise UserError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold sections with keys, not {type(content).__name__}")
+    return content
+
+
+def _under_new_names(content: dict, renamed: dict[str, str]) -> dict:
+    """The content of a YAML, which is changed, with the keys that have been renamed under their present names."""
+    for former, key in renamed.items():
+        *path, old = former.split(".")
+        place: Any = content
+        for name in path:
+            place = place.get(name) if isinstance(place, dict) else None
+        if isinstance(place, dict) and old in place:
+            place.setdefault(key.rpartition(".")[2], place.pop(old))
     return content
 
 
@@ -284,7 +307,8 @@ def _key_table(keys: list[Leaf]) -> str:
     lines = ["configuration keys (YAML section.key, or key=value here):"]
     for leaf in keys:
         kind = " | ".join(leaf.choices) if leaf.choices else _type_name(leaf.type)
-        lines.append(f"  {leaf.key}={_shown(leaf.default)}  ({kind})")
+        earlier = f", formerly {leaf.former_key}" if leaf.formerly else ""
+        lines.append(f"  {leaf.key}={_shown(leaf.default)}  ({kind}{earlier})")
         lines += textwrap.wrap(
             leaf.help, width, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False
         )

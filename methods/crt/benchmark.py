@@ -17,7 +17,7 @@ from methods.crt.cams import crt_cams, padded_views
 from methods.crt.config import CRTInferConfig, CRTModelConfig, CRTOptimConfig, LossConfig
 from methods.crt.losses import CRTStep
 from methods.crt.model import CRT
-from methods.crt.optim import crt_sgd, parameter_groups
+from methods.crt.optim import crt_optimizer
 from methods.crt.tiles import cut_tiles
 
 CLASSES = 20
@@ -45,7 +45,7 @@ def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Call
 
 def optimizer(step: CRTStep) -> torch.optim.Optimizer:
     """Of the networks in a train step."""
-    return crt_sgd(parameter_groups(step.model), CRTOptimConfig())
+    return crt_optimizer(step.model, CRTOptimConfig())
 
 
 def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:

@@ -1,7 +1,7 @@
-"""Boxes: of a class activation map, of the truth in the network's input, and how two of them overlap.
+"""Boxes of class activation maps, true boxes in the network's input, and the overlap of boxes.
 
-A box is x1, y1, x2, y2 in pixels of the square that images are brought to. The reference counts the pixels of a side as
-x2 - x1 + 1 wherever it compares boxes, those of a map included, whose x2 and y2 are already one past the last pixel.
+A box is x1, y1, x2, y2 in pixels of the square that images are brought to. As in the reference, a side has x2 - x1 + 1
+pixels when boxes are compared, although x2 and y2 of a map's box are already one past the last pixel.
 """
 
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-NO_BOX = (0, 0, 1, 1)  # of a map without any contour
+NO_BOX = (0, 0, 1, 1)  # of a map without a contour
 
 
 def stretched(cam: np.ndarray, side: int) -> np.ndarray:
-    """A map (h, w) brought to a square (bilinear, half-pixel centres) and to values from 0 to 1; a constant one to 0.
+    """A map (h, w) brought to a square (bilinear, half-pixel centres) and to [0, 1]; a constant map becomes 0.
 
     Returns:
         float32 (side, side).
@@ -34,7 +34,7 @@ def cam_box(cam: np.ndarray, side: int, threshold: float) -> np.ndarray:
             0 ... 255 and truncated.
 
     Returns:
-        int64 (4,); `NO_BOX` where no value stands out, as in a constant map.
+        int64 (4,); `NO_BOX` if no value stands out, as in a constant map.
     """
     grey = (stretched(cam, side) * 255).astype(np.uint8)
     inside = cv2.threshold(grey, int(threshold * int(grey.max())), 255, cv2.THRESH_TOZERO)[1]
@@ -46,7 +46,7 @@ def cam_box(cam: np.ndarray, side: int, threshold: float) -> np.ndarray:
 
 
 def true_box(box: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
-    """A box of the data set in the square that its image is brought to (reference: TS-CAM's data sets).
+    """A box of the data set in the pixels of the square (reference: TS-CAM's data sets).
 
     Args:
         box: x, y, width, height in pixels of the image; fractions are cut off.
@@ -61,11 +61,11 @@ def true_box(box: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
 
 
 class Overlap(NamedTuple):
-    """How a box overlaps each of n others: float64 (n,) each.
+    """The overlap of a box with each of n others: float64 (n,) each.
 
     Attributes:
         iou: intersection over union.
-        iog: intersection over the other, the true box.
+        iog: intersection over the other box, the true one.
         iob: intersection over the box itself.
     """
 
@@ -75,7 +75,7 @@ class Overlap(NamedTuple):
 
 
 def overlap(box: np.ndarray, others: np.ndarray) -> Overlap:
-    """Compares a box (4,) with others (n, 4); see the module for what a side is."""
+    """Compares a box (4,) with others (n, 4); sides are counted as the module says."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]) + 1
     common = sides.clip(min=0).prod(axis=1).astype(np.float64)
     own = (box[2:] - box[:2] + 1).prod()

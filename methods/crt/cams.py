@@ -1,6 +1,6 @@
 """CRT's CAMs: an image at several scales, mirrored, cut into tiles; the tiles' maps merged, at two sizes.
 
-Symbols: b images of one size (H, W), K classes, n labelled classes of an image, t the side of a tile, g of its map.
+Symbols: b images of one size (H, W), C classes, n labelled classes of an image, t the side of a tile, g of its map.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from methods.crt.config import CRTInferConfig
 from methods.crt.model import DeiTBranch
 from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 
-STRIDE = 4  # of the maps that IRN takes
+STRIDE = 4  # of the maps for IRN
 
 
 class CAMs(NamedTuple):
@@ -41,8 +41,8 @@ def crt_cams(model: DeiTBranch, views: Sequence[Tensor], labels: Tensor, config:
     Each scale's maps are brought to both sizes (bilinear) and summed; then a map is divided by its maximum + 1e-5.
 
     Args:
-        views: the images (b, 3, H, W), of which only the size counts, and a batch at each scale: see `image_and_views`.
-        labels: multi-hot (b, K).
+        views: the images (b, 3, H, W), of which only the size is used, then a batch at each scale: `image_and_views`.
+        labels: multi-hot (b, C).
     """
     images, *scaled = views
     by_scale = view_cams(model, scaled, config.tiles_on(images.device), config.flip)
@@ -71,7 +71,7 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def image_and_views(image: Image.Image, scales: Sequence[float]) -> list[Tensor]:
-    """An image, then itself at several scales (bicubic, antialiased); ImageNet-normalised, float32 (3, h, w) each."""
+    """An image, then the image at several scales (bicubic, antialiased); ImageNet-normalised, float32 (3, h, w)."""
     sizes = [scaled_size(image.size, scale) for scale in scales]
     whole = eval_transform(image)
     return [whole] + [
@@ -83,22 +83,22 @@ def image_and_views(image: Image.Image, scales: Sequence[float]) -> list[Tensor]
 def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool = True) -> list[Tensor]:
     """CAMs of views: attention of the class token times the class maps, merged over the tiles, rectified.
 
-    A view is padded with 0 at the right and bottom, and so is its mirror image, whose maps are mirrored back and added
-    (reference: the pair in net/deit_cam.py). A side that is no whole number of patches therefore puts the mirrored maps
-    off by a part of a cell. Passes through the network have the same number of tiles, of all views.
+    A view and its mirror image are padded with 0 at the right and bottom; the mirror image's maps are mirrored back and
+    added (reference: the pair in net/deit_cam.py). If a side is no whole number of patches, the mirrored maps are
+    therefore off by a part of a cell. Every forward pass has the same number of tiles, whichever views they are from.
 
     Args:
         views: (b, 3, h_i, w_i), of any sizes.
         tiles: tiles per forward pass.
-        flip: whether there are mirror images.
+        flip: whether mirror images take part.
 
     Returns:
-        For each view float32 (b, K, ceil(h_i / 16), ceil(w_i / 16)), for patches of 16 pixels.
+        For each view float32 (b, C, ceil(h_i / 16), ceil(w_i / 16)), for patches of 16 pixels.
     """
     side = model.patch_size * model.grid
     padded = padded_views(views, side, flip)
     passes = regrouped((cut_tiles(images, side) for images in padded), tiles)
-    maps = torch.cat([_attended(model, images) for images in passes])  # of all tiles: K g g each
+    maps = torch.cat([_attended(model, images) for images in passes])  # of all tiles: C g g each
     grids = [tile_grid(*size_of(images), side) for images in padded]
     counts = [grid[0] * grid[1] * len(images) for grid, images in zip(grids, padded, strict=True)]
     cams = []
@@ -110,9 +110,9 @@ def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool
 
 
 def padded_views(views: Sequence[Tensor], tile: int, flip: bool = True) -> list[Tensor]:
-    """Views (b, 3, h_i, w_i), and behind them their mirror images, with zeros at the right and bottom.
+    """Views (b, 3, h_i, w_i), followed by their mirror images, padded at the right and bottom so that tiles cover them.
 
-    Zero is the mean colour. Tiles cover the result (2b, 3, H_i, W_i), or (b, 3, H_i, W_i) without mirror images.
+    The padding is 0, the mean colour. A result is (2b, 3, H_i, W_i), or (b, 3, H_i, W_i) without mirror images.
     """
     padded = []
     for view in views:
@@ -123,7 +123,7 @@ def padded_views(views: Sequence[Tensor], tile: int, flip: bool = True) -> list[
 
 
 def regrouped(parts: Iterable[Tensor], count: int) -> Iterator[Tensor]:
-    """Tensors (n_i, ...) joined and cut anew into ones of ``count`` rows, of which the last may have fewer."""
+    """Joins tensors (n_i, ...) and cuts them anew into tensors of ``count`` rows; the last may have fewer."""
     held = None
     for piece in (piece for part in parts for piece in part.split(count)):
         held = piece if held is None else torch.cat([held, piece])
@@ -135,7 +135,7 @@ def regrouped(parts: Iterable[Tensor], count: int) -> Iterator[Tensor]:
 
 
 def _attended(model: DeiTBranch, tiles: Tensor) -> Tensor:
-    """Class maps of tiles (B, 3, t, t), weighted by the class token's attention: float32 (B, K, g, g)."""
+    """Class maps of tiles (B, 3, t, t), weighted by the class token's attention: float32 (B, C, g, g)."""
     maps, attention = model.maps_with_attention(tiles)
     return attention * maps.float()
 

@@ -44,7 +44,7 @@ class CRTModelConfig:
 
     cnn: ResNetConfig = section(ResNetConfig, arch="resnet152")
     deit: ViTConfig = section(ViTConfig, drop_path=0.0)
-    passes: int = option(3, "How often the tokens go through the DeiT's blocks.", rule=at_least(1))
+    passes: int = option(3, "Passes of the tokens through the DeiT's blocks.", rule=at_least(1))
 
     def check(self) -> None:
         """Checks the tiles.
@@ -87,7 +87,7 @@ class CRTOptimConfig:
     power: float = option(0.9, "Exponent of the poly schedule.")
 
     def rate(self, position: Position, total: int) -> float:
-        """The backbones' learning rate in the next step of ``total``; after the end that of the last step."""
+        """The backbones' learning rate in the next step of ``total``; after the end the last step's rate."""
         return self.lr * poly(min(position.total_steps, total - 1), total, self.power)
 
 
@@ -112,11 +112,11 @@ class CRTInferConfig(InferConfig):
         [1.0, 0.5, 1.5, 2.0, 0.75, 1.25, 1.75], "Image scales whose CAMs are summed.", flag="--cam_scales", rule=SCALES
     )
     batch_size: int = option(
-        1, "Images of one size whose tiles share passes through the network; 1 has 306 tiles as a VOC photo.",
+        1, "Images of one size whose tiles share forward passes; a VOC photo has 306 tiles.",
         rule=at_least(1),
     )  # fmt: skip
     tiles: int = option(
-        0, "Tiles that go through the network together; 0: 128 on a GPU, 12 on a CPU, whose caches hold no more.",
+        0, "Tiles per forward pass; 0: 128 on a GPU, 12 on a CPU, whose caches hold no more.",
         rule=at_least(0),
     )  # fmt: skip
 
@@ -137,16 +137,16 @@ class CRTInferConfig(InferConfig):
 
 @dataclass
 class CRTEvalConfig(EvalConfig):
-    """At which background thresholds seeds are scored."""
+    """The background thresholds at which seeds are scored."""
 
     fixed_threshold: float = option(
-        0.15, "The reference's only threshold, whose score is reported beside the best.", flag="--cam_eval_thres"
+        0.15, "The reference's only threshold; its score is reported beside the best.", flag="--cam_eval_thres"
     )
 
 
 @dataclass
 class CRTConfig:
-    """All sections of a CRT experiment; ``irn`` are the scripts that `run_sample.py` refines the seeds with."""
+    """All sections of a CRT experiment; ``irn`` is the stage with which `run_sample.py` refines the seeds."""
 
     data: DataConfig = section(DataConfig)
     views: CRTViewConfig = section(CRTViewConfig)
@@ -160,7 +160,7 @@ class CRTConfig:
     runtime: RuntimeConfig = section(RuntimeConfig)
 
     def check(self) -> None:
-        """Checks what no single key can.
+        """Checks the crop against the tiles.
 
         Raises:
             UserError: the crop cannot be cut into tiles.
@@ -175,5 +175,5 @@ class CRTConfig:
 
 
 def strided_path(seeds: Path) -> Path:
-    """The folder of the strided maps beside one of seeds."""
+    """The folder of the strided maps beside a folder of seeds."""
     return seeds.parent / ("cam" if seeds.name == SEEDS_DIR else f"{seeds.name}_cam")

@@ -1,9 +1,9 @@
-"""Scores CRT's object localisation: classes, boxes, and why those boxes are wrong that are.
+"""Scores CRT's object localisation: classes, boxes, and the reasons of wrong boxes.
 
-python methods/crt/eval_wsol.py --name wsol --vis                                best and last weights of a run
-python methods/crt/eval_wsol.py --name wsol --load_epo 59                           of an epoch (from 0)
-python methods/crt/eval_wsol.py --name new --load_pretrained model_best.pth         of a released checkpoint
-torchrun --nproc_per_node 2 methods/crt/eval_wsol.py --name wsol                 shared by two processes
+python methods/crt/eval_wsol.py --name wsol --vis                              best and last weights of a run
+python methods/crt/eval_wsol.py --name wsol --load_epo 59                      of epoch 59
+python methods/crt/eval_wsol.py --name new --load_pretrained model_best.pth    of a released checkpoint
+torchrun --nproc_per_node 2 methods/crt/eval_wsol.py --name wsol               shared by two processes
 
 Writes experiment/NAME/eval_wsol.json, boxes_<weights>.csv and, with --vis, wsol_<weights>.png.
 """
@@ -32,9 +32,10 @@ HEADINGS = ("Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-known")
 
 
 def main() -> int:
-    """Goes in the order config, data, model; then boxes, scores, pictures for each of the weights. The exit code."""
+    """Goes in the order config, data, model; then boxes, scores, pictures of each weights. Returns the exit code."""
     setup = start(__doc__, WSOLConfig, "crt_cub", EVALUATION)
-    config, run, runtime, side = setup.config, setup.run, setup.runtime, setup.config.model.deit.img_size
+    config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
+    side = config.model.deit.img_size
 
     from common.data.cub import CUBImages
     from common.nets.load import load_checked, state_dict_in
@@ -44,15 +45,17 @@ def main() -> int:
     from methods.crt.wsol_scoring import locate, summary, write_boxes
     from methods.crt.wsol_sheet import draw_sheet
 
-    # Data and model; all weights are tried before the work begins
+    # Data
     images = CUBImages(config.data, config.eval.image_list)
-    deit, checkpoints = wsol_deit(config.model, len(images.classes)), chosen_weights(setup)
+
+    # Model: all weights are tried before the work begins
+    deit = wsol_deit(config.model, len(images.classes))
+    checkpoints = chosen_weights(setup)
     for path in checkpoints.values():
         load_checked(deit, released_deit(state_dict_in(path)), str(path))
     deit.to(runtime.device).eval()
-    start_run(run, config, setup.processes, keep_config=True)
-    if setup.processes.is_main:
-        print(f"{len(images)} images of {images.list_name!r} on {runtime.describe()}")
+    start_run(run, config, processes, keep_config=True)
+    processes.say(f"{len(images)} images of {images.list_name!r} on {runtime.describe()}")
 
     # Boxes, scores, pictures
     results = {}
@@ -61,11 +64,11 @@ def main() -> int:
         findings = locate(deit, images, config.eval, side, runtime, name)
         chosen_on = config.train.val_list if name in ("best", "best_loc") else None
         results[name] = {"checkpoint": str(path), "chosen_on": chosen_on, **summary(findings)}
-        if setup.processes.is_main:
+        if processes.is_main:
             write_boxes(run.path / f"boxes_{name}.csv", findings, images)
-        if setup.processes.is_main and setup.args.vis:
+        if processes.is_main and setup.args.vis:
             draw_sheet(run.path / f"wsol_{name}.png", deit, images, findings, config.eval.vis_limit, side, runtime)
-    if setup.processes.is_main:
+    if processes.is_main:
         content = {
             "list": images.list_name, "images": len(images), "classes": len(images.classes), "unit": "percent",
             "cam_threshold": config.eval.cam_threshold, "weights": results,
@@ -78,7 +81,7 @@ def main() -> int:
 
 
 def chosen_weights(setup: Setup[WSOLConfig]) -> dict[str, Path]:
-    """The files to score, by a name for what is made with them.
+    """The files of weights to score, by the name that their results get.
 
     Raises:
         UserError: there is none.
@@ -90,11 +93,11 @@ def chosen_weights(setup: Setup[WSOLConfig]) -> dict[str, Path]:
         return {f"epoch_{args.load_epo}": epoch_checkpoint(folder, args.load_epo)}
     own = {"best": folder / BEST_FILE, "best_loc": folder / BEST_LOC_FILE, "last": folder / LAST_FILE}
     there = {name: path for name, path in own.items() if path.is_file()}
-    return there or {"best": epoch_checkpoint(folder, None)}  # says what is missing
+    return there or {"best": epoch_checkpoint(folder, None)}  # an error that names the missing file
 
 
 def report(results: dict[str, dict]) -> list[str]:
-    """The scores as lines of text: a table, and what came of the boxes of the first class."""
+    """The scores as lines of text: a table, and the outcomes of the first class's boxes."""
     titles = {
         name: TITLES.get(name, name) + (f" (chosen on {result['chosen_on']})" if result["chosen_on"] else "")
         for name, result in results.items()

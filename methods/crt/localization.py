@@ -1,4 +1,4 @@
-"""Scores of weakly supervised object localisation: shares of right classes and boxes, and reasons of wrong ones."""
+"""Scores of weakly supervised object localisation: shares of right classes and boxes, and reasons of wrong boxes."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ import numpy as np
 from methods.crt.boxes import overlap
 
 TOP = 5
-# Kinds of results of the first class and its box; each image has one (reference: get_badcase_detail).
+# Outcomes of the first class and its box, one for each image (reference: get_badcase_detail).
 OUTCOMES = ("right", "class", "multi", "part", "more", "wrong")
 PERCENTAGES = ("cls_top1", "cls_top5", "loc_top1", "loc_top5", "gt_known")
 
@@ -18,7 +18,7 @@ class Located(NamedTuple):
     """The classes and boxes found in an image, and the true ones.
 
     Attributes:
-        top: int64 (k,), the classes of the k = `TOP` largest logits (all, where there are fewer), in descending order.
+        top: int64 (k,), the classes of the k = `TOP` largest logits (of all, if there are fewer), in descending order.
         top_boxes: int64 (k, 4), the box of each.
         label: the true class.
         known_box: int64 (4,), the box of the true class.
@@ -33,13 +33,15 @@ class Located(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The correct parts of an image's result.
+    """Which parts of an image's result are right.
 
     Attributes:
-        cls_top1, cls_top5: whether the first class, or one of the first five, is the true one.
-        loc_top1, loc_top5: whether besides its box overlaps a true one by an IoU above 0.5.
-        gt_known: whether the box of the true class, given that class, has an IoU of at least 0.5.
-        iou: of that box with the true one that it fits best.
+        cls_top1: whether the first class is the true class.
+        cls_top5: whether one of the first five is.
+        loc_top1: whether the first class is true and its box has an IoU above 0.5 with a true box.
+        loc_top5: whether one of the first five is true and its box has such an IoU.
+        gt_known: whether the true class's box has an IoU of at least 0.5.
+        iou: of the true class's box with the true box that it fits best.
         outcome: one of `OUTCOMES`.
     """
 
@@ -66,8 +68,8 @@ def judge(found: Located) -> Verdict:
 def _outcome(box: np.ndarray, true_boxes: np.ndarray) -> str:
     """The outcome of the box of a right class.
 
-    ``multi``: it covers more than 0.3 of several objects; ``part``: it lies within the object for more than a half of
-    itself; ``more``: it covers at least 0.7 of the object. The object of the last two is that of the largest IoU.
+    ``multi``: it covers more than 0.3 of several objects; ``part``: more than half of it lies within the object;
+    ``more``: it covers at least 0.7 of the object. For the last two, the object is the one of the largest IoU.
     """
     iou, iog, iob = overlap(box, true_boxes)
     best = int(iou.argmax())

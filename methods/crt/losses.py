@@ -1,6 +1,6 @@
 """CRT's losses: both branches classify, and their class maps are drawn towards each other.
 
-Symbols: B images, K classes, S side of the images; cam1 of the CNN, cam2 of the DeiT (reference: step/train_cam.py).
+Symbols: B images, C classes, S side of the images; cam1 of the CNN, cam2 of the DeiT (reference: step/train_cam.py).
 """
 
 import torch
@@ -16,17 +16,18 @@ LOSS_TERMS = ("cls_cnn", "cls_deit", "consistency")
 
 
 def pooled_logits(cams: Tensor) -> Tensor:
-    """Class logits (B, K) of class maps (B, K, h, w): their means."""
+    """Class logits (B, C) of class maps (B, C, h, w): their means."""
     return cams.mean((-2, -1))
 
 
 def consistency_loss(first: Tensor, second: Tensor, size: tuple[int, int]) -> Tensor:
-    """L3: the mean absolute difference of two networks' maps of all classes, as they are but of the images' size.
+    """L3: the mean absolute difference of two networks' maps of all classes, enlarged to the images' size.
 
-    Enlarging (bilinear, corners aligned) is linear: of two maps of one grid the difference is enlarged, once.
+    Enlarging (bilinear, corners aligned) is linear: if both maps have one grid, their difference is enlarged instead.
 
     Args:
-        first: (B, K, h, w), and ``second`` likewise, of any grid; gradients flow into both.
+        first: (B, C, h, w) of any grid; with gradients.
+        second: likewise.
         size: of the images.
     """
     parts = (first - second,) if first.shape == second.shape else (first, -second)
@@ -50,14 +51,14 @@ class CRTStep(TrainingStep):
 
         Args:
             images: (B, 3, S, S), ImageNet-normalised.
-            labels: multi-hot (B, K).
+            labels: multi-hot (B, C).
             epoch: from 0.
 
         Returns:
-            ``total`` to minimise, the terms `LOSS_TERMS` before weighting (the consistency is 0 while it does not
-            count), and detached ``logits_cnn``, ``logits_deit`` (B, K).
+            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (a term that is off is 0), and detached
+            ``logits_cnn``, ``logits_deit`` (B, C).
         """
-        cam_cnn, cam_deit = (cam.float() for cam in self.model(images))  # B K h w
+        cam_cnn, cam_deit = (cam.float() for cam in self.model(images))  # B C h w
         logits_cnn = pooled_logits(cam_cnn)
         logits_deit = pooled_logits(cam_deit)
         terms = {

@@ -1,6 +1,6 @@
-"""CRT's two networks: a DeiT that sees tiles and goes through its blocks several times, and a ResNet that refines it.
+"""CRT's two networks: a DeiT that sees tiles and passes its blocks several times, and a ResNet that refines it.
 
-Symbols: B images or tiles, K classes, D width, N = g*g patches of a tile, T = 1 + N tokens, the class token first.
+Symbols: B images or tiles, C classes, D width, N = g*g patches of a tile, T = 1 + N tokens, the class token first.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ FIXED_STAGES = 3  # of the CNN: the stem, layer1 and layer2; its maps are cut fr
 
 
 class BranchConfigs(Protocol):
-    """A model's configuration with a section for each of both networks."""
+    """The configuration of a model of both networks, with a section for each."""
 
     cnn: ResNetConfig
     deit: ViTConfig
@@ -41,7 +41,7 @@ class DeiTBranch(ViTBackbone):
         """Random weights.
 
         Args:
-            num_classes: K, without background.
+            num_classes: C, without background.
             passes: number of passes of the tokens through the blocks, with the same weights.
             outer_residual: whether a pass adds the output of the blocks F to the tokens, x + F(x), although F has the
                 identity in it already; without it x becomes F(x), which with one pass is a plain DeiT.
@@ -95,21 +95,21 @@ class DeiTBranch(ViTBackbone):
         return self.norm(tokens)
 
     def read_head(self, tokens: Tensor) -> Tensor:
-        """Maps (B, K, g, g), not rectified, of encoded tokens (B, T, D)."""
+        """Maps (B, C, g, g), not rectified, of encoded tokens (B, T, D)."""
         return self.head(tokens[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid)))
 
     def maps(self, images: Tensor) -> Tensor:
-        """Maps (B, K, g, g), not rectified, of images (B, 3, t, t); no attention map is made."""
+        """Maps (B, C, g, g), not rectified, of images (B, 3, t, t), without attention maps."""
         return self.read_head(self.encode(images))
 
     forward = maps
 
     @torch.no_grad()
     def maps_with_attention(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps as `maps`, and the class token's attention to the patches.
+        """The maps of `maps`, and the class token's attention to the patches.
 
         Returns:
-            Maps (B, K, g, g), and float32 (B, 1, g, g): means over the heads, summed over the blocks and passes; with
+            Maps (B, C, g, g), and float32 (B, 1, g, g): means over the heads, summed over the blocks and passes; with
             the attention of the class token to itself a map would sum to ``depth * passes``.
         """
         rows = self.pos_embed.new_zeros(len(images), 1, 1 + self.grid**2, dtype=torch.float32)
@@ -120,21 +120,21 @@ class DeiTBranch(ViTBackbone):
 class CNNBranch(nn.Module):
     """A ResNet with a linear classifier of its last stage's cells, which gives the class maps.
 
-    Its batch norms use the running statistics. The stem, layer1 and layer2 are not trained, in whatever mode.
+    Its batch norms use the running statistics. The stem, layer1 and layer2 are never trained.
     """
 
     def __init__(self, config: ResNetConfig, num_classes: int) -> None:
         """Random weights.
 
         Args:
-            num_classes: K, without background.
+            num_classes: C, without background.
         """
         super().__init__()
         self.backbone = ResNet(config, STRIDES, frozen=FIXED_STAGES)
         self.classifier = nn.Conv2d(self.backbone.channels[-1], num_classes, 1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps (B, K, h, w), not rectified, at 1/16 of the size (rounded up) of images (B, 3, H, W)."""
+        """Maps (B, C, h, w), not rectified, at 1/16 of the size (rounded up) of images (B, 3, H, W)."""
         return self.classifier(self.backbone(images)[-1])
 
     def load_imagenet(self, weights: Mapping[str, Tensor]) -> Coverage:
@@ -143,7 +143,7 @@ class CNNBranch(nn.Module):
 
 
 class CRT(nn.Module):
-    """Both networks side by side, as they are trained; seeds come from the DeiT alone."""
+    """Both networks side by side, for training; seeds come from the DeiT alone."""
 
     def __init__(self, config: CRTModelConfig, num_classes: int) -> None:
         """Random weights.
@@ -163,7 +163,7 @@ class CRT(nn.Module):
             images: (B, 3, S, S), S a multiple of half a tile.
 
         Returns:
-            (B, K, S / 16, S / 16) and (B, K, S / p, S / p) for patches of p pixels, as published 16: cam1 and cam2.
+            (B, C, S / 16, S / 16) and (B, C, S / p, S / p) for patches of p pixels, as published 16: cam1 and cam2.
         """
         grid = tile_grid(*size_of(images), self.tile)
         return self.cnn(images), merge_tiles(self.deit(cut_tiles(images, self.tile)).float(), grid)
@@ -177,7 +177,7 @@ class Branches(Protocol):
 
 
 def start_branches(model: Branches, config: BranchConfigs, is_resumed: bool) -> str:
-    """Starts both networks of a model from ImageNet, if a training begins; returns the origin of their weights."""
+    """Starts both networks of a model from ImageNet, if a training begins; returns their origin, for the log."""
     starts = [
         start_weights(model.cnn, config.cnn.arch, config.cnn.pretrained, is_resumed),
         start_weights(model.deit, config.deit.arch, config.deit.pretrained, is_resumed),
@@ -196,12 +196,12 @@ def tiled_deit(config: CRTModelConfig, num_classes: int) -> DeiTBranch:
 
 
 def released_deit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The DeiT of a checkpoint: one of this project's trainings, which hold both networks, or the authors' bare one."""
+    """The DeiT of a checkpoint: of this project, with both networks, or of the authors, with the DeiT alone."""
     return _part(state, "deit.")
 
 
 def released_cnn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The CNN of a checkpoint: one of this project's trainings, or the authors', which repeats every tensor.
+    """The CNN of a checkpoint: of this project, or of the authors, which repeats every tensor.
 
     The authors' backbone is ``resnet50.*`` whichever ResNet it is, with aliases ``stage*``, ``backbone.0`` and others.
     """
@@ -216,6 +216,6 @@ def released_cnn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names have the prefix, without it; all tensors if no name has it."""
+    """The tensors whose names have the prefix, without it; all tensors if no name has the prefix."""
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return part or dict(state)

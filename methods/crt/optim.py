@@ -24,8 +24,13 @@ def parameter_groups(model: CRT) -> list[list[nn.Parameter]]:
     return groups
 
 
-def crt_sgd(groups: Sequence[Sequence[nn.Parameter]], config: CRTOptimConfig) -> torch.optim.SGD:
-    """SGD over groups that are alternating a backbone and a classifier, such as those of `parameter_groups`."""
+def crt_optimizer(model: CRT, config: CRTOptimConfig) -> torch.optim.SGD:
+    """SGD over `parameter_groups`."""
+    return grouped_sgd(parameter_groups(model), config)
+
+
+def grouped_sgd(groups: Sequence[Sequence[nn.Parameter]], config: CRTOptimConfig) -> torch.optim.SGD:
+    """SGD over groups of parameters, alternating a backbone and its classifier."""
     scales = itertools.cycle((1.0, config.head_scale))
     return torch.optim.SGD(
         [{"params": list(group), "lr_scale": scale} for group, scale in zip(groups, scales, strict=False)],

@@ -2,10 +2,10 @@
 
 python methods/crt/run_sample.py --name exp --voc12_root data/VOC2012        VOC 2012, as published
 python methods/crt/run_sample.py --name exp --eval_cam_pass False            without the score of the seeds
-python methods/crt/run_sample.py --name exp --nproc 4                        four processes a script
+python methods/crt/run_sample.py --name exp --nproc 4                        four processes for each script
 
-A step whose output is complete is skipped, an interrupted one goes on: the same command does both. Classifier and seeds
-are in experiment/NAME_cam, IRN and the masks in experiment/NAME_irn; the table and what was done go to
+The same command goes on after an interruption; steps with complete output are skipped. Classifier and seeds are in
+experiment/NAME_cam, IRN and the masks in experiment/NAME_irn, the table and a record of the steps in
 experiment/NAME/run_sample.json. Then DeepLab: scripts/run_pipeline.py --name NAME --exp pipeline_crt.
 """
 
@@ -59,7 +59,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
 
 
 def truth(text: str) -> bool:
-    """A truth value in words. (In the reference any text, "True" too, turns a step off.)"""
+    """Parses a truth value. (In the reference every text turns a step off, even "True".)"""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
@@ -67,10 +67,10 @@ def truth(text: str) -> bool:
 
 
 def sample_steps(args: argparse.Namespace, overrides: list[str], config: CRTConfig) -> dict[str, Stage]:
-    """All steps under their names in `STEPS`; without images to score, nothing is scored.
+    """All steps under their names in `STEPS`; no scores if ``infer.eval_list`` is empty.
 
     Raises:
-        UserError: a list or an image is missing, or images are to be scored that get no seeds.
+        UserError: a list or an image is missing, or images to score are not among the images of the seeds.
     """
     cam = RunFolder(f"{args.name}_cam")
     irn = RunFolder(f"{args.name}_irn")

@@ -1,4 +1,4 @@
-"""CRT's seed files: two folders, of maps at the images' size and of strided ones for IRN."""
+"""CRT's seed files: a folder of maps at the images' size, and a folder of strided maps for IRN."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from methods.crt.model import DeiTBranch
 
 
 class StridedFolder(SeedFolder):
-    """Where the maps for IRN go, which are small already."""
+    """The folder of the maps for IRN, which are written as small as they are."""
 
     def write(self, image_id: str, seed: Seed) -> None:
         """Writes one image's maps at the size they have."""
@@ -29,7 +29,7 @@ class StridedFolder(SeedFolder):
 
 @dataclass(frozen=True)
 class CAMFolders:
-    """Both folders; one's content of an image is a pair of seeds, at the image's size and for IRN."""
+    """Both folders; an image's content is a pair of seeds, at the image's size and for IRN."""
 
     seeds: SeedFolder
     strided: StridedFolder
@@ -52,13 +52,14 @@ class CAMFolders:
 def write_folders(
     setup: Setup, model: DeiTBranch, images: LabelledImages, weights: dict[str, Any], maps_of: MapsOf
 ) -> Path:
-    """Writes both folders of an image set; that of the seeds at the images' size is returned.
+    """Writes both folders of an image set; returns the folder of the seeds at the images' size.
 
     Args:
-        weights: what identifies them, for the folders' settings.
+        weights: identity of the weights, for the folders' settings.
         maps_of: not used: `crt_cams` gives both sizes at once.
     """
-    infer, runtime, path = setup.config.infer, setup.runtime, setup.run.path / setup.args.dict_dir
+    infer, runtime = setup.config.infer, setup.runtime
+    path = setup.run.path / setup.args.dict_dir
     seeds = SeedFolder(path, weights, infer, runtime, setup.args.overwrite)
     strided = StridedFolder(strided_path(path), weights, infer, runtime, setup.args.overwrite)
     folders = CAMFolders(seeds, strided)

@@ -1,4 +1,4 @@
-"""Overlapping square tiles of images, each moved on by half its side, and the map that their maps make together.
+"""Overlapping square tiles of images, half a side apart, and the map that is merged from the tiles' maps.
 
 Symbols: B images, nh x nw tiles of each in tile-major order (index (row * nw + column) * B + image), t their side in
 pixels, g in cells of the maps.
@@ -12,10 +12,10 @@ from common.tensors import size_of
 
 
 def padded_side(side: int, tile: int) -> int:
-    """The side to which an image is padded for inference, in pixels: a whole number of half tiles, always enlarged.
+    """The side, in pixels, to which an image is padded for inference: a whole number of half tiles.
 
-    A side that is such a number already gains another half tile, unless it is less than a tile (reference: deit_cam.py;
-    the additional tiles enter the overlap's mean).
+    It is always larger than the image, also by half a tile where the image itself fits, unless the image is smaller
+    than a tile (reference: deit_cam.py; the additional tiles enter the overlap's mean).
     """
     half = tile // 2
     return max((side // half + 1) * half, tile)
@@ -48,25 +48,25 @@ def cut_tiles(images: Tensor, tile: int) -> Tensor:
 
 
 def merge_tiles(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Maps of tiles, of even side g, to maps of their images; where tiles overlap (2 or 4), to the mean.
+    """Merges maps of tiles, of even side g, to maps of their images; where 2 or 4 tiles overlap, their mean counts.
 
     Args:
-        maps: (nh * nw * B, K, g, g), tile-major.
+        maps: (nh * nw * B, C, g, g), tile-major.
         grid: (nh, nw).
 
     Returns:
-        (B, K, g * (nh + 1) / 2, g * (nw + 1) / 2).
+        (B, C, g * (nh + 1) / 2, g * (nw + 1) / 2).
     """
     side = maps.shape[-1]
     tiles = grid[0] * grid[1]
     size = side // 2 * (grid[0] + 1), side // 2 * (grid[1] + 1)
-    columns = maps.unflatten(0, (tiles, -1)).permute(1, 2, 3, 4, 0).flatten(1, 3)  # B (K g g) (nh nw)
+    columns = maps.unflatten(0, (tiles, -1)).permute(1, 2, 3, 4, 0).flatten(1, 3)  # B (C g g) (nh nw)
     rows, across = (_coverage(count, side // 2, maps) for count in grid)
     return F.fold(columns, size, side, stride=side // 2) / (rows[:, None] * across)
 
 
 def _coverage(count: int, half: int, like: Tensor) -> Tensor:
-    """Number of tiles, of ``count`` in a row, that cover each cell: 1 at both ends, 2 between."""
+    """How many of ``count`` tiles in a row cover each cell: 1 at both ends, 2 between."""
     coverage = like.new_full((count + 1,), 2)
     coverage[[0, -1]] = 1
     return coverage.repeat_interleave(half)

@@ -20,7 +20,7 @@ def main() -> int:
     from methods.crt.cams import seed_maps
     from methods.crt.losses import CRTStep
     from methods.crt.model import CRT, start_branches
-    from methods.crt.optim import crt_sgd, parameter_groups
+    from methods.crt.optim import crt_optimizer
     from methods.crt.views import CRTViews
 
     # Data: a random crop of an image
@@ -28,13 +28,12 @@ def main() -> int:
     transform = CRTViews(config.views)
 
     # Model, losses, optimiser
-    model = CRT(config.model, len(images.classes))
+    model = CRT(config.model, len(images.classes)).to(device)
     origin = start_branches(model, config.model, setup.args.resume)
-    model.to(device)
     step = CRTStep(model, config.loss)
-    optimizer = crt_sgd(parameter_groups(model), config.optim)
+    optimizer = crt_optimizer(model, config.optim)
 
-    # Training; seeds of the DeiT, as make_cam.py makes them
+    # Training; validation by the seeds that make_cam.py makes
     trainer = Trainer(setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate)
     for _ in trainer.epochs():
         for batch in trainer.batches():

@@ -1,8 +1,8 @@
 """Trains CRT's object localisation on CUB-200-2011.
 
-python methods/crt/train_wsol.py --name wsol                                as published
-torchrun --nproc_per_node 2 methods/crt/train_wsol.py --name wsol           two processes, the same global batch
-python methods/crt/train_wsol.py --name wsol --resume                       go on after an interruption
+python methods/crt/train_wsol.py --name wsol                                 as published
+torchrun --nproc_per_node 2 methods/crt/train_wsol.py --name wsol            two processes, the same global batch
+python methods/crt/train_wsol.py --name wsol --resume                        go on after an interruption
 """
 
 from common.run.errors import run_script
@@ -13,7 +13,7 @@ from methods.crt.wsol_config import BEST_LOC_FILE, WSOLConfig
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
     setup = start(__doc__, WSOLConfig, "crt_cub")
-    config, device, side = setup.config, setup.runtime.device, setup.config.model.deit.img_size
+    config, device = setup.config, setup.runtime.device
 
     from common.data.cub import CUBImages
     from common.train.trainer import Trainer
@@ -24,19 +24,20 @@ def main() -> int:
     from methods.crt.wsol_scoring import BestLoc, locate, summary
     from methods.crt.wsol_views import WSOLViews
 
-    # Data: the official splits; the reference validates on the images that it is tested on
-    images, test = (CUBImages(config.data, split) for split in (config.train.image_list, config.train.val_list))
+    # Data: a random crop of an image; the reference validates on the images of its test
+    images = CUBImages(config.data, config.train.image_list)
+    test = CUBImages(config.data, config.train.val_list)
+    side = config.model.deit.img_size
     transform = WSOLViews(config.views, side)
 
-    # Model, losses, optimisers
-    model = WSOL(config.model, len(images.classes))
+    # Model, losses, optimiser
+    model = WSOL(config.model, len(images.classes)).to(device)
     origin = start_branches(model, config.model, setup.args.resume)
-    model.to(device)
     step = WSOLStep(model)
     optimizer = wsol_optimizer(model, config.optim)
-    best_loc = BestLoc()
 
-    # Training; the best weights are those of the largest GT-known, kept beside those of the largest Loc@1
+    # Training; the weights of the largest GT-known are the best, and those of the largest Loc@1 are kept, too
+    best_loc = BestLoc()
     trainer = Trainer(
         setup, images, transform, model, step, origin, parts={"best_loc": best_loc}, optimizer=optimizer,
         rate=config.optim.rate, val_images=test, drop_last=config.train.drop_last,
@@ -44,15 +45,16 @@ def main() -> int:
 
     def score() -> float:
         values = summary(locate(model.deit, test, config.eval, side, setup.runtime, "validation"))
-        step, epoch = trainer.position.total_steps, trainer.position.epoch
+        position = trainer.position
         named = {f"val_{name}": value for name, value in values.items()}
-        trainer.log.numbers(step, named, kind="validation", epoch=epoch)
+        trainer.log.numbers(position.total_steps, named, kind="validation", epoch=position.epoch)
         trainer.log.say(
-            f"epoch {epoch}: {test.list_name}: GT-known {values['gt_known']:.2f}, Loc@1 {values['loc_top1']:.2f}, "
-            f"Loc@5 {values['loc_top5']:.2f}, Cls@1 {values['cls_top1']:.2f}, Cls@5 {values['cls_top5']:.2f}"
+            f"epoch {position.epoch}: {test.list_name}: GT-known {values['gt_known']:.2f}, "
+            f"Loc@1 {values['loc_top1']:.2f}, Loc@5 {values['loc_top5']:.2f}, Cls@1 {values['cls_top1']:.2f}, "
+            f"Cls@5 {values['cls_top5']:.2f}"
         )
         if best_loc.improves(values["loc_top1"]):
-            trainer.checkpoints.save_weights(BEST_LOC_FILE)
+            trainer.save_weights(BEST_LOC_FILE)
         return values["gt_known"]
 
     for epoch in trainer.epochs():

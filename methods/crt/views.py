@@ -1,7 +1,7 @@
 """The random view of an image that CRT's classifier is trained on.
 
 Reference: voc12/dataloader.py, misc/imutils.py. Draws come from Python's ``random`` in the reference's order;
-`draws_from` seeds it.
+`common.run.random.draws_from` seeds it.
 """
 
 import random
@@ -20,7 +20,8 @@ class View(NamedTuple):
     Attributes:
         size: (h, w) to which the image is brought.
         flip: whether it is mirrored then.
-        columns, rows: where it lies on the crop, mirrored.
+        columns: horizontal place of the mirrored image on the crop.
+        rows: vertical place.
     """
 
     size: tuple[int, int]
@@ -39,8 +40,9 @@ def draw_view(height: int, width: int, config: CRTViewConfig) -> View:
 
 
 class CRTViews:
-    """Maps a PIL image to [float32 (3, S, S)]: scaled, flipped and placed at random, ImageNet-normalised, 0 beyond its
-    border.
+    """Maps a PIL image to its one view: randomly scaled, flipped and placed.
+
+    The view is float32 (3, S, S), ImageNet-normalised, 0 outside the image.
     """
 
     def __init__(self, config: CRTViewConfig) -> None:

@@ -1,4 +1,4 @@
-"""The configuration of CRT's object localisation: one YAML drives training and evaluation."""
+"""CRT's configuration of object localisation: one YAML drives training and evaluation."""
 
 from dataclasses import dataclass
 
@@ -32,27 +32,27 @@ class WSOLModelConfig:
 
 @dataclass
 class WSOLLossConfig:
-    """The consistency of the two networks' maps."""
+    """The losses; both classification losses have weight 1."""
 
-    consistency: float = option(1.0, "Weight of the consistency loss in epochs in which it is on.")
+    consistency: float = option(1.0, "Weight of the consistency loss in the epochs in which it is on.")
     period: int = option(
-        5, "Epochs after which the consistency loss is switched on or off: it is on where the whole part of the epoch, "
-        "counted from 1, divided by this is odd.", rule=at_least(1),
+        5, "Epochs from one switch of the consistency loss to the next: it is on in an epoch, counted from 1, whose "
+        "quotient by this, rounded down, is odd.", rule=at_least(1),
     )  # fmt: skip
 
     def consistency_in(self, epoch: int) -> float:
-        """The weight of the consistency loss in an epoch (from 0): off in the first 4 of 60, on in the next 5, ..."""
+        """The weight of the consistency loss in an epoch (from 0); as published 0 in the first 4, 1 in the next 5."""
         return self.consistency if (epoch + 1) // self.period % 2 else 0.0
 
 
 @dataclass
 class WSOLOptimConfig:
-    """AdamW for the DeiT, in steps; SGD without momentum for the CNN, constant. Nothing is scaled with the batch."""
+    """AdamW with a step schedule for the DeiT, constant SGD for the CNN; nothing is scaled with the batch."""
 
     lr: float = option(5e-5, "Learning rate of the DeiT.", flag="--lr")
     decay: float = option(0.1, "Factor by which the DeiT's learning rate falls.")
     decay_epochs: int = option(
-        30, "It falls at the start of every epoch, counted from 1, that this divides.", rule=at_least(1)
+        30, "The rate falls at the start of every epoch, counted from 1, that this divides.", rule=at_least(1)
     )
     weight_decay: float = option(
         0.05, "Weight decay of the DeiT's matrices and kernels.", flag=("--weight-decay", "--weight_decay")
@@ -61,7 +61,7 @@ class WSOLOptimConfig:
     eps: float = option(1e-8, "AdamW's epsilon.")
     cnn_lr: float = option(0.005, "Learning rate of the CNN's backbone.")
     cnn_head_scale: float = option(10.0, "Learning rate of the CNN's classifier, relative to its backbone's.")
-    cnn_weight_decay: float = option(1e-4, "Weight decay of all that is trained of the CNN.")
+    cnn_weight_decay: float = option(1e-4, "Weight decay of the CNN's trained parameters.")
 
     def rate(self, position: Position, total: int) -> float:
         """The DeiT's learning rate in the current epoch."""
@@ -72,19 +72,19 @@ class WSOLOptimConfig:
 class WSOLCourseConfig(TrainConfig):
     """The course of the training; its lists are splits of the data set."""
 
-    drop_last: bool = option(False, "Leave out the last, incomplete batch of an epoch; the reference takes it.")
+    drop_last: bool = option(False, "Leave out an epoch's incomplete last batch; the reference takes it.")
 
 
 @dataclass
 class WSOLEvalConfig:
-    """How boxes are made and scored."""
+    """The boxes and their scores."""
 
     image_list: str = option("test", "Split that eval_wsol.py scores: test or train.")
     cam_threshold: float = option(
         0.1, "Share of a map's largest value up to which a pixel lies outside the box.", flag="--cam_thr",
         rule=Rule("from 0 to below 1", lambda value: 0 <= value < 1),
     )  # fmt: skip
-    batch_size: int = option(64, "Images that go through the network together.", rule=at_least(1))
+    batch_size: int = option(64, "Images per forward pass.", rule=at_least(1))
     vis_limit: int = option(16, "Images on the contact sheet of --vis.", rule=at_least(1))
 
 
@@ -105,7 +105,7 @@ class WSOLConfig:
     runtime: RuntimeConfig = section(RuntimeConfig)
 
     def check(self) -> None:
-        """Checks what no single key can.
+        """Checks the crop against the resized image.
 
         Raises:
             UserError: the crop is larger than what it is cut from, or a split does not exist.

@@ -10,7 +10,7 @@ from methods.crt.wsol_model import WSOL
 
 
 class WSOLStep(TrainingStep):
-    """Model and losses as one module."""
+    """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
 
     terms = LOSS_TERMS
     logits = ("cnn", "deit")
@@ -21,17 +21,18 @@ class WSOLStep(TrainingStep):
         self.model = model
 
     def forward(self, images: Tensor, labels: Tensor, consistency: float, share: float) -> dict[str, Tensor]:
-        """The losses of a micro-batch.
+        """One training step's losses.
 
         Args:
             images: (B, 3, S, S).
-            labels: one-hot (B, K).
+            labels: one-hot (B, C).
             consistency: weight of the consistency loss.
-            share: B, or the mean of all processes and micro-batches of the step where they are not of one size; the
-                mean of what they return is the mean over the images of the step.
+            share: mean size of the step's micro-batches on all processes, B if they are equal: with it the mean of
+                their losses is the mean over the step's images.
 
         Returns:
-            ``total``, each of `LOSS_TERMS` before weighting, ``logits_cnn`` and ``logits_deit`` (B, K).
+            ``total`` to minimise, the terms `LOSS_TERMS` before their weights, ``logits_cnn`` and ``logits_deit``
+            (B, C).
         """
         cnn, deit = (maps.float() for maps in self.model(images))
         logits_cnn = pooled_logits(cnn)
@@ -50,11 +51,11 @@ class WSOLStep(TrainingStep):
 
 
 def map_distance(cnn: Tensor, deit: Tensor) -> Tensor:
-    """Mean distance of the two maps of an image, all classes and cells, with gradients into both networks: (B,).
+    """Mean absolute difference of an image's two maps over all classes and cells, with gradients into both: (B,).
 
     Args:
-        cnn: (B, K, h, w), brought to the DeiT's grid where theirs is another one (bilinear); as published it is not.
-        deit: (B, K, g, g).
+        cnn: (B, C, h, w), brought to the DeiT's grid (bilinear) if it has another; as published the grids are equal.
+        deit: (B, C, g, g).
     """
     if cnn.shape != deit.shape:
         cnn = F.interpolate(cnn, size=deit.shape[-2:], mode="bilinear", align_corners=False)

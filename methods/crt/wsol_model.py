@@ -1,4 +1,4 @@
-"""The networks of CRT's object localisation: a DeiT that is tested, and a ResNet that refines its maps in training."""
+"""The networks of CRT's object localisation: a DeiT for the boxes, and a ResNet that refines its maps in training."""
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,13 @@ class WSOL(nn.Module):
             images: (B, 3, S, S).
 
         Returns:
-            (B, K, S / 16, S / 16) and (B, K, g, g), of one size where a patch has 16 pixels.
+            (B, C, S / 16, S / 16) and (B, C, g, g), of one size where a patch has 16 pixels.
         """
         return self.cnn(images), self.deit(images)
 
 
 def wsol_deit(config: WSOLModelConfig, num_classes: int) -> DeiTBranch:
-    """The DeiT, which alone is tested and released."""
+    """The DeiT alone, for evaluation and released checkpoints."""
     return DeiTBranch(config.deit, num_classes, passes=1, outer_residual=False)
 
 
@@ -42,7 +42,7 @@ def class_cams(deit: DeiTBranch, images: Tensor) -> tuple[Tensor, Tensor]:
         images: (B, 3, S, S).
 
     Returns:
-        Logits (B, K) and CAMs (B, K, g, g): the maps times the class token's attention to the patches (means over the
+        Logits (B, C) and CAMs (B, C, g, g): the maps times the class token's attention to the patches (means over the
         heads, summed over the blocks), rectified.
     """
     maps, attention = deit.maps_with_attention(images)

@@ -1,4 +1,4 @@
-"""The two optimisers of CRT's object localisation, which a training sees as one."""
+"""CRT's optimiser of object localisation: one optimiser for each network, joined to one."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from methods.crt.wsol_model import WSOL
 
 
 class PairedOptimizer:
-    """Two optimisers as one, with what the training and a `GradScaler` use of an optimiser.
+    """Two optimisers as one, as far as the training and a `GradScaler` use an optimiser.
 
-    A learning rate that is set holds for the groups of the first; those of the second keep their own.
+    The training's learning rate applies to the groups of the first; the groups of the second keep their own.
     """
 
     def __init__(self, scheduled: torch.optim.Optimizer, constant: torch.optim.Optimizer) -> None:
@@ -24,7 +24,7 @@ class PairedOptimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of both, those of the scheduled one first."""
+        """The groups of both, the scheduled optimiser's first."""
         return [*self.scheduled.param_groups, *self.constant.param_groups]
 
     def step(self) -> None:

@@ -1,4 +1,4 @@
-"""Objects of a whole split located by a DeiT: boxes, scores, and the file of boxes."""
+"""Locates the objects of a split by a DeiT: boxes, their scores, and the file of boxes."""
 
 import csv
 import os
@@ -32,7 +32,7 @@ class Finding:
 
     Attributes:
         index: of the image in its set.
-        size: (width, height) of the image in pixels; boxes are in the square that it is brought to.
+        size: (width, height) of the image in pixels; boxes are in pixels of the square.
     """
 
     index: int
@@ -45,7 +45,7 @@ class Finding:
 def locate(
     deit: DeiTBranch, images: CUBImages, config: WSOLEvalConfig, side: int, runtime: Runtime, title: str
 ) -> list[Finding]:
-    """Locates the objects of a split; the work is shared by all processes, in the same batches for any number of them.
+    """Locates the objects of a split; all processes share the work, in the same batches for any number of processes.
 
     Args:
         deit: in evaluation mode.
@@ -71,7 +71,7 @@ def locate(
     for indices, pixels, sizes in tqdm(loader, title, disable=not processes.is_main, leave=False, dynamic_ncols=True):
         labels = torch.from_numpy(images.targets[indices.numpy()])
         with runtime.autocast():
-            logits, cams = class_cams(deit, pixels.to(runtime.device, non_blocking=True))  # B K; B K g g
+            logits, cams = class_cams(deit, pixels.to(runtime.device, non_blocking=True))  # B C; B C g g
         top = logits.sort(dim=1, descending=True, stable=True).indices[:, :TOP].cpu()
         wanted = torch.cat([top, labels[:, None]], dim=1)  # B k+1
         maps = cams[torch.arange(len(wanted))[:, None], wanted].cpu().numpy()  # B k+1 g g
@@ -90,13 +90,13 @@ def summary(findings: Sequence[Finding]) -> dict[str, float]:
 
 
 class BestLoc:
-    """The largest Loc@1 of a run so far, in percent, as a part of its checkpoints; its best weights are by GT-known."""
+    """The largest Loc@1 of a run so far, in percent; a part of the checkpoint, whose own best is by GT-known."""
 
     def __init__(self) -> None:
         self.value = -1.0
 
     def improves(self, value: float) -> bool:
-        """Takes in a Loc@1; tells whether it is the largest so far."""
+        """Takes in a Loc@1; returns whether it is the largest so far."""
         is_best = value > self.value
         self.value = max(value, self.value)
         return is_best
@@ -113,8 +113,8 @@ class BestLoc:
 def write_boxes(path: Path, findings: Sequence[Finding], images: CUBImages) -> None:
     """Writes a CSV of boxes, in pixels of the square, with a row for each of an image's first classes.
 
-    The rows of an image are in the order of their ``rank`` (from 1); where the true class is not among them, a last one
-    without a rank is its. ``iou`` is that with the true box.
+    The rows of an image are in the order of their ``rank`` (from 1); if the true class is not among them, it has a last
+    row without a rank. ``iou`` compares with the true box.
     """
     with atomic_write(path, "w") as file:
         table = csv.writer(file, lineterminator=os.linesep)

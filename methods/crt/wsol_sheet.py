@@ -18,8 +18,6 @@ from methods.crt.wsol_scoring import Finding
 
 TRUE = (0, 200, 0)  # colours of boxes
 FOUND = (230, 0, 0)
-
-
 ACROSS = 4  # panels in a row of the sheet, two for an image
 
 
@@ -27,7 +25,7 @@ def draw_sheet(
     path: Path, deit: DeiTBranch, images: CUBImages, findings: Sequence[Finding], count: int, side: int,
     runtime: Runtime,
 ) -> None:  # fmt: skip
-    """Writes pictures of images spread over the set: true box green, that of the true class red, over image and CAM."""
+    """Draws images spread over the set, and their CAMs, with the true box in green and the true class's box in red."""
     panels = []
     for position in np.linspace(0, len(findings) - 1, min(count, len(findings))).round().astype(int).tolist():
         finding: Finding = findings[position]
@@ -36,7 +34,8 @@ def draw_sheet(
         square = images.load_image(finding.index).resize((side, side), Image.Resampling.BILINEAR)
         with torch.inference_mode(), runtime.autocast():
             cam = class_cams(deit, eval_transform(square)[None].to(runtime.device))[1][0, located.label]
-        picture, boxes = np.asarray(square), ((located.true_boxes[0], TRUE), (located.known_box, FOUND))
+        picture = np.asarray(square)
+        boxes = (located.true_boxes[0], TRUE), (located.known_box, FOUND)
         heat = overlay_cam(picture, stretched(cam.cpu().numpy(), side))
         panels += [
             (f"{images.classes[located.label]}, IoU {verdict.iou:.2f}", with_boxes(picture, boxes)),

@@ -1,4 +1,4 @@
-"""Views of images with one object, for training and test: squares, whatever the image's aspect."""
+"""Views of images for training and test of object localisation: squares, whatever the image's aspect."""
 
 import torch
 from PIL import Image
@@ -12,7 +12,10 @@ from methods.crt.wsol_config import WSOLViewConfig
 
 
 class WSOLViews:
-    """Maps a PIL image to its one view: brought to a square, randomly cropped and flipped; float32 (3, S, S)."""
+    """Maps a PIL image to its one view: resized to a square, randomly cropped and flipped.
+
+    The view is float32 (3, S, S), ImageNet-normalised.
+    """
 
     def __init__(self, config: WSOLViewConfig, side: int) -> None:
         """See the class; ``side`` is S."""
@@ -26,11 +29,12 @@ class WSOLViews:
         )
 
     def __call__(self, image: Image.Image) -> list[Tensor]:
+        """See the class."""
         return [self._transform(image)]
 
 
 class SquareImages(Dataset):
-    """``(index, pixels (3, S, S), size)``: whole images brought to S x S; the size, (width, height), is that before."""
+    """``(index, pixels (3, S, S), size)``: whole images resized to S x S, and their own size (width, height)."""
 
     def __init__(self, images: CUBImages, side: int) -> None:
         """See the class; ``side`` is S."""

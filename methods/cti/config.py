@@ -14,7 +14,7 @@ from common.train.schedule import OptimConfig
 
 
 @dataclass
-class ViewsConfig:
+class CTIViewConfig:
     """The two random views of a training image."""
 
     scale: list[float] = option(
@@ -40,10 +40,12 @@ class LossConfig:
     )
     swap_idx: int = option(3, "s: class tokens are taken after this block and infused before the next.")
     n_layers: int = option(
-        6, "How many last layers the class-to-patch attention of the background loss sums.", rule=at_least(1)
+        6, "Number of last layers whose class-to-patch attention the background loss sums.", rule=at_least(1)
     )
     memory_size: int = option(
-        30, "Tokens kept for each class; the cross loss counts once every class has so many.", rule=at_least(1)
+        30,
+        "Tokens kept for each class; the cross loss counts once the memory of every class is full.",
+        rule=at_least(1),
     )
     detach_bg_cams: bool = option(
         False, "Whether the foreground side of the background loss detaches F (the reference does for COCO)."
@@ -54,14 +56,14 @@ class LossConfig:
         "shared draws).",
     )
     skip_idle_cross: bool = option(
-        True, "Fast: leave out the cross pass while the memory is not full (its value is then only logged)."
+        True, "Fast: skip the cross pass until the memory is full; before that its value would only be logged."
     )
 
     def check_depth(self, depth: int) -> None:
-        """Checks the layers that are named.
+        """Checks the named layers.
 
         Raises:
-            UserError: a network of ``depth`` blocks has too few for them.
+            UserError: a network of ``depth`` blocks has no such layers.
         """
         if not 0 <= self.swap_idx < depth - 1 or self.n_layers > depth:
             raise UserError(
@@ -75,7 +77,7 @@ class CTIConfig:
     """All sections of a CTI experiment."""
 
     data: DataConfig = section(DataConfig)
-    views: ViewsConfig = section(ViewsConfig)
+    views: CTIViewConfig = section(CTIViewConfig)
     model: ViTConfig = section(ViTConfig)
     loss: LossConfig = section(LossConfig)
     optim: OptimConfig = section(OptimConfig)

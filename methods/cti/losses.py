@@ -1,8 +1,8 @@
 """CTI's training step: two forward passes, five loss terms (paper sections 3.1-3.3).
 
-Four passes as in the reference, with attention maps only in the blocks and rows that a loss reads, and the fused kernel
-elsewhere. (Running the passes as two batches of twice the size gives the same numbers, but was slower on CPUs, whose
-caches the larger activations leave: docs/benchmarks.md.)
+Four passes as in the reference; attention maps are made only in the blocks and rows that a loss reads, elsewhere the
+fused kernel runs. (Two batches of twice the size give the same numbers, but were slower on CPUs: the larger activations
+leave the caches, see docs/benchmarks.md.) Symbols as in `methods.cti.model`.
 """
 
 from collections.abc import Callable
@@ -64,9 +64,8 @@ class CTIStep(TrainingStep):
             epoch: from 0.
 
         Returns:
-            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (a term that is off is 0; ``cross`` is
-            reported, but only part of the total when the memory is full), and detached ``logits_cls``, ``logits_pcls``
-            (B, C) of view 1.
+            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (a term that is off is 0; ``cross`` is no
+            part of the total until the memory is full), and detached ``logits_cls``, ``logits_pcls`` (B, C) of view 1.
         """
         model = self.model
         config = self.config
@@ -78,7 +77,7 @@ class CTIStep(TrainingStep):
             else Maps()
         )
         class_tokens = model.class_tokens()
-        tokens1, grid = model.embed(view1, class_tokens)  # what the infused passes begin with, too
+        tokens1, grid = model.embed(view1, class_tokens)  # the infused passes begin with them, too
         tokens2, _ = model.embed(view2, class_tokens)
         pass1 = self._pass(tokens1, grid, bg_maps)
         pass2 = self._pass(tokens2, grid, Maps())
@@ -97,7 +96,7 @@ class CTIStep(TrainingStep):
         if weight_cross:
             infusion = self._cross_infusion(self._swapped_tokens(pass1), labels)
             is_full = self.memory.is_full()
-            # Reading is_full on the host waits for the GPU; that is only done where it can save a pass.
+            # Reading is_full on the host waits for the GPU, which pays only if it can save a pass.
             if not config.skip_idle_cross or bool(is_full):
                 swapped = self._infused_pass(tokens1, pass1, infusion, Maps(class_to_patch_late=late))
                 difference = normal[:, 1:] - max_norm(swapped.fcams_as.float())[:, 1:]
@@ -111,7 +110,7 @@ class CTIStep(TrainingStep):
         return Output(*self.model.read_heads(trace.tokens, grid), trace)
 
     def _infused_pass(self, tokens: Tensor, plain: Output, infusion: Tensor, maps: Maps) -> Output:
-        """A pass with Z infused before block s + 1; its blocks 0 to s are the plain pass's where so configured."""
+        """A pass with Z infused before block s + 1; with ``share_prefix`` it goes on from the plain pass's block s."""
         swap_idx = self.config.swap_idx
         first = 0
         if self.config.share_prefix:
@@ -126,7 +125,7 @@ class CTIStep(TrainingStep):
 
     @torch.no_grad()
     def _cross_infusion(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Pushes ctk[s] (B, K, D); gives Z (B, C, D): the memory's mean of present classes, the own token of others."""
+        """Pushes ctk[s] (B, K, D); returns Z (B, C, D): the memory's mean for present classes, else the own token."""
         own = tokens[:, 1:].float()
         normed = F.layer_norm(own, own.shape[-1:], eps=1e-5)
         self.memory.push(self._gather(normed), self._gather(labels))

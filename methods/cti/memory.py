@@ -14,8 +14,8 @@ class TokenMemory:
     def __init__(self, num_classes: int, size: int, dim: int, device: torch.device | str = "cpu") -> None:
         self.num_classes = num_classes
         self.size = size
-        # One spare row at the end takes tokens that are not stored, so that a push needs no data-dependent shapes (and
-        # therefore no wait for the GPU).
+        # One spare row at the end takes the tokens that are not stored: a push then has no data-dependent shapes and
+        # need not wait for the GPU.
         self._rows = torch.zeros(num_classes * size + 1, dim, device=device)
         self.counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
 
@@ -30,7 +30,7 @@ class TokenMemory:
         present = labels > 0
         rank = present.long().cumsum(0)  # B C, from 1 for the first image that has the class
         pushed = present.sum(0)
-        stored = present & (rank > pushed - self.size)  # more than the memory holds: only the last ones stay
+        stored = present & (rank > pushed - self.size)  # of more than the memory holds, the last stay
         slots = (self.counts + rank - 1) % self.size + torch.arange(self.num_classes, device=rank.device) * self.size
         slots = torch.where(stored, slots, self.num_classes * self.size)
         self._rows[slots.flatten()] = tokens.flatten(0, 1).to(self._rows.dtype)

@@ -17,7 +17,7 @@ from common.tensors import required, size_of
 
 @dataclass
 class Trace:
-    """The record of a pass through the blocks: tokens after chosen blocks, and sums of attention over layers.
+    """A record of a pass through the blocks: tokens after chosen blocks, and sums of attention over layers.
 
     Attributes:
         tokens: tokens (B, K+N, D) after the last block.
@@ -52,7 +52,7 @@ class Maps:
     patch_to_patch: range = range(0)
 
     def request(self, block: int, num_class_tokens: int) -> MapRequest | None:
-        """The maps that block number ``block`` has to deliver for these sums."""
+        """The attention maps of block number ``block`` that these sums need."""
         if block in self.patch_to_patch:
             return MapRequest()
         if block in self.class_to_patch or block in self.class_to_patch_late:
@@ -80,7 +80,7 @@ class CTI(ViTBackbone):
         # Tokenizer and head keep PyTorch's default initialisation, as the reference's do.
         self.tokenizer = nn.Sequential(nn.Linear(dim, 5 * dim), nn.ReLU(), nn.Linear(5 * dim, self.num_tokens * dim))
         self.head = nn.Conv2d(dim, self.num_tokens, 3, padding=1)
-        # In the released checkpoints, but never used: kept so that files of both origins load strictly.
+        # Never used, but in the released checkpoints: kept so that both kinds of files load strictly.
         self.pos_embed = nn.Parameter(torch.zeros(1, self.grid**2 + 1, dim), requires_grad=False)
         self.norm = nn.LayerNorm(dim, eps=1e-6).requires_grad_(False)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -158,8 +158,8 @@ class CTI(ViTBackbone):
         """
         cls = tokens[:, 1 : self.num_tokens].mean(-1)
         patches = tokens[:, self.num_tokens :].transpose(1, 2).unflatten(2, grid)  # B D h w
-        scores = self.head(patches)  # M: B K h w
-        return cls, scores[:, 1:].mean((-2, -1)), scores.relu()
+        maps = self.head(patches)  # M: B K h w
+        return cls, maps[:, 1:].mean((-2, -1)), maps.relu()
 
     def forward(
         self, images: Tensor, infusion: Tensor | None = None, swap_idx: int | None = None, n_layers: int = 6
@@ -183,7 +183,7 @@ class CTI(ViTBackbone):
     def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
         """The function of seed inference: images (B, 3, H, W) to maps (B, C, h, w), see `ViTBackbone.seed_maps`.
 
-        It keeps the class tokens of the present weights.
+        The function holds the class tokens of the present weights.
         """
         class_tokens = self.class_tokens()
         return lambda images: self.seed_maps(*self.embed(images, class_tokens), kind)[:, 1:]
@@ -191,7 +191,7 @@ class CTI(ViTBackbone):
 
 @dataclass
 class Output:
-    """The result of a pass in the paper's terms; products of maps are only computed when read.
+    """The result of a pass in the paper's terms; products of maps are computed when they are read.
 
     Attributes:
         cls: class-token logits (B, C).
@@ -237,7 +237,7 @@ class Output:
 
 
 def infused(tokens: Tensor, infusion: Tensor, num_tokens: int) -> Tensor:
-    """Averages Z into the class tokens: (B, K, D), or (B, C, D) for the foreground ones only; tokens (B, K+N, D)."""
+    """Averages Z, (B, K, D), or (B, C, D) for the foreground alone, into the class tokens of tokens (B, K+N, D)."""
     start = num_tokens - infusion.shape[1]
     mixed = (tokens[:, start:num_tokens] + infusion.to(tokens.dtype)) / 2
     return torch.cat([tokens[:, :start], mixed, tokens[:, num_tokens:]], dim=1)

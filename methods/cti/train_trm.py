@@ -25,13 +25,15 @@ def main() -> int:
     from methods.cti.model import CTI
 
     # Data: two views of an image, the second with RandAugment
-    images, views, size = LabelledImages(config.data, config.train.image_list), config.views, config.model.img_size
+    images = LabelledImages(config.data, config.train.image_list)
+    views = config.views
+    size = config.model.img_size
     transform = SeparateViews(
         train_transform(size, views.scale, views.interpolation),
         train_transform(size, views.scale2, views.interpolation, views.auto_augment),
     )
 
-    # Model, memory, losses
+    # Model, token memory, losses
     model = CTI(config.model, len(images.classes)).to(device)
     origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
     memory = TokenMemory(len(images.classes), config.loss.memory_size, model.embed_dim, device)

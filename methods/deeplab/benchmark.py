@@ -14,7 +14,7 @@ from common.tensors import compiled
 from methods.deeplab.config import DeepLabModelConfig, DeepLabOptimConfig
 from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.model import DeepLab
-from methods.deeplab.optim import deeplab_sgd
+from methods.deeplab.optim import deeplab_optimizer
 
 LABELS = 21
 CROP = 321
@@ -35,7 +35,7 @@ def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Call
 
 def optimizer(step: DeepLabStep) -> torch.optim.Optimizer:
     """Of the network in a train step."""
-    return deeplab_sgd(step.model, DeepLabOptimConfig())
+    return deeplab_optimizer(step.model, DeepLabOptimConfig())
 
 
 def plain_train_work(batch: int, runtime: Runtime) -> Callable[[], None]:

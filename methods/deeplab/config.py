@@ -24,13 +24,13 @@ class DeepLabViewConfig:
     """The network's input, and the random crop of a training image."""
 
     input: str = option(
-        "caffe", "What the first weights were trained on: caffe (BGR of 0 to 255 minus the mean) or imagenet (RGB, "
-        "normalised, as torchvision's and timm's).",
+        "caffe", "Form of the inputs, as for the first weights: caffe (BGR from 0 to 255 minus the mean) or imagenet "
+        "(normalised RGB, as of torchvision and timm).",
         choices=("caffe", "imagenet"),
     )  # fmt: skip
     crop_size: int = option(321, "Side of the crop, in pixels.", flag="--crop_size", rule=at_least(1))
     scales: list[float] = option(
-        [0.5, 0.75, 1.0, 1.25, 1.5], "Factors of which one scales the image before it is cropped.", rule=SCALES
+        [0.5, 0.75, 1.0, 1.25, 1.5], "Factors, one of which scales an image before it is cropped.", rule=SCALES
     )
 
 
@@ -49,7 +49,7 @@ def require_initial(source: str) -> None:
 
 @dataclass
 class DeepLabModelConfig:
-    """Network and its first weights; the defaults are DeepLabV2-ResNet101-MSC."""
+    """The network and its first weights; the defaults are DeepLabV2-ResNet101-MSC."""
 
     pretrained: str = option(
         "pretrained/deeplabv1_resnet101-coco.pth",
@@ -60,15 +60,15 @@ class DeepLabModelConfig:
     width: int = option(64, "Channels of the stem; the stages have 4, 8, 16 and 32 times as many.", rule=at_least(1))
     blocks: list[int] = option([3, 4, 23, 3], "Blocks of the four stages.", rule=numbers(4))
     stride_in: str = option(
-        "reduce", "Which kernel of layer3's first block has the stride: reduce (1x1, Caffe) or conv3x3 (torchvision).",
+        "reduce", "Kernel of layer3's first block with the stride: reduce (1x1, Caffe) or conv3x3 (torchvision).",
         choices=("reduce", "conv3x3"),
     )  # fmt: skip
     atrous_rates: list[int] = option([6, 12, 18, 24], "Dilations of the ASPP's kernels.")
     scales: list[float] = option(
-        [0.5, 0.75], "Scales whose logits join those of the image by their maximum; none: the image alone.",
+        [0.5, 0.75], "Scales whose logits are joined with the image's by their maximum; empty: the image alone.",
         rule=Rule("numbers above 0", lambda scales: all(scale > 0 for scale in scales)),
     )  # fmt: skip
-    channels_last: bool = option(False, "Memory layout of images and kernels, for GPUs and bf16 or fp16.")
+    channels_last: bool = option(False, "Channels-last memory format, for GPUs with bf16 or fp16.")
 
     def check_start(self, is_resumed: bool) -> None:
         """Checks the weights of a training.
@@ -87,10 +87,10 @@ class DeepLabOptimConfig:
     lr: float = option(2.5e-4, "Learning rate of the backbone's kernels.", flag="--lr")
     head_scale: float = option(10.0, "Learning rate of the ASPP's kernels, relative to the backbone's.")
     head_bias_scale: float = option(20.0, "Learning rate of the ASPP's biases, relative to the backbone's.")
-    momentum: float = option(0.9, "Momentum.")
+    momentum: float = option(0.9, "SGD's momentum.")
     weight_decay: float = option(5e-4, "Weight decay of kernels; biases have none.", flag="--wt_decay")
     power: float = option(0.9, "Exponent of the poly schedule.", flag="--power")
-    lr_decay: int = option(10, "Steps for which the learning rate stays.", rule=at_least(1))
+    lr_decay: int = option(10, "Steps between two changes of the learning rate.", rule=at_least(1))
 
     def rate(self, position: Position, total: int) -> float:
         """The backbone's learning rate in the next step of ``total``; after the last one 0."""
@@ -121,10 +121,10 @@ class DeepLabCourseConfig(StepCourseConfig):
 
     masks: str = option(
         "",
-        "Label masks to train on: a folder of <id>.png, such as experiment/irn/masks, or a pattern with {id} in it.",
+        "Masks to train on: a folder of <id>.png, such as experiment/irn/masks, or a pattern with {id} in it.",
         flag="--masks",
     )
-    val_batch: int = option(4, "Images of one size that validation gives to the network at a time.", rule=at_least(1))
+    val_batch: int = option(4, "Images of one size per forward pass in validation.", rule=at_least(1))
 
     def check_start(self, is_resumed: bool) -> None:
         """Checks batch and masks.
@@ -137,14 +137,14 @@ class DeepLabCourseConfig(StepCourseConfig):
 
 
 @dataclass
-class DeepLabTestConfig(SegmentConfig):
-    """Test: the views' logits beyond the network's own scales, and the dense CRF."""
+class DeepLabInferConfig(SegmentConfig):
+    """Inference of masks: views besides the network's own scales, and the dense CRF."""
 
     crf: CRFConfig = section(
         CRFConfig, gaussian_sxy=1.0, gaussian_compat=3.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0
     )
     clean_image: bool = option(
-        False, "Show the image itself to the CRF; the published numbers are with the mean-subtracted one, cast to 8 "
+        False, "Give the CRF the image itself; the published numbers are with the mean-subtracted image, cast to 8 "
         "bits so that dark values wrap around.",
     )  # fmt: skip
 
@@ -161,6 +161,6 @@ class DeepLabConfig:
         DeepLabCourseConfig, epochs=1_000_000, max_steps=20_000, batch_size=10, accumulation=2, print_freq=100,
         save_steps=1000,
     )  # fmt: skip
-    infer: DeepLabTestConfig = section(DeepLabTestConfig, scales=[1.0], flip="none")
+    infer: DeepLabInferConfig = section(DeepLabInferConfig, scales=[1.0], flip="none")
     eval: EvalConfig = section(EvalConfig)
     runtime: RuntimeConfig = section(RuntimeConfig)

@@ -1,11 +1,11 @@
-"""The dense CRF's input image. A module of its own, as every process of the CRF imports it."""
+"""The dense CRF's input image; a module of its own, as every process of the CRF imports it."""
 
 import numpy as np
 
 MEAN_BGR = (104.008, 116.669, 122.675)
 
-# The reference's cast of mean-subtracted values to uint8, as on x86: truncated, modulo 256 (-3.7 becomes 253).
-# Row v, column c: pixel value v of channel c. Other processors cast otherwise, so it is spelt out.
+# The reference's cast of mean-subtracted values to uint8, as on x86: truncated, modulo 256 (-3.7 becomes 253). It is
+# spelt out, as other processors cast otherwise. Row v, column c: pixel value v of channel c.
 _WRAPPED = (np.trunc(np.arange(256)[:, None] - np.array(MEAN_BGR)).astype(np.int32) & 255).astype(np.uint8)  # 256 3
 
 

@@ -16,32 +16,40 @@ def loss_terms(scales: Sequence[float]) -> list[str]:
     return ["x1", *(f"x{scale:g}" for scale in scales), *(["max"] if scales else [])]
 
 
-def resized_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels uint8 (B, H, W) at another size, by the nearest pixel as PIL finds it: floor((i + 0.5) in / out)."""
-    return F.interpolate(labels[:, None], size, mode="nearest-exact")[:, 0]
+def resized_targets(targets: Tensor, size: tuple[int, int]) -> Tensor:
+    """Targets uint8 (B, H, W) at another size, by PIL's nearest pixel: floor((i + 0.5) in / out)."""
+    return F.interpolate(targets[:, None], size, mode="nearest-exact")[:, 0]
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over all pixels of the micro-batch that are not ignored; 0 if all are.
 
     Args:
-        logits: (B, C, h, w).
-        labels: uint8 (B, H, W), brought to the logits' size.
+        logits: (B, C + 1, h, w).
+        targets: uint8 (B, H, W), brought to the logits' size.
     """
-    target = resized_labels(labels, size_of(logits)).long()
+    target = resized_targets(targets, size_of(logits)).long()
     total = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_LABEL, reduction="sum")
     return total / (target != IGNORE_LABEL).sum().clamp(min=1)
 
 
 class DeepLabStep(TrainingStep):
-    """Model and losses as one module."""
+    """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
 
     def __init__(self, model: DeepLab) -> None:
         super().__init__()
         self.model = model
         self.terms = loss_terms(model.scales)
 
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The losses of images (B, 3, S, S) against labels uint8 (B, S, S), 255 ignored; ``total`` is their sum."""
-        losses = [cross_entropy(logits, labels) for logits in self.model.outputs(images)]
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """One training step's losses.
+
+        Args:
+            images: (B, 3, S, S).
+            targets: uint8 (B, S, S): 0 background, class index + 1, 255 ignore.
+
+        Returns:
+            ``total`` to minimise, the sum of the terms, and the terms `loss_terms`.
+        """
+        losses = [cross_entropy(logits, targets) for logits in self.model.outputs(images)]
         return {"total": sum_of(losses), **dict(zip(self.terms, losses, strict=True))}

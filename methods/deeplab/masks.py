@@ -1,4 +1,4 @@
-"""The label masks that are trained on: pseudo masks of any earlier stage, or true ones."""
+"""The masks that DeepLab is trained on: pseudo masks of an earlier stage, or true masks."""
 
 from pathlib import Path
 
@@ -12,21 +12,22 @@ from methods.deeplab.config import mask_advice, require_masks
 
 
 class TrainingMasks:
-    """Reads an image with its mask, by index in an image set."""
+    """The masks of an image set; gives image and mask by index."""
 
     def __init__(self, images: ImageSet, place: str, num_labels: int) -> None:
-        """Checks that every image has a mask.
+        """Names the files.
 
         Args:
             place: folder of ``<id>.png``, or a pattern of the files with ``{id}`` in it.
-            num_labels: background included.
+            num_labels: C + 1, background included.
 
         Raises:
-            UserError: no place is given, or masks are missing: how many, which, and how they are made.
+            UserError: no place is given, or masks are missing; they are named.
         """
         require_masks(place, images.list_name)
         pattern = place if "{id}" in place else str(Path(place) / "{id}.png")
-        self.images, self.num_labels = images, num_labels
+        self.images = images
+        self.num_labels = num_labels
         self.paths = [Path(pattern.replace("{id}", image_id)) for image_id in images.ids]
         missing = [path for path in dict.fromkeys(self.paths) if not path.is_file()]
         if missing:
@@ -36,21 +37,22 @@ class TrainingMasks:
                 f"{mask_advice(images.list_name)}"
             )
 
-    def __call__(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """The decoded RGB image and its labels, uint8 (H, W): 0 background, class index + 1, 255 ignored.
+    def load(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """RGB image and mask, uint8 (H, W): 0 background, class index + 1, 255 ignored.
 
         Raises:
-            UserError: a file is damaged, the two differ in size, or labels are not the data set's.
+            UserError: a file is damaged, the two differ in size, or the mask has values of another data set.
         """
-        image, path = self.images.load_image(index), self.paths[index]
-        labels = read_mask(path)
-        if labels.shape != (image.height, image.width):
+        image = self.images.load_image(index)
+        path = self.paths[index]
+        mask = read_mask(path)
+        if mask.shape != (image.height, image.width):
             raise UserError(
-                f"the mask {path} is of {labels.shape[1]}x{labels.shape[0]} pixels, its image of "
+                f"the mask {path} is of {mask.shape[1]}x{mask.shape[0]} pixels, its image of "
                 f"{image.width}x{image.height}"
             )
         try:
-            check_mask(labels, self.num_labels)
+            check_mask(mask, self.num_labels)
         except UserError as error:
             raise UserError(f"{path}: {error}. Was it made for another data set?") from error
-        return image, labels
+        return image, mask

@@ -10,7 +10,7 @@ from common.tensors import required
 from methods.deeplab.config import DeepLabModelConfig
 
 STAGES = ((1, 1), (2, 1), (1, 2), (1, 4))  # stride and dilation of layer2 ... layer5: the output has stride 8
-EXPANSION = 4  # channels of a block relative to those of its 3x3 kernel
+EXPANSION = 4  # channels of a block relative to its 3x3 kernel's
 BATCH_NORM_MOMENTUM = 1e-3
 ASPP_STD = 0.01
 
@@ -23,7 +23,7 @@ class FrozenNormConv(nn.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1, relu: bool = True):
-        """See the class; ``size`` is odd, and the output has the input's size divided by the stride."""
+        """See the class; ``size`` is odd, and the output's size is the input's divided by the stride."""
         super().__init__()
         padding = dilation * (size // 2)
         self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False)
@@ -32,11 +32,11 @@ class FrozenNormConv(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu" if relu else "linear")
 
     def forward(self, x: Tensor) -> Tensor:
-        """B C H W -> B D H' W'."""
+        """B c H W -> B d H' W'."""
         conv = self.conv
         bn = self.bn
-        scale = bn.weight * torch.rsqrt(required(bn.running_var, "running variance") + bn.eps)  # D
-        shift = bn.bias - required(bn.running_mean, "running mean") * scale  # D
+        scale = bn.weight * torch.rsqrt(required(bn.running_var, "running variance") + bn.eps)  # d
+        shift = bn.bias - required(bn.running_mean, "running mean") * scale  # d
         kernel = conv.weight * scale[:, None, None, None]
         x = F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation)
         return F.relu_(x) if self.relu else x
@@ -56,7 +56,7 @@ class Bottleneck(nn.Module):
         self.shortcut = FrozenNormConv(inputs, outputs, 1, stride, relu=False) if is_first else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """B C H W -> B D H' W'."""
+        """B c H W -> B d H' W'."""
         h = self.increase(self.conv3x3(self.reduce(x)))
         h += self.shortcut(x)
         return F.relu_(h)
@@ -74,7 +74,7 @@ class ASPP(nn.Module):
             self.add_module(f"c{number}", conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        """B D h w -> B C h w."""
+        """B d h w -> B C+1 h w."""
         first, *others = self.children()
         total = first(x)
         for conv in others:
@@ -83,7 +83,7 @@ class ASPP(nn.Module):
 
 
 class DeepLabV2(nn.Sequential):
-    """Images (B, 3, H, W) to logits (B, C, h, w) of stride 8, on one scale."""
+    """Images (B, 3, H, W) to logits (B, C + 1, h, w) of stride 8, on one scale."""
 
     aspp: ASPP
 
@@ -111,7 +111,7 @@ class DeepLab(nn.Module):
     """`DeepLabV2` over several scales (the reference's MSC wrapper)."""
 
     def __init__(self, config: DeepLabModelConfig, num_labels: int) -> None:
-        """See the class; ``num_labels`` is C, background included."""
+        """See the class; ``num_labels`` is C + 1, background included."""
         super().__init__()
         self.scales = list(config.scales)
         self.base = DeepLabV2(config, num_labels)
@@ -119,9 +119,9 @@ class DeepLab(nn.Module):
             self.to(memory_format=torch.channels_last)
 
     def outputs(self, images: Tensor) -> list[Tensor]:
-        """Logits of the image, of each scale at its own size, and their maximum at the image's: (B, C, h, w) each.
+        """Logits of the image, of each scale at its own size, and their maximum at the image's: (B, C + 1, h, w) each.
 
-        Without scales: those of the image alone.
+        Without scales: the logits of the image alone.
         """
         logits = self.base(images)
         # The given factor sets the sampling points, not the ratio of the sizes (the reference under PyTorch >= 1.6).
@@ -134,5 +134,5 @@ class DeepLab(nn.Module):
         return [logits, *scaled, highest]
 
     def forward(self, images: Tensor) -> Tensor:
-        """The maximum over the scales: images (B, 3, H, W) to logits (B, C, h, w)."""
+        """The maximum over the scales: images (B, 3, H, W) to logits (B, C + 1, h, w)."""
         return self.outputs(images)[-1]

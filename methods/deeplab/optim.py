@@ -1,23 +1,27 @@
 """DeepLab's optimiser: SGD in three groups."""
 
 import torch
+from torch import nn
 
 from methods.deeplab.config import DeepLabOptimConfig
 from methods.deeplab.model import DeepLab
 
 
-def deeplab_sgd(model: DeepLab, config: DeepLabOptimConfig) -> torch.optim.SGD:
-    """SGD over the backbone's kernels, the ASPP's kernels and its biases; the norms' parameters are frozen."""
-    backbone: list[torch.nn.Parameter] = []
-    kernels: list[torch.nn.Parameter] = []
-    biases: list[torch.nn.Parameter] = []
+def parameter_groups(model: DeepLab) -> list[list[nn.Parameter]]:
+    """The trained parameters: the backbone's kernels, the ASPP's kernels, the ASPP's biases."""
+    groups: list[list[nn.Parameter]] = [[], [], []]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = backbone if ".aspp." not in name else biases if name.endswith(".bias") else kernels
-            group.append(parameter)
+            groups[0 if ".aspp." not in name else 2 if name.endswith(".bias") else 1].append(parameter)
+    return groups
+
+
+def deeplab_optimizer(model: DeepLab, config: DeepLabOptimConfig) -> torch.optim.SGD:
+    """SGD over `parameter_groups`; biases do not decay."""
+    scales = (1.0, config.head_scale, config.head_bias_scale)
+    decays = (config.weight_decay, config.weight_decay, 0.0)
     groups = [
-        {"params": backbone, "lr_scale": 1.0, "weight_decay": config.weight_decay},
-        {"params": kernels, "lr_scale": config.head_scale, "weight_decay": config.weight_decay},
-        {"params": biases, "lr_scale": config.head_bias_scale, "weight_decay": 0.0},
+        {"params": parameters, "lr_scale": scale, "weight_decay": decay}
+        for parameters, scale, decay in zip(parameter_groups(model), scales, decays, strict=True)
     ]
     return torch.optim.SGD(groups, config.lr, config.momentum, fused=True)

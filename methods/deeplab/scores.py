@@ -1,4 +1,4 @@
-"""DeepLab's scores of label maps, in its own definitions, and validation in memory."""
+"""DeepLab's scores of masks, by the reference's definitions, and its validation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class SegmentationScores:
     """Scores as fractions.
 
     Attributes:
-        pixel_accuracy: pixels that are right.
-        mean_accuracy: mean recall over the labels that occur in the truth.
-        frequency_weighted_iou: IoU weighted by the share of a label in the truth.
-        mean_iou: over the labels that occur in the truth.
-        class_iou: float64 (K,), background first; NaN where a label neither occurs nor is predicted.
+        pixel_accuracy: share of right pixels.
+        mean_accuracy: mean recall over the classes that occur in the truth.
+        frequency_weighted_iou: IoU weighted by the share of a class in the truth.
+        mean_iou: mean IoU over the classes that occur in the truth.
+        class_iou: float64 (C + 1,), background first; NaN for a class that neither occurs nor is predicted.
     """
 
     pixel_accuracy: float
@@ -46,28 +46,33 @@ class SegmentationScores:
         )
 
     def in_percent(self, prefix: str = "") -> dict[str, float]:
-        """The four figures by name."""
+        """The four means by name."""
         names = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
         return {prefix + name: 100 * getattr(self, name) for name in names}
 
-    def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Under the reference's names; per label by name, None where there is no IoU."""
-        by_label = zip(labels, self.class_iou.tolist(), strict=True)
+    def as_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+        """All scores under the reference's names; None for a class without IoU.
+
+        Args:
+            classes: names, background first.
+        """
+        by_class = zip(classes, self.class_iou.tolist(), strict=True)
         return {
             "Pixel Accuracy": self.pixel_accuracy,
             "Mean Accuracy": self.mean_accuracy,
             "Frequency Weighted IoU": self.frequency_weighted_iou,
             "Mean IoU": self.mean_iou,
-            "Class IoU": {label: None if np.isnan(iou) else iou for label, iou in by_label},
+            "Class IoU": {name: None if np.isnan(iou) else iou for name, iou in by_class},
         }
 
 
 def segmentation_scores(counts: ConfusionCounts) -> SegmentationScores:
     """The scores of a confusion matrix (reference: metric.py).
 
-    Unlike the evaluator's mIoU, the mean leaves out labels that are not in the truth, predicted or not.
+    Unlike the evaluator's mIoU, the mean leaves out all classes that are not in the truth, predicted or not.
     """
-    correct, truth = counts.matrix.diagonal().astype(np.float64), counts.matrix.sum(axis=1)
+    correct = counts.matrix.diagonal().astype(np.float64)
+    truth = counts.matrix.sum(axis=1)
     union = truth + counts.matrix[:, :-1].sum(axis=0) - correct
     iou = np.divide(correct, union, out=np.full(len(union), np.nan), where=union > 0)
     there = truth > 0
@@ -87,25 +92,26 @@ def validate(
     batch_size: int,
     runtime: Runtime,
 ) -> SegmentationScores:
-    """Scores a network on images with masks, each at its own size; the work is shared by all processes.
+    """Scores a network on images with masks, each at its own size; all processes share the work.
 
     Args:
-        logits_of: maps images (b, 3, H, W) to logits (b, C, h, w), background first.
-        transform: maps a decoded RGB image to what the network takes.
-        batch_size: images of one size that go through the network together.
+        logits_of: maps images (b, 3, H, W) to logits (b, C + 1, h, w), background first.
+        transform: maps a decoded RGB image to the network's input.
+        batch_size: images of one size per forward pass.
 
     Raises:
         UserError: masks are missing or do not fit their images.
     """
-    views, workers = SegmentViews(scales=[1.0], flip="none"), runtime.config.num_workers
+    views = SegmentViews(scales=[1.0], flip="none")
+    workers = runtime.config.num_workers
     batches = image_batches(images, batch_size, workers, runtime, lambda image_id: False, "validation", transform)
 
     def masks() -> Iterator[tuple[str, Prediction]]:
         for indices, pixels in batches:
             with runtime.autocast():
-                logits = segment_logits(logits_of, pixels, pixels.shape[-2:], views)  # B C H W
-            labels = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
-            yield from zip((images.ids[index] for index in indices), labels, strict=True)
+                logits = segment_logits(logits_of, pixels, pixels.shape[-2:], views)  # b C+1 H W
+            predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+            yield from zip((images.ids[index] for index in indices), predicted, strict=True)
 
     result = score_in_memory(masks(), images, EvalConfig(), "png", runtime.processes, "masks in memory")
     return segmentation_scores(result.confusion)

@@ -1,15 +1,16 @@
 """Segments images with DeepLabV2: scales, dense CRF, scores, and the archive for VOC's server.
 
-python methods/deeplab/test_deeplab.py --name exp --crf                               VOC val, the run's last weights
+python methods/deeplab/test_deeplab.py --name exp --crf                                  VOC val, the run's last weights
 python methods/deeplab/test_deeplab.py --name exp --load_epo 5000 --crf                  of iteration 5000
 python methods/deeplab/test_deeplab.py --name new --load_pretrained released.pth --crf   of a released checkpoint
+python methods/deeplab/test_deeplab.py --name exp --crf --infer_list test --submission   VOC test: no masks, no labels
 python methods/deeplab/test_deeplab.py --name exp --crf infer.clean_image=true           the CRF sees the image itself
 python methods/deeplab/test_deeplab.py --name ms --load_pretrained experiment/exp/ckpt/checkpoint_final.pth \\
-    "infer.scales=[0.5, 0.75, 1.0, 1.25, 1.5]" infer.flip=max                         more scales and mirror images
-python methods/deeplab/test_deeplab.py --name exp --crf --infer_list test --submission   VOC test: no masks
-torchrun --nproc_per_node 2 methods/deeplab/test_deeplab.py --name exp --crf          shared by two processes
+    "infer.scales=[0.5, 0.75, 1.0, 1.25, 1.5]" infer.flip=max                            more scales and mirror images
+torchrun --nproc_per_node 2 methods/deeplab/test_deeplab.py --name exp --crf             shared by two processes
 
-Masks go to experiment/NAME/segs/<list>/ and, after the CRF, to segs_crf/<list>/; an interrupted run goes on.
+Masks are experiment/NAME/segs/<list>/<id>.png and, after the CRF, segs_crf/<list>/<id>.png. An interrupted call goes on
+where it stopped.
 """
 
 from common.run.errors import run_script
@@ -37,16 +38,16 @@ def main() -> None:
     from methods.deeplab.views import input_transform
     from methods.deeplab.weights import released
 
-    # Data: no labels are needed
+    # Data: image labels are not needed
     images = ImageSet(config.data, infer.image_list)
-    has_masks(images)  # an error, if of some only, comes before the work
+    has_masks(images)  # an error, if only some have masks, comes before the work
 
     # Model
     model = DeepLab(config.model, len(class_names(config.data)) + 1)
     weights = load_network(setup, images, model, released, WEIGHTS_FILE, "iteration")
     weights |= {"input": config.views.input, "network scales": list(config.model.scales)}
 
-    # Masks. The quirk of the published CRF is about Caffe's input.
+    # Masks: with Caffe's input the published CRF sees a wrapped image
     crf_image = clean_image if infer.clean_image or config.views.input != "caffe" else wrapped_image
     folders = open_mask_folders(run, images.list_name, infer, weights, runtime, args.crf, args.overwrite, crf_image)
     write_masks(model, images, infer, runtime, folders, input_transform(config.views.input))

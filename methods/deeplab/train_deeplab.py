@@ -1,12 +1,12 @@
 """Trains DeepLabV2 on label masks: pseudo masks of an earlier stage, or true ones.
 
-python methods/deeplab/train_deeplab.py --name exp --masks experiment/irn/masks            VOC 2012, as published
-python methods/deeplab/train_deeplab.py --name exp --masks experiment/irn/masks --exp deeplab_coco          COCO 2014
+python methods/deeplab/train_deeplab.py --name exp --masks experiment/irn/masks   VOC 2012, as published
+python methods/deeplab/train_deeplab.py --name exp --masks experiment/irn/masks --exp deeplab_coco   COCO 2014
 python methods/deeplab/train_deeplab.py --name exp --masks MASKS --init torchvision views.input=imagenet
 torchrun --nproc_per_node 2 methods/deeplab/train_deeplab.py --name exp --masks MASKS train.accumulation=1
-python methods/deeplab/train_deeplab.py --name exp --resume                                go on after an interruption
+python methods/deeplab/train_deeplab.py --name exp --resume                  go on after an interruption
 
-Every train.keep_steps steps there is a file ckpt/checkpoint_N.pth, at the end checkpoint_final.pth.
+Every train.keep_steps steps it writes ckpt/checkpoint_N.pth, at the end ckpt/checkpoint_final.pth.
 """
 
 from common.run.errors import run_script
@@ -24,10 +24,10 @@ def main() -> int:
     from methods.deeplab.losses import DeepLabStep
     from methods.deeplab.masks import TrainingMasks
     from methods.deeplab.model import DeepLab
-    from methods.deeplab.optim import deeplab_sgd
+    from methods.deeplab.optim import deeplab_optimizer
     from methods.deeplab.scores import validate
     from methods.deeplab.views import DeepLabViews, input_transform
-    from methods.deeplab.weights import load_init
+    from methods.deeplab.weights import start_deeplab
 
     # Data: a random crop of an image and its mask; image labels are not needed
     images = ImageSet(config.data, config.train.image_list)
@@ -36,20 +36,19 @@ def main() -> int:
     transform = DeepLabViews(config.views)
 
     # Model, losses, optimiser
-    model = DeepLab(config.model, num_labels)
-    origin = "resumed" if setup.args.resume else load_init(model, config)
-    model.to(device)
+    model = DeepLab(config.model, num_labels).to(device)
+    origin = start_deeplab(model, config, setup.args.resume)
     step = DeepLabStep(model)
-    optimizer = deeplab_sgd(model, config.optim)
+    optimizer = deeplab_optimizer(model, config.optim)
 
     # Training
     trainer = Trainer(
-        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=masks
+        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=masks.load
     )
 
     def score() -> float:
-        transform, batch_size = input_transform(config.views.input), config.train.val_batch
-        scores = validate(model.base, trainer.val_images, transform, batch_size, setup.runtime)
+        val_transform = input_transform(config.views.input)
+        scores = validate(model.base, trainer.val_images, val_transform, config.train.val_batch, setup.runtime)
         trainer.log.numbers(trainer.position.total_steps, scores.in_percent("val_"), kind="validation")
         trainer.log.say(f"step {trainer.position.total_steps}, one scale, {config.train.val_list!r}: {scores}")
         return 100 * scores.mean_iou

@@ -1,6 +1,6 @@
-"""The network's inputs: whole images, and random crops with their labels.
+"""DeepLab's inputs: whole images, and random crops with their masks.
 
-Every draw comes from Python's ``random``, in the reference's order; `common.run.random.draws_from` seeds it.
+Draws come from Python's ``random`` in the reference's order; `common.run.random.draws_from` seeds it.
 """
 
 import functools
@@ -53,7 +53,7 @@ class Crop(NamedTuple):
 
 
 def draw_crop(height: int, width: int, config: DeepLabViewConfig) -> Crop:
-    """Draws the view of an image of that size."""
+    """Draws the view of an image."""
     scale = random.choice(config.scales)
     size = max(int(height * scale), 1), max(int(width * scale), 1)
     row, column = (random.randint(0, max(length - config.crop_size, 0)) for length in size)
@@ -61,7 +61,7 @@ def draw_crop(height: int, width: int, config: DeepLabViewConfig) -> Crop:
 
 
 class DeepLabViews:
-    """Maps an image and its labels, PIL and uint8 (H, W), to a random crop: [float32 (3, S, S), uint8 (S, S)]."""
+    """Maps a PIL image and its mask, uint8 (H, W), to a random crop: [float32 (3, S, S), uint8 (S, S)]."""
 
     def __init__(self, config: DeepLabViewConfig) -> None:
         self.config = config
@@ -69,29 +69,29 @@ class DeepLabViews:
 
     def __call__(self, loaded: tuple[Image.Image, np.ndarray]) -> list[Tensor]:
         """See the class."""
-        image, labels = loaded
-        return self.crop(np.asarray(image), labels, draw_crop(image.height, image.width, self.config))
+        image, mask = loaded
+        return self.crop(np.asarray(image), mask, draw_crop(image.height, image.width, self.config))
 
-    def crop(self, pixels: np.ndarray, labels: np.ndarray, crop: Crop) -> list[Tensor]:
-        """The view of RGB pixels (H, W, 3) and labels (H, W) by given draws.
+    def crop(self, pixels: np.ndarray, mask: np.ndarray, crop: Crop) -> list[Tensor]:
+        """The view of RGB pixels (H, W, 3) and a mask (H, W) by given draws.
 
-        It is padded below and right with the mean and 255.
+        At the right and bottom the image is padded with the mean, the mask with 255.
         """
         side = self.config.crop_size
         height, width = crop.size
         pixels = pixels[..., self.form.order].astype(np.float32)
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
-        labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+        mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
         border = 0, max(side - height, 0), 0, max(side - width, 0), cv2.BORDER_CONSTANT
         pixels = cv2.copyMakeBorder(pixels, *border, value=self.form.mean.tolist())
-        labels = cv2.copyMakeBorder(labels, *border, value=IGNORE_LABEL)
+        mask = cv2.copyMakeBorder(mask, *border, value=IGNORE_LABEL)
         window = tuple(slice(first, first + side) for first in crop.start)
         pixels = pixels[window]
-        labels = labels[window]
+        mask = mask[window]
         if crop.flip:
             pixels = pixels[:, ::-1]
-            labels = labels[:, ::-1]
-        return [_normalised(pixels, self.form), torch.from_numpy(np.ascontiguousarray(labels))]
+            mask = mask[:, ::-1]
+        return [_normalised(pixels, self.form), torch.from_numpy(np.ascontiguousarray(mask))]
 
 
 def input_transform(name: str) -> Callable[[Image.Image], Tensor]:

@@ -31,9 +31,9 @@ class Layout:
 
     Attributes:
         title: for messages.
-        mark: a name that tells them from others.
+        mark: name of a tensor that only this origin has.
         input: form of their training images, a value of ``views.input``; empty: not known.
-        rename: their name of a tensor to that in `DeepLabV2`.
+        rename: maps the name of a tensor to its name in `DeepLabV2`.
     """
 
     title: str
@@ -43,7 +43,7 @@ class Layout:
 
 
 def from_torchvision(name: str) -> str:
-    """torchvision's and timm's name of a ResNet's tensor to that in `DeepLabV2`; the classifier's stays.
+    """Maps torchvision's and timm's name of a ResNet's tensor to its name in `DeepLabV2`; the classifier's stays.
 
     ``layer3.4.conv2.weight`` becomes ``layer4.block5.conv3x3.conv.weight``.
     """
@@ -65,14 +65,16 @@ LAYOUTS = (
 )
 
 
-def load_init(model: DeepLab, config: DeepLabConfig) -> str:
-    """Starts a network from the weights that a configuration names; returns their origin, for the log.
+def start_deeplab(model: DeepLab, config: DeepLabConfig, is_resumed: bool = False) -> str:
+    """Starts a network from the configured weights, if a training begins; returns their origin, for the log.
 
     The file must hold the whole backbone. The ASPP is loaded where the file has one for as many labels.
 
     Raises:
-        UserError: the weights do not exist, are another network's, or were trained on other inputs.
+        UserError: the weights do not exist, belong to another network, or were trained on other inputs.
     """
+    if is_resumed:
+        return "resumed"
     if config.model.pretrained == "none":
         return RANDOM
     state, name = _read(config.model.pretrained)
@@ -86,7 +88,7 @@ def load_init(model: DeepLab, config: DeepLabConfig) -> str:
     ignored = [key for key in renamed if key.startswith("fc.")]
     head = {key.removeprefix(HEAD): value for key, value in renamed.items() if key.startswith(HEAD)}
     body = {key: value for key, value in renamed.items() if key not in ignored and not key.startswith(HEAD)}
-    # The backbone as a module of its own, so that every one of its tensors is asked for, and no other.
+    # The backbone as a module of its own: exactly its tensors are asked for.
     backbone = nn.ModuleDict({key: part for key, part in model.base.named_children() if key != "aspp"})
     coverage = load_checked(backbone, with_counters(body), name)
     notes = [f"backbone {coverage}", _load_head(model.base.aspp, head, name)]
@@ -105,7 +107,7 @@ def load_init(model: DeepLab, config: DeepLabConfig) -> str:
 def released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A trained DeepLab's state dict, of any release, under this network's names, with prefix and counters.
 
-    Anything else stays as it is, and does not fit.
+    Any other state dict stays as it is; it does not fit the network.
     """
     if f"{HEAD}c0.weight" in state:
         state = {PREFIX + name: value for name, value in state.items()}
@@ -133,7 +135,7 @@ def _load_head(aspp: nn.Module, head: Mapping[str, Tensor], name: str) -> str:
         return "ASPP at random"
     wrong = [key for key, value in aspp.state_dict().items() if key not in head or head[key].shape != value.shape]
     if wrong:
-        return f"ASPP at random, as that of the file is another one (other labels or rates: {preview(wrong, 2)})"
+        return f"ASPP at random, as the file's has other labels or rates ({preview(wrong, 2)})"
     return f"ASPP {load_checked(aspp, head, name)}"
 
 

@@ -15,20 +15,13 @@ from common.seeds.options import ClassTokenInferConfig
 from common.train.course import TrainConfig
 from common.train.schedule import OptimConfig
 
-NORM_GROUPS = 8
 LFCA_HEADS = 8
-
-
-TIMESTEPS = 1000  # T of the published model
-
-
-FEATURE_TIMESTEPS = (0, 1, 2, 3, 4)
-
-
-DENOISE_TIMESTEP = 100  # the paper's text says 60
-
-
 RELEASED_FILE = "model-140-pascal.pt"
+NORM_GROUPS = 8  # of the diffusion network's group norms
+TIMESTEPS = 1000  # T of the published model
+FEATURE_TIMESTEPS = (0, 1, 2, 3, 4)
+DENOISE_TIMESTEP = 100  # the paper's text says 60
+_IN_RANGE = f"from 0 to {TIMESTEPS - 1}"
 
 
 @dataclass
@@ -42,7 +35,7 @@ class UNetConfig:
     )
     dim_mults: list[int] = option(
         [1, 2, 4, 8],
-        "Widths of its stages as multiples of dim; all but the last halve the resolution.",
+        "Widths of the stages as multiples of dim; all stages but the last halve the resolution.",
         rule=Rule("positive whole numbers, one at least", lambda values: len(values) > 0 and min(values) > 0),
     )
 
@@ -69,7 +62,7 @@ class UNetConfig:
             key: the configuration key that sets it.
 
         Raises:
-            UserError: the network does not take it.
+            UserError: the network does not take images of this size.
         """
         if size % self.stride:
             raise UserError(
@@ -78,12 +71,9 @@ class UNetConfig:
             )
 
 
-_IN_RANGE = f"from 0 to {TIMESTEPS - 1}"
-
-
 @dataclass
 class GuideConfig:
-    """The frozen diffusion model, and the timesteps of its results."""
+    """The frozen diffusion model, and the timesteps at which it is used."""
 
     file: str = option(
         str(PRETRAINED_DIR / RELEASED_FILE),
@@ -97,13 +87,13 @@ class GuideConfig:
         ),
     )  # fmt: skip
     denoise_timestep: int = option(
-        DENOISE_TIMESTEP, "Timestep that images are noised to and denoised from (the paper's text says 60).",
+        DENOISE_TIMESTEP, "Timestep to which images are noised, and from which they are denoised (the paper says 60).",
         rule=Rule(_IN_RANGE, lambda value: 0 <= value < TIMESTEPS),
     )  # fmt: skip
     max_rows: int = option(
         0,
-        "Memory limit: pairs of image and timestep in a pass of the diffusion network; 0: by size, with the released "
-        "network and 224 pixels 1 on CPUs and 41 elsewhere.",
+        "Memory limit: pairs of image and timestep per forward pass of the diffusion network; 0: by size, for the "
+        "released network and 224 pixels 1 on CPUs and 41 elsewhere.",
         rule=at_least(0),
     )
 
@@ -119,7 +109,7 @@ class LossConfig:
         flag="--W", rule=Rule("5 numbers, none below 0", lambda values: len(values) == 5 and min(values) >= 0),
     )  # fmt: skip
     temperature: float = option(
-        5.0, "T: softens the logits that LFCA's predictions are compared by.",
+        5.0, "T: softens the logits when LFCA's predictions are compared with the classifier's.",
         rule=Rule("above 0", lambda value: value > 0),
     )  # fmt: skip
     alpha: float = option(
@@ -133,11 +123,11 @@ class LossConfig:
     )
 
     def trains_lfca(self) -> bool:
-        """Whether any loss trains LFCA: without one, the diffusion CAM is made by random weights."""
+        """Whether a loss trains LFCA; without one, random weights make the diffusion CAM."""
         return self.weights[1] > 0
 
     def has_lfca(self) -> bool:
-        """Whether any loss reads what LFCA makes."""
+        """Whether a loss reads the output of LFCA."""
         return self.weights[1] > 0 or self.weights[2] > 0
 
     def compares_cams(self, epoch: int) -> bool:
@@ -193,10 +183,10 @@ def check_lfca_width(dim: int, channels: int) -> None:
 
 
 def check_lfca_depth(depth: int) -> None:
-    """Checks that LFCA finds the blocks whose queries it takes.
+    """Checks that there are the two blocks whose queries LFCA takes.
 
     Raises:
-        UserError: a network of ``depth`` blocks has too few.
+        UserError: a network of ``depth`` blocks has fewer.
     """
     if depth < 2:
         raise UserError(f"LFCA takes the queries of the last two blocks, and model.depth is {depth}")
@@ -219,7 +209,7 @@ class DiGConfig:
     runtime: RuntimeConfig = section(RuntimeConfig)
 
     def check(self) -> None:
-        """Checks the classifier against the diffusion network and LFCA, where a loss needs them.
+        """Checks the classifier against the diffusion network and LFCA, if a loss needs them.
 
         Raises:
             UserError: the image size, the depth or a width does not suit.

@@ -1,8 +1,8 @@
-"""DiG's Gaussian diffusion: noise schedule, training loss, DDIM sampling, and what the classifier takes from it.
+"""DiG's Gaussian diffusion: noise schedule, training loss, DDIM sampling, and guidance of the classifier.
 
-Sigmoid schedule, v-prediction; images lie in [-1, 1] inside, in [0, 1] or ImageNet-normalised at the public methods
-that say so. Symbols: B images, T timesteps, abar = cumulative product of 1 - beta, v = sqrt(abar) noise -
-sqrt(1 - abar) x0.
+Sigmoid schedule, v-prediction; images lie in [-1, 1] unless a method says [0, 1] or ImageNet-normalised. Symbols: B
+images, T timesteps, K timesteps of the features, abar = cumulative product of 1 - beta, v = sqrt(abar) noise - sqrt(1 -
+abar) x0.
 """
 
 import itertools
@@ -50,7 +50,7 @@ def sigmoid_betas(timesteps: int) -> Tensor:
 
 
 def schedule_buffers(timesteps: int) -> dict[str, Tensor]:
-    """The 13 tables (T,) of a released checkpoint by name, computed in float64 and given in float32."""
+    """The 13 tables (T,) of a released checkpoint by name, float32, computed in float64."""
     betas = sigmoid_betas(timesteps)
     alphas = 1 - betas
     abar = alphas.cumprod(0)
@@ -77,8 +77,8 @@ def schedule_buffers(timesteps: int) -> dict[str, Tensor]:
 class GaussianDiffusion(nn.Module):
     """A U-Net that predicts v, and the tables of its noise schedule.
 
-    Its state dict is that of a released checkpoint's ``model``: the tables, and the network under ``model.``. As the
-    tables are part of it, a checkpoint replaces the schedule.
+    Its state dict has the form of a released checkpoint's ``model``: the tables, and the network under ``model.``. As
+    it holds the tables, a checkpoint replaces the schedule.
     """
 
     loss_weight: Tensor
@@ -87,7 +87,7 @@ class GaussianDiffusion(nn.Module):
         """Wraps a network.
 
         Args:
-            model: maps (B, 3, H, W) and timesteps (B,) to v; all but `guide` use no more of it.
+            model: maps (B, 3, H, W) and timesteps (B,) to v; only `guide` uses more of it.
             timesteps: T.
         """
         super().__init__()
@@ -152,10 +152,10 @@ class GaussianDiffusion(nn.Module):
         return (self.loss_weight[t] * self.errors(images, t, noise)).mean()
 
     def ddim_timesteps(self, steps: int) -> list[int]:
-        """The timesteps that DDIM visits, from T - 1 down to -1, which stands for the image: ``steps`` + 1 of them.
+        """The ``steps`` + 1 timesteps that DDIM visits, from T - 1 down to -1, which stands for the image.
 
         Raises:
-            UserError: fewer than one step, or more than the model has.
+            UserError: there is less than one step, or the model has fewer timesteps.
         """
         if not 1 <= steps <= self.timesteps:
             raise UserError(f"sampling takes 1 to {self.timesteps} steps, not {steps}")
@@ -168,7 +168,7 @@ class GaussianDiffusion(nn.Module):
         Args:
             noise: the start, standard normal (B, 3, H, W).
             steps: of the sampler.
-            title: of a progress bar; none without.
+            title: of the progress bar; empty: no bar.
 
         Returns:
             (B, 3, H, W) in [0, 1].
@@ -193,16 +193,15 @@ class GaussianDiffusion(nn.Module):
     ) -> Guidance:
         """Decoder features and denoised images for the classifier's training, in as few passes as memory allows.
 
-        Every timestep gets its own noise, which is drawn at once: neither the draws nor the result depend on
-        ``max_rows``.
+        Every timestep has its own noise; all noise is drawn first, so neither draws nor result depend on ``max_rows``.
 
         Args:
             images: (B, 3, H, W), ImageNet-normalised.
             grid: (h, w) of the features: the classifier's patches.
-            feature_timesteps: the K timesteps of X, in this order; none for no features.
+            feature_timesteps: the K timesteps of X, in this order; empty: no features.
             denoise_timestep: timestep from which images are denoised; None for no denoised images.
             noise: (B, 3, H, W) for each timestep of X, then for the denoised images; drawn, if not given.
-            max_rows: largest number of (image, timestep) rows in a pass of the network; None for all.
+            max_rows: largest number of (image, timestep) rows per forward pass; None: all.
 
         Raises:
             UserError: the images' sides do not suit the network.
@@ -215,7 +214,7 @@ class GaussianDiffusion(nn.Module):
         x0 = ((images * std + mean) * 2 - 1).repeat(len(timesteps), 1, 1, 1)  # K*B 3 H W, timestep-major
         t = torch.tensor(timesteps, device=images.device).repeat_interleave(len(images))
         noisy = self.q_sample(x0, t, None if noise is None else torch.cat(tuple(noise)))
-        count = len(feature_timesteps) * len(images)  # rows before are for features, from there on for v
+        count = len(feature_timesteps) * len(images)  # the first rows are for features, all others for v
         features, v = self._chunked(noisy, t, grid, count, max_rows or len(noisy))
         if features is not None:
             features = features.unflatten(0, (-1, len(images))).transpose(0, 1).flatten(1, 2)  # B K*F h w

@@ -1,4 +1,4 @@
-"""Configuration of the diffusion model's training; the section ``unet`` is that of the classifier's configuration."""
+"""DiG's configuration of the diffusion model's training; its section ``unet`` is the classifier's, too."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from methods.dig.config import TIMESTEPS, UNetConfig, require_diffusion
 
 
 @dataclass
-class ViewsConfig:
+class DiffusionViewConfig:
     """The view of a training image: shorter side to ``size``, random flip, central crop."""
 
     size: int = option(224, "Side of the training images in pixels.", flag="--input-size", rule=at_least(1))
@@ -18,7 +18,7 @@ class ViewsConfig:
 
 
 @dataclass
-class AdamConfig:
+class DiffusionOptimConfig:
     """Adam at a constant learning rate."""
 
     lr: float = option(1e-4, "Learning rate; not scaled with the batch.", flag="--lr")
@@ -36,7 +36,7 @@ class DiffusionCourseConfig(CourseConfig):
     """The course of the training, in steps."""
 
     save_steps: int = option(
-        1000, "Write last.pth every so many steps; 0: after every epoch (and at the end in either case).",
+        1000, "Steps between two writes of last.pth; 0: after every epoch. The end of the run has one in any case.",
         rule=at_least(0),
     )  # fmt: skip
     save_every: int = option(
@@ -60,15 +60,15 @@ class DiffusionCourseConfig(CourseConfig):
             require_diffusion(self.init)
 
     def saves_after(self, epoch: int) -> bool:
-        """Only where no number of steps says when."""
+        """Whether last.pth is written after this epoch: only if ``save_steps`` is 0."""
         return not self.save_steps
 
 
 @dataclass
 class EMAConfig:
-    """The average of the weights, from which previews are made; DiG itself uses the raw weights."""
+    """The average of the weights, which makes the previews; DiG itself uses the raw weights."""
 
-    decay: float = option(0.995, "What the decay grows to.")
+    decay: float = option(0.995, "Largest decay, which it grows to.")
     every: int = option(10, "Steps from one update to the next.", rule=at_least(1))
     after: int = option(100, "The last step at which the weights are copied instead of averaged.", rule=at_least(0))
 
@@ -86,12 +86,12 @@ class SamplingConfig:
 
 @dataclass
 class DiffusionConfig:
-    """All sections of a diffusion model's training."""
+    """All sections of a diffusion experiment."""
 
     data: DataConfig = section(DataConfig)
-    views: ViewsConfig = section(ViewsConfig)
+    views: DiffusionViewConfig = section(DiffusionViewConfig)
     unet: UNetConfig = section(UNetConfig)
-    optim: AdamConfig = section(AdamConfig)
+    optim: DiffusionOptimConfig = section(DiffusionOptimConfig)
     train: DiffusionCourseConfig = section(
         DiffusionCourseConfig, epochs=1_000_000, max_steps=700_000, batch_size=32, print_freq=100
     )

@@ -19,7 +19,7 @@ VERSION = "wsss 1"  # of the format written here; where lucidrains' trainer puts
 
 @dataclass(frozen=True)
 class DiffusionFile:
-    """A file's facts about itself; None for those it lacks.
+    """The facts that a file states about itself; None for a fact that it lacks.
 
     Attributes:
         path: of the file.
@@ -27,7 +27,7 @@ class DiffusionFile:
         version: of the program that wrote it.
         lr: learning rate of its optimiser.
         betas: of its Adam.
-        replaced: tables that differ from the published schedule; the file's are used.
+        replaced: names of the file's tables that differ from the published schedule; the file's own are used.
     """
 
     path: Path
@@ -46,8 +46,14 @@ class DiffusionFile:
         return line
 
 
-def load_start(diffusion: GaussianDiffusion, file: str) -> str:
-    """Loads the weights that a training begins with, if a file is named; returns their origin for the log."""
+def start_diffusion(diffusion: GaussianDiffusion, file: str, is_resumed: bool) -> str:
+    """Starts a model from a file, if a training begins and names one; returns the weights' origin, for the log.
+
+    Raises:
+        UserError: as `load_diffusion`.
+    """
+    if is_resumed:
+        return "resumed"
     return str(load_diffusion(diffusion, file)) if file else "random"
 
 
@@ -57,7 +63,7 @@ def load_diffusion(diffusion: GaussianDiffusion, path: str | Path) -> DiffusionF
     Args:
         diffusion: the model that is loaded.
         path: a trainer's file (``model`` among other keys), or a state dict of the wrapper or of the U-Net alone, whose
-            schedule is then the published one. ``.safetensors`` will do for state dicts.
+            schedule is then the published one. A state dict may be a ``.safetensors``.
 
     Raises:
         UserError: the file does not exist, is damaged or unsafe, or holds another network.
@@ -98,7 +104,7 @@ def save_diffusion(
         step: training steps behind it.
         optimizer: its optimiser.
         ema: its `EMA`.
-        scaler: of mixed precision; one that is switched off is left out.
+        scaler: of mixed precision; left out if it is switched off.
 
     Raises:
         UserError: the file could not be written.
@@ -112,7 +118,7 @@ def save_diffusion(
 
 
 def _named_as_wrapper(state: Any, diffusion: GaussianDiffusion, path: Path) -> dict[str, Tensor]:
-    """A state dict under the wrapper's names; the tables are added where a file holds none of them.
+    """A state dict under the wrapper's names; the published tables are added to a file without tables.
 
     Raises:
         UserError: it is no state dict.
@@ -132,7 +138,7 @@ def _named_as_wrapper(state: Any, diffusion: GaussianDiffusion, path: Path) -> d
 
 
 def _check_size(state: Mapping[str, Tensor], diffusion: GaussianDiffusion, path: Path) -> None:
-    """Refuses a network of another size, and names the configuration it needs, which a list of shapes does not.
+    """Refuses a network of another size, and names the configuration that it needs.
 
     Raises:
         UserError: the network has other widths or another number of stages.
@@ -158,7 +164,7 @@ def _check_size(state: Mapping[str, Tensor], diffusion: GaussianDiffusion, path:
 
 
 def _adam_facts(state: Any) -> dict[str, Any]:
-    """``lr`` and ``betas`` of the first parameter group, as far as this is an optimiser's state."""
+    """``lr`` and ``betas`` of the first parameter group, if this is an optimiser's state."""
     groups = state.get("param_groups") if isinstance(state, Mapping) else None
     group = groups[0] if isinstance(groups, list) and groups and isinstance(groups[0], Mapping) else {}
     lr = group.get("lr")
@@ -170,5 +176,5 @@ def _adam_facts(state: Any) -> dict[str, Any]:
 
 
 def _is_close(table: Tensor, published: Tensor) -> bool:
-    """Whether a table is the published one but for rounding."""
+    """Whether a table equals the published one up to rounding."""
     return torch.allclose(table.float().cpu(), published, rtol=1e-3, atol=1e-6)

@@ -13,7 +13,7 @@ def ema_decay(step: int, after: int = 100, most: float = 0.995) -> float:
     """Share of the average that an update keeps: 1 - (1 + n)^(-2/3), n = step - after; 0 before, at most ``most``.
 
     Args:
-        step: of the training, from 0.
+        step: number of the optimiser step, from 0.
         after: the last step at which the weights are copied.
     """
     return min(1 - (1 + max(step - after, 0)) ** (-2 / 3), most)
@@ -22,7 +22,7 @@ def ema_decay(step: int, after: int = 100, most: float = 0.995) -> float:
 class EMA(nn.Module):
     """An average of another module's parameters (buffers are copied), with ema_pytorch's state dict.
 
-    That is ``online_model.*``, ``ema_model.*``, ``initted`` (float32, (1,)) and ``step`` (int64, (1,)).
+    The state dict holds ``online_model.*``, ``ema_model.*``, ``initted`` (float32, (1,)) and ``step`` (int64, (1,)).
 
     Attributes:
         online_model: the module that is trained.
@@ -55,8 +55,7 @@ class EMA(nn.Module):
         """Takes in the weights after an optimiser step.
 
         Args:
-            step: number of the optimiser step, from 0. It is given, and not read from the buffer, so that a GPU need
-                not be waited for.
+            step: number of the optimiser step, from 0; an argument, as reading the buffer would wait for the GPU.
         """
         self.step.fill_(step + 1)
         if step % self.every:

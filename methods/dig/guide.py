@@ -12,14 +12,14 @@ from methods.dig.diffusion_files import load_diffusion
 from methods.dig.lfca import FeatureShape
 from methods.dig.unet import UNet
 
-# Values of a full-resolution map of all rows in a pass, where max_rows does not say how many rows. On CPUs larger ones
-# are slower by half: they leave the caches, and the allocator takes fresh memory for each.
+# Values in a full-resolution map of all rows of a pass, if max_rows does not limit the rows. On CPUs larger maps are
+# slower by half: they leave the caches, and the allocator takes fresh memory for each.
 MAP_VALUES = 2**27
 MAP_VALUES_CPU = 2**22
 
 
 def feature_shape(config: GuideConfig, unet: UNetConfig) -> FeatureShape:
-    """The shape of the features that the classifier's LFCA gets."""
+    """The shape of the classifier's diffusion features."""
     return FeatureShape(len(config.feature_timesteps), sum(unet.tap_channels))
 
 
@@ -27,7 +27,7 @@ class Guide:
     """Maps a process's part of a batch to its `Guidance`, as far as the epoch's losses read it.
 
     Attributes:
-        diffusion: the model, frozen; None where no loss needs one: then no file is searched.
+        diffusion: the model, frozen; None if no loss needs it, and then no file is read.
         source: its origin, for the log.
     """
 
@@ -38,11 +38,11 @@ class Guide:
 
         Args:
             unet: the diffusion network.
-            losses: which losses there are.
+            losses: the classifier's losses.
             model: the classifier, for image and patch size.
 
         Raises:
-            UserError: there is no such file, or it holds another network; or the image size does not suit the network.
+            UserError: as `load_diffusion` and `UNetConfig.check_size`.
         """
         self.config = config
         self.losses = losses
@@ -70,7 +70,7 @@ class Guide:
         Args:
             images: this process's part of a micro-batch (B, 3, S, S), ImageNet-normalised, on the device.
             epoch: from 0; decides which losses count.
-            draws: a generator that is the same on all processes, and in a resumed run.
+            draws: a generator that is the same on all processes and in a resumed run.
         """
         timesteps = self.config.feature_timesteps if self.losses.uses_features(epoch) else []
         denoise = self.config.denoise_timestep if self.losses.uses_denoised(epoch) else None
@@ -86,8 +86,7 @@ class Guide:
     def noise(self, images: Tensor, count: int, draws: torch.Generator) -> list[Tensor]:
         """Normal noise (B, 3, S, S) for each of ``count`` timesteps.
 
-        It is drawn for the images of all processes, of which this one's are taken: any number of processes sees the
-        same noise.
+        It is drawn for the images of all processes, so that any number of processes sees the same noise.
         """
         seed = int(torch.randint(2**62, (), generator=draws))
         generator = torch.Generator(images.device).manual_seed(seed)

@@ -1,9 +1,9 @@
 """Writes DiG's seeds. Neither the diffusion model nor ImageNet weights are needed.
 
-python methods/dig/infer_trm.py --name exp --load_epo 19 --dict                    seeds of the run's epoch 19
+python methods/dig/infer_trm.py --name exp --load_epo 19 --dict                       seeds of the run's epoch 19
 python methods/dig/infer_trm.py --name new --load_pretrained 69.3_pascal.pth --dict   of a released checkpoint
-python methods/dig/infer_trm.py --name exp --load_epo 19 --dict --vis --crf        with pictures and dense CRF
-python methods/dig/infer_trm.py --name exp --load_epo 19                           only the score, nothing written
+python methods/dig/infer_trm.py --name exp --load_epo 19 --dict --vis --crf           with pictures and dense CRF
+python methods/dig/infer_trm.py --name exp --load_epo 19                              only the score, nothing written
 torchrun --nproc_per_node 2 methods/dig/infer_trm.py --name exp --load_epo 19 --dict  shared by two processes
 """
 
@@ -13,7 +13,7 @@ from methods.dig.config import DiGConfig
 
 
 def main() -> None:
-    """Seeds by the network's `MCTformer.foreground_maps`; the steps are those of `common.seeds.script`."""
+    """Writes the seeds that the network's `foreground_maps` gives; see `common.seeds.script` for the steps."""
     setup = start(__doc__, DiGConfig, "dig_eccv24", SEEDS)
 
     from common.seeds.script import run_inference

@@ -1,6 +1,6 @@
-"""LFCA, DiG's locality fusion cross-attention: the classifier's queries look at the diffusion model's features.
+"""LFCA, DiG's locality fusion cross-attention from the classifier's queries to the diffusion model's features.
 
-Two of them work on the same features; parameter names are the released checkpoint's. Symbols: B images, C classes,
+Two LFCA work on the same features; parameter names are the released checkpoint's. Symbols: B images, C classes,
 D width of the classifier, F channels of the features at one timestep (D_f), K timesteps, N = h*w patches.
 """
 
@@ -18,7 +18,7 @@ DROP_PATH = 0.1  # fixed in the reference, whatever the classifier's own rate
 
 
 class FeatureShape(NamedTuple):
-    """The make-up of the features X (B, K*F, h, w); the defaults are the released models'.
+    """The shape of the features X (B, K*F, h, w); the defaults are the released models'.
 
     Attributes:
         timesteps: K.
@@ -33,7 +33,7 @@ RELEASED_FEATURES = FeatureShape()
 
 
 class FeatureBlock(nn.Module):
-    """Residual block that makes keys and values of X; `convolved_inputs` are its two convolutions of X."""
+    """Residual block that maps X to keys and values; `convolved_inputs` gives its two convolutions of X."""
 
     def __init__(self, entering: int, leaving: int) -> None:
         super().__init__()
@@ -56,8 +56,8 @@ def convolved_inputs(blocks: Sequence[FeatureBlock], x: Tensor, joint: bool | No
 
     Args:
         blocks: of the same size.
-        joint: whether all blocks' kernels are applied as one, which reads X once; the numbers are the same. None:
-            except on CPUs, where joining the kernels (0.4 GB) takes longer than the convolutions of a small batch.
+        joint: whether all blocks' kernels are applied as one, which reads X once; the numbers are the same. None: on
+            accelerators only; on CPUs joining the kernels (0.4 GB) takes longer than the convolutions of a small batch.
     """
     kernels: list[list[Tensor]] = [
         [block.get_parameter("convbnrelu1.0.weight") for block in blocks], [block.branch.weight for block in blocks],
@@ -120,7 +120,7 @@ class LFCA(nn.Module):
         """Fuses.
 
         Args:
-            kv: what `FeatureBlock` makes of the features (B, F, h', w').
+            kv: the output of `FeatureBlock` (B, F, h', w').
             queries: q (B, C+N, D) of a block of the classifier, heads side by side, not scaled.
             num_tokens: C.
             grid: (h, w) of the N patches.

@@ -1,7 +1,7 @@
 """DiG's training step: a pass over images and one over their denoised versions, five loss terms.
 
 Attention maps are made in the epochs whose losses read refined CAMs: with gradients for the denoised images, without
-for the others, whose refined CAM is constant. In all other epochs the fused kernel runs.
+for the images, whose refined CAM is a constant. In all other epochs the fused kernel runs.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ LOSS_TERMS = ("cls", "pred_diff", "cam", "cls_denoised", "rcam")
 class DiGStep(TrainingStep):
     """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps.
 
-    The diffusion model is no part of it: its features and denoised images are inputs.
+    The diffusion model is not part of it: its features and denoised images are inputs.
     """
 
     terms = LOSS_TERMS
     logits = ("cls", "pcls")
 
     def __init__(self, model: DiG, config: LossConfig) -> None:
-        """Composes the step; LFCA is frozen where no loss trains it."""
+        """Composes the step; LFCA is frozen if no loss trains it."""
         super().__init__()
         self.model = model
         self.config = config
@@ -52,7 +52,7 @@ class DiGStep(TrainingStep):
             denoised: (B, 3, S, S), ImageNet-normalised, in the epochs where `LossConfig.uses_denoised`.
 
         Returns:
-            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (one that is off is 0), and detached
+            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (a term that is off is 0), and detached
             ``logits_cls``, ``logits_pcls`` (B, C) of the images.
         """
         plain, queries, second = self._passes(images, denoised, epoch, features is not None)
@@ -90,12 +90,12 @@ def rows_of(output: Output, rows: slice) -> Output:
 def loss_terms(
     plain: Output, fused: Fused | None, denoised: Output | None, labels: Tensor, config: LossConfig, epoch: int
 ) -> dict[str, Tensor]:
-    """The terms before their weights, under the names of `LOSS_TERMS`; one that is off is 0.
+    """The terms before their weights, under the names of `LOSS_TERMS`; a term that is off is 0.
 
     Args:
         plain: outputs of the images.
-        fused: what LFCA makes of them, where a loss reads it.
-        denoised: outputs of the denoised images, where a loss reads them.
+        fused: LFCA's outputs, if a loss reads them.
+        denoised: outputs of the denoised images, if a loss reads them.
         labels: multi-hot (B, C).
     """
     weight_cls, weight_pred, _, weight_denoised, _ = config.weights
@@ -147,16 +147,16 @@ def distillation(teacher: Tensor, student: Tensor, temperature: float) -> Tensor
     return F.kl_div(log_probabilities(student.float() / temperature), target, reduction="batchmean", log_target=True)
 
 
-def log_probabilities(scores: Tensor) -> Tensor:
-    """log [p, 1 - p] (B, 2C) with p = softmax of scores (B, C), finite in value and gradient for any finite scores.
+def log_probabilities(logits: Tensor) -> Tensor:
+    """log [p, 1 - p] (B, 2C) with p = softmax of logits (B, C), finite in value and gradient for all finite logits.
 
-    The reference's log of 1 - p is -inf where p rounds to 1, and its loss NaN. There the share of all other classes is
-    taken; elsewhere log1p(-p), as the share is a difference of two sums, whose rounding counts if p is small.
+    Where p rounds to 1, the reference's log of 1 - p is -inf and its loss NaN. For p above 0.5 this takes the share of
+    all other classes; else log1p(-p), as the share is a difference of two sums, whose rounding counts if p is small.
     """
-    whole = scores.logsumexp(1, keepdim=True)
-    own = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    whole = logits.logsumexp(1, keepdim=True)
+    own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
     # The lowest number instead of -inf: with a single class there is no other, and 0 * inf would be NaN again.
-    others = scores[:, None].masked_fill(own, torch.finfo(scores.dtype).min).logsumexp(2)  # B C
-    p = (scores - whole).exp()
+    others = logits[:, None].masked_fill(own, torch.finfo(logits.dtype).min).logsumexp(2)  # B C
+    p = (logits - whole).exp()
     rest = torch.where(p > 0.5, others - whole, torch.log1p(-p.clamp(max=0.5)))
-    return torch.cat([scores - whole, rest], dim=1)
+    return torch.cat([logits - whole, rest], dim=1)

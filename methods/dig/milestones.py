@@ -1,4 +1,4 @@
-"""Milestones of a diffusion model's training: the file, the preview, the loss curve, the command that comes next."""
+"""Milestones of a diffusion model's training: file, preview, loss curve, and the classifier's command."""
 
 import json
 import math
@@ -19,12 +19,12 @@ from methods.dig.ema import EMA
 
 
 def milestone_file(run: RunFolder, config: DiffusionConfig, step: int) -> str:
-    """The file of the milestone at a step: number 1 after the first ``save_every`` steps."""
+    """The file of the milestone at a step; number 1 is the milestone after ``save_every`` steps."""
     return str(run.checkpoints / f"model-{math.ceil(step / config.train.save_every)}.pt")
 
 
 def classifier_command(config: DiffusionConfig, file: str) -> str:
-    """How the classifier is trained with a file; data and network are named where its configuration has others."""
+    """The command that trains the classifier with a file; it names data and network that differ from its YAML."""
     exp = "dig_coco_eccv24" if config.data.dataset == "coco14" else "dig_eccv24"
     usual = {leaf.key: leaf.default for leaf in leaves(load_config(DiGConfig, config_path(exp)))}
     data, unet = (
@@ -35,8 +35,9 @@ def classifier_command(config: DiffusionConfig, file: str) -> str:
 
 
 def save_preview(setup: Setup, ema: EMA, step: int) -> None:
-    """Makes images from noise by the averaged weights: the same noise every time, so that previews can be compared."""
-    config, size = setup.config, setup.config.views.size
+    """Draws images made by the averaged weights, always from the same noise, so that previews can be compared."""
+    config = setup.config
+    size = config.views.size
     if not config.sampling.images:
         return
     noise = torch.randn((config.sampling.images, 3, size, size), generator=shared_generator(config.runtime.seed))

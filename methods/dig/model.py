@@ -34,8 +34,8 @@ class Fused(NamedTuple):
 class DiG(MCTformer):
     """The network, under the parameter names of the released checkpoints.
 
-    ``LFCA0``, ``LFCA1`` and ``diff_head_p`` only serve training; built without them it is a plain MCTformer-V2 with
-    another pooling, which makes the same seeds.
+    ``LFCA0``, ``LFCA1`` and ``diff_head_p`` serve training alone; without them it is a plain MCTformer-V2 with another
+    pooling, and gives the same seeds.
     """
 
     def __init__(self, config: ViTConfig, num_classes: int, features: FeatureShape | None = RELEASED_FEATURES) -> None:
@@ -61,10 +61,10 @@ class DiG(MCTformer):
         )  # fmt: skip
 
     def pool(self, scores: Tensor) -> Tensor:
-        """Min-Max-K pooling: patch logits (B, C) of a score map (B, C, h, w), before its ReLU.
+        """Min-Max-K pooling: patch logits (B, C) of maps S (B, C, h, w) before their ReLU.
 
-        The mean of the three largest values of relu(S), less that of relu(-S). A map of fewer than three patches is
-        averaged whole.
+        The mean of the three largest values of relu(S) minus the mean of the three largest of relu(-S); all values of
+        maps with fewer than three patches.
         """
         flat = scores.flatten(2)  # B C N
         top = min(TOP, flat.shape[2])
@@ -86,10 +86,10 @@ class DiG(MCTformer):
         Args:
             images: (B, 3, H, W).
             request: the attention maps to sum; None for none.
-            query_rows: number of images, from the first, whose queries for LFCA are wanted.
+            query_rows: number of the first images whose queries LFCA needs.
 
         Returns:
-            The output, and queries (rows, T, D) of the last block and of the one before; no queries for no rows.
+            The output, and queries (rows, T, D) of the last block and of the block before; none for 0 rows.
         """
         tokens, grid = self.embed(images)
         split = self.depth - 2 if query_rows else self.depth
@@ -105,7 +105,7 @@ class DiG(MCTformer):
 
         Args:
             features: X (B, K*F, h', w').
-            queries: of the last block, then of the one before, (B, C+N, D) each.
+            queries: of the last block, then of the block before, (B, C+N, D) each.
             grid: (h, w) of the N patches.
         """
         both = (self.LFCA0, self.LFCA1)
@@ -115,10 +115,10 @@ class DiG(MCTformer):
             for lfca, parts, q in zip(both, convolved, queries, strict=True)
         ]
         classes, maps = (torch.stack(each).mean(0) for each in zip(*fused, strict=True))  # B C D, B F h' w'
-        scores = self.diff_head_p(maps)
-        return Fused(classes.mean(-1), self.pool(scores), scores.relu())
+        maps = self.diff_head_p(maps)  # B C h' w'
+        return Fused(classes.mean(-1), self.pool(maps), maps.relu())
 
 
 def without_lfca(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a checkpoint that makes seeds: what a `DiG` without LFCA loads strictly."""
+    """The part of a checkpoint that seeds need, which a `DiG` without LFCA loads strictly."""
     return {name: value for name, value in state.items() if not name.startswith(TRAINING_ONLY)}

@@ -1,11 +1,11 @@
 """Trains DiG's classifier, guided by a frozen diffusion model.
 
-python methods/dig/train_trm.py --name exp                                 VOC 2012, as published
-python methods/dig/train_trm.py --name exp --exp dig_coco_eccv24           COCO 2014
-python methods/dig/train_trm.py --name exp --W 1 0 0 0 0                   without any diffusion model
-python methods/dig/train_trm.py --name exp diffusion.file=FILE             with one of your own (train_diffusion.py)
-torchrun --nproc_per_node 2 methods/dig/train_trm.py --name exp            two processes, the same global batch
-python methods/dig/train_trm.py --name exp --resume                        go on after an interruption
+python methods/dig/train_trm.py --name exp                                   VOC 2012, as published
+python methods/dig/train_trm.py --name exp --exp dig_coco_eccv24             COCO 2014
+python methods/dig/train_trm.py --name exp diffusion.file=FILE               with a file of train_diffusion.py
+python methods/dig/train_trm.py --name exp --W 1 0 0 0 0                     without any diffusion model
+torchrun --nproc_per_node 2 methods/dig/train_trm.py --name exp              two processes, the same global batch
+python methods/dig/train_trm.py --name exp --resume                          go on after an interruption
 """
 
 from common.run.errors import run_script
@@ -26,8 +26,10 @@ def main() -> int:
     from methods.dig.losses import DiGStep
     from methods.dig.model import DiG
 
-    # Data: one view of an image, which both networks see
-    images, views, size = LabelledImages(config.data, config.train.image_list), config.views, config.model.img_size
+    # Data: one view of an image, for both networks
+    images = LabelledImages(config.data, config.train.image_list)
+    views = config.views
+    size = config.model.img_size
     transform = SeparateViews(train_transform(size, views.scale, views.interpolation, views.auto_augment))
 
     # Model, frozen diffusion model, losses

@@ -1,7 +1,7 @@
-"""DiG's diffusion network: an unconditional U-Net that knows the timestep, and taps of its decoder.
+"""DiG's diffusion network: an unconditional U-Net with a timestep as input, and taps of its decoder.
 
-Parameter names are those of the released diffusion checkpoint. Symbols: B rows (images, each with its own timestep),
-E = `UNetConfig.dim`, H x W pixels.
+Parameter names are the released diffusion checkpoint's. Symbols: B rows (images, each with its own timestep), c
+channels, E = `UNetConfig.dim`, H x W pixels.
 """
 
 import math
@@ -21,7 +21,7 @@ ALL = slice(None)
 
 
 class UNetOutput(NamedTuple):
-    """The requested outputs; None for the other.
+    """The requested outputs; None for an output that was not requested.
 
     Attributes:
         v: predicted v (rows, 3, H, W).
@@ -42,21 +42,21 @@ class SinusoidalTime(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         """Timesteps (B,) to embeddings (B, E)."""
         half = self.dim // 2
-        # The order of these operations counts in float32: others differ by 3e-5 at large t.
+        # The order of these operations counts in float32: another differs by 3e-5 at large t.
         frequencies = torch.exp(torch.arange(half, device=t.device) * -(math.log(10000) / (half - 1)))
         angles = t[:, None] * frequencies  # B E/2
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class RMSNorm(nn.Module):
-    """Scales each position's channel vector to length sqrt(C), then by a learned gain per channel."""
+    """Scales each position's channel vector to length sqrt(c), then by a learned gain per channel."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.g = nn.Parameter(torch.ones(1, dim, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to maps."""
+        """Maps (B, c, H, W) to maps."""
         return F.normalize(x, dim=1) * (self.g * x.shape[1] ** 0.5)
 
 
@@ -69,7 +69,7 @@ class ConvNorm(nn.Module):
         self.norm = nn.GroupNorm(NORM_GROUPS, leaving)
 
     def forward(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Maps (B, C, H, W) to maps; scale and shift are (B, C', 1, 1)."""
+        """Maps (B, c, H, W) to maps; scale and shift are (B, c', 1, 1)."""
         x = self.norm(self.proj(x))
         if scale_shift is not None:
             scale, shift = scale_shift
@@ -88,8 +88,8 @@ class ResBlock(nn.Module):
         self.res_conv = nn.Conv2d(entering, leaving, 1) if entering != leaving else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Maps (B, C, H, W) and time embeddings (B, 4E) to maps (B, C', H, W)."""
-        scale, shift = self.mlp(time)[:, :, None, None].chunk(2, dim=1)  # B C' 1 1
+        """Maps (B, c, H, W) and time embeddings (B, 4E) to maps (B, c', H, W)."""
+        scale, shift = self.mlp(time)[:, :, None, None].chunk(2, dim=1)  # B c' 1 1
         return self.block2(self.block1(x, (scale, shift))) + self.res_conv(x)
 
 
@@ -102,7 +102,7 @@ class _Attention(nn.Module):
         self.to_qkv = nn.Conv2d(dim, 3 * HEADS * HEAD_DIM, 1, bias=False)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps (B, C, H, W) to q, k, v (B, heads, d, H*W)."""
+        """Maps (B, c, H, W) to q, k, v (B, heads, d, H*W)."""
         return self.to_qkv(self.norm(x)).flatten(2).unflatten(1, (3, HEADS, HEAD_DIM)).unbind(1)
 
 
@@ -114,7 +114,7 @@ class LinearAttention(_Attention):
         self.to_out = nn.Sequential(nn.Conv2d(HEADS * HEAD_DIM, dim, 1), RMSNorm(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to maps."""
+        """Maps (B, c, H, W) to maps."""
         q, k, v = self.heads(x)  # B heads d N
         q = q.softmax(dim=-2) * HEAD_DIM**-0.5
         k = k.softmax(dim=-1)
@@ -131,7 +131,7 @@ class FullAttention(_Attention):
         self.to_out = nn.Conv2d(HEADS * HEAD_DIM, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to maps."""
+        """Maps (B, c, H, W) to maps."""
         q, k, v = (part.transpose(-2, -1) for part in self.heads(x))  # B heads N d
         out = F.scaled_dot_product_attention(q, k, v).transpose(-2, -1)  # B heads d N
         return self.to_out(out.flatten(1, 2).unflatten(2, x.shape[-2:]))
@@ -207,9 +207,9 @@ class UNet(nn.Module):
         Args:
             x: noisy images (B, 3, H, W).
             t: timesteps (B,).
-            grid: (h, w) of the features; None if they are not wanted.
-            feature_rows: the rows whose features are wanted.
-            v_rows: the rows whose v is wanted; None for none.
+            grid: (h, w) of the features; None: no features.
+            feature_rows: the rows whose features are requested.
+            v_rows: the rows whose v is requested; None: no v.
 
         Raises:
             UserError: H or W is no multiple of `UNetConfig.stride`.
@@ -265,7 +265,7 @@ def _stage(entering: int, leaving: int, time_dim: int, attention: type[_Attentio
 
 
 def _halve(entering: int, leaving: int) -> nn.Sequential:
-    """Every 2x2 pixels to the channels of one, then a 1x1 convolution."""
+    """Moves 2x2 pixels into the channels of one, then a 1x1 convolution."""
     return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * entering, leaving, 1))
 
 

@@ -1,4 +1,4 @@
-"""IRN's configuration: one YAML drives labels, training and masks."""
+"""IRN's configuration: one YAML drives label maps, training and masks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,35 +15,33 @@ from common.train.course import CourseConfig, Position
 from common.train.schedule import poly
 
 WEIGHTS_FILE = "{:03d}res50_irn.pth"
+STRIDE = 4  # of the maps that the branches give
 INPUTS = (LABELS_DIR, f"{LABELS_DIR}.json", "eval_ir_label.json")  # of the training, in the run folder
 
 
 @dataclass
 class LabelConfig:
-    """How seeds become the labels that IRN is trained on; thresholds apply to CAMs in [0, 1]."""
+    """The label maps that IRN is trained on, made from seeds; thresholds apply to CAMs in [0, 1]."""
 
-    folder: str = option("", "Folder of the labels; empty: ir_label/ of the run itself.", flag="--labels")
+    folder: str = option("", "Folder of the label maps; empty: ir_label/ of the run itself.", flag="--labels")
     fg_threshold: float = option(
-        0.35, "A pixel is foreground, confidently, where a class is above this.", flag="--conf_fg_thres",
+        0.35, "A pixel is confident foreground where a class is above this.", flag="--conf_fg_thres",
         rule=at_least(0),
     )  # fmt: skip
     bg_threshold: float = option(
-        0.15, "It is background, confidently, where no class is above this.", flag="--conf_bg_thres", rule=at_least(0)
+        0.15, "A pixel is confident background where no class is above this.", flag="--conf_bg_thres", rule=at_least(0)
     )
     certainty: float = option(
-        0.7, "Probability that the CRF starts with for a pixel's label; the other labels share the rest.",
+        0.7, "Probability of a pixel's own class at the start of the CRF; the other classes share the rest.",
         rule=Rule("between 0 and 1", lambda value: 0 < value < 1),
     )  # fmt: skip
     crf: CRFConfig = section(CRFConfig, bilateral_sxy=50.0, bilateral_srgb=5.0)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the labels depend on besides the seeds: all but the CRF's backend and device."""
+        """The settings that the label maps depend on besides the seeds: all but the CRF's backend and device."""
         of_crf = {key: value for key, value in vars(self.crf).items() if key not in ("backend", "device")}
         cuts = {key: value for key, value in vars(self).items() if key not in ("folder", "crf")}
         return {**cuts, "crf": of_crf}
-
-
-STRIDE = 4  # of the maps that the branches give
 
 
 @dataclass
@@ -51,8 +49,8 @@ class IRNModelConfig(ResNetConfig):
     """The network."""
 
     frozen: int = option(
-        STAGES, "Stages of the backbone, from the first, that are not trained: all, as published; with random "
-        "weights it is better to train it, too: 0.",
+        STAGES, "Number of the backbone's first stages that are not trained: all, as published; better 0 with random "
+        "weights.",
         rule=Rule(f"from 0 to {STAGES}", lambda value: 0 <= value <= STAGES),
     )  # fmt: skip
 
@@ -77,15 +75,19 @@ class IRNViewConfig:
 class LossConfig:
     """The losses."""
 
-    radius: int = option(10, "Pairs of cells closer than so many cells (4 pixels each) are compared.", rule=at_least(2))
+    radius: int = option(
+        10, "Two cells (4 pixels each) are compared if they are closer than this many cells.", rule=at_least(2)
+    )
 
 
 @dataclass
 class IRNOptimConfig:
-    """SGD under a poly schedule; nothing is scaled with the batch."""
+    """SGD with a poly schedule; nothing is scaled with the batch."""
 
     lr: float = option(0.1, "Learning rate of the boundary branch.", flag=("--irn_learning_rate", "--lr"))
-    displacement_scale: float = option(10.0, "Learning rate of the displacement branch, relative to the other's.")
+    displacement_scale: float = option(
+        10.0, "Learning rate of the displacement branch, relative to the boundary branch's."
+    )
     momentum: float = option(
         1e-4, "SGD's momentum: the reference passes the weight decay in its place, and its results come from that.",
         rule=at_least(0),
@@ -112,31 +114,29 @@ class IRNCourseConfig(CourseConfig):
 class WalkConfig:
     """The random walk on the grid of 1/4 of the image's size, and the mask made from it."""
 
-    radius: int = option(5, "Cells closer than so many cells are neighbours.", rule=at_least(2))
+    radius: int = option(5, "Two cells are neighbours if they are closer than this many cells.", rule=at_least(2))
     beta: float = option(10.0, "Exponent of the affinities.", flag="--beta", rule=at_least(0))
     log2_rounds: int = option(8, "log2 of the walk's length.", flag="--exp_times", rule=at_least(0))
     background: float = option(
-        0.25, "Background's score; those of the classes are divided by the largest in the image.",
+        0.25, "Background's value; the classes' values are divided by the largest in the image.",
         flag="--sem_seg_bg_thres",
     )  # fmt: skip
 
-    def settings(self) -> dict[str, Any]:
-        """All settings, as plain containers."""
-        return dict(vars(self))
-
 
 @dataclass
-class MaskConfig:
-    """Which masks are made and scored, and how images go through the network."""
+class IRNInferConfig:
+    """Inference of the masks."""
 
-    image_list: str = option("train_aug", "Images to make masks for.", flag="--infer_list")
+    image_list: str = option("train_aug", "Images to write masks for.", flag="--infer_list")
     eval_list: str = option(
-        "train", "Images whose masks are scored at the end, where there are true ones for them; empty: none."
+        "train", "Images whose masks are scored at the end, where they have true masks; empty: none."
     )
     batch_size: int = option(8, "Images of one size that go through the network together.", rule=at_least(1))
     canvas: int = option(
-        512, "Side of the canvas that images are put on: that of the training crops.", rule=at_least(1)
-    )
+        512, "Side of the canvas that images are put on; as published, the side of the training crops.",
+        rule=at_least(1),
+    )  # fmt: skip
+    num_workers: int = option(4, "Image-loader worker processes.", flag="--num_workers", rule=at_least(0))
 
 
 @dataclass
@@ -152,7 +152,7 @@ class IRNConfig:
     optim: IRNOptimConfig = section(IRNOptimConfig)
     train: IRNCourseConfig = section(IRNCourseConfig, epochs=3, batch_size=32, print_freq=50, save_steps=100)
     walk: WalkConfig = section(WalkConfig)
-    infer: MaskConfig = section(MaskConfig)
+    infer: IRNInferConfig = section(IRNInferConfig)
     runtime: RuntimeConfig = section(RuntimeConfig)
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""The mean displacement that the trained network subtracts; it has no influence on semantic masks.
+"""The mean displacement that the trained network subtracts; semantic masks do not depend on it.
 
 Reference: the second half of step/train_irn.py.
 """
@@ -17,7 +17,7 @@ from methods.irn.model import IRN
 
 
 class _Canvases(Dataset):
-    """Images in the upper left corner of a square of zeros that cuts larger ones off: (3, S, S)."""
+    """Images in the upper left corner of a square of zeros, larger images cut off: (3, S, S)."""
 
     def __init__(self, images: ImageSet, size: int) -> None:
         self.images = images
@@ -35,13 +35,13 @@ class _Canvases(Dataset):
 def mean_displacement(
     model: IRN, images: ImageSet, size: int, batch_size: int, drop_last: bool, runtime: Runtime, num_workers: int
 ) -> Tensor:
-    """The mean over batches of the batches' mean displacements, the canvases' empty parts included.
+    """The mean over batches of the batches' mean displacements, which include the canvases' empty parts.
 
-    The work is shared by all processes. The model is left in evaluation mode, and its mean at 0.
+    All processes share the work. The model stays in evaluation mode, and its mean is set to 0.
 
     Args:
         size: of the canvases.
-        drop_last: leave out the last batch unless it is whole (or the only one), as the reference does.
+        drop_last: whether an incomplete last batch is left out (unless it is the only one), as by the reference.
 
     Returns:
         dy, dx: float32 (2,), on the CPU.

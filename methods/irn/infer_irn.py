@@ -1,11 +1,11 @@
-"""Makes pseudo masks: a random walk from the seeds along IRN's affinities, experiment/NAME/masks/<id>.png.
+"""Turns seeds into pseudo masks by a random walk along IRN's affinities, and scores them.
 
-python methods/irn/infer_irn.py --name irn --seeds experiment/exp/dict                          train_aug
-python methods/irn/infer_irn.py --name irn --seeds experiment/exp/dict --infer_list train       another list
-python methods/irn/infer_irn.py --name irn --seeds experiment/exp/dict --load_pretrained res50_irn.pth   other weights
-torchrun --nproc_per_node 2 methods/irn/infer_irn.py --name irn --seeds experiment/exp/dict     two processes
+python methods/irn/infer_irn.py --name irn --seeds experiment/exp/dict                       masks of VOC's train_aug
+python methods/irn/infer_irn.py --name irn --seeds experiment/exp/dict --infer_list train                another list
+python methods/irn/infer_irn.py --name new --seeds experiment/exp/dict --load_pretrained res50_irn.pth       a release
+torchrun --nproc_per_node 2 methods/irn/infer_irn.py --name irn --seeds experiment/exp/dict   shared by two processes
 
-An interrupted call goes on where it stopped.
+Masks are experiment/NAME/masks/<id>.png. An interrupted call goes on where it stopped.
 """
 
 from common.run.errors import run_script
@@ -13,14 +13,14 @@ from common.run.folder import MASK_SCORES
 from common.run.script import REFINEMENT, start
 from methods.irn.config import WEIGHTS_FILE, IRNConfig
 
-READS = ("data", "seeds", "model", "walk", "infer", "runtime")
+READS = ("data", "seeds", "model", "walk", "infer", "runtime.device", "runtime.precision")
 
 
 def main() -> None:
-    """Goes in the order config, images, model, masks; then their score."""
+    """Goes in the order config, data, model, masks; then their score."""
     setup = start(__doc__, IRNConfig, "irn_cti", REFINEMENT, reads=READS)
-    config, run, infer, runtime = setup.config, setup.run, setup.config.infer, setup.runtime
-    processes, num_workers = setup.processes, config.runtime.num_workers
+    config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
+    infer = config.infer
 
     from common.data.dataset import ImageSet
     from common.data.outputs import MaskFolder, write_each
@@ -29,12 +29,13 @@ def main() -> None:
     from common.run.processes import stop_processes
     from common.score.options import EvalConfig
     from common.score.report import report, score_folder
-    from methods.irn.masks import random_walks
+    from methods.irn.masks import pseudo_masks
     from methods.irn.model import IRN, unique_tensors
 
-    # Images and seeds
-    images, seeds = ImageSet(config.data, infer.image_list), config.seeds.path()
-    require_maps(images, seeds, "the inference of the seeds, with --dict")
+    # Data: image labels are not needed, the seeds have them
+    images = ImageSet(config.data, infer.image_list)
+    seeds = config.seeds.path()
+    require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
 
     # Model
     model = IRN(config.model)
@@ -42,15 +43,17 @@ def main() -> None:
 
     # Masks
     settings = {
-        **weights, **seed_settings(seeds), **config.walk.settings(), "canvas": infer.canvas,
+        **weights, **seed_settings(seeds), **vars(config.walk), "canvas": infer.canvas,
         "batch_size": infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
     folder = MaskFolder(run.masks, settings, runtime, setup.args.overwrite)
-    write_each(images, folder, random_walks(model, images, seeds, config, runtime, folder.is_done), processes)
+    write_each(images, folder, pseudo_masks(model, images, seeds, config, runtime, folder.is_done), processes)
 
     # Score
     if infer.eval_list:
-        result = score_folder(folder.path, "png", config.data, infer.eval_list, EvalConfig(), processes, num_workers)
+        result = score_folder(
+            folder.path, "png", config.data, infer.eval_list, EvalConfig(), processes, infer.num_workers
+        )
         report(result, run, MASK_SCORES, processes)
     stop_processes()
 

@@ -12,7 +12,7 @@ from methods.irn.config import LabelConfig
 
 
 def label_folder(config: LabelConfig, run: RunFolder) -> Path:
-    """The folder of the label maps: the one configured, else that of make_ir_label.py in the run folder."""
+    """The folder of the label maps: the configured one, else the folder of make_ir_label.py in the run folder."""
     return Path(config.folder or run.labels)
 
 
@@ -25,7 +25,8 @@ class LabelFiles:
         Raises:
             UserError: some are missing; they are named.
         """
-        self.images, self.files = images, [folder / f"{image_id}.png" for image_id in images.ids]
+        self.images = images
+        self.files = [folder / f"{image_id}.png" for image_id in images.ids]
         there = set(folder.iterdir()) if folder.is_dir() else set()
         missing = [file for file in dict.fromkeys(self.files) if file not in there]
         if missing:
@@ -35,12 +36,13 @@ class LabelFiles:
             )
 
     def load(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """RGB image and labels uint8 (H, W).
+        """RGB image and label map, uint8 (H, W): 0 background, class index + 1, 255 ignored.
 
         Raises:
-            UserError: a file is damaged, or the two are of different sizes.
+            UserError: a file is damaged, or the two differ in size.
         """
-        image, labels = self.images.load_image(index), read_mask(self.files[index])
-        if labels.shape != (image.height, image.width):
-            raise UserError(f"{self.files[index]} is of {labels.shape}, its image of {(image.height, image.width)}")
-        return image, labels
+        image = self.images.load_image(index)
+        label_map = read_mask(self.files[index])
+        if label_map.shape != (image.height, image.width):
+            raise UserError(f"{self.files[index]} is of {label_map.shape}, its image of {(image.height, image.width)}")
+        return image, label_map

@@ -1,6 +1,6 @@
-"""Labels for IRN's training: seeds cut at a strict and a loose threshold, each snapped to edges by a dense CRF.
+"""Label maps for IRN's training: seeds cut at a strict and a loose threshold, each snapped to edges by a dense CRF.
 
-A pixel is of a class where the strict cut says so, background where even the loose one finds nothing, else ignored
+A pixel has a class if the strict cut has it, is background if even the loose cut has no class, and is else ignored
 (IRNet section 4.2; reference: step/cam_to_ir_label.py).
 """
 
@@ -18,7 +18,7 @@ from methods.irn.config import LabelConfig
 
 
 def cut(maps: np.ndarray, threshold: float) -> np.ndarray:
-    """Labels uint8 (H, W) of maps (n, H, W): 0 where none is above the threshold, else 1 + the number of the largest.
+    """Cuts maps (n, H, W) to uint8 (H, W): 0 if none is above the threshold, else 1 + the number of the largest.
 
     The first of equal maps wins.
     """
@@ -28,12 +28,12 @@ def cut(maps: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def label_crf(image: np.ndarray, labels: np.ndarray, count: int, config: LabelConfig) -> np.ndarray:
-    """Labels after the dense CRF whose unary energies come from labels.
+    """Snaps a label map to the image's edges by a dense CRF, whose unary energies come from the label map.
 
     Args:
         image: uint8 RGB (H, W, 3).
         labels: (H, W), from 0 to ``count`` - 1.
-        count: number of labels, background included.
+        count: number of different labels, background included.
 
     Returns:
         uint8 (H, W).
@@ -50,7 +50,7 @@ def ir_label(image: np.ndarray, seed: dict[int, np.ndarray], config: LabelConfig
 
     Args:
         image: uint8 RGB (H, W, 3).
-        seed: {class index: float32 (H, W)}; an image without classes is background.
+        seed: {class index: float32 (H, W)}; empty: all is background.
 
     Returns:
         uint8 (H, W): 0 background, class index + 1, 255 ignore.
@@ -69,7 +69,7 @@ def write_label(image_path: Path, seeds: Path, image_id: str, path: Path, config
     """Makes the label map of an image and writes it as a palette PNG; a job for `common.run.pool.WorkerPool`.
 
     Raises:
-        UserError: the seed cannot be used.
+        UserError: the seed is missing, damaged or unfit.
     """
     image = np.array(read_image(image_path))
     seed = read_maps(seeds, image_id, image.shape[:2])

@@ -20,7 +20,7 @@ EPSILON = 1e-5  # of the logarithms and of the denominators
 
 
 class IRNStep(TrainingStep):
-    """Network and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
+    """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
 
     terms = LOSS_TERMS
 
@@ -35,19 +35,20 @@ class IRNStep(TrainingStep):
         self.radius = config.radius
         self._gather = gather
 
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The losses of a batch.
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """One training step's losses.
 
         Args:
             images: (B, 3, S, S), ImageNet-normalised.
-            labels: at 1/4 of the size, uint8 (B, h, w): 0 background, class index + 1, 255 ignore.
+            targets: label maps at 1/4 of the size, uint8 (B, h, w): 0 background, class index + 1, 255 ignore.
 
         Returns:
-            ``total`` to minimise and the terms `LOSS_TERMS`; of several processes the mean is the global batch's.
+            ``total`` to minimise and the terms `LOSS_TERMS`. On several processes each is this process's share: the
+            mean over the processes is the value of the whole batch.
         """
         edge, displacement = self.model(images)
         directions = path_directions(self.radius)
-        pairs = pair_labels(labels, directions, self.radius)
+        pairs = pair_labels(targets, directions, self.radius)
         affinity = affinities(edge.float(), directions, self.radius)  # B D h' w'
         return irn_losses(affinity, displacement.float(), pairs, directions, self.radius, self._gather)
 
@@ -66,11 +67,11 @@ def irn_losses(
     Args:
         affinity: (B, D, h', w') in [0, 1].
         displacement: (B, 2, h, w).
-        pairs: of one class or of two, bool (B, D, h', w').
+        pairs: bool (B, D, h', w') each.
         gather: see `IRNStep`.
 
     Returns:
-        ``total`` and `LOSS_TERMS`, before the factors that make the total.
+        ``total``, and `LOSS_TERMS` before their factors in it.
     """
     counts = torch.stack([label.sum() for label in pairs])[None]  # 1 3, exact
     everywhere = gather(counts)  # processes 3
@@ -91,7 +92,7 @@ def irn_losses(
 
 
 def _ratio(values: Tensor, pairs: Tensor, kind: int, *, counts: Tensor, world: int, components: int = 1) -> Tensor:
-    """This process's share of the mean of values (B, D, h', w') over the pairs of a kind, in the whole batch.
+    """This process's share of the mean of values (B, D, h', w') over all pairs of a kind in the whole batch.
 
     Args:
         counts: pairs of each kind on all processes.

@@ -1,10 +1,11 @@
-"""Makes the labels that IRN is trained on, of any method's seeds: experiment/NAME/ir_label/<id>.png.
+"""Writes the label maps that IRN is trained on, made from any method's seeds.
 
-python methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict                        as published for CTI
-python methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict --exp irn_crt          with CRT's thresholds
-torchrun --nproc_per_node 2 methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict   two processes
+python methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict                     as published for CTI
+python methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict --exp irn_crt       with CRT's thresholds
+torchrun --nproc_per_node 2 methods/irn/make_ir_label.py --name irn --seeds experiment/exp/dict  shared by two processes
 
-An interrupted call goes on where it stopped. Then: methods/irn/train_irn.py, methods/irn/infer_irn.py.
+Files are experiment/NAME/ir_label/<id>.png. An interrupted call goes on where it stopped. Then:
+methods/irn/train_irn.py, methods/irn/infer_irn.py.
 """
 
 from typing import Any
@@ -17,9 +18,10 @@ READS = ("data", "seeds", "labels", "train.image_list", "runtime.num_workers")
 
 
 def main() -> None:
-    """Goes in the order config, images, seeds, labels; then their score."""
+    """Goes in the order config, data, label maps; then their score."""
     setup = start(__doc__, IRNConfig, "irn_cti", PREPARATION, reads=READS)
-    config, processes, runtime = setup.config, setup.processes, setup.runtime
+    config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
+    num_workers = config.runtime.num_workers
 
     from common.crf.dense import crf_backend
     from common.data.dataset import ImageSet
@@ -30,24 +32,26 @@ def main() -> None:
     from methods.irn.labels import write_label
     from methods.irn.scoring import report_labels
 
-    # Images and seeds
-    images, seeds = ImageSet(config.data, config.train.image_list), config.seeds.path()
-    require_maps(images, seeds, "the inference of the seeds, with --dict")
-    crf_backend(config.labels.crf)
-    settings = {**seed_settings(seeds), **config.labels.settings()}
-    folder = MaskFolder(setup.run.labels, settings, runtime, setup.args.overwrite)
+    # Data: image labels are not needed, the seeds have them
+    images = ImageSet(config.data, config.train.image_list)
+    seeds = config.seeds.path()
+    require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
+    crf_backend(config.labels.crf)  # an error, if there is none, comes before the work
 
-    # Labels: a GPU computes the CRF from within this process
+    # Label maps: a GPU computes the CRF from within this process
+    settings = {**seed_settings(seeds), **config.labels.settings()}
+    folder = MaskFolder(run.labels, settings, runtime, setup.args.overwrite)
+
     def job(index: int) -> tuple[Any, ...]:
         image_id = images.ids[index]
         return write_label, images.images[index], seeds, image_id, folder.file(image_id), config.labels
 
-    workers = usable_workers(config.runtime.num_workers) if config.labels.crf.device == "cpu" else 0
+    workers = usable_workers(num_workers) if config.labels.crf.device == "cpu" else 0
     write_by_jobs(images, folder, job, WorkerPool(workers, "label"), processes, "labels")
 
     # Score
-    report_labels(folder, config.data, config.train.image_list, setup.run, processes, config.runtime.num_workers)
-    processes.say(f"Training: python methods/irn/train_irn.py --name {setup.run.name}")
+    report_labels(folder, config.data, config.train.image_list, run, processes, num_workers)
+    processes.say(f"Training: python methods/irn/train_irn.py --name {run.name}")
     stop_processes()
 
 

@@ -11,20 +11,20 @@ from common.data.whole import image_batches
 from common.run.device import Runtime
 from methods.irn.config import IRNConfig
 from methods.irn.model import IRN
-from methods.irn.walk import boundaries, read_scores, walk_mask
+from methods.irn.walk import boundaries, read_grid_maps, walk_mask
 
 
 @torch.inference_mode()
-def random_walks(
+def pseudo_masks(
     model: IRN, images: ImageSet, seeds: Path, config: IRNConfig, runtime: Runtime, is_done: Callable[[str], bool]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields ``(index, mask)`` for this process's share of an image set; masks are uint8 (H, W)."""
-    infer, classes = config.infer, len(class_names(config.data))
-    batches = image_batches(images, infer.batch_size, config.runtime.num_workers, runtime, is_done, "random walk")
-    for indices, pixels in batches:
-        with runtime.autocast():
-            edges = boundaries(model.edge, pixels, infer.canvas)  # B h w
+    infer = config.infer
+    classes = len(class_names(config.data))
+    for indices, pixels in image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "masks"):
         height, width = pixels.shape[-2:]
+        with runtime.autocast():
+            edges = boundaries(model.edge, pixels, infer.canvas)  # b h w
         for index, edge in zip(indices, edges, strict=True):
-            keys, scores = read_scores(seeds, images.ids[index], (height, width), classes)
-            yield index, walk_mask(edge, keys, scores.to(runtime.device), (height, width), config.walk)
+            keys, maps = read_grid_maps(seeds, images.ids[index], (height, width), classes)
+            yield index, walk_mask(edge, keys, maps.to(runtime.device), (height, width), config.walk)

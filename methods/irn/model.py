@@ -1,7 +1,7 @@
 """IRN's network: a ResNet, a branch for class boundaries and one for displacements to instance centroids.
 
-Parameter names are those of the released checkpoints (reference: net/resnet50_irn.py), that of the backbone included:
-``resnet50``, whichever ResNet it is. Symbols: B images, h x w = 1/4 of the image's size, rounded up.
+Parameter names are those of the released checkpoints (reference: net/resnet50_irn.py); the backbone is ``resnet50``,
+whichever ResNet it is. Symbols: B images, c channels, h x w = 1/4 of the image's size, rounded up.
 """
 
 import fnmatch
@@ -30,7 +30,7 @@ class MeanShift(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, C, h, w)."""
+        """Maps (B, c, h, w)."""
         return maps if self.training else maps - self.running_mean.view(1, -1, 1, 1)
 
 
@@ -70,12 +70,6 @@ class IRN(nn.Module):
         """The displacements alone."""
         return self._displacement(self.resnet50(images))
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The trained parameters: of the boundary branch and the backbone; of the displacement branch."""
-        trained = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
-        first, second = ([p for name, p in trained if name.startswith("fc_dp") == is_dp] for is_dp in (False, True))
-        return first, second
-
     def load_imagenet(self, weights: Mapping[str, Tensor]) -> Coverage:
         """Loads the backbone; see `ResNet.load_imagenet`."""
         return self.resnet50.load_imagenet(weights)
@@ -110,5 +104,5 @@ def _layer(channels: int, width: int, groups: int, scale: int = 1) -> nn.Sequent
 
 
 def _cropped(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """The upper left part of upsampled maps (B, C, h, w), which may be a little larger than those they join."""
+    """The upper left part of upsampled maps (B, c, h, w), which may be a little larger than the maps they join."""
     return maps[..., : size[0], : size[1]]

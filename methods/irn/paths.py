@@ -1,4 +1,4 @@
-"""Paths between neighbouring cells, and the largest value on each, which turns a boundary into an affinity.
+"""Paths between neighbouring cells, and the largest value on each path, which turns a boundary into an affinity.
 
 Pairs, sources and windows are those of `common.masks.pairs`; the path of a pair is a thin line from its source to its
 other end, both included (IRNet section 4.4; reference: misc/indexing.py, PathIndex).
@@ -33,7 +33,7 @@ def path_maximum(maps: Tensor, directions: Sequence[Direction], radius: int) -> 
 
     Args:
         maps: (B, h, w).
-        directions: D of them.
+        directions: of the D pairs of a source.
         radius: of the pairs.
 
     Returns:
@@ -51,7 +51,7 @@ class _PathContext(Context):
 
 
 class _PathMaximum(torch.autograd.Function):
-    """Keeps the number of the largest cell alone: 1 byte a pair, where autograd keeps every cell of every path."""
+    """Keeps the number of the largest cell, 1 byte a pair; autograd would keep every cell of every path."""
 
     @staticmethod
     def forward(ctx: _PathContext, maps: Tensor, directions: tuple[Direction, ...], radius: int) -> Tensor:
@@ -81,6 +81,6 @@ class _PathMaximum(torch.autograd.Function):
 
 
 def pair_displacements(maps: Tensor, directions: Sequence[Direction], radius: int) -> Tensor:
-    """Displacement at the source minus that at the other end of every pair: (B, 2, D, h', w') of maps (B, 2, h, w)."""
+    """Displacements, of maps (B, 2, h, w), at every pair's source minus those at its other end: (B, 2, D, h', w')."""
     source = window(maps, radius)
     return torch.stack([source - window(maps, radius, direction) for direction in directions], dim=2)

@@ -1,4 +1,4 @@
-"""How good IRN's training labels are, where there are true masks."""
+"""Scores of IRN's label maps on images with true masks."""
 
 from typing import Any
 
@@ -16,16 +16,17 @@ from common.score.report import NotScored
 
 
 def label_scores(confusion: np.ndarray) -> dict[str, float]:
-    """How much of the images is labelled, and how much of that is right; percent.
+    """The labelled share of the pixels, and the right share of the labelled pixels, in percent.
 
     Args:
-        confusion: int64 (K, K + 1) as `ConfusionCounts.matrix`: the last column counts ignored pixels.
+        confusion: int64 (C + 1, C + 2) as `ConfusionCounts.matrix`: the last column counts ignored pixels.
 
     Returns:
-        ``coverage``: labelled pixels; ``accuracy``: right ones of them, and the same of those labelled as background
-        and as a class. NaN where there are none.
+        ``coverage``: labelled pixels. ``accuracy``: right pixels among them; ``accuracy_background`` and
+        ``accuracy_foreground``: among those labelled as background and as a class. NaN if there are no such pixels.
     """
-    labelled, right = confusion[:, :-1], confusion[:, :-1].diagonal()
+    labelled = confusion[:, :-1]
+    right = labelled.diagonal()
 
     def percent(part: np.ndarray, whole: np.ndarray) -> float:
         return 100 * float(part.sum() / whole.sum()) if whole.sum() else float("nan")
@@ -43,7 +44,7 @@ def report_labels(
 ) -> None:
     """Prints `label_scores` over a list and writes ``eval_ir_label.json``, or prints the reason for no score.
 
-    Scored are the images of the list that have a label map; there may be no others with true masks.
+    Images of the list without a label map or a true mask are left out.
     """
     truth = MaskFiles(data, list_name)
     ids = [image_id for image_id in truth.ids if folder.is_done(image_id) and truth.path(image_id).is_file()]

@@ -1,9 +1,9 @@
-"""Trains IRN on the labels of make_ir_label.py.
+"""Trains IRN on the label maps that make_ir_label.py has written into the same run.
 
-python methods/irn/train_irn.py --name irn                                VOC 2012, as published for CTI
-python methods/irn/train_irn.py --name irn --exp irn_crt                  with CRT's thresholds
-torchrun --nproc_per_node 2 methods/irn/train_irn.py --name irn           two processes, the same global batch
-python methods/irn/train_irn.py --name irn --resume                       go on after an interruption
+python methods/irn/train_irn.py --name irn                                   VOC 2012, as published for CTI
+python methods/irn/train_irn.py --name irn --exp irn_crt                     with CRT's thresholds
+torchrun --nproc_per_node 2 methods/irn/train_irn.py --name irn              two processes, the same global batch
+python methods/irn/train_irn.py --name irn --resume                          go on after an interruption
 """
 
 from common.run.errors import run_script
@@ -23,25 +23,24 @@ def main() -> int:
     from methods.irn.label_files import LabelFiles, label_folder
     from methods.irn.losses import IRNStep
     from methods.irn.model import IRN
-    from methods.irn.optim import irn_sgd
+    from methods.irn.optim import irn_optimizer
     from methods.irn.views import IRNViews
 
-    # Data: images with their label maps; the images of the mean displacement
+    # Data: a random crop of an image and its label map; the images of the mean displacement
     images = ImageSet(config.data, config.train.image_list)
-    labels = LabelFiles(images, label_folder(config.labels, setup.run))
+    label_maps = LabelFiles(images, label_folder(config.labels, setup.run))
     centred = ImageSet(config.data, config.train.displacement_list)
     transform = IRNViews(config.views)
 
     # Model, losses, optimiser
-    model = IRN(config.model)
+    model = IRN(config.model).to(device)
     origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
-    model.to(device)
     step = IRNStep(model, config.loss, processes.gather_rows)
-    optimizer = irn_sgd(model, config.optim)
+    optimizer = irn_optimizer(model, config.optim)
 
-    # Training; the mean displacement belongs to its last step
+    # Training; the last step sets the mean displacement
     trainer = Trainer(
-        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=labels.load
+        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=label_maps.load
     )
     for epoch in trainer.epochs():
         for batch in trainer.batches():

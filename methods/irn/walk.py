@@ -18,8 +18,8 @@ from common.run.errors import UserError
 from methods.irn.config import STRIDE, WalkConfig
 from methods.irn.paths import path_maximum
 
-PAD_TO = 32  # an image larger than the usual canvas gets one of a multiple of this
-SMALLEST = 1e-30  # maximum that scores are divided by: seeds may be zero everywhere
+PAD_TO = 32  # the canvas of an image that is larger than the usual one has sides of multiples of this
+SMALLEST = 1e-30  # least divisor of the maps: seeds may be zero everywhere
 
 
 def grid_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -30,15 +30,16 @@ def grid_size(size: tuple[int, int]) -> tuple[int, int]:
 
 @torch.inference_mode()
 def boundaries(logits_of: Callable[[Tensor], Tensor], images: Tensor, canvas: int) -> Tensor:
-    """Boundary probabilities of images and their mirror images as one (reference: EdgeDisplacement).
+    """Boundary probabilities from images and their mirror images together (reference: EdgeDisplacement).
 
-    Both are put into the upper left corner of a canvas of zeros, as large as the training crops: group norms see it,
-    too. On accelerators they are one batch; on CPUs one follows the other, as larger activations leave the cache.
+    Both are put into the upper left corner of a canvas of zeros, as large as the training crops: group norms see the
+    zeros, too. On accelerators image and mirror image are one batch; on CPUs one follows the other, as larger
+    activations leave the cache.
 
     Args:
         logits_of: maps images (b, 3, S, S) to logits (b, 1, S/4, S/4).
         images: a batch (B, 3, H, W) of one size, ImageNet-normalised.
-        canvas: side S; larger images get a larger one (the reference cuts them off).
+        canvas: side S; larger images get a larger canvas (the reference cuts them off).
 
     Returns:
         float32 (B, h, w).
@@ -53,12 +54,12 @@ def boundaries(logits_of: Callable[[Tensor], Tensor], images: Tensor, canvas: in
     return (plain / 2 + mirrored.flip(-1) / 2).sigmoid()
 
 
-def walked(edge: Tensor, scores: Tensor, config: WalkConfig) -> Tensor:
-    """Scores after the walk, which does not cross boundaries and does not start on them.
+def walked(edge: Tensor, maps: Tensor, config: WalkConfig) -> Tensor:
+    """Maps after the walk, which does not cross boundaries and does not start on them.
 
     Args:
         edge: boundary probabilities (h, w).
-        scores: of the classes present, (n, h, w).
+        maps: of the classes present, (n, h, w).
 
     Returns:
         float32 (n, h, w).
@@ -68,53 +69,51 @@ def walked(edge: Tensor, scores: Tensor, config: WalkConfig) -> Tensor:
     directions = pair_directions(config.radius)
     around = reach, reach, 0, reach  # so that every cell is a source; a path into the margin meets a boundary
     affinity = 1 - path_maximum(F.pad(edge, around, value=1.0)[None], directions, config.radius)[0]
-    start = F.pad(scores * (1 - edge), around)
+    start = F.pad(maps * (1 - edge), around)
     end = random_walk(start, affinity, directions, config.radius, config.beta, config.log2_rounds)
     return end[:, :height, reach : reach + width]
 
 
-def enlarged(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scores (n, h, w) of at least one class at the image's size (H, W), divided by the largest of all: (n, H, W)."""
-    large = F.interpolate(scores[None], scale_factor=STRIDE, mode="bilinear", align_corners=False)[0]
+def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (n, h, w) of at least one class at the image's size (H, W), divided by the largest value: (n, H, W)."""
+    large = F.interpolate(maps[None], scale_factor=STRIDE, mode="bilinear", align_corners=False)[0]
     large = large[:, : size[0], : size[1]]
     return large / large.max().clamp(min=SMALLEST)
 
 
-def label_map(scores: Tensor, keys: Sequence[int], background: float) -> np.ndarray:
-    """Labels uint8 (H, W): ``keys[i]`` + 1 where map i of (n, H, W) is largest, 0 where none is above background's."""
-    best, winner = scores.max(dim=0)
+def label_map(maps: Tensor, keys: Sequence[int], background: float) -> np.ndarray:
+    """uint8 (H, W): ``keys[i]`` + 1 where map i of (n, H, W) is largest, 0 where none is above ``background``."""
+    best, winner = maps.max(dim=0)
     labels = torch.where(best > background, torch.tensor(keys, device=best.device)[winner] + 1, 0)
     return labels.to(torch.uint8).cpu().numpy()
 
 
-def walk_mask(
-    edge: Tensor, keys: Sequence[int], scores: Tensor, size: tuple[int, int], config: WalkConfig
-) -> np.ndarray:
+def walk_mask(edge: Tensor, keys: Sequence[int], maps: Tensor, size: tuple[int, int], config: WalkConfig) -> np.ndarray:
     """The pseudo mask of an image, uint8 (H, W).
 
     Args:
         edge: boundary probabilities (h, w).
-        keys: the classes present; without any, the mask is background.
-        scores: of these classes, (n, h, w).
+        keys: the classes present; empty: all is background.
+        maps: of these classes, (n, h, w).
         size: (H, W).
     """
     if not len(keys):
         return np.zeros(size, dtype=np.uint8)
-    return label_map(enlarged(walked(edge, scores, config), size), keys, config.background)
+    return label_map(enlarged(walked(edge, maps, config), size), keys, config.background)
 
 
-def read_scores(folder: Path, image_id: str, size: tuple[int, int], classes: int) -> tuple[list[int], Tensor]:
-    """An image's classes and their scores on the grid (n, h, w).
+def read_grid_maps(folder: Path, image_id: str, size: tuple[int, int], classes: int) -> tuple[list[int], Tensor]:
+    """The classes of an image's seed and their maps on the grid (n, h, w).
 
     Maps of the image's size are averaged over the 4 x 4 pixels of each cell; maps of the grid's size, such as CRT's
-    strided ones, are taken as they are.
+    strided maps, are used unchanged.
 
     Args:
         size: (H, W) of the image.
-        classes: number of the data set's classes.
+        classes: C, of the data set.
 
     Raises:
-        UserError: the seed is missing, damaged, of another size, or of other classes.
+        UserError: the seed is missing or damaged, or has another size or other classes.
     """
     path = seed_path(folder, image_id)
     if path is None:

@@ -39,10 +39,10 @@ class LossConfig:
     )
 
     def check_depth(self, depth: int) -> None:
-        """Checks the block that is named.
+        """Checks the named block.
 
         Raises:
-            UserError: a network of ``depth`` blocks has too few for it.
+            UserError: a network of ``depth`` blocks has no such block.
         """
         if not 0 <= self.mpc_idx < depth - 1:
             raise UserError(f"loss.mpc_idx={self.mpc_idx} does not fit a network of {depth} blocks: 0 to {depth - 2}")
@@ -50,23 +50,23 @@ class LossConfig:
 
 @dataclass
 class FIMConfig:
-    """Measuring frequency importance."""
+    """The measurement of frequency importance."""
 
     start_epoch: int = option(
-        2, "The first round is after this epoch (from 0); suppression begins with the next one.",
+        2, "The first round follows this epoch (from 0); suppression begins with the next epoch.",
         flag=("--fim_start_epo", "--fim-start-epo"), rule=at_least(0),
     )  # fmt: skip
     interval: int = option(
         3, "Epochs from one round to the next.", flag=("--fim_interval_epo", "--fim-interval-epo"), rule=at_least(1)
     )
     images_per_class: int = option(
-        100, "Images of a class that a round looks at.", flag=("--fim_ipc", "--fim-ipc"), rule=at_least(1)
+        100, "Images of each class that a round measures.", flag=("--fim_ipc", "--fim-ipc"), rule=at_least(1)
     )
     block: int = option(16, "Side of the removed blocks of the spectrum, in frequencies.", rule=at_least(1))
     corrected: bool = option(
-        False, "Remove each block with its conjugate frequencies; the reference's mirror block is off by one."
+        False, "Remove a block together with its conjugate frequencies; the reference's mirror block is off by one."
     )
-    batch_size: int = option(64, "Filtered images that go through the network at once, per process.", rule=at_least(1))
+    batch_size: int = option(64, "Filtered images per forward pass and process.", rule=at_least(1))
 
 
 def check_blocks(size: int, block: int) -> None:

@@ -1,7 +1,7 @@
-"""A round of measuring frequency importance (the reference's "FIM"): the blocks of the spectrum that a class needs.
+"""A round that measures frequency importance (the reference's "FIM"): the blocks of the spectrum that a class needs.
 
-Each block is removed from the images in turn; the class losses that follow are the block's importance. Losses are sums
-over images, so a round is shared by all processes, and goes on after an interruption where it stopped.
+One block after the other is removed from the images; the class losses without a block are its importance. Losses are
+sums over images, so all processes share a round, and an interrupted round goes on where it stopped.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,11 +28,11 @@ from methods.pcss.frequency import BlockFilters, block_filters, filtered, spectr
 from methods.pcss.importance import FrequencyImportance
 from methods.pcss.model import PCSS
 
-STEP_IMAGES = 4  # images of a process between two looks at stop signals; each stands for a hundred passes
+STEP_IMAGES = 4  # images per process between two checks for stop signals; each takes about a hundred passes
 
 
 def wanted_labels(labels: Tensor, need: Tensor) -> Tensor:
-    """The labels of a sequence of images that count, of each class the first ``need[c]``: bool (N, C).
+    """Which labels of a sequence of images count, the first ``need[c]`` of each class: bool (N, C).
 
     Args:
         labels: multi-hot (N, C), in the order of the round.
@@ -54,7 +54,7 @@ def block_losses(
         images: (n, 3, S, S).
         wanted: (n, C).
         filters: on the images' device.
-        batch_size: filtered images in a pass.
+        batch_size: filtered images per forward pass.
     """
     spectra = spectrum(images)  # one FFT for all filters
     size = size_of(images)
@@ -91,8 +91,8 @@ class FIM:
         """One round, or the rest of it.
 
         Returns:
-            The result of `FrequencyImportance.finish_round`; None if a signal stopped the round, whose state the
-            importance keeps.
+            The result of `FrequencyImportance.finish_round`; None if a signal stopped the round, whose state stays in
+            the importance.
         """
         model.eval()
         importance = self.importance
@@ -113,7 +113,7 @@ class FIM:
     def _plan(self, epoch: int) -> tuple[np.ndarray, Tensor]:
         """The images that a round needs, in a fresh order, and their wanted labels."""
         seed = self.runtime.config.seed
-        # The last number tells this order from that of the epoch's batches; a 0 would not.
+        # The last number makes this order differ from the order of the epoch's batches; a 0 would not.
         order = np.random.default_rng([seed, epoch, 1]).permutation(len(self.images))
         labels = torch.from_numpy(self.images.labels[order])
         wanted = wanted_labels(labels, torch.full((labels.shape[1],), self.importance.config.images_per_class))
@@ -143,7 +143,7 @@ class FIM:
                 losses = block_losses(
                     model, pixels.to(device), wanted[rows].to(device), self.filters, config.batch_size, self.runtime
                 )
-            else:  # the other processes' images are the last ones
+            else:  # the last images are on the other processes
                 losses = torch.zeros(self.importance.totals.shape, device=device)
             yield min(stride, len(order) - start), losses
 

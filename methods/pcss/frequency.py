@@ -1,7 +1,7 @@
-"""PCSS's work on spectra: filtering images, exchanging magnitudes of token maps, and the blocks it removes.
+"""PCSS's work on spectra: filters images, exchanges magnitudes of token maps, removes blocks of frequencies.
 
-Images and maps are real, so one half-plane of the spectrum holds everything (``rfft2``), and the real part of a
-filtered image only depends on the part of the filter that is symmetric about frequency 0 (`half_plane`). Spectra are
+Images and maps are real, so one half-plane of the spectrum holds all information (``rfft2``), and the real part of a
+filtered image depends only on the part of the filter that is symmetric about frequency 0 (`half_plane`). Spectra are
 complex64, also under autocast.
 """
 
@@ -43,7 +43,7 @@ def filtered(spectra: Tensor, weights: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def with_magnitude(maps: Tensor, magnitude: Tensor) -> Tensor:
-    """Gives maps (B, D, h, w) another magnitude (B, D, h, w//2+1) and leaves them their phase (0 where undefined).
+    """Maps (B, D, h, w) with another magnitude (B, D, h, w//2+1) and their own phase (0 where undefined).
 
     Gradients flow through phase and magnitude.
     """
@@ -54,7 +54,7 @@ def with_magnitude(maps: Tensor, magnitude: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockFilters:
-    """The filters that each remove a block of the centred spectrum.
+    """Filters, each of which removes a block of the centred spectrum.
 
     Attributes:
         weights: half-plane weights (M, S, S//2+1), one for each distinct filter.

@@ -20,7 +20,7 @@ class FrequencyImportance:
 
     Attributes:
         current: the masks in force.
-        previous: masks of classes that were not measured in a round.
+        previous: masks for classes that a round does not measure.
         max_loss: running maximum of a class's interpolated losses (C,).
         rounds: finished rounds.
         totals: losses of the round in progress, float64 (C, g, g), on the CPU.
@@ -79,14 +79,14 @@ class FrequencyImportance:
         self.done += images
 
     def finish_round(self) -> dict[str, Tensor]:
-        """Turns the totals into masks (spec of the reference: section 3.2).
+        """Turns the totals into masks (section 3.2).
 
-        A class's losses L are interpolated to S x S; its mask is (L - min L) / (running max - min L). A class without
-        any loss falls back on `previous`, which from the third round on is the mask of two rounds ago.
+        A class's losses L are interpolated to S x S; its mask is (L - min L) / (running max - min L). A class without a
+        loss takes its mask of `previous`, which from the third round on is the mask of two rounds ago.
 
         Returns:
-            ``min_ratio`` and ``max_ratio`` (C,): smallest over largest loss, largest loss over running maximum; NaN for
-            a class that was not (never) measured.
+            ``min_ratio`` (C,): smallest over largest loss; NaN for a class that was not measured. ``max_ratio`` (C,):
+            largest loss over running maximum; NaN for a class that was never measured.
         """
         losses = F.interpolate(
             self.totals.float().to(self.current.device)[None], size=(self.size, self.size), mode="bicubic",

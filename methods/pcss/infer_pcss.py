@@ -1,9 +1,9 @@
 """Writes PCSS's seeds.
 
-python methods/pcss/infer_pcss.py --name exp --load_epo 59 --dict                    seeds of the run's epoch 59
+python methods/pcss/infer_pcss.py --name exp --load_epo 59 --dict                       seeds of the run's epoch 59
 python methods/pcss/infer_pcss.py --name new --load_pretrained 69.5_pascal.pth --dict   of a released checkpoint
-python methods/pcss/infer_pcss.py --name exp --load_epo 59 --dict --vis --crf          with pictures and dense CRF
-python methods/pcss/infer_pcss.py --name exp --load_epo 59                           only the score, nothing written
+python methods/pcss/infer_pcss.py --name exp --load_epo 59 --dict --vis --crf           with pictures and dense CRF
+python methods/pcss/infer_pcss.py --name exp --load_epo 59                              only the score, nothing written
 torchrun --nproc_per_node 2 methods/pcss/infer_pcss.py --name exp --load_epo 59 --dict  shared by two processes
 """
 
@@ -13,7 +13,7 @@ from methods.pcss.config import PCSSConfig
 
 
 def main() -> None:
-    """Seeds by the network's `MCTformer.foreground_maps`; the steps are those of `common.seeds.script`."""
+    """Writes the seeds that the network's `foreground_maps` gives; see `common.seeds.script` for the steps."""
     setup = start(__doc__, PCSSConfig, "pcss_eccv24", SEEDS)
 
     from common.seeds.script import run_inference

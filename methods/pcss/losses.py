@@ -64,16 +64,16 @@ class PCSSStep(TrainingStep):
             partners: pi, a permutation of the whole micro-batch, all processes' parts in rank order.
 
         Returns:
-            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (one that is off is 0), and detached
+            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (a term that is off is 0), and detached
             ``logits_cls``, ``logits_pcls`` (B, C) of the plain pass.
         """
         model = self.model
         config = self.config
         weight_suppressed, weight_mixed = config.weights
         compares_mixed = weight_mixed > 0 and epoch >= config.mpc_cam_start_epoch
-        tokens, grid = model.embed(images)  # what the mixed pass begins with, too
+        tokens, grid = model.embed(images)  # the mixed pass begins with them, too
 
-        # Plain pass. Its attention only serves as a constant, unless the mixed pass goes on from its first blocks.
+        # Plain pass: its attention is a constant, unless the mixed pass goes on from its first blocks
         request = MapRequest() if compares_mixed else None
         constant = MapRequest(detach=True) if compares_mixed else None
         split = config.mpc_idx + 1
@@ -112,13 +112,13 @@ class PCSSStep(TrainingStep):
         return torch.randperm(len(batch.labels) * processes.world, generator=batch.draws)
 
     def _suppressed_pass(self, images: Tensor, labels: Tensor) -> Output:
-        """The pass over the images without their classes' shortcut frequencies; no attention map is made."""
+        """The pass over images without their classes' shortcut frequencies; it makes no attention maps."""
         tokens, grid = self.model.embed(self.suppress(images, labels))
         return self.model.output(self.model.run_blocks(tokens, range(self.model.depth))[0], grid)
 
     @torch.no_grad()
     def suppress(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images (B, 3, S, S) weighted in the spectrum by the mean of 1 - hif over their labels; unlabelled: as is."""
+        """Images (B, 3, S, S) weighted in the spectrum by the mean of 1 - hif over their labels, if they have any."""
         reduced = filtered(spectrum(images), self.importance.kept(labels)[:, None], size_of(images))
         return torch.where(labels.any(1)[:, None, None, None], reduced, images)
 

@@ -1,4 +1,4 @@
-"""PCSS's network: MCTformer-V2, whose patch tokens can be given another magnitude spectrum in the middle (MPC)."""
+"""PCSS's network: MCTformer-V2 whose patch tokens can get another magnitude spectrum between two blocks (MPC)."""
 
 from torch import Tensor, cat
 
@@ -20,6 +20,6 @@ class PCSS(MCTformer):
         return tokens[:, self.num_tokens :].transpose(1, 2).unflatten(2, grid)
 
     def mixed(self, tokens: Tensor, grid: tuple[int, int], magnitude: Tensor) -> Tensor:
-        """Tokens (B, T, D) whose patch map has the magnitude G (B, D, h, w//2+1); class tokens stay as they are."""
+        """Tokens (B, T, D) with the magnitude G (B, D, h, w//2+1) for their patch map; class tokens do not change."""
         maps = with_magnitude(self.patch_map(tokens, grid), magnitude)
         return cat([tokens[:, : self.num_tokens], maps.flatten(2).transpose(1, 2)], dim=1)

@@ -26,7 +26,9 @@ def main() -> int:
     from methods.pcss.model import PCSS
 
     # Data: one view of an image, with RandAugment
-    images, views, size = LabelledImages(config.data, config.train.image_list), config.views, config.model.img_size
+    images = LabelledImages(config.data, config.train.image_list)
+    views = config.views
+    size = config.model.img_size
     transform = SeparateViews(train_transform(size, views.scale, views.interpolation, views.auto_augment))
 
     # Model, importance masks, losses
@@ -36,7 +38,7 @@ def main() -> int:
     fim = FIM(importance, images, setup.runtime) if config.loss.weights[0] > 0 else None
     step = PCSSStep(model, config.loss, importance, processes.gather_rows, processes.rank)
 
-    # Training, and a round of frequency importance after some epochs
+    # Training; some epochs end with a round of frequency importance
     trainer = Trainer(setup, images, transform, model, step, origin, parts={"importance": importance})
     for epoch in trainer.epochs():
         for batch in trainer.batches():
@@ -45,9 +47,9 @@ def main() -> int:
         if trainer.validation_is_due():
             trainer.record(lambda: trainer.score_seeds(model.foreground_maps(config.infer.seed_map)))
         if fim and trainer.epoch_is_complete() and importance.is_due_after(epoch, config.train.epochs):
-            trainer.save_last()  # a round may fail; the resumed run begins with it
+            trainer.save_last()  # a round may fail: the resumed run begins with it
             ratios = fim.measure(model, epoch, trainer.is_stopping)
-            if ratios is None:  # a signal came; the resumed run goes on with the round
+            if ratios is None:  # a signal came: the resumed run goes on with the round
                 break
             report_round(ratios, importance, epoch, images.classes, trainer.log, trainer.position, setup.run)
     return trainer.close(f"Seeds: python methods/pcss/infer_pcss.py --name {setup.run.name} --dict")

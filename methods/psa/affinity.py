@@ -18,13 +18,13 @@ HEADS = ("f8_3", "f8_4", "f8_5", "f9")
 
 
 class AffinityNet(nn.Module):
-    """Heads on a trunk, which a subclass adds: they reduce and join three of its maps.
+    """Heads that reduce and join three maps of a trunk, which a subclass adds.
 
     Parameter names are the reference's (network/resnet38_aff.py).
 
     Attributes:
         stride: side of a cell in pixels of the image.
-        frozen: names of the trunk's first modules, which are not trained; batch norms are not trained either.
+        frozen: names of the trunk's first modules, which are not trained; its batch norms are not trained either.
     """
 
     stride: int = STRIDE
@@ -68,7 +68,7 @@ class AffinityNet(nn.Module):
 def pair_affinity(features: Tensor, directions: Sequence[Direction], radius: int) -> Tensor:
     """exp(-mean over channels |difference|) of every pair: float32 (B, D, h - rf, w - 2 rf) of (B, c, h, w)."""
     with torch.autocast(features.device.type, enabled=False):
-        features = features.float().contiguous(memory_format=torch.channels_last)  # ten times as fast on CPUs
+        features = features.float().contiguous(memory_format=torch.channels_last)  # ten times faster on CPUs
         return _MeanDistance.apply(features, tuple(directions), radius).neg().exp()
 
 

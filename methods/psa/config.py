@@ -14,20 +14,22 @@ from common.run.options import RuntimeConfig
 from common.train.course import CourseConfig, Position
 from common.train.schedule import poly
 
+STRIDE = 8  # of all trunks but tiny, whose cells are smaller
+TINY_STRIDE = 2
 TWO_DIGITS = Rule("from 1 to 99", lambda value: 1 <= value <= 99)
 
 
 @dataclass
-class ScoresConfig(CRFConfig):
-    """Dense CRF of the seeds; the exponents are MCTformer's, the rest is PSA's."""
+class PSACRFConfig(CRFConfig):
+    """Dense CRF of the seeds; the exponents are MCTformer's, all other defaults PSA's."""
 
     low_alpha: int = option(
-        1, "Background exponent of which foreground is trusted: the lower, the less.", flag="--low_alpha",
-        rule=TWO_DIGITS,
+        1, "Background exponent of the CRF whose foreground is trusted: the lower, the less foreground.",
+        flag="--low_alpha", rule=TWO_DIGITS,
     )  # fmt: skip
     high_alpha: int = option(
-        12, "Background exponent of which background is trusted: the higher, the less.", flag="--high_alpha",
-        rule=TWO_DIGITS,
+        12, "Background exponent of the CRF whose background is trusted: the higher, the less background.",
+        flag="--high_alpha", rule=TWO_DIGITS,
     )  # fmt: skip
     format: str = option("npy", "Files: npy (float32, exact), or npz (float16, half the disk).", choices=FORMATS)
 
@@ -51,7 +53,7 @@ class ScoresConfig(CRFConfig):
         return self.low_alpha, self.high_alpha
 
     def settings(self) -> dict[str, object]:
-        """What the files depend on: not what computes them, as labels are equal."""
+        """The settings that the files depend on: all but backend and device, which give the same labels."""
         return {
             key: value
             for key, value in vars(self).items()
@@ -60,19 +62,18 @@ class ScoresConfig(CRFConfig):
 
 
 @dataclass
-class ViewsConfig:
+class PSAViewConfig:
     """The random view of a training image."""
 
-    crop: int = option(
-        448, "Side of the crop in pixels; smaller images are padded.", flag="--crop_size", rule=at_least(1)
-    )
+    crop_size: int = option(
+        448, "Side of the crop in pixels; smaller images are padded.", flag="--crop_size", rule=at_least(1),
+        formerly="crop",
+    )  # fmt: skip
     jitter: list[float] = option(
-        [0.3, 0.3, 0.3, 0.1], "How much brightness, contrast, saturation and hue vary.", rule=numbers(4)
+        [0.3, 0.3, 0.3, 0.1], "Strength of the jitter of brightness, contrast, saturation and hue.", rule=numbers(4)
     )
 
 
-STRIDE = 8  # of all trunks but tiny, whose cells are smaller
-TINY_STRIDE = 2
 RESNET38_FILE = "res38_cls.pth"  # the classifier that PSA's authors publish
 
 
@@ -96,7 +97,7 @@ def resnet38_weights(source: str) -> Path:
 
 
 @dataclass
-class AffinityConfig:
+class PSAModelConfig:
     """Network and pairs."""
 
     arch: str = option(
@@ -107,7 +108,7 @@ class AffinityConfig:
         "auto", "auto (a file in pretrained/; for ResNets also torchvision's hub), none (random), or a file.",
         flag="--weights",
     )  # fmt: skip
-    radius: int = option(5, "Pairs are of cells nearer than this many cells.", rule=at_least(2))
+    radius: int = option(5, "Two cells form a pair if they are closer than this many cells.", rule=at_least(2))
 
     def check_start(self, is_resumed: bool) -> None:
         """Checks the weights of a training.
@@ -128,13 +129,13 @@ class AffinityConfig:
 
 
 @dataclass
-class SGDConfig:
+class PSAOptimConfig:
     """SGD with a poly schedule; the defaults are MCTformer's."""
 
     lr: float = option(0.01, "Learning rate of the trunk, in the first step.", flag="--lr")
     head_scale: float = option(10.0, "Learning rate of the heads, relative to the trunk's.")
     momentum: float = option(
-        5e-4, "SGD's momentum: the reference's own, which passes its weight decay in this place (its 0.9 is the power)."
+        5e-4, "SGD's momentum: the reference passes its weight decay in this place (its 0.9 is the power)."
     )
     weight_decay: float = option(5e-4, "Weight decay, biases excepted.", flag="--wt_dec")
     power: float = option(0.9, "Exponent of the poly schedule.", rule=at_least(0))
@@ -145,7 +146,7 @@ class SGDConfig:
 
 
 @dataclass
-class AffinityCourseConfig(CourseConfig):
+class PSACourseConfig(CourseConfig):
     """The course of the training."""
 
     def keeps(self, position: Position) -> bool:
@@ -158,7 +159,7 @@ class WalkConfig:
     """The walk; the defaults are MCTformer's."""
 
     background: str = option(
-        "constant", "Background score: constant (bg_thr), or alpha: (1 - largest foreground score)^bg_alpha.",
+        "constant", "Background's value: constant (bg_thr), or alpha: (1 - largest foreground value)^bg_alpha.",
         choices=("constant", "alpha"),
     )  # fmt: skip
     bg_thr: float = option(0.39, "The constant: the best threshold of the seeds.", flag="--bg_thr")
@@ -171,12 +172,12 @@ class WalkConfig:
 
 
 @dataclass
-class RefineConfig:
+class PSAInferConfig:
     """Inference of the masks."""
 
     image_list: str = option("train_aug", "Images to write masks for.", flag="--infer_list")
     eval_list: str = option(
-        "train", "Images whose masks are scored at the end, where there are true ones for them; empty: none."
+        "train", "Images whose masks are scored at the end, where they have true masks; empty: none."
     )
     batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
     num_workers: int = option(4, "Image-loader worker processes.", flag="--num_workers", rule=at_least(0))
@@ -188,26 +189,26 @@ class PSAConfig:
 
     data: DataConfig = section(DataConfig)
     seeds: SeedsConfig = section(SeedsConfig)
-    crf: ScoresConfig = section(ScoresConfig)
-    views: ViewsConfig = section(ViewsConfig)
-    model: AffinityConfig = section(AffinityConfig)
-    optim: SGDConfig = section(SGDConfig)
-    train: AffinityCourseConfig = section(AffinityCourseConfig, epochs=5, batch_size=8, print_freq=50)
+    crf: PSACRFConfig = section(PSACRFConfig)
+    views: PSAViewConfig = section(PSAViewConfig)
+    model: PSAModelConfig = section(PSAModelConfig)
+    optim: PSAOptimConfig = section(PSAOptimConfig)
+    train: PSACourseConfig = section(PSACourseConfig, epochs=5, batch_size=8, print_freq=50)
     walk: WalkConfig = section(WalkConfig)
-    infer: RefineConfig = section(RefineConfig)
+    infer: PSAInferConfig = section(PSAInferConfig)
     runtime: RuntimeConfig = section(RuntimeConfig)
 
     def check(self) -> None:
         """Checks the crop against the network.
 
         Raises:
-            UserError: a crop is not made of whole cells, or has no pairs.
+            UserError: the crop is no whole number of cells, or has no room for pairs.
         """
         stride = self.model.stride
-        side = self.views.crop // stride
+        size = self.views.crop_size
         radius = self.model.radius
-        if self.views.crop % stride or side < 2 * radius - 1:
+        if size % stride or size // stride < 2 * radius - 1:
             raise UserError(
-                f"views.crop={self.views.crop} does not suit the network: it must be a multiple of {stride} and, for "
+                f"views.crop_size={size} does not suit the network: it must be a multiple of {stride} and, for "
                 f"model.radius={radius}, at least {stride * (2 * radius - 1)}"
             )

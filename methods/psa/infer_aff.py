@@ -1,11 +1,11 @@
-"""Refines seeds to pseudo masks by random walks along AffinityNet's affinities, and scores them.
+"""Turns seeds into pseudo masks by a random walk along AffinityNet's affinities, and scores them.
 
-python methods/psa/infer_aff.py --name psa --seeds experiment/exp/dict              masks of VOC's train_aug
-python methods/psa/infer_aff.py --name psa --seeds experiment/exp/dict --infer_list train --bg_thr 0.45
-python methods/psa/infer_aff.py --name new --load_pretrained resnet38_aff.pth --seeds experiment/exp/dict
-torchrun --nproc_per_node 2 methods/psa/infer_aff.py --name psa --seeds experiment/exp/dict  shared by two processes
+python methods/psa/infer_aff.py --name psa --seeds experiment/exp/dict                       masks of VOC's train_aug
+python methods/psa/infer_aff.py --name psa --seeds experiment/exp/dict --infer_list train --bg_thr 0.45  another list
+python methods/psa/infer_aff.py --name new --seeds experiment/exp/dict --load_pretrained resnet38_aff.pth    a release
+torchrun --nproc_per_node 2 methods/psa/infer_aff.py --name psa --seeds experiment/exp/dict   shared by two processes
 
-They go to experiment/NAME/masks/ as palette PNGs; an interrupted run goes on.
+Masks are experiment/NAME/masks/<id>.png. An interrupted call goes on where it stopped.
 """
 
 from common.run.errors import run_script
@@ -13,12 +13,14 @@ from common.run.folder import MASK_SCORES
 from common.run.script import REFINEMENT, start
 from methods.psa.config import PSAConfig
 
+READS = ("data", "seeds", "model.arch", "model.radius", "walk", "infer", "runtime.device", "runtime.precision")
+
 
 def main() -> None:
     """Goes in the order config, data, model, masks; then their score."""
-    reads = ("data", "seeds", "model.arch", "model.radius", "walk", "infer", "runtime.device", "runtime.precision")
-    setup = start(__doc__, PSAConfig, "psa_voc", REFINEMENT, reads=reads)
+    setup = start(__doc__, PSAConfig, "psa_voc", REFINEMENT, reads=READS)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
+    infer = config.infer
 
     from common.data.dataset import ImageSet
     from common.data.outputs import MaskFolder, write_each
@@ -31,7 +33,8 @@ def main() -> None:
     from methods.psa.model import affinity_net
 
     # Data: image labels are not needed, the seeds have them
-    images, seeds = ImageSet(config.data, config.infer.image_list), config.seeds.path()
+    images = ImageSet(config.data, infer.image_list)
+    seeds = config.seeds.path()
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
 
     # Model
@@ -41,15 +44,16 @@ def main() -> None:
     # Masks
     settings = {
         **weights, **seed_settings(seeds), **vars(config.walk), "radius": config.model.radius,
-        "batch_size": config.infer.batch_size, "precision": runtime.precision,
+        "batch_size": infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
     folder = MaskFolder(run.masks, settings, runtime, setup.args.overwrite)
     write_each(images, folder, pseudo_masks(model, images, seeds, config, runtime, folder.is_done), processes)
 
     # Score
-    eval_list, num_workers = config.infer.eval_list, config.infer.num_workers
-    if eval_list:
-        result = score_folder(folder.path, "png", config.data, eval_list, EvalConfig(), processes, num_workers)
+    if infer.eval_list:
+        result = score_folder(
+            folder.path, "png", config.data, infer.eval_list, EvalConfig(), processes, infer.num_workers
+        )
         report(result, run, MASK_SCORES, processes)
     stop_processes()
 

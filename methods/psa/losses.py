@@ -1,4 +1,4 @@
-"""PSA's loss: affinities against the labels of pairs (section 3.2; reference: train_aff.py)."""
+"""PSA's training step: cross-entropies of affinities over pairs of cells (section 3.2; reference: train_aff.py)."""
 
 from collections.abc import Callable
 
@@ -13,8 +13,8 @@ LOSS_TERMS = ("bg", "fg", "neg")
 EPSILON = 1e-5  # of the logarithms and of the counts
 
 
-class AffinityStep(TrainingStep):
-    """Network and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
+class PSAStep(TrainingStep):
+    """Model and losses as one module that maps a batch to losses; what DistributedDataParallel wraps."""
 
     terms = LOSS_TERMS
 
@@ -23,23 +23,26 @@ class AffinityStep(TrainingStep):
 
         Args:
             radius: of the pairs, in cells.
-            gather: concatenates tensors of all processes: pairs are counted over the whole micro-batch.
+            gather: concatenates tensors of all processes in rank order: counts are those of the whole micro-batch.
         """
         super().__init__()
         self.model = model
         self.radius = radius
         self._gather = gather
 
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The losses of a batch; see `affinity_losses`.
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """One training step's losses.
 
         Args:
             images: (B, 3, S, S), ImageNet-normalised.
-            labels: of the cells, uint8 (B, h, w): equal where cells belong together, 0 background, 255 ignore.
+            targets: of the cells, uint8 (B, h, w): equal where cells belong together, 0 background, 255 ignore.
+
+        Returns:
+            ``total`` to minimise and the terms `LOSS_TERMS`, as of `affinity_losses`.
         """
         directions = pair_directions(self.radius)
         affinity = pair_affinity(self.model(images), directions, self.radius)
-        return affinity_losses(affinity, pair_labels(labels, directions, self.radius), self._gather)
+        return affinity_losses(affinity, pair_labels(targets, directions, self.radius), self._gather)
 
 
 def affinity_losses(
@@ -50,11 +53,11 @@ def affinity_losses(
     Args:
         affinity: (B, D, h', w') in [0, 1].
         pairs: bool (B, D, h', w') each.
-        gather: see `AffinityStep`.
+        gather: see `PSAStep`.
 
     Returns:
-        ``bg``, ``fg``, ``neg`` and ``total`` = bg / 4 + fg / 4 + neg / 2. Of several processes each gives its share:
-        the mean over the processes is the value of the whole batch.
+        ``bg``, ``fg``, ``neg`` and ``total`` = bg / 4 + fg / 4 + neg / 2. On several processes each is this process's
+        share: the mean over the processes is the value of the whole batch.
     """
     counts = gather(torch.stack([label.sum() for label in pairs])[None])  # processes 3
     totals = counts.sum(0) + EPSILON

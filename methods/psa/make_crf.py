@@ -1,36 +1,38 @@
-"""Writes the CRF scores of seeds that PSA's affinity labels are made of, under a low and a high background exponent.
+"""Writes CRF marginals of seeds under a low and a high background exponent, for PSA's training.
 
-python methods/psa/make_crf.py --name psa --seeds experiment/exp/dict                VOC 2012, MCTformer's exponents
-python methods/psa/make_crf.py --name psa --seeds experiment/exp/dict --low_alpha 4 --high_alpha 32       others
-python methods/psa/make_crf.py --name psa --seeds experiment/exp/dict crf.device=cuda crf.backend=lattice  on a GPU
-torchrun --nproc_per_node 2 methods/psa/make_crf.py --name psa --seeds experiment/exp/dict  shared by two processes
+python methods/psa/make_crf.py --name psa --seeds experiment/exp/dict                  VOC 2012, MCTformer's exponents
+python methods/psa/make_crf.py --name psa --seeds experiment/exp/dict --low_alpha 4 --high_alpha 32   other exponents
+python methods/psa/make_crf.py --name psa --seeds experiment/exp/dict crf.device=cuda crf.backend=lattice    on a GPU
+torchrun --nproc_per_node 2 methods/psa/make_crf.py --name psa --seeds experiment/exp/dict    shared by two processes
 
-They go to experiment/NAME/crf/<exponent>/; an interrupted run goes on. For VOC's train_aug they take about 40 GB, half
-of it with crf.format=npz.
+Files are experiment/NAME/crf/<exponent>/<id>.npy, about 40 GB for VOC's train_aug, half of that with crf.format=npz. An
+interrupted call goes on where it stopped. Then: methods/psa/train_aff.py, methods/psa/infer_aff.py.
 """
 
 from common.run.errors import run_script
 from common.run.script import PREPARATION, start
 from methods.psa.config import PSAConfig
 
+READS = ("data", "seeds", "crf", "train.image_list", "runtime.num_workers")
+
 
 def main() -> None:
-    """Goes in the order config, data, seeds, scores."""
-    reads = ("data", "seeds", "crf", "train.image_list", "runtime.num_workers")
-    setup = start(__doc__, PSAConfig, "psa_voc", PREPARATION, reads=reads)
-    config, run, processes = setup.config, setup.run, setup.processes
+    """Goes in the order config, data, marginals."""
+    setup = start(__doc__, PSAConfig, "psa_voc", PREPARATION, reads=READS)
+    config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
 
     from common.data.dataset import ImageSet
     from common.masks.from_seeds import require_maps
     from common.run.processes import stop_processes
-    from methods.psa.scores import write_scores
+    from methods.psa.marginals import write_marginals
 
     # Data: image labels are not needed, the seeds have them
-    images, seeds = ImageSet(config.data, config.train.image_list), config.seeds.path()
+    images = ImageSet(config.data, config.train.image_list)
+    seeds = config.seeds.path()
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
 
-    # Scores
-    write_scores(images, seeds, run.crf, config.crf, setup.runtime, setup.args.overwrite)
+    # Marginals
+    write_marginals(images, seeds, run.crf, config.crf, runtime, setup.args.overwrite)
     processes.say(f"Training: python methods/psa/train_aff.py --name {run.name}")
     stop_processes()
 

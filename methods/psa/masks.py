@@ -22,7 +22,8 @@ def pseudo_masks(
     is_done: Callable[[str], bool],
 ) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
     """Yields ``(index, mask)`` for this process's share of an image set; masks are uint8 (H, W)."""
-    infer, classes = config.infer, len(class_names(config.data))
+    infer = config.infer
+    classes = len(class_names(config.data))
     for indices, pixels in image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "masks"):
         height, width = pixels.shape[-2:]
         with runtime.autocast():

@@ -1,4 +1,4 @@
-"""AffinityNets: on ResNet-38 as published, on a ResNet for those without its weights, on a tiny trunk for demos."""
+"""AffinityNets: on ResNet-38 as published, on a ResNet of ImageNet, and on a tiny trunk for demos."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from common.nets.options import ResNetConfig
 from common.nets.pretrained import RANDOM_WEIGHTS, start_weights
 from common.nets.resnet import ResNet
 from methods.psa.affinity import HEADS, AffinityNet
-from methods.psa.config import TINY_STRIDE, AffinityConfig, resnet38_weights
+from methods.psa.config import TINY_STRIDE, PSAModelConfig, resnet38_weights
 from methods.psa.resnet38 import ResNet38
 
 
@@ -34,7 +34,7 @@ class ResNetAffinity(AffinityNet):
 
 
 class TinyAffinity(AffinityNet):
-    """AffinityNet on three convolutions at half of the image's size; all are trained."""
+    """AffinityNet on three convolutions at half the image's size, all trained."""
 
     stride = TINY_STRIDE
 
@@ -43,30 +43,30 @@ class TinyAffinity(AffinityNet):
         self.layers = nn.ModuleList([_layer(3, 2, 1), _layer(32, 1, 2), _layer(32, 1, 4)])
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """The outputs of all three."""
+        """The outputs of all three layers."""
         maps = [images]
         for layer in self.layers:
             maps.append(layer(maps[-1]))
         return maps[1:]
 
 
-def affinity_net(config: AffinityConfig) -> AffinityNet:
+def affinity_net(config: PSAModelConfig) -> AffinityNet:
     """The network of a configuration, with random weights."""
     if config.arch == "resnet38":
         return ResNet38()
     return TinyAffinity() if config.arch == "tiny" else ResNetAffinity(config.arch)
 
 
-def start_from(model: AffinityNet, config: AffinityConfig, is_resumed: bool) -> str:
-    """Loads the weights that a training begins with; returns their origin, for the log.
+def start_affinity_net(model: AffinityNet, config: PSAModelConfig, is_resumed: bool) -> str:
+    """Starts a network from the configured weights, if a training begins; returns their origin, for the log.
 
     Raises:
-        UserError: the weights do not exist, or are another network's.
+        UserError: the weights do not exist, or belong to another network.
     """
     if is_resumed:
         return "resumed"
     if config.arch == "tiny":
-        return "random, as the tiny network has no others"
+        return "random: there are none for the tiny network"
     if isinstance(model, ResNetAffinity):
         return start_weights(model, config.arch, config.pretrained, is_resumed)
     return RANDOM_WEIGHTS if config.pretrained == "none" else load_trunk(model, config.pretrained)

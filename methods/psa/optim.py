@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from methods.psa.affinity import HEADS, AffinityNet
-from methods.psa.config import SGDConfig
+from methods.psa.config import PSAOptimConfig
 
 BIAS_SCALE = 2.0  # learning rate of biases, which do not decay
 
@@ -18,8 +18,8 @@ def parameter_groups(model: AffinityNet) -> list[list[nn.Parameter]]:
     return groups
 
 
-def affinity_sgd(model: AffinityNet, config: SGDConfig) -> torch.optim.SGD:
-    """The optimiser; its groups' ``lr_scale`` is relative to the rate of the section ``optim``."""
+def psa_optimizer(model: AffinityNet, config: PSAOptimConfig) -> torch.optim.SGD:
+    """SGD over `parameter_groups`; biases do not decay."""
     scales = (1.0, BIAS_SCALE, config.head_scale, BIAS_SCALE * config.head_scale)
     decays = (config.weight_decay, 0.0) * 2
     groups = [

@@ -1,9 +1,9 @@
-"""Trains PSA's AffinityNet on the scores that make_crf.py has written into the same run.
+"""Trains PSA's AffinityNet on the CRF marginals that make_crf.py has written into the same run.
 
-python methods/psa/train_aff.py --name psa                                  ResNet-38, MCTformer's parameters
-python methods/psa/train_aff.py --name psa model.arch=resnet50              a trunk of ImageNet instead
-torchrun --nproc_per_node 2 methods/psa/train_aff.py --name psa             two processes, the same global batch
-python methods/psa/train_aff.py --name psa --resume                         go on after an interruption
+python methods/psa/train_aff.py --name psa                                   ResNet-38, MCTformer's parameters
+python methods/psa/train_aff.py --name psa model.arch=resnet50               a trunk of ImageNet instead
+torchrun --nproc_per_node 2 methods/psa/train_aff.py --name psa              two processes, the same global batch
+python methods/psa/train_aff.py --name psa --resume                          go on after an interruption
 """
 
 from common.run.errors import run_script
@@ -19,30 +19,30 @@ def main() -> int:
 
     from common.data.dataset import ImageSet
     from common.train.trainer import Trainer
-    from methods.psa.labels import AffinityViews
-    from methods.psa.losses import AffinityStep
-    from methods.psa.model import affinity_net, start_from
-    from methods.psa.optim import affinity_sgd
-    from methods.psa.scores import ScoredImages
+    from methods.psa.losses import PSAStep
+    from methods.psa.marginals import MarginalFiles
+    from methods.psa.model import affinity_net, start_affinity_net
+    from methods.psa.optim import psa_optimizer
+    from methods.psa.views import PSAViews
 
-    # Data: images with their CRF scores
+    # Data: a random crop of an image and its CRF marginals
     images = ImageSet(config.data, config.train.image_list)
-    make_crf = f"python methods/psa/make_crf.py --name {setup.run.name} --seeds FOLDER"
-    scored = ScoredImages(images, setup.run.crf, config.crf, make_crf)
+    made_by = f"python methods/psa/make_crf.py --name {setup.run.name} --seeds FOLDER"
+    marginals = MarginalFiles(images, setup.run.crf, config.crf, made_by)
+    transform = PSAViews(config.views, config.model.stride)
 
-    # Model, losses, optimiser; views of both
+    # Model, losses, optimiser
     model = affinity_net(config.model).to(device)
-    transform = AffinityViews(config.views, model.stride)
-    origin = start_from(model, config.model, setup.args.resume)
-    step = AffinityStep(model, config.model.radius, processes.gather_rows)
-    optimizer = affinity_sgd(model, config.optim)
+    origin = start_affinity_net(model, config.model, setup.args.resume)
+    step = PSAStep(model, config.model.radius, processes.gather_rows)
+    optimizer = psa_optimizer(model, config.optim)
 
     # Training
     trainer = Trainer(
-        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=scored.load
+        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=marginals.load
     )
     low, high = config.crf.alphas()
-    trainer.log.say(f"labels by background exponents {low} and {high}; momentum {config.optim.momentum}")
+    trainer.log.say(f"targets by background exponents {low} and {high}; momentum {config.optim.momentum}")
     for _ in trainer.epochs():
         for batch in trainer.batches():
             losses = trainer.forward(*batch.views)

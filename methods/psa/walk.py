@@ -20,8 +20,8 @@ def padded(maps: Tensor, stride: int) -> Tensor:
     return F.pad(maps, (0, -width % stride, 0, -height % stride))
 
 
-def seed_scores(seed: Seed, config: WalkConfig) -> Tensor:
-    """Background's score and those of a seed's classes, float32 (n + 1, H, W)."""
+def with_background(seed: Seed, config: WalkConfig) -> Tensor:
+    """The background map, then the maps of a seed's classes: float32 (n + 1, H, W)."""
     cams = torch.from_numpy(np.stack(list(seed.values())))
     if config.background == "alpha":
         background = (1 - cams.amax(0, keepdim=True)).pow(config.bg_alpha)
@@ -31,15 +31,15 @@ def seed_scores(seed: Seed, config: WalkConfig) -> Tensor:
 
 
 @torch.inference_mode()
-def walked_scores(scores: Tensor, features: Tensor, stride: int, radius: int, config: WalkConfig) -> Tensor:
-    """Mean scores of the cells after the walk, (n, h, w).
+def walked_maps(maps: Tensor, features: Tensor, stride: int, radius: int, config: WalkConfig) -> Tensor:
+    """Mean values of the cells after the walk, (n, h, w).
 
     Args:
-        scores: (n, H, W), on any device.
-        features: of the image (c, h, w), with h and w those of the padded image.
+        maps: (n, H, W), on any device.
+        features: of the padded image (c, h, w).
         radius: of the pairs, in cells.
     """
-    cells = F.avg_pool2d(padded(scores.to(features.device), stride), stride)
+    cells = F.avg_pool2d(padded(maps.to(features.device), stride), stride)
     directions = pair_directions(radius)
     affinity = pair_affinity(features[None], directions, radius)[0]
     return random_walk(cells, affinity, directions, radius, config.beta, config.log2_rounds)
@@ -54,12 +54,12 @@ def pseudo_mask(
     Args:
         seed: {class index: float32 (H, W)}.
         size: (H, W).
-        features: see `walked_scores`.
+        features: see `walked_maps`.
         radius: of the pairs, in cells.
     """
     if not seed:
         return np.zeros(size, dtype=np.uint8)
-    walked = walked_scores(seed_scores(seed, config), features, stride, radius, config)
+    walked = walked_maps(with_background(seed, config), features, stride, radius, config)
     full = F.interpolate(walked[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
     labels = torch.tensor([0, *(key + 1 for key in seed)], dtype=torch.uint8, device=full.device)
     return labels[full[:, : size[0], : size[1]].argmax(0)].cpu().numpy()

@@ -1,6 +1,6 @@
 """ToCo's CAMs over flips and scales, and the maps that become its seeds.
 
-Symbols: B batch, K foreground classes, H x W the images' size, n labelled classes of an image.
+Symbols: B batch, C foreground classes, H x W the images' size, n labelled classes of an image.
 """
 
 import functools
@@ -30,20 +30,20 @@ def multi_scale_cams(
 ) -> Pair:
     """Both kinds of CAMs, summed over scales and normalised (reference: utils/camutils.py).
 
-    Each view's maps are brought to the images' size (bilinear); of an image and its mirror image the larger value
-    counts, where it is above 0. The sum's minimum over the pixels is subtracted, then it is divided by its maximum
-    + 1e-5. On accelerators image and mirror image are one batch; on CPUs one follows the other, as larger activations
-    leave the cache.
+    Each view's maps are brought to the images' size (bilinear), and the larger value of an image and its mirror image
+    counts, if it is above 0. The minimum over the pixels is subtracted from the sum, which is then divided by its
+    maximum + 1e-5. On accelerators image and mirror image are one batch; on CPUs one follows the other, as larger
+    activations leave the cache.
 
     Args:
-        cams_of: maps images (b, 3, H', W') to CAMs and auxiliary CAMs, each (b, K, h, w), not rectified.
+        cams_of: maps images (b, 3, H', W') to CAMs and auxiliary CAMs, each (b, C, h, w), not rectified.
         images: a batch (B, 3, H, W).
-        scales: scale 1 comes first, whether or not it is among them.
+        scales: scale 1 is always computed, and first.
         first: the result of ``cams_of`` for the images themselves, if it is known.
-        flip: whether there are mirror images.
+        flip: whether mirror images take part.
 
     Returns:
-        CAMs and auxiliary CAMs, each float32 (B, K, H, W), values in [0, 1).
+        CAMs and auxiliary CAMs, each float32 (B, C, H, W), values in [0, 1).
     """
     height, width = images.shape[-2:]
     totals = [images.new_zeros((), dtype=torch.float32)] * 2
@@ -62,7 +62,7 @@ def multi_scale_cams(
 def _of_view(
     cams_of: Callable[[Tensor], Pair], view: Tensor, known: Pair | None, flip: bool
 ) -> tuple[Pair, Pair | None]:
-    """Maps of a view and of its mirror image, the latter not flipped back."""
+    """Maps of a view and of its mirror image; the second are not mirrored back."""
     if not flip:
         return known or cams_of(view), None
     if known is not None or view.device.type == "cpu":
@@ -72,13 +72,13 @@ def _of_view(
 
 
 def _normalised(maps: Tensor) -> Tensor:
-    """Maps (B, K, H, W) from 0 to just below 1 over their pixels."""
+    """Maps (B, C, H, W) from 0 to just below 1 over their pixels."""
     maps = maps - maps.amin((-2, -1), keepdim=True)
     return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)
 
 
 def seed_maps(model: ToCo, config: ToCoInferConfig) -> MapsOf:
-    """The function of seed inference, by the configuration."""
+    """The maps of seed inference, as configured."""
     if config.seed_map == "seg":
         flip = "max" if config.flip else "none"
         views = SegmentViews(resize=0, scales=list(config.seg_scales), flip=flip, merge="sum")
@@ -102,10 +102,10 @@ def _segmentation_maps(
     logits_of: Callable[[Tensor], Tensor], views: SegmentViews, images: Tensor, labels: Tensor
 ) -> list[Tensor]:
     """Probabilities of the segmentation (reference: infer_seg_as_cam.py)."""
-    logits = segment_logits(logits_of, images, size_of(images), views)  # B K+1 H W
+    logits = segment_logits(logits_of, images, size_of(images), views)  # B C+1 H W
     return _labelled(logits.softmax(dim=1)[:, 1:], labels)
 
 
 def _labelled(maps: Tensor, labels: Tensor) -> list[Tensor]:
-    """Of maps (B, K, H, W) those of each image's labels (B, K), in ascending order."""
+    """The maps, of (B, C, H, W), of each image's labelled classes (labels (B, C)), in ascending order."""
     return [own[row.nonzero().flatten().to(own.device)] for own, row in zip(maps, labels, strict=True)]

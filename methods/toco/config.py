@@ -15,14 +15,12 @@ from common.train.course import Position, StepCourseConfig
 from common.train.schedule import poly
 
 WEIGHTS_FILE = "model_iter_{}.pth"
-
-
-ITERATIONS = 10
-
-
+CROPS = 8  # local crops of an image
+ITERATIONS = 10  # of PAR
 DILATIONS = (1, 2, 4, 8, 12, 24)
-
-CROPS = 8
+SEED_MAPS = ("cam", "cam_aux", "seg")
+_FRACTION = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
+_POSITIVE = Rule("above 0", lambda value: value > 0)
 
 
 def window_size(height: int, width: int, crop_size: int, crops: int = CROPS) -> tuple[int, int]:
@@ -61,15 +59,15 @@ class ToCoViewConfig:
     local_size: int = option(96, "Side of the local crops, in pixels.", flag="--local_crop_size", rule=at_least(1))
     local_crops: int = option(CROPS, "Local crops of an image.", rule=at_least(1))
     scale: list[float] = option(
-        [0.5, 2.0], "Smallest and largest factor that the image is scaled by before it is cropped.",
+        [0.5, 2.0], "Smallest and largest factor that an image is scaled by before it is cropped.",
         rule=Rule(
             "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
         ),
     )  # fmt: skip
     paired: bool = option(
         False,
-        "Flip the main image and the source of the local crops together, and the box with them; the "
-        "reference flips each by a draw of its own, and the box never, so a region may be looked up mirrored.",
+        "Flip the main image, the source of the local crops and the box together; the reference flips the two images "
+        "by separate draws and never the box, so a region may be looked up mirrored.",
     )
 
     def check(self) -> None:
@@ -86,7 +84,7 @@ class ToCoModelConfig(ViTConfig):
     """The network; ``img_size`` only sets the grid of the position embedding, which is resized for every image."""
 
     aux_layer: int = option(
-        -3, "Block (Python index) whose tokens go to the auxiliary classifier; not the last.", flag="--aux_layer"
+        -3, "Block (Python index) that feeds the auxiliary classifier; not the last.", flag="--aux_layer"
     )
     decoder_dim: int = option(512, "Width of the segmentation decoder.", rule=at_least(1))
     proj_dim: int = option(2048, "Width of the hidden layers of the projection heads.", rule=at_least(1))
@@ -100,7 +98,7 @@ class ToCoModelConfig(ViTConfig):
         self.aux_block()
 
     def aux_block(self) -> int:
-        """Block whose tokens go to the auxiliary classifier, from 0.
+        """Number of the block (from 0) that feeds the auxiliary classifier.
 
         Raises:
             UserError: it does not exist, or is the last.
@@ -115,28 +113,27 @@ class ToCoModelConfig(ViTConfig):
 
 @dataclass
 class LossConfig:
-    """The losses, and from which step (counted from 0) they are in force (paper symbols: docs/toco.md)."""
+    """The losses, and the steps (from 0) in which they count (paper symbols: docs/toco.md)."""
 
     ptc: float = option(0.2, "Weight of patch token contrast.", flag="--w_ptc", rule=at_least(0))
     ctc: float = option(0.5, "Weight of class token contrast.", flag="--w_ctc", rule=at_least(0))
     seg: float = option(0.1, "Weight of the segmentation loss.", flag="--w_seg", rule=at_least(0))
     reg: float = option(0.05, "Weight of the energy loss.", flag="--w_reg", rule=at_least(0))
-    contrast_after: int = option(-1, "Both contrasts count in the steps after this one; -1: in all.")
+    contrast_after: int = option(-1, "Both contrasts count in the steps after this one; -1: in all steps.")
     seg_after: int = option(2000, "Segmentation and energy loss count in the steps after this one.")
-    aux_cam_until: int = option(-1, "Last step in which pseudo labels come from the auxiliary CAM; -1: none.")
+    aux_cam_until: int = option(-1, "Last step whose targets come from the auxiliary CAM; -1: none.")
     temperature: float = option(
         0.5, "tau of class token contrast.", flag="--temp", rule=Rule("above 0", lambda value: value > 0)
     )
     momentum: float = option(0.9, "Share of itself that the teacher head keeps in a step.", flag="--momentum")
     cam_scales: list[float] = option(
-        [1.0, 0.5, 1.5], "Scales of the CAMs that labels are made from.", flag="--cam_scales",
-        rule=Rule("one or more numbers above 0", lambda scales: bool(scales) and min(scales) > 0),
-    )  # fmt: skip
+        [1.0, 0.5, 1.5], "Image scales of the CAMs that targets are made from.", flag="--cam_scales", rule=SCALES
+    )
     group: int = option(
-        2, "Images over which pair and pixel counts are taken: 2 as on the authors' GPUs; 0: the whole micro-batch.",
+        2, "Images over which pairs and pixels are counted: 2 as on the authors' GPUs; 0: the whole micro-batch.",
         flag="--loss_group", rule=at_least(0),
     )  # fmt: skip
-    compute_inactive: bool = option(False, "Compute and log losses that do not count yet, too, as the reference does.")
+    compute_inactive: bool = option(False, "Also compute and log losses that do not count yet, as the reference does.")
 
     def contrasts(self, step: int) -> bool:
         """Whether the contrasts count in a step."""
@@ -147,19 +144,17 @@ class LossConfig:
         return step > self.seg_after
 
 
-_FRACTION = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
-
-
 @dataclass
 class LabelConfig:
-    """How CAMs become labels (paper: beta_h, beta_l)."""
+    """The label maps that are made from CAMs (paper: beta_h, beta_l)."""
 
-    high: float = option(0.7, "CAM scores above it are foreground.", flag="--high_thre", rule=_FRACTION)
+    high: float = option(0.7, "CAM values above this are foreground.", flag="--high_thre", rule=_FRACTION)
     low: float = option(
-        0.25, "CAM scores up to it are background; those in between are uncertain.", flag="--low_thre", rule=_FRACTION
-    )
+        0.25, "CAM values up to this are background; values from here to high are uncertain.", flag="--low_thre",
+        rule=_FRACTION,
+    )  # fmt: skip
     bkg: float = option(
-        0.5, "CAM scores up to it are background where nothing is uncertain (validation).", flag="--bkg_thre",
+        0.5, "CAM values up to this are background where nothing is uncertain (validation).", flag="--bkg_thre",
         rule=_FRACTION,
     )  # fmt: skip
     par_iterations: int = option(ITERATIONS, "Steps of pixel-adaptive refinement.", rule=at_least(0))
@@ -169,25 +164,20 @@ class LabelConfig:
     )  # fmt: skip
     scale_box: bool = option(
         False,
-        "Scale the box of the unpadded image to the patch grid; the reference applies its pixels to the grid as they "
-        "are, which leaves images whose box begins after the first patches without any pair.",
+        "Scale the box of the unpadded image to the patch grid; the reference takes its pixels for patches, so that an "
+        "image whose box begins after the first patches has no pairs.",
     )
-
-
-_POSITIVE = Rule("above 0", lambda value: value > 0)
 
 
 @dataclass
 class EnergyConfig:
     """The dense-CRF energy loss."""
 
-    weight: float = option(
-        1e-7, "Factor of the energy itself, apart from its weight among the losses.", rule=at_least(0)
-    )
+    weight: float = option(1e-7, "Factor of the energy itself, besides its weight among the losses.", rule=at_least(0))
     sigma_rgb: float = option(15.0, "Colour difference (of 255) over which pixels are compared.", rule=_POSITIVE)
-    sigma_xy: float = option(100.0, "Distance in pixels of the input over which pixels are compared.", rule=_POSITIVE)
+    sigma_xy: float = option(100.0, "Distance in input pixels over which pixels are compared.", rule=_POSITIVE)
     scale: float = option(
-        0.5, "Size at which the energy is computed, as a share of the input's.",
+        0.5, "Size at which the energy is computed, as a share of the input's size.",
         rule=Rule("above 0, at most 1", lambda value: 0 < value <= 1),
     )  # fmt: skip
 
@@ -201,7 +191,7 @@ class ToCoOptimConfig:
     warmup_steps: int = option(
         1500, "Steps of linear warm-up; the poly schedule is not shifted by it.", rule=at_least(0)
     )
-    warmup_ratio: float = option(1e-6, "Where the warm-up starts, relative to the learning rate.", flag="--warmup_lr")
+    warmup_ratio: float = option(1e-6, "Start of the warm-up, relative to the learning rate.", flag="--warmup_lr")
     power: float = option(0.9, "Exponent of the poly schedule.", flag="--power")
     weight_decay: float = option(1e-2, "Weight decay of all parameters, biases and norms included.", flag="--wt_decay")
     betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2))
@@ -219,25 +209,22 @@ class ToCoOptimConfig:
 class ToCoCourseConfig(StepCourseConfig):
     """The course of the training."""
 
-    val_limit: int = option(0, "Validate on the first so many images of the list; 0: all.", rule=at_least(0))
-    val_size: int = option(448, "Side to which images are brought for validation.", rule=at_least(1))
-    val_batch: int = option(8, "Images that validation gives to the network at a time.", rule=at_least(1))
-
-
-SEED_MAPS = ("cam", "cam_aux", "seg")
+    val_limit: int = option(0, "Number of the list's first images to validate on; 0: all.", rule=at_least(0))
+    val_size: int = option(448, "Side of the square that images are brought to for validation.", rule=at_least(1))
+    val_batch: int = option(8, "Images per forward pass in validation.", rule=at_least(1))
 
 
 @dataclass
 class ToCoInferConfig(InferConfig):
-    """Seeds (infer_cam.py), and in the section ``segment`` masks (infer_seg.py)."""
+    """Inference of seeds (infer_cam.py) and, in the section ``segment``, of masks (infer_seg.py)."""
 
     scales: list[float] = option(
         [1.0, 0.5, 1.5], "Image scales whose CAMs are summed; 1 is always one of them.", rule=SCALES
     )
-    flip: bool = option(True, "Whether the mirror image takes part: the larger value of the two counts.")
+    flip: bool = option(True, "Whether the mirror image takes part: the larger of both values counts.")
     seed_map: str = option(
         "cam",
-        "What becomes the seed: cam, cam_aux (of the auxiliary classifier) or seg (the segmentation's probabilities).",
+        "Map that becomes the seed: cam, cam_aux (auxiliary classifier) or seg (probabilities of the segmentation).",
         choices=SEED_MAPS,
     )
     cam_size: int = option(

@@ -1,4 +1,4 @@
-"""ToCo's local crops: small views of regions that the auxiliary CAM does not find certainly foreground.
+"""ToCo's local crops: small views of regions that are not certain foreground by the auxiliary CAM.
 
 Symbols: B batch, n crops of an image, s their side. (Reference: crop_from_roi_neg.)
 """
@@ -60,7 +60,7 @@ def local_crops(
         picks: uniform draws (B, n) in [0, 1), of which `draw_ranks` makes the choice; or a function that maps the
             numbers of candidates (B,) to their chosen ranks (B, n).
         crop_size: s.
-        crops: n; only read where ``picks`` is a function.
+        crops: n; read only if ``picks`` is a function.
 
     Raises:
         UserError: the images have no room for n different crops.
@@ -77,9 +77,9 @@ def local_crops(
 def crop_candidates(roi: Tensor, crop_size: int, crops: int) -> Tensor:
     """Permitted places of a crop's first pixel: bool (B, H', W') over the window.
 
-    The window leaves out a margin of half a crop, so a position in it is the centre of a crop, and at the same time,
-    counted from the window's corner, its first pixel in the image. Candidates are all centres that are not foreground;
-    all of the window in images with fewer than ``crops`` of them.
+    The window leaves out a margin of half a crop: a position in it is the centre of a crop and, counted from the
+    window's corner, the crop's first pixel in the image. Candidates are all centres that are not foreground; in images
+    with fewer than ``crops`` such centres, the whole window.
 
     Raises:
         UserError: the images have no room for ``crops`` different crops.
@@ -94,8 +94,8 @@ def crop_candidates(roi: Tensor, crop_size: int, crops: int) -> Tensor:
 def draw_ranks(picks: Tensor, counts: Tensor) -> Tensor:
     """Chooses n of each image's candidates, all different and every set equally likely: int64 (B, n) from 0.
 
-    Floyd's method: the j-th draw is among the first counts - n + j + 1 candidates; where it hits one that is chosen
-    already, the last of these is taken.
+    Floyd's method: the j-th draw is among the first counts - n + j + 1 candidates; if it hits a chosen candidate, the
+    last of them is taken.
 
     Args:
         picks: uniform draws (B, n) in [0, 1).

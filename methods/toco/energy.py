@@ -17,40 +17,39 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 
-def energy_loss(logits: Tensor, images: Tensor, labels: Tensor, boxes: Tensor, config: EnergyConfig) -> Tensor:
-    """-(weight / B) sum_{b,k,i} S G (K S): low where similar pixels have similar scores (reference: DenseEnergyLoss).
+def energy_loss(logits: Tensor, images: Tensor, targets: Tensor, boxes: Tensor, config: EnergyConfig) -> Tensor:
+    """-(weight / B) sum_{b,c,i} P G (W P): low where similar pixels have similar probabilities.
 
-    S are the softmax scores inside the image's box, K the lattice's bilateral filter. The gate G is 1 where the pseudo
-    label ignores a pixel; elsewhere max(box - max_k score, 0), so that confident pixels count little.
+    P are the softmax probabilities inside the image's box, W is the lattice's bilateral filter. The gate G is 1 where
+    the target ignores a pixel, elsewhere max(box - max_c P, 0), so that confident pixels count little.
 
-    The gradient with respect to the scores is the reference's, -(2 weight / B) G (K S) box. It is not the derivative
-    of the value: it treats G as constant and as if it applied to both S, and K as symmetric.
+    The gradient with respect to P is the reference's (DenseEnergyLoss), -(2 weight / B) G (W P) box. It is not the
+    derivative of the value: it treats G as constant and as a factor of both P, and W as symmetric.
 
     Args:
-        logits: (B, C, H, W), the decoder's, brought to the image's size.
+        logits: the decoder's, brought to the image's size, (B, C + 1, H, W).
         images: (B, 3, H, W), ImageNet-normalised.
-        labels: pseudo labels (B, H, W), 255 for ignore.
+        targets: (B, H, W), 255 is ignored.
         boxes: integers (B, 4): top, bottom, left, right of the image's content in the input; the rest is padding.
-        config: see `EnergyConfig`.
 
     Returns:
         A scalar, at most 0.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        scores = logits.float().softmax(dim=1)
-        scores = F.interpolate(scores, scale_factor=config.scale, mode="bilinear", align_corners=False)  # B C h w
+        probs = logits.float().softmax(dim=1)
+        probs = F.interpolate(probs, scale_factor=config.scale, mode="bilinear", align_corners=False)  # B C+1 h w
         with torch.no_grad():
-            filtered = _gated_filter(scores, images, labels, boxes, config)
-        return config.weight * _Energy.apply(scores, filtered)
+            filtered = _gated_filter(probs, images, targets, boxes, config)
+        return config.weight * _Energy.apply(probs, filtered)
 
 
 class _Energy(torch.autograd.Function):
-    """-(1/B) sum of scores x filtered scores, with the gradient -(2/B) filtered scores."""
+    """-(1/B) sum of P times filtered P, with the gradient -(2/B) filtered P."""
 
     @staticmethod
-    def forward(ctx: Context, scores: Tensor, filtered: Tensor) -> Tensor:
+    def forward(ctx: Context, probs: Tensor, filtered: Tensor) -> Tensor:
         ctx.save_for_backward(filtered)
-        return -(scores * filtered).sum() / len(scores)
+        return -(probs * filtered).sum() / len(probs)
 
     @staticmethod
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None]:
@@ -58,17 +57,17 @@ class _Energy(torch.autograd.Function):
         return gradient * (-2 / len(filtered)) * filtered, None
 
 
-def _gated_filter(scores: Tensor, images: Tensor, labels: Tensor, boxes: Tensor, config: EnergyConfig) -> Tensor:
-    """G (K S), zero outside the box: (B, C, h, w)."""
+def _gated_filter(probs: Tensor, images: Tensor, targets: Tensor, boxes: Tensor, config: EnergyConfig) -> Tensor:
+    """G (W P), zero outside the box: (B, C + 1, h, w)."""
     mean, std = (images.new_tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     pixels = _shrink(images.float() * std + mean, config.scale)
-    inside = _shrink(box_mask(boxes, *size_of(images))[:, None].to(scores), config.scale)  # B 1 h w
-    ignored = _shrink(labels[:, None].to(scores), config.scale) == IGNORE_LABEL
-    gate = (inside - scores.amax(1, keepdim=True)).clamp(min=0).masked_fill(ignored, 1)
-    filtered = torch.empty_like(scores)
+    inside = _shrink(box_mask(boxes, *size_of(images))[:, None].to(probs), config.scale)  # B 1 h w
+    ignored = _shrink(targets[:, None].to(probs), config.scale) == IGNORE_LABEL
+    gate = (inside - probs.amax(1, keepdim=True)).clamp(min=0).masked_fill(ignored, 1)
+    filtered = torch.empty_like(probs)
     for index, image in enumerate(pixels):
         lattice = Lattice(bilateral_features(image, config.sigma_xy * config.scale, config.sigma_rgb))
-        values = (scores[index] * inside[index]).flatten(1).T.contiguous()  # h*w C
+        values = (probs[index] * inside[index]).flatten(1).T.contiguous()  # h*w C+1
         filtered[index] = lattice.filter(values).T.view_as(filtered[index])
     return filtered * gate * inside
 

@@ -1,12 +1,12 @@
-"""Writes ToCo's seeds: final or auxiliary CAMs, or the segmentation's probabilities of the image's labels.
+"""Writes ToCo's seeds: CAMs, auxiliary CAMs, or the segmentation's probabilities.
 
-python methods/toco/infer_cam.py --name exp --dict                              CAMs of the run's best weights
+python methods/toco/infer_cam.py --name exp --dict                                 CAMs of the run's best weights
 python methods/toco/infer_cam.py --name exp --load_epo 20000 --dict                of iteration 20000
 python methods/toco/infer_cam.py --name new --load_pretrained voc_vit.pth --dict   of a released checkpoint
-python methods/toco/infer_cam.py --name exp --dict --dict_dir aux infer.seed_map=cam_aux   of the auxiliary classifier
-python methods/toco/infer_cam.py --name exp --dict --dict_dir seg infer.seed_map=seg       of the segmentation
 python methods/toco/infer_cam.py --name exp --dict --vis --crf                     with pictures and dense CRF
 python methods/toco/infer_cam.py --name exp                                        only the score, nothing written
+python methods/toco/infer_cam.py --name exp --dict --dict_dir aux infer.seed_map=cam_aux   auxiliary CAMs
+python methods/toco/infer_cam.py --name exp --dict --dict_dir seg infer.seed_map=seg       probabilities
 torchrun --nproc_per_node 2 methods/toco/infer_cam.py --name exp --dict            shared by two processes
 """
 
@@ -16,7 +16,7 @@ from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 
 
 def main() -> None:
-    """Seeds by `seed_maps`; the steps are those of `common.seeds.script`."""
+    """Writes the seeds that `seed_maps` gives; see `common.seeds.script` for the steps."""
     setup = start(__doc__, ToCoConfig, "toco_cvpr23", SEEDS)
 
     from common.seeds.script import run_inference

@@ -1,13 +1,14 @@
 """Segments images with ToCo: flips and scales, dense CRF, scores, and the archive for VOC's server.
 
-python methods/toco/infer_seg.py --name exp --crf                               VOC val, the run's best weights
+python methods/toco/infer_seg.py --name exp --crf                                  VOC val, the run's best weights
 python methods/toco/infer_seg.py --name exp --load_epo 20000 --crf                 of iteration 20000
 python methods/toco/infer_seg.py --name new --load_pretrained voc_vit.pth --crf    of a released checkpoint
 python methods/toco/infer_seg.py --name exp --crf --infer_list test --submission   VOC test: no masks, no labels
-python methods/toco/infer_seg.py --name coco --crf                              COCO val, for a run on COCO
-torchrun --nproc_per_node 2 methods/toco/infer_seg.py --name exp --crf          shared by two processes
+python methods/toco/infer_seg.py --name coco --crf                                 COCO val, for a run on COCO
+torchrun --nproc_per_node 2 methods/toco/infer_seg.py --name exp --crf             shared by two processes
 
-Masks go to experiment/NAME/segs/<list>/ and, after the CRF, to segs_crf/<list>/; an interrupted run goes on.
+Masks are experiment/NAME/segs/<list>/<id>.png and, after the CRF, segs_crf/<list>/<id>.png. An interrupted call goes on
+where it stopped.
 """
 
 from common.run.errors import run_script
@@ -21,7 +22,7 @@ def main() -> None:
     """Goes in the order config, data, model, masks; then scores and submission."""
     setup = start(__doc__, ToCoConfig, "toco_cvpr23", MASKS, reads=READS)
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
-    segment = config.infer.segment
+    infer = config.infer.segment
 
     from common.data.dataset import ImageSet, class_names
     from common.masks.network import open_mask_folders, report_masks, submit_masks, write_masks
@@ -30,20 +31,20 @@ def main() -> None:
     from common.score.images import has_masks
     from methods.toco.model import ToCo
 
-    # Data: no labels are needed
-    images = ImageSet(config.data, segment.image_list)
-    has_masks(images)  # an error, if of some only, comes before the work
+    # Data: image labels are not needed
+    images = ImageSet(config.data, infer.image_list)
+    has_masks(images)  # an error, if only some have masks, comes before the work
 
     # Model
     model = ToCo(config.model, len(class_names(config.data)))
     weights = load_network(setup, images, model, file=WEIGHTS_FILE, unit="iteration")
 
     # Masks
-    folders = open_mask_folders(run, images.list_name, segment, weights, runtime, args.crf, args.overwrite)
-    write_masks(model.segment, images, segment, runtime, folders)
+    folders = open_mask_folders(run, images.list_name, infer, weights, runtime, args.crf, args.overwrite)
+    write_masks(model.segment, images, infer, runtime, folders)
 
     # Scores and submission
-    report_masks(folders, images, run, runtime, segment.num_workers)
+    report_masks(folders, images, run, runtime, infer.num_workers)
     if args.submission and processes.is_main:
         submit_masks(folders, images, run, args.submission)
     stop_processes()

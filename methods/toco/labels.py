@@ -1,38 +1,38 @@
-"""ToCo's products of CAMs: labels for patches and pixels, and regions for local crops.
+"""ToCo's products of CAMs: label maps of patches and pixels, and region maps for local crops.
 
-Symbols: B batch, K foreground classes, h*w patches. CAMs are normalised to [0, 1]; labels are 0 for background, k + 1
-for class k, 255 for "ignore". Boxes are (top, bottom, left, right) in pixels of the training image: the part that is
-not padding. All is without gradient. (Reference: utils/camutils.py.)
+Symbols: B batch, C foreground classes, h*w patches. CAMs are normalised to [0, 1]; label maps hold 0 for background,
+class index + 1, and 255 for "ignore". Boxes are (top, bottom, left, right) in pixels of the training image: the part
+that is not padding. Nothing here has gradients. (Reference: utils/camutils.py.)
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.data.classes import IGNORE_LABEL
 from common.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from common.tensors import size_of
 from methods.toco.config import LabelConfig
 from methods.toco.par import PAR
 
-IGNORE = 255
 MEAN_255 = torch.tensor([255 * value for value in IMAGENET_MEAN]).view(3, 1, 1)
 STD_255 = torch.tensor([255 * value for value in IMAGENET_STD]).view(3, 1, 1)
 
 
 def valid_cams(cams: Tensor, labels: Tensor) -> Tensor:
-    """CAMs (B, K, H, W), zero for classes that are not in the labels (B, K)."""
+    """CAMs (B, C, H, W) with zeros for classes that are not in the labels (B, C)."""
     return cams * labels[:, :, None, None]
 
 
 def cam_to_label(cams: Tensor, labels: Tensor, bkg: float) -> Tensor:
-    """The strongest class of each pixel, background up to a score of ``bkg``: int64 (B, H, W), nothing ignored.
+    """The strongest class of each pixel, background up to a value of ``bkg``: int64 (B, H, W), nothing ignored.
 
     Args:
-        cams: (B, K, H, W).
-        labels: multi-hot (B, K).
+        cams: (B, C, H, W).
+        labels: multi-hot (B, C).
     """
-    score, index = valid_cams(cams, labels).max(1)
-    return torch.where(score > bkg, index + 1, 0)
+    value, index = valid_cams(cams, labels).max(1)
+    return torch.where(value > bkg, index + 1, 0)
 
 
 def uncertain_label(
@@ -41,26 +41,26 @@ def uncertain_label(
     """The strongest class of each position, ignored between the thresholds and outside the box: int64 (B, h, w).
 
     Args:
-        cams: (B, K, h, w), on the patch grid for the patch contrast loss.
-        labels: multi-hot (B, K).
+        cams: (B, C, h, w), on the patch grid for the patch contrast loss.
+        labels: multi-hot (B, C).
         boxes: (B, 4) in pixels of the image.
-        image_size: height and width of the image that the boxes belong to; only read with ``scale_box``.
+        image_size: height and width of the boxes' image; read only with ``scale_box``.
     """
     size = size_of(cams)
-    score, index = valid_cams(cams, labels).max(1)
-    label = torch.where(score > config.bkg, index + 1, 0)
-    label = label.masked_fill(score <= config.high, IGNORE).masked_fill(score <= config.low, 0)
+    value, index = valid_cams(cams, labels).max(1)
+    label = torch.where(value > config.bkg, index + 1, 0)
+    label = label.masked_fill(value <= config.high, IGNORE_LABEL).masked_fill(value <= config.low, 0)
     inside = inside_boxes(boxes, size, image_size if config.scale_box else size)
-    return label.masked_fill(~inside, IGNORE)
+    return label.masked_fill(~inside, IGNORE_LABEL)
 
 
 def inside_boxes(boxes: Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
-    """The positions of a grid whose centre is inside the box: bool (B, h, w).
+    """Whether the centre of each cell of a grid is inside the box: bool (B, h, w).
 
     Args:
         boxes: (B, 4) in pixels of the image.
         size: height and width of the grid.
-        image_size: height and width of the image; equal to ``size`` where a box counts in positions of the grid.
+        image_size: height and width of the image; equal to ``size`` if the box counts in cells of the grid.
     """
     top, bottom, left, right = boxes[:, :, None].unbind(1)  # B 1 each
     row, column = (
@@ -73,29 +73,29 @@ def inside_boxes(boxes: Tensor, size: tuple[int, int], image_size: tuple[int, in
 
 
 def roi_mask(cams_aux: Tensor, labels: Tensor, config: LabelConfig) -> Tensor:
-    """0 for background, 1 for uncertain, 2 for foreground: uint8 (B, H, W). The box plays no part.
+    """The region map, which ignores the box: 0 background, 1 uncertain, 2 foreground; uint8 (B, H, W).
 
     Args:
-        cams_aux: the auxiliary classifier's CAMs (B, K, H, W).
-        labels: multi-hot (B, K).
+        cams_aux: the auxiliary classifier's CAMs (B, C, H, W).
+        labels: multi-hot (B, C).
     """
-    score = valid_cams(cams_aux, labels).amax(1)
-    return (score > config.low).to(torch.uint8).masked_fill_(score >= config.high, 2)
+    value = valid_cams(cams_aux, labels).amax(1)
+    return (value > config.low).to(torch.uint8).masked_fill_(value >= config.high, 2)
 
 
 def affinity_mask(label_map: Tensor) -> Tensor:
-    """Pairs of patches by their classes: uint8 (B, h*w, h*w), 1 for the same, 0 for different classes.
+    """Pairs of patches by their classes: uint8 (B, h*w, h*w), 1 for the same class, 0 for different classes.
 
-    Pairs of a patch with itself and pairs with an ignored patch are 255. Two background patches are of one class.
+    A pair of a patch with itself or with an ignored patch is 255. Two background patches have the same class.
 
     Args:
         label_map: (B, h, w), as made by `uncertain_label`.
     """
     flat = label_map.flatten(1)
-    ignored = flat == IGNORE
+    ignored = flat == IGNORE_LABEL
     same = (flat[:, :, None] == flat[:, None, :]).to(torch.uint8)
-    same.masked_fill_(ignored[:, :, None] | ignored[:, None, :], IGNORE)
-    same.diagonal(dim1=1, dim2=2).fill_(IGNORE)
+    same.masked_fill_(ignored[:, :, None] | ignored[:, None, :], IGNORE_LABEL)
+    same.diagonal(dim1=1, dim2=2).fill_(IGNORE_LABEL)
     return same
 
 
@@ -114,28 +114,28 @@ def truncated(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def refined_label(images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor, config: LabelConfig) -> Tensor:
-    """The decoder's target: CAMs refined by PAR at half size, with two scores for the background.
+    """The decoder's target: CAMs refined by PAR at half size, with two values for the background.
 
-    A pixel is background if the low threshold as the background's score still makes it so, foreground if the high one
-    still does; other pixels, and all outside the box, are ignored.
+    A pixel is background if background wins with the low threshold as its value, foreground if a class wins against
+    the high threshold; all other pixels, and those outside the box, are ignored.
 
     Args:
         images: ImageNet-normalised (B, 3, H, W).
-        cams: normalised CAMs (B, K, H, W).
-        labels: multi-hot (B, K).
+        cams: normalised CAMs (B, C, H, W).
+        labels: multi-hot (B, C).
         boxes: (B, 4) in pixels.
 
     Returns:
-        int64 (B, H, W): 0..K and 255 (reference: refine_cams_with_bkg_v2).
+        int64 (B, H, W): 0..C and 255 (reference: refine_cams_with_bkg_v2).
     """
     parts = zip(*(rows.split(images_at_once(images)) for rows in (images, cams, labels)), strict=True)
     label = torch.cat([_refined(pixels, maps, own, config) for pixels, maps, own in parts])
     full = size_of(images)
-    return label.masked_fill_(~inside_boxes(boxes, full, full), IGNORE)
+    return label.masked_fill_(~inside_boxes(boxes, full, full), IGNORE_LABEL)
 
 
 def images_at_once(images: Tensor) -> int:
-    """Number of images that one call refines; it pads all to the most classes of any.
+    """Images per call of the refinement, which pads all to the largest number of classes.
 
     On accelerators the whole batch; on CPUs one, as larger maps leave the cache.
     """
@@ -151,27 +151,27 @@ def _refined(images: Tensor, cams: Tensor, labels: Tensor, config: LabelConfig) 
     classes, present = present_classes(labels)  # B n each
     kept = cams[torch.arange(len(cams), device=cams.device)[:, None], classes].float()
     kept = _resized(kept, half).masked_fill(~present[:, :, None, None], -torch.inf)
-    scores = []
+    maps = []
     for threshold in (config.high, config.low):
         background = torch.full_like(kept[:, :1], threshold)
-        scores.append(torch.cat([background, kept], dim=1).softmax(1))
-    refined = _resized(par(torch.cat(scores, dim=1)), full)  # B 2(1+n) H W
+        maps.append(torch.cat([background, kept], dim=1).softmax(1))
+    refined = _resized(par(torch.cat(maps, dim=1)), full)  # B 2(1+n) H W
     # 0: background, i: the image's i-th class. On CPUs the indices of max are several times faster than argmax.
     high, low = (part.max(1).indices for part in refined.chunk(2, dim=1))
 
     class_of = F.pad(classes + 1, (1, 0))  # B 1+n
     label = class_of.gather(1, high.flatten(1)).view_as(high)
-    return label.masked_fill_(high == 0, IGNORE).masked_fill_((high == 0) & (low == 0), 0)
+    return label.masked_fill_(high == 0, IGNORE_LABEL).masked_fill_((high == 0) & (low == 0), 0)
 
 
 def present_classes(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The labelled classes of each image in ascending order, padded to the most of any image (and at least one).
+    """The labelled classes of each image in ascending order, padded to the largest number of any image (at least 1).
 
     Args:
-        labels: multi-hot (B, K).
+        labels: multi-hot (B, C).
 
     Returns:
-        Class indices (B, n), and whether they are labelled; the others are padding.
+        Class indices (B, n), and whether they are labelled or padding.
     """
     labelled = labels > 0
     most = max(int(labelled.sum(1).max()), 1)

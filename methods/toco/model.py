@@ -1,8 +1,7 @@
 """ToCo's network: a ViT with two classifiers, a segmentation decoder, and projection heads for class tokens.
 
-One classifier reads the last patch tokens, the auxiliary one those of an intermediate block.
-
-Symbols: B batch, K foreground classes, D width, h*w patches. Parameter names are those of the released checkpoints.
+The classifier reads the last patch tokens, the auxiliary classifier the patch tokens of an earlier block.
+Symbols: B batch, C foreground classes, D width, h*w patches. Parameter names are the released checkpoints'.
 """
 
 from collections.abc import Mapping
@@ -37,7 +36,7 @@ class Features(NamedTuple):
 
 
 class Encoder(ViTBackbone):
-    """timm's ViT under timm's names; the position embedding stays as ImageNet left it, and the head is not used."""
+    """timm's ViT under timm's names; the position embedding stays ImageNet's, and the head is not used."""
 
     num_tokens = 1
 
@@ -65,7 +64,7 @@ class Encoder(ViTBackbone):
         return tokens + torch.cat([self.pos_embed[:, :1], resize_position_grid(self.pos_embed[:, 1:], *grid)], 1), grid
 
     def forward(self, images: Tensor) -> Features:
-        """Features of images (B, 3, H, W); a remainder of less than a patch at the right and bottom is dropped."""
+        """Features of images (B, 3, H, W); a remainder below a patch at the right and bottom is dropped."""
         tokens, grid = self.embed(images)
         for index, block in enumerate(self.blocks):
             tokens, _ = block(tokens)
@@ -109,9 +108,9 @@ class ProjectionHead(nn.Module):
 
 
 class LargeFOV(nn.Module):
-    """DeepLab's LargeFOV decoder: patch tokens (B, D, h, w) to logits (B, K + 1, h, w), background first.
+    """DeepLab's LargeFOV decoder: patch tokens (B, D, h, w) to logits (B, C + 1, h, w), background first.
 
-    PyTorch's own initialisation: the reference's Kaiming initialiser is never called.
+    Initialised by PyTorch: the reference's Kaiming initialiser is never called.
     """
 
     def __init__(self, dim: int, num_labels: int, hidden: int, dilation: int = 5) -> None:
@@ -121,7 +120,7 @@ class LargeFOV(nn.Module):
         self.conv8 = nn.Conv2d(hidden, num_labels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, h, w) to (B, K + 1, h, w)."""
+        """(B, D, h, w) to (B, C + 1, h, w)."""
         return self.conv8(F.relu(self.conv7(F.relu(self.conv6(x)))))
 
 
@@ -132,7 +131,7 @@ class ToCo(nn.Module):
         """Random weights; the teacher head starts as a copy of the student's.
 
         Args:
-            num_classes: K, without background.
+            num_classes: C, without background.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -153,26 +152,26 @@ class ToCo(nn.Module):
         return load_checked(self.encoder, state, "the ImageNet checkpoint", strict=False)
 
     def logits(self, features: Features) -> tuple[Tensor, Tensor]:
-        """Class logits and auxiliary class logits, each (B, K), of maxima over the patches."""
+        """Class logits and auxiliary class logits, each (B, C), from maxima over the patches."""
         heads = (self.classifier, features.patches), (self.aux_classifier, features.aux)
         return tuple(head(F.adaptive_max_pool2d(maps, 1)).flatten(1) for head, maps in heads)
 
     @torch.no_grad()
     def raw_cams(self, features: Features) -> tuple[Tensor, Tensor]:
-        """CAM and auxiliary CAM, each (B, K, h, w), not rectified."""
+        """CAM and auxiliary CAM, each (B, C, h, w), not rectified."""
         return self.classifier(features.patches), self.aux_classifier(features.aux)
 
     @torch.no_grad()
     def cams(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """CAM and auxiliary CAM, each (B, K, h, w), not rectified, of images (B, 3, H, W)."""
+        """CAM and auxiliary CAM, each (B, C, h, w), not rectified, of images (B, 3, H, W)."""
         return self.raw_cams(self.encoder(images))
 
     def segment(self, images: Tensor) -> Tensor:
-        """Segmentation logits (B, K + 1, h, w), background first, of images (B, 3, H, W)."""
+        """Segmentation logits (B, C + 1, h, w), background first, of images (B, 3, H, W)."""
         return self.decoder(self.encoder(images).patches)
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """Moves the teacher head towards the student's: t <- m t + (1 - m) s for every tensor as it is."""
+        """Moves the teacher head towards the student's: t <- m t + (1 - m) s for every tensor."""
         for teacher, student in zip(self.proj_head_t.parameters(), self.proj_head.parameters(), strict=True):
             teacher.lerp_(student, 1 - momentum)

@@ -23,8 +23,8 @@ class PAR:
     """Refines masks by the affinities of images, which are computed once; float32, without gradients.
 
     A neighbour n of a pixel has the affinity softmax_n(a) + 0.01 softmax_n(p), with a_n = -mean over colours of
-    (|I_n - I| / (0.3 sigma))^2, sigma the standard deviation of the pixel's neighbours, and p_n the same of their
-    distances. So a pixel's affinities sum to 1.01 (reference: model/PAR.py).
+    (|I_n - I| / (0.3 sigma))^2, sigma the standard deviation of the pixel's neighbours; p_n is the same for distances.
+    A pixel's affinities therefore sum to 1.01 (reference: model/PAR.py).
     """
 
     @torch.no_grad()
@@ -36,7 +36,8 @@ class PAR:
             dilations: distances of the neighbours in pixels, eight neighbours each.
             iterations: steps of the refinement.
         """
-        self.iterations, self._margin = iterations, max(dilations)
+        self.iterations = iterations
+        self._margin = max(dilations)
         self._offsets = [
             (dilation * row, dilation * column)
             for dilation in dilations
@@ -67,11 +68,12 @@ class PAR:
         return masks
 
     def _neighbours(self, maps: Tensor) -> Iterator[Tensor]:
-        """For each of the N offsets the maps (B, c, h, w) of the neighbours there; the border is replicated."""
+        """Yields for each of the N offsets the maps (B, c, h, w) of the neighbours there; the border is replicated."""
         height, width = maps.shape[-2:]
         padded = F.pad(maps, [self._margin] * 4, mode="replicate")
         for row, column in self._offsets:
-            top, left = self._margin + row, self._margin + column
+            top = self._margin + row
+            left = self._margin + column
             yield padded[..., top : top + height, left : left + width]
 
     def _colour(self, images: Tensor) -> Tensor:
@@ -80,11 +82,11 @@ class PAR:
         mean = sum_of(neighbours) / len(neighbours)
         variance = sum_of((neighbour - mean).square_() for neighbour in neighbours) / (len(neighbours) - 1)
         width = variance.sqrt_().add_(EPSILON).mul_(BANDWIDTH)  # B 3 h w
-        scores = [(neighbour - images).div_(width).square_().mean(1, keepdim=True) for neighbour in neighbours]
-        return torch.stack(scores).neg_().softmax(0)
+        logits = [(neighbour - images).div_(width).square_().mean(1, keepdim=True) for neighbour in neighbours]
+        return torch.stack(logits).neg_().softmax(0)
 
     def _position(self) -> Tensor:
         """0.01 softmax_n(p), (N, 1, 1, 1, 1)."""
         distance = torch.tensor([math.hypot(*offset) for offset in self._offsets])
-        scores = -(distance / (distance.std() + EPSILON) / BANDWIDTH).square()
-        return POSITION_WEIGHT * scores.softmax(0).view(-1, 1, 1, 1, 1)
+        logits = -(distance / (distance.std() + EPSILON) / BANDWIDTH).square()
+        return POSITION_WEIGHT * logits.softmax(0).view(-1, 1, 1, 1, 1)

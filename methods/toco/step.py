@@ -1,8 +1,8 @@
 """ToCo's training step: one pass over two global views, CAMs of the first at several scales, a pass over local crops.
 
-The un-flipped CAM at scale 1 comes from the first pass, whose class tokens the teacher head reads, too: the weights are
-the same. What a phase of the training does not use is not computed, but its weights get gradients of zero, as in the
-reference: AdamW goes on counting its steps and decays them.
+The CAM of the unflipped image at scale 1 comes from the first pass, and so do the class tokens that the teacher head
+reads: the weights are the same. Losses that do not count yet are not computed, but their weights get gradients of zero,
+as in the reference: AdamW goes on counting their steps and decays them.
 """
 
 from collections.abc import Callable
@@ -52,20 +52,20 @@ class ToCoStep(TrainingStep):
     def forward(
         self, main: Tensor, second: Tensor, source: Tensor, boxes: Tensor, labels: Tensor, step: int, picks: Tensor
     ) -> dict[str, Tensor]:
-        """One training step's losses; the teacher has been updated before.
+        """One training step's losses; the teacher must have been updated before.
 
         Args:
             main: images and first global view, (B, 3, S, S), ImageNet-normalised.
             second: second global view, (B, 3, S, S).
             source: image of the local crops, (B, 3, S, S).
             boxes: place of the image in ``main``: top, bottom, left, right, (B, 4).
-            labels: multi-hot (B, K).
+            labels: multi-hot (B, C).
             step: from 0.
             picks: draws that choose the crops, see `local_crops`.
 
         Returns:
-            ``total`` to minimise, the terms `LOSS_TERMS` before weighting (one that is not computed is 0), and detached
-            ``logits_cls``, ``logits_aux`` (B, K).
+            ``total`` to minimise, the terms `LOSS_TERMS` before their weights (a term that is not computed is 0), and
+            detached ``logits_cls``, ``logits_aux`` (B, C).
         """
         model = self.model
         config = self.config
@@ -86,7 +86,7 @@ class ToCoStep(TrainingStep):
             terms["ctc"] = self._class_contrast(features.cls_token, cams_aux, source, labels, picks)
         if computes_seg:
             target = refined_label(main, cams_aux if step <= config.aux_cam_until else cams, labels, boxes, self.labels)
-            logits = model.decoder(own.patches).float()  # B K+1 h w
+            logits = model.decoder(own.patches).float()  # B C+1 h w
             logits = F.interpolate(logits, main.shape[-2:], mode="bilinear", align_corners=False)
             terms["seg"] = segmentation_loss(logits, target, self.groups)
             terms["reg"] = energy_loss(logits, main, target, boxes, self.energy)
@@ -102,7 +102,7 @@ class ToCoStep(TrainingStep):
         return {"total": total, **terms, "logits_cls": cls.detach(), "logits_aux": cls_aux.detach()}
 
     def _patch_contrast(self, patches: Tensor, cams_aux: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        """PTC between patches (B, D, h, w), by labels from the auxiliary CAM (B, K, S, S)."""
+        """PTC between patches (B, D, h, w), by labels from the auxiliary CAM (B, C, S, S)."""
         small = F.interpolate(cams_aux, patches.shape[-2:], mode="bilinear", align_corners=False)
         label = uncertain_label(small, labels, boxes, self.labels, size_of(cams_aux))
         return patch_contrast(patches, affinity_mask(label), self.groups)
@@ -110,7 +110,7 @@ class ToCoStep(TrainingStep):
     def _class_contrast(
         self, cls_tokens: Tensor, cams_aux: Tensor, source: Tensor, labels: Tensor, picks: Tensor
     ) -> Tensor:
-        """CTC of the global views' class tokens (2 B, D) and those of local crops of ``source``."""
+        """CTC between the global views' class tokens (2 B, D) and the class tokens of local crops of ``source``."""
         model = self.model
         crops, flags, _ = local_crops(source, roi_mask(cams_aux, labels, self.labels), picks, self.crop_size)
         student = model.proj_head(torch.cat([cls_tokens, model.encoder(crops).cls_token]))
@@ -119,5 +119,5 @@ class ToCoStep(TrainingStep):
 
 
 def _zero_of(module: nn.Module) -> Tensor:
-    """A zero that gives all trainable parameters of a module gradients of exactly zero."""
+    """A zero that gives every trainable parameter of a module a gradient of exactly zero."""
     return 0.0 * sum_of(parameter.sum() for parameter in module.parameters() if parameter.requires_grad)

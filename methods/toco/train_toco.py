@@ -4,6 +4,8 @@ python methods/toco/train_toco.py --name exp                                 VOC
 python methods/toco/train_toco.py --name exp --exp toco_coco_cvpr23          COCO 2014
 torchrun --nproc_per_node 2 methods/toco/train_toco.py --name exp            two processes, the same global batch
 python methods/toco/train_toco.py --name exp --resume                        go on after an interruption
+
+Every train.keep_steps steps it writes ckpt/model_iter_N.pth.
 """
 
 from common.run.errors import run_script
@@ -26,8 +28,9 @@ def main() -> int:
     from methods.toco.validation import validate
     from methods.toco.views import ToCoViews
 
-    # Data: two global views of an image, and a third one that local crops are cut from
-    images, views = LabelledImages(config.data, config.train.image_list).labelled(), config.views
+    # Data: two global views of an image, and a third view that local crops are cut from
+    images = LabelledImages(config.data, config.train.image_list).labelled()
+    views = config.views
     transform = ToCoViews(views)
 
     # Model, losses, optimiser

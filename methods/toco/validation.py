@@ -1,4 +1,4 @@
-"""ToCo's validation during training: mIoU of CAMs, auxiliary CAMs and the segmentation, F1 of the image labels."""
+"""ToCo's validation: mIoU of CAMs, auxiliary CAMs and the segmentation, F1 of the image labels."""
 
 from collections.abc import Sequence
 
@@ -26,10 +26,11 @@ PREDICTIONS = ("cam", "cam_aux", "seg")
 
 
 class _ResizedImages(Dataset):
-    """``(index, image)``: whole images brought to size x size whatever their aspect, ImageNet-normalised."""
+    """``(index, image)``: whole images resized to size x size, ImageNet-normalised."""
 
     def __init__(self, images: LabelledImages, size: int) -> None:
-        self.images, self.size = images, size
+        self.images = images
+        self.size = size
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,21 +44,21 @@ class _ResizedImages(Dataset):
 def predict(
     model: ToCo, images: Tensor, labels: Tensor, sizes: Sequence[tuple[int, int]], scales: Sequence[float], bkg: float
 ) -> tuple[list[dict[str, np.ndarray]], Tensor]:
-    """Label maps by the CAM, the auxiliary CAM (both of the image's own labels) and the segmentation.
+    """Label maps by the CAM, by the auxiliary CAM (both limited to the image's labels) and by the segmentation.
 
     Args:
         images: (B, 3, S, S), ImageNet-normalised.
-        labels: multi-hot (B, K).
+        labels: multi-hot (B, C).
         sizes: (H, W) of each image's maps.
         scales: of the CAMs.
         bkg: CAM values up to this are background.
 
     Returns:
-        For each image {name of `PREDICTIONS`: uint8 (H, W)}; class logits (B, K).
+        For each image {name of `PREDICTIONS`: uint8 (H, W)}; class logits (B, C).
     """
     features = model.encoder(images)
-    maps = multi_scale_cams(model.cams, images, scales, model.raw_cams(features))  # 2 x B K S S
-    logits = model.decoder(features.patches).float()  # B K+1 h w
+    maps = multi_scale_cams(model.cams, images, scales, model.raw_cams(features))  # 2 x B C S S
+    logits = model.decoder(features.patches).float()  # B C+1 h w
     found = []
     for index, size in enumerate(sizes):
         own = slice(index, index + 1)
@@ -69,14 +70,14 @@ def predict(
 
 
 def f1_score(logits: Tensor, labels: Tensor) -> Tensor:
-    """F1 of logits (B, K) above 0 against labels (B, K), for each image: (B,); 0 where nothing is right."""
+    """F1 of logits (B, C) above 0 against labels (B, C), for each image: (B,); 0 where nothing is right."""
     chosen = logits > 0
     hits = (chosen & (labels > 0)).sum(1)
     return 2 * hits / (chosen.sum(1) + (labels > 0).sum(1)).clamp(min=1)
 
 
 def mean_iou(counts: ConfusionCounts) -> float:
-    """Mean IoU in percent over the labels that are there, as ToCo's evaluator has it."""
+    """Mean IoU in percent over the classes that occur in the truth, as by ToCo's evaluator."""
     return float(counts.scores().iou[counts.matrix.sum(axis=1) > 0].mean())
 
 
@@ -87,9 +88,10 @@ def validate(model: ToCo, images: LabelledImages, config: ToCoConfig, runtime: R
         ``val_f1`` and, for each of `PREDICTIONS`, ``val_NAME``: mIoU; in percent.
 
     Raises:
-        UserError: masks are missing, damaged or of another size than their images.
+        UserError: masks are missing, damaged, or differ from their images in size.
     """
-    train, processes = config.train, runtime.processes
+    train = config.train
+    processes = runtime.processes
     scoring = {name: Scoring("png", images.classes, EvalConfig()) for name in PREDICTIONS}
     share = processes.shard(range(len(images)))
     batches = [share[start : start + train.val_batch] for start in range(0, len(share), train.val_batch)]

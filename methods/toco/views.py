@@ -1,7 +1,7 @@
 """The three random views of a training image: main image (global view 1), global view 2, source of the local crops.
 
-Every draw comes from the global generators of torch, ``random`` or NumPy, each step from the one that the reference
-uses; `common.run.random.draws_from` seeds all three. Images are PIL's, RGB, sizes (height, width).
+Draws come from the global generators of torch, ``random`` and NumPy, each from the reference's own generator;
+`common.run.random.draws_from` seeds all three. Images are RGB PIL images.
 """
 
 import random
@@ -22,7 +22,7 @@ AREA = 0.4, 1.0  # of global view 2, relative to the image
 
 
 class Position(NamedTuple):
-    """The place of an image on its padded canvas, and that of the crop's window; pixels."""
+    """The places of an image on its padded canvas and of the crop's window, in pixels."""
 
     pad_top: int
     pad_left: int
@@ -66,7 +66,7 @@ class ToCoViews:
         return [main, self._second(image), local, torch.tensor(box)]
 
     def _crop(self, image: Image.Image) -> tuple[Image.Image, list[int]]:
-        """The crop that main image and local source share, and its box."""
+        """The crop that the main image and the source of local crops share, and its box."""
         size = self.config.crop_size
         scaled = rescaled(image, random.uniform(*self.config.scale))
         if random.random() < 0.5:
@@ -79,13 +79,13 @@ class ToCoViews:
 
 
 def rescaled(image: Image.Image, ratio: float) -> Image.Image:
-    """The image with both sides multiplied by ``ratio``, rounded down (bilinear, antialiased)."""
+    """The image with both sides multiplied by ``ratio`` and rounded down (bilinear, antialiased)."""
     width, height = (max(int(ratio * side), 1) for side in image.size)
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def draw_position(image: Image.Image, size: int) -> Position:
-    """A uniform place of the image on a canvas that is at least size x size, and a uniform window on that canvas."""
+    """Draws a uniform place of the image on a canvas of at least size x size, and a uniform window on that canvas."""
     height, width = (max(side, size) for side in reversed(image.size))
     pad_top = int(np.random.randint(height - image.height + 1))  # noqa: NPY002 - as the reference, see the module
     pad_left = int(np.random.randint(width - image.width + 1))  # noqa: NPY002

@@ -14,7 +14,7 @@ from common.train.optim import set_lr
 from methods.crt.config import CRTModelConfig, CRTOptimConfig, CRTViewConfig, LossConfig
 from methods.crt.losses import LOSS_TERMS, CRTStep
 from methods.crt.model import CRT, STRIDES
-from methods.crt.optim import crt_sgd
+from methods.crt.optim import grouped_sgd
 from methods.crt.views import CRTViews, draw_view
 from tests.golden.harness import Case, Results, runner
 from tests.golden.weights import tensor_for
@@ -94,7 +94,7 @@ def optim(case: Case) -> Results:
     lr, head_lr = params["lrs"]
     config = CRTOptimConfig(lr, head_lr / lr, params["momentum"], params["weight_decay"], params["power"])
     groups = [[nn.Parameter(torch.from_numpy(value.copy()))] for value in case.input("p0")]
-    optimizer, after, used = crt_sgd(groups, config), [], []
+    optimizer, after, used = grouped_sgd(groups, config), [], []
     for step, grads in enumerate(case.input("grads")):
         set_lr(optimizer, config.rate(Position(total_steps=step), total))
         used.append([group["lr"] for group in optimizer.param_groups])

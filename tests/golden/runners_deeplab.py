@@ -15,7 +15,7 @@ from common.score.counts import ConfusionCounts
 from common.train.course import Position
 from methods.deeplab.config import DeepLabModelConfig, DeepLabOptimConfig, DeepLabViewConfig
 from methods.deeplab.crf_image import MEAN_BGR, clean_image, wrapped_image
-from methods.deeplab.losses import DeepLabStep, resized_labels
+from methods.deeplab.losses import DeepLabStep, resized_targets
 from methods.deeplab.model import DeepLab
 from methods.deeplab.scores import segmentation_scores
 from methods.deeplab.views import DeepLabViews, draw_crop, input_transform
@@ -58,7 +58,7 @@ def train(case: Case) -> Results:
         parameter.requires_grad_(False)
     results = {("logit", number): logits for number, logits in enumerate(outputs)}
     results |= {
-        ("label_resized", number): resized_labels(labels, logits.shape[-2:]) for number, logits in enumerate(outputs)
+        ("label_resized", number): resized_targets(labels, logits.shape[-2:]) for number, logits in enumerate(outputs)
     }
     norms = [parameters[str(name)].grad.double().norm() for name in case.stored["grad_names"]]
     found = {
@@ -99,7 +99,7 @@ def lr(case: Case) -> Results:
 def label_resize(case: Case) -> Results:
     """Labels at the sizes of the logits."""
     labels = torch.as_tensor(case.input("label"))
-    return {("to", side): resized_labels(labels, (side, side)) for side in case.params["sizes"]}
+    return {("to", side): resized_targets(labels, (side, side)) for side in case.params["sizes"]}
 
 
 @runner("deeplab", "aug")

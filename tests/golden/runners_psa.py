@@ -12,12 +12,13 @@ from common.crf.options import CRFConfig
 from common.masks.pairs import pair_directions, pair_labels, random_walk, window
 from common.train.course import Position
 from methods.psa.affinity import pair_affinity
-from methods.psa.config import SGDConfig, ViewsConfig, WalkConfig
-from methods.psa.labels import AffinityViews, Scores, draw_placement
+from methods.psa.config import PSAOptimConfig, PSAViewConfig, WalkConfig
 from methods.psa.losses import affinity_losses
-from methods.psa.optim import affinity_sgd, parameter_groups
+from methods.psa.marginals import Marginals
+from methods.psa.optim import parameter_groups, psa_optimizer
 from methods.psa.resnet38 import ResNet38
-from methods.psa.walk import padded, pseudo_mask, seed_scores
+from methods.psa.views import PSAViews, draw_placement
+from methods.psa.walk import padded, pseudo_mask, with_background
 from tests.golden.harness import Case, Results, runner
 from tests.golden.weights import fill
 
@@ -81,17 +82,17 @@ def affinity_labels(case: Case) -> Results:
 
 @runner("psa", "labelpipe")
 def label_pipeline(case: Case) -> Results:
-    """Random views of an image and its scores."""
+    """Random views of an image and its marginals."""
     params, results = case.params, {}
     image = case.input("image")
-    scores = Scores(case.input("la"), case.input("ha"))
+    marginals = Marginals(case.input("la"), case.input("ha"))
     jitter = [0.3, 0.3, 0.3, 0.1] if params["color_jitter"] else [0.0] * 4
-    views = AffinityViews(ViewsConfig(crop=params["crop"], jitter=jitter), params["downsample"])
+    views = PSAViews(PSAViewConfig(crop_size=params["crop"], jitter=jitter), params["downsample"])
     for seed in params["python_seeds"]:
         random.seed(seed)
         drawn = draw_placement(*image.shape[:2], params["crop"])
         random.seed(seed)
-        view, labels = views((Image.fromarray(image), scores))
+        view, labels = views((Image.fromarray(image), marginals))
         pairs = pair_labels(labels[None], pair_directions(params["radius"]), params["radius"])
         found = {
             "draw": np.array(drawn), "label": labels, "img_sub": view,
@@ -156,7 +157,7 @@ def walk(case: Case) -> Results:
             random_walk(cells, affinity[0], directions, radius, config.beta, rounds).flatten(1)
             for rounds in (0, config.log2_rounds)
         )
-        pooled = torch.nn.functional.avg_pool2d(padded(seed_scores(seed, config), cell), cell)
+        pooled = torch.nn.functional.avg_pool2d(padded(with_background(seed, config), cell), cell)
         walked = random_walk(pooled, affinity[0], directions, radius, config.beta, config.log2_rounds)
         rows = torch.tensor([0, *(key + 1 for key in seed)])
         found = {
@@ -178,9 +179,9 @@ def with_absent(maps: Tensor, rows: Tensor, count: int) -> Tensor:
 def lr(case: Case) -> Results:
     """Learning rates of the four groups by step."""
     params = case.params
-    config = SGDConfig(lr=params["base_lr"], power=params["power"])
+    config = PSAOptimConfig(lr=params["base_lr"], power=params["power"])
     with torch.device("meta"):
-        groups = affinity_sgd(ResNet38(), config).param_groups
+        groups = psa_optimizer(ResNet38(), config).param_groups
     assert [group["lr_scale"] for group in groups] == params["group_multipliers"]
     rates = [
         [config.rate(Position(total_steps=int(step)), params["max_step"]) * group["lr_scale"] for group in groups]

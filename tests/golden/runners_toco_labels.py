@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from common.data.classes import IGNORE_LABEL
 from methods.toco.config import LabelConfig
 from methods.toco.crops import local_crops
 from methods.toco.labels import (
-    IGNORE,
     affinity_mask,
     cam_to_label,
     refined_label,
@@ -28,7 +28,7 @@ from tests.golden.harness import Case, Results, runner
 def label_config(case: Case) -> LabelConfig:
     """The thresholds and the refinement of a case."""
     params = case.params
-    assert params["ignore_index"] == IGNORE
+    assert params["ignore_index"] == IGNORE_LABEL
     return LabelConfig(
         params["high_thre"], params["low_thre"], params["bkg_thre"], params["par"]["num_iter"],
         params["par"]["dilations"],

@@ -12,7 +12,7 @@ from common.train.course import Position
 from common.train.optim import set_lr
 from methods.crt.config import CRTModelConfig, CRTOptimConfig
 from methods.crt.model import CRT
-from methods.crt.optim import crt_sgd, parameter_groups
+from methods.crt.optim import crt_optimizer, grouped_sgd, parameter_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,7 +28,7 @@ def test_groups_are_backbones_and_classifiers() -> None:
     assert {"deit.cls_token", "deit.pos_embed", "deit.norm.bias"} < groups[2]
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert set.union(*groups) == trained and sum(map(len, groups)) == len(trained)
-    scales = [group["lr_scale"] for group in crt_sgd(parameter_groups(model), CRTOptimConfig()).param_groups]
+    scales = [group["lr_scale"] for group in crt_optimizer(model, CRTOptimConfig()).param_groups]
     assert scales == [1, 10, 1, 10]
 
 
@@ -39,7 +39,7 @@ def test_the_rule_by_hand(momentum: float) -> None:
     config = CRTOptimConfig(lr=0.2, head_scale=4, momentum=momentum, weight_decay=0.01)
     values = rng.standard_normal((2, 3))
     groups = [[nn.Parameter(torch.tensor(value))] for value in values]
-    optimizer, velocity = crt_sgd(groups, config), np.zeros((2, 3))
+    optimizer, velocity = grouped_sgd(groups, config), np.zeros((2, 3))
     for step in range(total + 2):
         grads = rng.standard_normal((2, 3))
         for (parameter,), grad in zip(groups, grads, strict=True):

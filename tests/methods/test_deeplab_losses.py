@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.score.counts import ConfusionCounts
 from methods.deeplab.crf_image import MEAN_BGR, clean_image, wrapped_image
-from methods.deeplab.losses import DeepLabStep, cross_entropy, resized_labels
+from methods.deeplab.losses import DeepLabStep, cross_entropy, resized_targets
 from methods.deeplab.scores import segmentation_scores
 from tests.methods.test_deeplab_model import tiny
 
@@ -23,7 +23,7 @@ def test_labels_are_resized_as_by_pil(size: tuple[int, int], small: tuple[int, i
     """For crops of odd sides, which never have two nearest pixels, down or up."""
     labels = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     expected = np.asarray(Image.fromarray(labels).resize(small[::-1], Image.Resampling.NEAREST))
-    assert (resized_labels(torch.from_numpy(labels)[None], small)[0].numpy() == expected).all()
+    assert (resized_targets(torch.from_numpy(labels)[None], small)[0].numpy() == expected).all()
 
 
 def test_cross_entropy_pixel_by_pixel() -> None:

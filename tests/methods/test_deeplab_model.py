@@ -10,7 +10,7 @@ from common.train.optim import set_lr
 from methods.deeplab.config import DeepLabModelConfig, DeepLabOptimConfig
 from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.model import ASPP, DeepLab, FrozenNormConv
-from methods.deeplab.optim import deeplab_sgd
+from methods.deeplab.optim import deeplab_optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,7 +52,7 @@ def test_names_and_number_of_tensors(whole: DeepLab) -> None:
 
 def test_optimiser_groups(whole: DeepLab) -> None:
     """104 kernels of the backbone, four kernels and four biases of the ASPP; the norms are in none."""
-    groups = deeplab_sgd(whole, DeepLabOptimConfig()).param_groups
+    groups = deeplab_optimizer(whole, DeepLabOptimConfig()).param_groups
     assert [len(group["params"]) for group in groups] == [104, 4, 4]
     assert [group["weight_decay"] for group in groups] == [5e-4, 5e-4, 0]
     assert {parameter.ndim for group in groups[:2] for parameter in group["params"]} == {4}
@@ -141,7 +141,7 @@ def test_norms_never_change() -> None:
     """Three steps in training mode: no gradient, no other statistics, no other counter; all kernels move."""
     model = tiny().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer, step = deeplab_sgd(model, DeepLabOptimConfig(lr=1e-3)), DeepLabStep(model)
+    optimizer, step = deeplab_optimizer(model, DeepLabOptimConfig(lr=1e-3)), DeepLabStep(model)
     for seed in range(3):
         torch.manual_seed(seed)
         optimizer.zero_grad()
@@ -155,7 +155,7 @@ def test_norms_never_change() -> None:
 def test_one_step_of_the_optimiser_by_hand() -> None:
     """Momentum, weight decay of kernels but not of biases, and the three rates."""
     model, config = tiny(), DeepLabOptimConfig(lr=0.1)
-    optimizer, before = deeplab_sgd(model, config), {}
+    optimizer, before = deeplab_optimizer(model, config), {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.grad, before[name] = torch.ones_like(parameter), parameter.detach().clone()

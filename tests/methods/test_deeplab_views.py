@@ -119,7 +119,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
 
 def test_masks_of_a_folder_or_by_a_pattern(images: ImageSet) -> None:
     for place in ("voc/SegmentationClass", "voc/SegmentationClass/{id}.png"):
-        image, labels = TrainingMasks(images, place, 21)(1)
+        image, labels = TrainingMasks(images, place, 21).load(1)
         assert image.mode == "RGB" and (labels == images.load_mask(1)).all()
 
 
@@ -149,4 +149,4 @@ def test_masks_that_do_not_fit(images: ImageSet) -> None:
     )  # fmt: skip
     for words, index in wrong:
         with pytest.raises(UserError, match=words):
-            masks(index)
+            masks.load(index)

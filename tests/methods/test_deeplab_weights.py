@@ -11,7 +11,7 @@ from common.nets.load import load_checked
 from common.run.errors import UserError
 from methods.deeplab.config import DeepLabConfig
 from methods.deeplab.model import DeepLab
-from methods.deeplab.weights import load_init, released
+from methods.deeplab.weights import released, start_deeplab
 from tests.helpers import assert_same
 from tests.methods.test_deeplab_model import tiny
 
@@ -103,7 +103,7 @@ def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_resnet_of_caffe(wrap: object) -> None:
     """The whole backbone is loaded and said to be; the ASPP keeps its first values."""
     model, aspp = network(), {name: value.clone() for name, value in network().base.aspp.state_dict().items()}
-    text = load_init(model, settings(saved(wrap(caffe()))))
+    text = start_deeplab(model, settings(saved(wrap(caffe()))))
     count = len(body_of(model).state_dict())
     assert f"weights.pth, a ResNet of Caffe: backbone {count} of {count} tensors loaded; ASPP at random" in text
     assert "ignored: fc.weight, fc.bias" in text and "approximation" not in text
@@ -116,7 +116,7 @@ def test_a_resnet_of_torchvision() -> None:
     """With the stride where these weights have it, features equal torchvision's; else it is called approximate."""
     file = saved(torchvision().state_dict())
     model = network(stride_in="conv3x3")
-    text = load_init(model, settings(file, "imagenet", stride_in="conv3x3"))
+    text = start_deeplab(model, settings(file, "imagenet", stride_in="conv3x3"))
     assert "a ResNet of torchvision or timm: backbone" in text and "approximation" not in text
     images = torch.randn(2, 3, 49, 50)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_a_resnet_of_torchvision() -> None:
         assert 0.2 < (expected > 0.1).float().mean() < 0.9
         torch.testing.assert_close(body_of(model)(images), expected, rtol=1e-4, atol=1e-4)
         model = network()
-        assert "an approximation" in load_init(model, settings(file, "imagenet"))
+        assert "an approximation" in start_deeplab(model, settings(file, "imagenet"))
         assert not torch.allclose(body_of(model)(images), expected, rtol=1e-2, atol=1e-2)
 
 
@@ -137,7 +137,7 @@ def test_the_inputs_must_be_those_of_the_weights() -> None:
     for file, form, words in wrong:
         model = network()
         with pytest.raises(UserError, match=words):
-            load_init(model, settings(file, form))
+            start_deeplab(model, settings(file, form))
         assert_untouched(model)
 
 
@@ -170,7 +170,7 @@ def test_a_poor_match_is_refused(damage: object, words: str) -> None:
     """One tensor is enough; the network is left as it was."""
     model = network()
     with pytest.raises(UserError, match=words):
-        load_init(model, settings(saved(damage(caffe()))))
+        start_deeplab(model, settings(saved(damage(caffe()))))
     assert_untouched(model)
 
 
@@ -178,21 +178,21 @@ def test_a_deeper_resnet_of_torchvision_is_refused() -> None:
     state = torchvision().state_dict()
     deeper = {name.replace("layer2.1.", "layer2.2."): value for name, value in state.items() if "layer2.1." in name}
     with pytest.raises(UserError, match=r"left over \(layer3\.block3"):
-        load_init(network(), settings(saved({**state, **deeper}), "imagenet"))
+        start_deeplab(network(), settings(saved({**state, **deeper}), "imagenet"))
 
 
 def test_a_deeplab_checkpoint_as_first_weights() -> None:
     """With its ASPP for as many labels, without it for others."""
     file = saved({f"module.{name}": value for name, value in trained().items()})
     model = network()
-    text = load_init(model, settings(file, "imagenet"))
+    text = start_deeplab(model, settings(file, "imagenet"))
     assert "a DeepLab checkpoint" in text and "ASPP 4 of 4 tensors loaded" in text
     assert "taken to be trained with views.input=imagenet" in text
     assert_same(dict(model.state_dict()), trained())
     other = network(labels=5)
     before = other.base.aspp.c0.weight.clone()
-    text = load_init(other, settings(file))
-    assert "ASPP at random, as that of the file is another one" in text
+    text = start_deeplab(other, settings(file))
+    assert "ASPP at random, as the file's has other labels or rates" in text
     assert torch.equal(other.base.aspp.c0.weight, before)
     assert torch.equal(other.base.layer5.block1.reduce.conv.weight, trained()["base.layer5.block1.reduce.conv.weight"])
 
@@ -203,13 +203,14 @@ def test_torchvisions_own_weights_and_none(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         "methods.deeplab.weights.imagenet_weights", lambda *args: asked.append(args) or torchvision().state_dict()
     )
-    assert "resnet101 of ImageNet, a ResNet of torchvision" in load_init(network(), settings("torchvision", "imagenet"))
+    origin = start_deeplab(network(), settings("torchvision", "imagenet"))
+    assert "resnet101 of ImageNet, a ResNet of torchvision" in origin
     assert asked == [("resnet101", "auto")]
     model = network()
-    assert "WARNING: random weights" in load_init(model, settings("none"))
+    assert "WARNING: random weights" in start_deeplab(model, settings("none"))
     assert_untouched(model)
     with pytest.raises(UserError, match=r"no initial weights lost\.pth.*pretrained=torchvision.*pretrained=none"):
-        load_init(network(), settings("lost.pth"))
+        start_deeplab(network(), settings("lost.pth"))
 
 
 @pytest.mark.parametrize("form", ["whole", "without counters", "without prefix"])

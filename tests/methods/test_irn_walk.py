@@ -12,7 +12,7 @@ from common.data.seeds import write_seed
 from common.run.errors import UserError
 from methods.irn.config import WalkConfig
 from methods.irn.paths import path_cells, path_directions
-from methods.irn.walk import boundaries, enlarged, grid_size, label_map, read_scores, walk_mask, walked
+from methods.irn.walk import boundaries, enlarged, grid_size, label_map, read_grid_maps, walk_mask, walked
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -130,7 +130,7 @@ def test_full_seeds_are_averaged_over_cells(tmp_path: Path) -> None:
     """Each cell over the pixels it covers, those at the border over fewer; classes ascending."""
     maps = np.random.default_rng(0).random((2, 6, 9)).astype(np.float32)
     write_seed(tmp_path, "a", {9: maps[0], 3: maps[1]})
-    keys, scores = read_scores(tmp_path, "a", (6, 9), 20)
+    keys, scores = read_grid_maps(tmp_path, "a", (6, 9), 20)
     assert keys == [3, 9] and scores.shape == (2, 2, 3)
     for number, values in enumerate((maps[1], maps[0])):
         expected = [[values[y : y + 4, x : x + 4].mean() for x in (0, 4, 8)] for y in (0, 4)]
@@ -141,12 +141,12 @@ def test_strided_and_compact_seeds(tmp_path: Path) -> None:
     """Maps of the grid's size are taken as they are; the compact format is as good as any; no class is no map."""
     strided = np.random.default_rng(0).random((5, 6)).astype(np.float32)
     write_seed(tmp_path, "a", {2: strided})
-    keys, scores = read_scores(tmp_path, "a", (17, 24), 20)
+    keys, scores = read_grid_maps(tmp_path, "a", (17, 24), 20)
     assert keys == [2] and np.array_equal(scores[0], strided)
     write_seed(tmp_path, "b", {1: np.full((16, 24), 0.5, np.float32)}, fmt="npz")
-    assert read_scores(tmp_path, "b", (16, 24), 20)[1].numpy() == pytest.approx(np.full((1, 4, 6), 0.5))
+    assert read_grid_maps(tmp_path, "b", (16, 24), 20)[1].numpy() == pytest.approx(np.full((1, 4, 6), 0.5))
     write_seed(tmp_path, "c", {})
-    keys, scores = read_scores(tmp_path, "c", (17, 24), 20)
+    keys, scores = read_grid_maps(tmp_path, "c", (17, 24), 20)
     assert keys == [] and scores.shape == (0, 5, 6)
 
 
@@ -156,8 +156,8 @@ def test_seeds_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"a\.npy holds maps of \(5, 6\), but the image is of \(17, 30\).* grid of \(5, 8\)"
     ):
-        read_scores(tmp_path, "a", (17, 30), 20)
+        read_grid_maps(tmp_path, "a", (17, 30), 20)
     with pytest.raises(UserError, match=r"a\.npy holds classes \[2\]; the data set has 0 to 1"):
-        read_scores(tmp_path, "a", (17, 24), 2)
+        read_grid_maps(tmp_path, "a", (17, 24), 2)
     with pytest.raises(UserError, match="no seed of b"):
-        read_scores(tmp_path, "b", (17, 30), 20)
+        read_grid_maps(tmp_path, "b", (17, 30), 20)

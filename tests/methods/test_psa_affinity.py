@@ -14,9 +14,9 @@ from common.run.errors import UserError
 from common.train.course import Position
 from methods.psa import model as psa_model
 from methods.psa.affinity import AffinityNet, pair_affinity
-from methods.psa.config import AffinityConfig, SGDConfig
-from methods.psa.model import ResNetAffinity, TinyAffinity, affinity_net, load_trunk, start_from
-from methods.psa.optim import affinity_sgd, parameter_groups
+from methods.psa.config import PSAModelConfig, PSAOptimConfig
+from methods.psa.model import ResNetAffinity, TinyAffinity, affinity_net, load_trunk, start_affinity_net
+from methods.psa.optim import parameter_groups, psa_optimizer
 from methods.psa.resnet38 import Block, Bottleneck, ResNet38
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -144,7 +144,7 @@ def test_initialisation_of_the_heads() -> None:
 def test_lighter_trunks(arch: str, stride: int, channels: int) -> None:
     """Their features have the stride's size; a ResNet's stem, first layer and batch norms are frozen."""
     torch.manual_seed(0)
-    model = affinity_net(AffinityConfig(arch=arch))
+    model = affinity_net(PSAModelConfig(arch=arch))
     assert model.stride == stride and model(torch.randn(1, 3, 48, 32)).shape == (
         1,
         channels,
@@ -164,10 +164,10 @@ def test_lighter_trunks(arch: str, stride: int, channels: int) -> None:
 
 def test_the_momentum_is_the_weight_decay() -> None:
     """Two steps of plain arithmetic with momentum 0.0005; a group's rate and decay are its own; 0.9 would not do."""
-    config = SGDConfig(lr=0.02)
+    config = PSAOptimConfig(lr=0.02)
     assert config.momentum == config.weight_decay == 5e-4 and config.power == 0.9
     model = TinyAffinity()
-    optimizer = affinity_sgd(model, config)
+    optimizer = psa_optimizer(model, config)
     parameters = [group["params"][0] for group in optimizer.param_groups if group["params"]]
     expected = [parameter.detach().clone() for parameter in parameters]
     buffers = [torch.zeros_like(value) for value in expected]
@@ -184,7 +184,7 @@ def test_the_momentum_is_the_weight_decay() -> None:
 
 
 def test_the_learning_rate_reaches_zero() -> None:
-    config = SGDConfig(lr=0.1)
+    config = PSAOptimConfig(lr=0.1)
     assert config.rate(Position(), 10) == 0.1 and config.rate(Position(total_steps=10), 10) == 0
     assert config.rate(Position(total_steps=5), 10) == pytest.approx(0.1 * 0.5**0.9)
 
@@ -225,14 +225,15 @@ def test_where_a_training_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     model = Small()
     with pytest.raises(UserError, match=r"pretrained/res38_cls.pth .*model.arch=resnet50.*model.pretrained=none"):
-        start_from(model, AffinityConfig(), False)
-    assert start_from(model, AffinityConfig(pretrained="none"), False) == pretrained.RANDOM_WEIGHTS
-    assert start_from(model, AffinityConfig(), True) == "resumed"
-    assert start_from(model, AffinityConfig(arch="resnet50"), True) == "resumed"
-    assert "tiny" in start_from(model, AffinityConfig(arch="tiny"), False)
+        start_affinity_net(model, PSAModelConfig(), False)
+    assert start_affinity_net(model, PSAModelConfig(pretrained="none"), False) == pretrained.RANDOM_WEIGHTS
+    assert start_affinity_net(model, PSAModelConfig(), True) == "resumed"
+    assert start_affinity_net(model, PSAModelConfig(arch="resnet50"), True) == "resumed"
+    assert "tiny" in start_affinity_net(model, PSAModelConfig(arch="tiny"), False)
     (tmp_path / "pretrained").mkdir()
     save(tmp_path / "pretrained" / psa_model.RESNET38_FILE, model.state_dict())
-    assert start_from(model, AffinityConfig(), False) == "pretrained/res38_cls.pth: 18 of the network's 18 tensors"
+    origin = start_affinity_net(model, PSAModelConfig(), False)
+    assert origin == "pretrained/res38_cls.pth: 18 of the network's 18 tensors"
 
 
 def test_a_resnet_starts_from_imagenet(tmp_path: Path) -> None:
@@ -240,5 +241,5 @@ def test_a_resnet_starts_from_imagenet(tmp_path: Path) -> None:
     model = ResNetAffinity("resnet18")
     state = {f"{name}": value + 1 for name, value in model.resnet.state_dict().items()}
     path = save(tmp_path / "resnet18.pth", {**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)})
-    assert "resnet18 of ImageNet" in start_from(model, AffinityConfig(arch="resnet18", pretrained=path), False)
+    assert "resnet18 of ImageNet" in start_affinity_net(model, PSAModelConfig(arch="resnet18", pretrained=path), False)
     assert torch.equal(model.resnet.conv1.weight, state["conv1.weight"])

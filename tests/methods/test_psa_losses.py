@@ -8,7 +8,7 @@ from torch import Tensor
 
 from common.masks.pairs import PairLabels, pair_directions, pair_labels
 from methods.psa.affinity import pair_affinity
-from methods.psa.losses import AffinityStep, affinity_losses
+from methods.psa.losses import PSAStep, affinity_losses
 from methods.psa.model import TinyAffinity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,7 +69,7 @@ def test_a_step_learns() -> None:
     torch.manual_seed(0)
     images, labels = torch.zeros(1, 3, 32, 32), torch.zeros(1, 16, 16, dtype=torch.uint8)
     images[..., 16:], labels[..., 8:] = 1, 1
-    step = AffinityStep(TinyAffinity(), 5)
+    step = PSAStep(TinyAffinity(), 5)
     optimizer, totals = torch.optim.SGD(step.parameters(), lr=0.1), []
     for _ in range(30):
         losses = step(images, labels)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from methods.psa.config import WalkConfig
-from methods.psa.walk import padded, pseudo_mask, seed_scores, walked_scores
+from methods.psa.walk import padded, pseudo_mask, walked_maps, with_background
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -18,14 +18,15 @@ def draw_seed(size: tuple[int, int], *keys: int) -> dict[int, np.ndarray]:
     return dict(zip(keys, maps.numpy(), strict=True))
 
 
-def test_background_scores() -> None:
+def test_background_maps() -> None:
     seed = draw_seed((6, 7), 2, 5)
     largest = np.maximum(seed[2], seed[5])
-    constant, alpha = seed_scores(seed, WalkConfig(bg_thr=0.45)), seed_scores(seed, WalkConfig("alpha", bg_alpha=4))
+    constant = with_background(seed, WalkConfig(bg_thr=0.45))
+    alpha = with_background(seed, WalkConfig("alpha", bg_alpha=4))
     assert (constant[0] == 0.45).all() and constant.shape == (3, 6, 7)
     np.testing.assert_allclose(alpha[0], (1 - largest) ** 4, rtol=1e-5)
-    for scores in (constant, alpha):
-        assert (scores[1].numpy() == seed[2]).all() and (scores[2].numpy() == seed[5]).all()
+    for maps in (constant, alpha):
+        assert (maps[1].numpy() == seed[2]).all() and (maps[2].numpy() == seed[5]).all()
 
 
 @pytest.mark.parametrize(("size", "full"), [((16, 24), (16, 24)), ((17, 23), (24, 24)), ((1, 9), (8, 16))])
@@ -39,22 +40,22 @@ def test_without_pairs_the_mask_is_that_of_the_cells() -> None:
     """An image of fewer cells than a pair needs; classes are named by their index, and the others never appear."""
     seed, config = draw_seed((30, 29), 3, 17), WalkConfig(bg_thr=0.5)
     mask = pseudo_mask(seed, (30, 29), torch.randn(4, 4, 4), 8, 5, config)
-    cells = F.avg_pool2d(padded(seed_scores(seed, config), 8), 8)
+    cells = F.avg_pool2d(padded(with_background(seed, config), 8), 8)
     full = F.interpolate(cells[None], scale_factor=8, mode="bilinear")[0, :, :30, :29]
     assert mask.dtype == np.uint8 and mask.shape == (30, 29)
     assert (mask == np.array([0, 4, 18])[full.argmax(0)]).all() and set(np.unique(mask)) == {0, 4, 18}
 
 
-def test_scores_spread_as_far_as_features_are_alike() -> None:
+def test_values_spread_as_far_as_features_are_alike() -> None:
     """A speck of one class fills its side of a border between features, and does not cross it.
 
-    Cells at the left, right and lower border have fewer pairs, those in the upper corners none: they keep their scores.
+    Cells at the left, right and lower border have fewer pairs, those in the upper corners none: they keep their values.
     """
     features = torch.zeros(3, 12, 16)
     features[:, :, 8:] = 5
     seed = {4: np.full((24, 32), 0.05, np.float32)}
     seed[4][10:14, 6:10] = 1
-    walked = walked_scores(seed_scores(seed, WalkConfig()), features, 2, 5, WalkConfig())
+    walked = walked_maps(with_background(seed, WalkConfig()), features, 2, 5, WalkConfig())
     left, right = walked[1, 2:8, 4:8], walked[1, :, 8:]
     assert left.max() - left.min() < 0.01 and left.min() > 0.1 and right.max() < 0.051
     assert float(walked[1, 0, 0]) == pytest.approx(0.05, rel=1e-5)

@@ -1,4 +1,4 @@
-"""PSA's views and cell labels: crops, padding, flips, and which cells belong together."""
+"""PSA's views and cell targets: crops, padding, flips, and which cells belong together."""
 
 import random
 
@@ -8,26 +8,27 @@ import torch
 from PIL import Image
 
 from common.data.transforms import MEAN, STD
-from methods.psa.config import ViewsConfig
-from methods.psa.labels import AffinityViews, Placement, Scores, cell_labels, draw_placement, mean_pooled, placed
+from methods.psa.config import PSAViewConfig
+from methods.psa.marginals import Marginals
+from methods.psa.views import Placement, PSAViews, cell_targets, draw_placement, mean_pooled, placed
 
 STILL = [0.0] * 4  # no jitter
 
 
-def test_cell_labels_by_hand() -> None:
-    """Sure of class 2; background by the high scores, whatever the low ones say; unsure; padding."""
+def test_cell_targets_by_hand() -> None:
+    """Sure of class 2; background by the high marginals, whatever the low ones say; unsure; padding."""
     low = np.array([[0.1, 0.2, 0.8, 0.0], [0.2, 0.7, 0.1, 0.0], [0.7, 0.1, 0.1, 0.0]], np.float32)[:, None]
     high = np.array([[0.1, 0.6, 0.3, 0.0], [0.1, 0.3, 0.5, 0.0], [0.8, 0.1, 0.2, 0.0]], np.float32)[:, None]
-    assert cell_labels(low, high).tolist() == [[2, 0, 255, 255]]
-    assert cell_labels(low, high).dtype == np.uint8
+    assert cell_targets(low, high).tolist() == [[2, 0, 255, 255]]
+    assert cell_targets(low, high).dtype == np.uint8
     high[0, 0, 2] = 0.5  # a tie: background comes first
-    assert cell_labels(low, high)[0, 2] == 0
+    assert cell_targets(low, high)[0, 2] == 0
 
 
 def test_an_image_of_background_alone_is_background() -> None:
     """But for its padding."""
-    scores = np.array([[[1.0, 1.0, 0.0]]], np.float32)
-    assert cell_labels(scores, scores).tolist() == [[0, 0, 255]]
+    maps = np.array([[[1.0, 1.0, 0.0]]], np.float32)
+    assert cell_targets(maps, maps).tolist() == [[0, 0, 255]]
 
 
 @pytest.mark.parametrize("size", [(30, 50), (50, 30), (30, 30), (60, 70), (40, 41)])
@@ -68,32 +69,32 @@ def test_means_of_cells() -> None:
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_image_and_labels_move_together(mirrored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The white part of the image is where the class is; outside the image there is black, and no label."""
-    monkeypatch.setattr("methods.psa.labels.draw_placement", lambda *size: Placement(4, 8, mirrored))
+def test_image_and_targets_move_together(mirrored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The white part of the image is where the class is; outside the image there is black, and no target."""
+    monkeypatch.setattr("methods.psa.views.draw_placement", lambda *size: Placement(4, 8, mirrored))
     pixels, foreground = np.full((32, 24, 3), 10, np.uint8), np.zeros((1, 32, 24), np.float32)
     pixels[8:16, 12:], foreground[:, 8:16, 12:] = 255, 1
-    scores = np.concatenate([1 - foreground, foreground])
-    image, labels = AffinityViews(ViewsConfig(crop=48, jitter=STILL), 4)(
-        (Image.fromarray(pixels), Scores(scores, scores))
+    maps = np.concatenate([1 - foreground, foreground])
+    image, targets = PSAViews(PSAViewConfig(crop_size=48, jitter=STILL), 4)(
+        (Image.fromarray(pixels), Marginals(maps, maps))
     )
-    assert image.shape == (3, 48, 48) and labels.shape == (12, 12) and labels.dtype == torch.uint8
+    assert image.shape == (3, 48, 48) and targets.shape == (12, 12) and targets.dtype == torch.uint8
     cells = (image * STD + MEAN).mean(0).view(12, 4, 12, 4).mean((1, 3))
-    assert (labels == 1).sum() == 2 * 3 and torch.equal(labels == 1, cells > 0.9)
-    assert torch.equal(labels == 255, cells < 0.01) and (labels == 255).sum() == 144 - 8 * 6
+    assert (targets == 1).sum() == 2 * 3 and torch.equal(targets == 1, cells > 0.9)
+    assert torch.equal(targets == 255, cells < 0.01) and (targets == 255).sum() == 144 - 8 * 6
     torch.testing.assert_close(image[:, 0, 0], (-MEAN / STD)[:, 0, 0])
 
 
-def test_jitter_draws_from_torch_and_leaves_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same crop with and without it; other colours; labels alike."""
+def test_jitter_draws_from_torch_and_leaves_the_marginals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same crop with and without it; other colours; equal targets."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    scores = np.random.default_rng(1).random((3, 40, 40), np.float32)
+    maps = np.random.default_rng(1).random((3, 40, 40), np.float32)
     views = []
     for jitter in (STILL, [0.3, 0.3, 0.3, 0.1], [0.3, 0.3, 0.3, 0.1]):
         random.seed(3)
         torch.manual_seed(len(views))
         views.append(
-            AffinityViews(ViewsConfig(crop=32, jitter=jitter), 8)((Image.fromarray(pixels), Scores(scores, scores)))
+            PSAViews(PSAViewConfig(crop_size=32, jitter=jitter), 8)((Image.fromarray(pixels), Marginals(maps, maps)))
         )
     plain, one, two = views
     assert torch.equal(plain[1], one[1]) and torch.equal(one[1], two[1])

@@ -1,0 +1,97 @@
+"""CRF marginals of seeds under two background exponents: the files that AffinityNet's targets are made from."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from common.crf.dense import crf_pool, seed_crf
+from common.crf.options import crf_folder
+from common.data.dataset import ImageSet, read_image
+from common.data.outputs import StampedFolder, write_by_jobs
+from common.data.seeds import FORMATS, write_seed
+from common.masks.from_seeds import read_maps, require_maps, seed_settings
+from common.run.device import Runtime
+from common.run.errors import UserError
+from common.run.pool import usable_workers
+from common.seeds.products import CRFFolders
+from methods.psa.config import PSACRFConfig
+
+
+class Marginals(NamedTuple):
+    """An image's marginals under both exponents, float32 (n + 1, H, W) each: background, then its n classes."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def write_marginals(
+    images: ImageSet, seeds: Path, folder: Path, config: PSACRFConfig, runtime: Runtime, overwrite: bool
+) -> int:
+    """Writes the missing marginals of an image set, ``<folder>/<alpha>/<id>``, in a pool of processes.
+
+    Files that are older than their seed are made again.
+
+    Args:
+        overwrite: whether existing marginals are deleted first.
+
+    Returns:
+        Number of images worked on, by all processes together.
+
+    Raises:
+        UserError: there are marginals of other settings, or a seed is missing or unfit.
+    """
+    for alpha in config.alphas():
+        settings = {**seed_settings(seeds), "alpha": alpha, **config.settings()}
+        path = crf_folder(folder, alpha)
+        StampedFolder(path, settings, FORMATS, runtime, overwrite, "CRF marginals", "another --name")
+
+    def job(index: int) -> tuple[Any, ...]:
+        return write_image_marginals, images.images[index], images.ids[index], seeds, folder, config
+
+    folders = CRFFolders(folder, config.alphas(), seeds, config.format)
+    pool = crf_pool(usable_workers(runtime.config.num_workers), config)
+    return write_by_jobs(images, folders, job, pool, runtime.processes, "dense CRF")
+
+
+def write_image_marginals(image_path: Path, image_id: str, seeds: Path, folder: Path, config: PSACRFConfig) -> None:
+    """Writes an image's marginals under both exponents."""
+    image = np.array(read_image(image_path))
+    seed = read_maps(seeds, image_id, image.shape[:2])
+    for alpha in config.alphas():
+        write_seed(crf_folder(folder, alpha), image_id, seed_crf(image, seed, alpha, config), config.format, stride=1)
+
+
+class MarginalFiles:
+    """The marginals of an image set; gives image and marginals by index."""
+
+    def __init__(self, images: ImageSet, folder: Path, config: PSACRFConfig, made_by: str) -> None:
+        """Names the folders.
+
+        Args:
+            made_by: the command that writes the marginals, for the message.
+
+        Raises:
+            UserError: images have no marginals.
+        """
+        self.images = images
+        self.folders = [crf_folder(folder, alpha) for alpha in config.alphas()]
+        for path in self.folders:
+            require_maps(images, path, made_by)
+
+    def load(self, index: int) -> tuple[Image.Image, Marginals]:
+        """RGB image and marginals.
+
+        Raises:
+            UserError: image and marginals do not belong together.
+        """
+        image = self.images.load_image(index)
+        image_id = self.images.ids[index]
+        low, high = (read_maps(folder, image_id, image.size[::-1]) for folder in self.folders)
+        if not low or low.keys() != high.keys():
+            raise UserError(
+                f"the marginals of {image_id} in {self.folders[0]} and {self.folders[1]} are of different classes: "
+                f"{list(low)} and {list(high)}"
+            )
+        return image, Marginals(*(np.stack(list(maps.values())) for maps in (low, high)))
