@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# ruff, then the test suite in two processes of one thread each; arguments go to pytest: bash scripts/test.sh -k metrics
+# ruff, mypy, then the test suite in two processes of one thread each; arguments go to pytest:
+# bash scripts/test.sh -k metrics
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
 .venv/bin/ruff check .
+.venv/bin/mypy common methods scripts evaluation.py
 # Tiny networks run no faster on two threads. The tests of a file share fixtures and stay together.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
