@@ -11,16 +11,12 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import torch
 
-from common.crf.lattice import bilateral_features, spatial_features
-from common.crf.mean_field import NormalizedKernel, mean_field
 from common.crf.options import CRFConfig, crf_folder
 from common.data.dataset import read_image
 from common.data.seeds import Seed, write_seed
 from common.run.errors import UserError
 from common.run.pool import WorkerPool
-from common.tensors import size_of
 
 SMALLEST_PROBABILITY = 1e-5  # seeds hold exact zeros
 
@@ -58,8 +54,11 @@ def crf_backend(config: CRFConfig) -> str:
     """
     on_cpu = config.device == "cpu"
     config.check()
-    if not on_cpu and not torch.cuda.is_available():
-        raise UserError(f"CRF: device {config.device}, but this PyTorch sees no CUDA device; use device cpu")
+    if not on_cpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(f"CRF: device {config.device}, but this PyTorch sees no CUDA device; use device cpu")
     if config.backend == "pydensecrf":
         import_pydensecrf()
     if config.backend != "auto":
@@ -144,16 +143,9 @@ def _by_pydensecrf(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> n
 
 
 def _by_lattice(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> np.ndarray:
-    pixels = torch.tensor(image, device=config.device).permute(2, 0, 1)
-    position = spatial_features(*size_of(pixels), config.gaussian_sxy, pixels.device)
-    colour = bilateral_features(pixels, config.bilateral_sxy, config.bilateral_srgb)
-    kernels = [
-        NormalizedKernel(features, weight)
-        for features, weight in ((position, config.gaussian_compat), (colour, config.bilateral_compat))
-    ]
-    energies = torch.tensor(unary, device=config.device).flatten(1).T.contiguous()  # H*W n
-    marginals = mean_field(energies, kernels, config.iterations)
-    return marginals.T.reshape(unary.shape).cpu().numpy()
+    from common.crf.mean_field import lattice_marginals  # with PyTorch, which the other backend does without
+
+    return lattice_marginals(image, unary, config)
 
 
 BACKENDS: dict[str, Callable[[np.ndarray, np.ndarray, CRFConfig], np.ndarray]] = {

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from common.crf.lattice import Lattice
+from common.crf.lattice import Lattice, bilateral_features, spatial_features
+from common.crf.options import CRFConfig
+from common.tensors import size_of
 
 EPSILON = 1e-20  # of the normalisation (reference: densecrf's DenseKernel)
 
@@ -40,3 +43,25 @@ def mean_field(unary: Tensor, kernels: Sequence[NormalizedKernel], iterations: i
     for _ in range(iterations):
         marginals = sum((kernel.messages(marginals) for kernel in kernels), start=-unary).softmax(dim=1)
     return marginals
+
+
+def lattice_marginals(image: np.ndarray, unary: np.ndarray, config: CRFConfig) -> np.ndarray:
+    """Marginals of an image's dense CRF, on the device of the configuration.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        unary: energies, float32 (n, H, W).
+
+    Returns:
+        float32 (n, H, W), which sum to 1 over n.
+    """
+    pixels = torch.tensor(image, device=config.device).permute(2, 0, 1)
+    position = spatial_features(*size_of(pixels), config.gaussian_sxy, pixels.device)
+    colour = bilateral_features(pixels, config.bilateral_sxy, config.bilateral_srgb)
+    kernels = [
+        NormalizedKernel(features, weight)
+        for features, weight in ((position, config.gaussian_compat), (colour, config.bilateral_compat))
+    ]
+    energies = torch.tensor(unary, device=config.device).flatten(1).T.contiguous()  # H*W n
+    marginals = mean_field(energies, kernels, config.iterations)
+    return marginals.T.reshape(unary.shape).cpu().numpy()
