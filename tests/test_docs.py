@@ -26,6 +26,7 @@ PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./*-]*(?:\{{[\w,]+\}}[\w./*-]*
 DOTTED = re.compile(r"(?<![\w/.-])(?:common|methods|tests)(?:\.\w+)+")
 # In backticks on a page: a file without its folder; a name within something; a call's name.
 BARE_FILE = re.compile(r"`([\w-]+\.(?:py|sh|yaml))`")
+SETTING = re.compile(r"(?<![\w./-])([a-z]+(?:\.[a-z]\w*)+)=")
 MEMBER = re.compile(r"`(\w+(?:\.\w+)+)`")
 
 OF_A_RUN = {"config.yaml"}
@@ -159,6 +160,7 @@ def test_names_on_a_page_exist(page: Path) -> None:
         if not (is_class or name in keys() or DOTTED.fullmatch(name) or re.search(FILE_ENDS, name)):
             wrong.append(name)
     assert not wrong
+    assert not set(SETTING.findall(text)) - keys() - FOREIGN
     assert not names_here(text) - {name for own in members().values() for name in own} - texts()
 
 
