@@ -13,6 +13,7 @@ import pytest
 from common.run.config import leaves
 from common.run.files import ROOT
 from tests.test_config import CLASSES
+from tests.toy_method.config import ToyConfig
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
 YAMLS = [*ROOT.glob("configs/*.yaml"), ROOT / "environment.yaml"]
@@ -31,8 +32,8 @@ MEMBER = re.compile(r"`(\w+(?:\.\w+)+)`")
 
 OF_A_RUN = {"config.yaml"}
 FILE_ENDS = r"\.(py|sh|pth|pt|json|jsonl|csv|txt|npz|npy|md|yaml|toml|caffemodel|safetensors|tar|tgz|zip|png|jpg|xml)$"
-FOREIGN = {  # members of other libraries, and names in the references and their files
-    "torch.load", "torch.compile", "classifier.weight", "MODEL.CAM_THR", "x0.5", "x0.75",
+FOREIGN = {  # a mistake as an example, members of other libraries, names in the references and their files
+    "train.epoch", "torch.load", "torch.compile", "classifier.weight", "MODEL.CAM_THR", "x0.5", "x0.75",
 }  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def is_member(owner: str, name: str) -> bool:
 @functools.cache
 def keys() -> set[str]:
     """All configuration keys, and the sections that they are in."""
-    found = {leaf.key for cls in CLASSES.values() for leaf in leaves(cls())}
+    found = {leaf.key for cls in (*CLASSES.values(), ToyConfig) for leaf in leaves(cls())}
     return found | {key.rpartition(".")[0] for key in found}
 
 
