@@ -21,8 +21,8 @@ from methods.psa.model import affinity_net
 from methods.toco.config import ToCoConfig
 from methods.toco.model import ToCo
 
-# Runs a script with one command line after another, as `python SCRIPT ...` does with one; prints for each its exit code,
-# all that it wrote, and the large packages in memory after it.
+# Runs a script with one command line after another, as `python SCRIPT ...` does with one; prints for each its exit
+# code, all that it wrote, and the large packages in memory after it.
 DRIVER = """
 import contextlib, io, json, os, runpy, sys
 script, lines = json.loads(sys.argv[1])
@@ -58,7 +58,8 @@ OF_RUN = {
     "--nmae x": "--name", "--name used runtime.seed=one": "wrong value",
 }  # fmt: skip
 OF_TRAINING = {
-    **{line.replace("used", "x"): words for line, words in OF_RUN.items()}, "--name used": "is not empty", "--name x --resume": "no run folder",
+    **{line.replace("used", "x"): words for line, words in OF_RUN.items()},
+    "--name used": "is not empty", "--name x --resume": "no run folder",
     "--name used --resume": "nothing to resume", "--name used --resume --overwrite": "give one of them",
     "--name x train.batch_size=4 train.accumulation=3": "does not divide", "--name x train.batch_size=0": "at least 1",
 }  # fmt: skip
@@ -68,7 +69,8 @@ OF_SEEDS = {**OF_INFERENCE, "--name used --vis": "add --dict", "--name used infe
 OF_MASKS = {**OF_INFERENCE, "--name used data.dataset=coco14 --submission": "the data set is coco14"}
 WITH_SEEDS = {**OF_RUN, "--name x": "which seeds", "--name x --seeds lost": "no folder of seeds"}
 REFINING = {
-    **OF_RUN, "--name x": "no run folder", "--name used": "which seeds", "--name used --seeds lost": "no folder of seeds",
+    **OF_RUN, "--name x": "no run folder",
+    "--name used": "which seeds", "--name used --seeds lost": "no folder of seeds",
     "--name used --seeds . --load_pretrained lost.pth": "no weights file at lost.pth",
 }  # fmt: skip
 LOST_START = {"--name x model.pretrained=lost.pth": "no weights file at lost.pth"}
@@ -78,13 +80,14 @@ ONE_IMAGE = {"--name x --count 0": "at least one"}
 BENCHMARK = {"--size 1": "--size", "--device tpu": "--device"}
 WRONG = {
     "evaluation.py": {
-        **OF_CONFIGURATION, "--dict_dir dict": "--name", "--name x": "give either",
+        **{f"{line} --dict_dir dict": words for line, words in OF_CONFIGURATION.items()}, "--dict_dir dict": "--name",
+        "--name x": "give either",
         "--name x --trivial background --task png": "as --task cam",
         "--name x --dict_dir dict eval.thresholds=[1]": "first, last and step",
         "--name x --dict_dir lost": "no run folder",
     },
     "methods/crt/eval_wsol.py": {
-        "--name x data.rot=y": "unknown configuration key", "--name x": "no run folder", **LOST_WEIGHTS,
+        "--name used data.rot=y": "unknown configuration key", "--name x": "no run folder", **LOST_WEIGHTS,
         "--name used eval.image_list=val": "no split 'val'", "--name used views.resize=10": "leaves no room",
     },
     "methods/crt/make_cam.py": {**OF_SEEDS, "--name used views.crop_size=300": "cannot be cut into tiles"},
@@ -116,7 +119,7 @@ WRONG = {
     },
     "methods/dig/train_trm.py": {
         **OF_CLASSIFIER, "--name x diffusion.file=lost.pt": "no diffusion model",
-        "--name x unet.dim=8 unet.dim_mults=[1,2]": "LFCA has 8 heads", "--name x model.depth=1": "last two blocks",
+        "--name x model.embed_dim=36": "LFCA has 8 heads", "--name x model.depth=1": "last two blocks",
     },
     "methods/irn/benchmark.py": BENCHMARK,
     "methods/irn/infer_irn.py": REFINING,
@@ -249,7 +252,7 @@ def test_inference_of_masks(shapes: Path, toco_experiment: Path, tmp_path: Path)
 
 
 def test_refinement_of_seeds(shapes: Path, experiment: Path, checkpoint: Path, tmp_path: Path) -> None:
-    """Masks of random walks under random weights of IRN and PSA, of the CRF alone, and what both trainings learn from."""
+    """Masks by IRN and PSA under random weights and by the CRF alone, and the files that both learn from."""
     line = f"--name x --exp {experiment} --load_pretrained {checkpoint} --dict"
     assert_imports("methods/cti/infer_trm.py", line, tmp_path, {"torch", "matplotlib"})
     data = f"data.root={shapes} data.classes={shapes}/classes.txt --seeds experiment/x/dict"

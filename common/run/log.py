@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common.run.files import atomic_write
@@ -28,6 +27,8 @@ class RunLog:
         self.active = active
         if not active:
             return
+        from torch.utils.tensorboard import SummaryWriter
+
         folder.mkdir(parents=True, exist_ok=True)
         if resumed_at is not None:
             _drop_after(folder / METRICS_FILE, resumed_at)
