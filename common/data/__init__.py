@@ -1,1 +1,26 @@
-"""Data sets: id lists, image labels, images and masks, transforms, loaders."""
+"""Images with their labels, masks and seeds: found, read, turned into network input, and written one file per image.
+
+Here:
+
+    dataset       an image list with images, image labels and true masks
+    layout        folders and file names of VOC, COCO and a user's own set; the configuration section ``data``
+    lists         image ids, and the lists that name them
+    labels        multi-hot image labels from every usual source
+    classes       class names of the public data sets
+    cub           CUB-200-2011: classes and bounding boxes
+    masks         writing of label masks, as palette PNGs
+    seeds         the formats of seed files
+    outputs       folders of one file per image, and how they are filled
+    transforms    the whole image as network input
+    augment       random training views
+    crops         crops of fixed size with a known place
+    options       the configuration section of the training views
+    loader        training batches
+    whole         batches of whole image lists, for inference
+    prepare       making and checking data sets (a package)
+
+Called by: all scripts and all packages after this one.
+
+Not here: the contents of the files that are written (seeds: `common.seeds`, masks: `common.masks`), and scores
+(`common.score`).
+"""

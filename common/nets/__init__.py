@@ -1,0 +1,16 @@
+"""Networks that several methods build on, and weights into them.
+
+Here:
+
+    vit           DeiT and ViT with any number of class tokens, and attention maps on request
+    mctformer     MCTformer-V2: one class token per class, and a CAM head
+    resnet        ResNet with five stage outputs and fixed statistics
+    load          state dicts into networks, with a report of the match; the checkpoint that a command line names
+    pretrained    ImageNet weights: a file in pretrained/, or a hub
+    options       the configuration sections of these networks
+
+Called by: the ``model.py`` of the methods, their scripts, and `common.seeds.script`.
+
+Not here: heads, state and losses of one method (``methods/<method>/``), and the checkpoints that a training writes
+(`common.train.checkpoint`).
+"""

@@ -59,7 +59,7 @@ KINDS = {
         config="methods.psa.config:PSAConfig", prepare="methods/psa/make_crf.py",
         train="methods/psa/train_aff.py", weights="common.run.folder:EPOCH_FILE", masks="methods/psa/infer_aff.py",
     ),
-    "crf": Kind(config="common.masks.crf_alone:CRFMasksConfig", masks="scripts/crf_masks.py"),
+    "crf": Kind(config="common.masks.options:CRFMasksConfig", masks="scripts/crf_masks.py"),
     "deeplab": Kind(
         config="methods.deeplab.config:DeepLabConfig", train="methods/deeplab/train_deeplab.py",
         weights="methods.deeplab.config:FINAL_FILE", masks="methods/deeplab/test_deeplab.py",

@@ -1,0 +1,15 @@
+"""Scores: predictions against true masks, as IoU, precision and recall.
+
+Here:
+
+    evaluate    scores predictions from files or from memory, over all processes
+    counts      the pixel counts behind a score, for all thresholds in one pass
+    result      an evaluation's points and files
+    report      scores within a script, or the reason for none
+    images      images that can be scored: those with masks
+    options     the configuration section ``eval``
+
+Called by: ``evaluation.py``, `common.seeds`, `common.train`, `common.masks`, and scripts that score at their end.
+
+Not here: the making of predictions (`common.seeds`, `common.masks`), and the scores of object localisation (CRT's own).
+"""
