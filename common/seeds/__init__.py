@@ -12,5 +12,5 @@ Here:
 Called by: the inference scripts of CTI, PCSS, DiG, CRT and ToCo; `common.train`, for validation.
 
 Not here: the format of seed files (`common.data.seeds`), and the refinement of seeds to pseudo masks (`common.masks`,
-``methods/psa``, ``methods/irn``).
+the scripts of PSA and IRN).
 """
