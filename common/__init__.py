@@ -1,16 +1,21 @@
-"""Parts that two or more methods share, in packages by station of a run; knows no method.
+"""Parts that two or more methods share, in packages by station of a run.
 
-    run        how a script starts, and where and how it runs
-    data       images, labels, masks, seed files, batches
-    crf        the dense CRF
-    nets       networks, and weights into them
-    score      evaluation
-    seeds      CAMs to seeds of a whole image list
-    train      the engine under every training loop
-    masks      seeds or a segmentation network to masks
-    pipeline   stages that run one after the other
+Here, in the order of a run; a package imports only those before it:
 
-A package imports only those above it (train and masks stand side by side). `visual` draws pictures and `tensors` has
-small typed helpers for all of them. Methods, scripts and evaluation.py call these packages. Networks, losses and states
-of one method are not here, but in methods/<method>/.
+    run         start of a script: configuration, run folder, log, processes, device
+    data        images, image labels, masks, lists; `data.prepare` makes and checks data sets
+    crf         dense CRF
+    nets        networks, and weights into them
+    score       scores of seeds and masks against true masks
+    seeds       CAMs of a network as seeds, one file per image
+    train       the engine of the training loop; beside `masks`
+    masks       pseudo masks of seeds, masks of a segmentation network; beside `train`
+    pipeline    scripts of several methods, one after the other
+
+Two modules lie beside them, and every package above `data` may import them: `tensors` (types that torch's annotations
+leave open) and `visual` (pictures).
+
+Called by: the scripts and modules of `methods`, `scripts/` and `evaluation.py`.
+
+Not here: anything that knows a method or serves one alone; it lies in ``methods/<method>/``.
 """

@@ -28,7 +28,7 @@ def main() -> None:
     from common.crf.dense import crf_pool
     from common.data.dataset import ImageSet, class_names
     from common.data.outputs import MaskFolder, write_by_jobs
-    from common.masks.crf_alone import write_crf_mask
+    from common.masks.crf_job import write_crf_mask
     from common.masks.from_seeds import require_maps, seed_settings
     from common.run.pool import usable_workers
     from common.run.processes import stop_processes

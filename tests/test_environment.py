@@ -1,15 +1,17 @@
-"""The pins, the conda environment and the declared ranges say the same; nothing else is imported."""
+"""Packages: pins, conda environment and declared ranges agree. Layout: order and content of the project's packages."""
 
 import ast
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from common.pipeline.builders import KINDS
 from common.run.files import ROOT
 
 # Where the name of the import differs from the name of the package.
@@ -114,74 +116,167 @@ def test_names_of_methods_in_texts_are_found(text: str, tmp_path: Path) -> None:
     assert named_methods(file) == {"irn"}
 
 
-# Packages of common from the ground up; those in one row import none of each other.
-LAYERS = (
-    {"run", "tensors"}, {"data"}, {"crf"}, {"nets", "visual"}, {"score"}, {"seeds"}, {"train", "masks"}, {"pipeline"},
-)  # fmt: skip
-ONE_USER = {"common.masks.crf_alone"}  # a stage without a method's folder: scripts/crf_masks.py
+# Packages of common in the order of a run; those of one entry stand side by side and do not import each other.
+ORDER = (
+    ("tensors", "run"),
+    ("data",),
+    ("visual", "crf"),
+    ("nets",),
+    ("score",),
+    ("seeds",),
+    ("train", "masks"),
+    ("pipeline",),
+)
+PACKAGES = sorted((ROOT / "common").rglob("__init__.py"))
+EXCEPTED = ("common.run.", "common.data.prepare.")  # from the rule of two users
 
 
-def modules(*folders: str) -> dict[str, Path]:
-    """Modules below folders by dotted name, packages' own files aside."""
-    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")) if path.stem != "__init__"]
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+def module_name(path: Path) -> str:
+    """The dotted name of a file of the repository; a package has that of its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def module_imports(path: Path) -> set[str]:
-    """Modules of this project that a file imports anywhere, for annotations too."""
-    found = set()
+def module_files(*folders: str) -> dict[str, Path]:
+    """Files by the names of their modules."""
+    return {module_name(path): path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))}
+
+
+def imported_modules(path: Path, modules: Iterable[str]) -> set[str]:
+    """Which of some modules a file imports, in functions and for type checking alone as well."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(("common", "methods")):
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names & set(modules)
+
+
+def station(module: str) -> int:
+    """The place of a module of common in the order of packages."""
+    package = module.split(".")[1]
+    return next(place for place, packages in enumerate(ORDER) if package in packages)
+
+
+def upward_imports(module: str, used: Iterable[str]) -> set[str]:
+    """Those of the modules that a module of common must not import: of later packages, or of one beside its own."""
+    own = module.split(".")[1]
+    return {name for name in used if name.split(".")[1] != own and station(name) >= station(module)}
+
+
+def users(module: str, imports: dict[str, set[str]]) -> set[str]:
+    """The methods, scripts and other entry points that use a module, directly or through other modules of common."""
+    found = set()
+    seen = {module}
+    waiting = [module]
+    while waiting:
+        used = waiting.pop()
+        for other in {name for name, names in imports.items() if used in names} - seen:
+            seen.add(other)
+            if other.startswith("common."):
+                waiting.append(other)
+            else:
+                found.add(".".join(other.split(".")[:2]))
     return found
 
 
-def test_packages_of_common_import_only_lower_ones() -> None:
-    """The folders spell the flow of a run."""
-    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-    for name, path in modules("common").items():
-        own = name.split(".")[1]
-        for other in {found.split(".")[1] for found in module_imports(path) if found.startswith("common.")} - {own}:
-            assert level[other] < level[own], f"{path} imports common.{other}"
+def test_packages_come_in_the_order_of_a_run() -> None:
+    modules = module_files("common")
+    del modules["common"]
+    for module, path in modules.items():
+        wrong = upward_imports(module, imported_modules(path, modules))
+        assert not wrong, f"{module} imports {wrong}, which come after it in a run"
+        if not module.startswith("common.data.prepare"):
+            prepare = {name for name in modules if name.startswith("common.data.prepare")}
+            assert not imported_modules(path, prepare), f"{module}: scripts alone prepare data"
 
 
-def test_few_modules_stand_directly_in_common() -> None:
-    assert len(list((ROOT / "common").glob("*.py"))) <= 1 + 3  # __init__.py and three
+@pytest.mark.parametrize(
+    ("module", "used", "is_upward"),
+    [
+        ("common.data.masks", "common.crf.dense", True),
+        ("common.train.trainer", "common.masks.options", True),
+        ("common.masks.network", "common.train.course", True),
+        ("common.tensors", "common.run.errors", True),
+        ("common.crf.dense", "common.data.seeds", False),
+        ("common.pipeline.stages", "common.masks.options", False),
+        ("common.data.whole", "common.data.loader", False),
+    ],
+)
+def test_upward_imports_are_found(module: str, used: str, is_upward: bool) -> None:
+    assert bool(upward_imports(module, [used])) == is_upward
 
 
-def test_what_one_method_uses_is_no_part_of_common() -> None:
-    """A module is used by a method or script that imports it, directly or through others."""
-    every = modules("common", "methods", "scripts") | {"evaluation": ROOT / "evaluation.py"}
-    imports = {name: module_imports(path) & every.keys() for name, path in every.items()}
-    users: dict[str, set[str]] = {name: set() for name in every}
-    for name in every:
-        user = ".".join(name.split(".")[:2]) if name.startswith("methods.") else name
-        waiting = list(imports[name]) if not name.startswith("common.") else []
-        seen: set[str] = set()
-        while waiting:
-            used = waiting.pop()
-            if used not in seen:
-                seen.add(used)
-                users[used].add(user)
-                waiting += imports[used]
-    exempt = ("common.run.", "common.data.prepare.")
-    lonely = {name for name in modules("common") if len(users[name]) < 2 and not name.startswith(exempt)}
-    assert lonely == ONE_USER
+def test_imports_in_functions_and_for_types_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text(
+        "from typing import TYPE_CHECKING\nimport common.a.b\nif TYPE_CHECKING:\n    from common.c import d\n"
+        "def use():\n    from common.e import Name\n    from common import f\n"
+    )
+    known = {"common.a.b", "common.c.d", "common.e", "common.f", "common.g"}
+    assert imported_modules(file, known) == known - {"common.g"}
 
 
-PACKAGES = sorted(path.parent for path in (ROOT / "common").rglob("__init__.py"))
+def test_common_holds_what_two_use() -> None:
+    """A module that one method or script alone uses lies beside its user; `run` and `data.prepare` are excepted."""
+    modules = module_files("common", "methods", "scripts") | {"evaluation": ROOT / "evaluation.py"}
+    imports = {module: imported_modules(path, modules) for module, path in modules.items()}
+    for module, path in modules.items():
+        if module.startswith("common.") and path.name != "__init__.py" and not module.startswith(EXCEPTED):
+            found = users(module, imports)
+            assert len(found) >= 2, f"{module} is used by {sorted(found) or 'nothing'} alone: it belongs there"
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_every_package_says_what_is_here(package: Path) -> None:
-    """All modules, who calls them, and what is not here; README and CONTRIBUTING show it on the map."""
-    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
-    named = {path.stem for path in package.glob("*.py")} - {"__init__"}
-    assert {name for name in named if f"`{name}`" not in text} == set()
-    assert "not here" in text.lower() and "call" in text.lower()
-    for page in ("README.md", "CONTRIBUTING.md"):
-        place = package.relative_to(ROOT).as_posix()
-        assert f"{place}/" in (ROOT / page).read_text(encoding="utf-8"), f"{page} does not show {place}/"
+def test_users_are_found_through_common() -> None:
+    imports = {
+        "methods.a.x": {"common.p.top"}, "methods.a.y": {"common.p.low"}, "common.p.top": {"common.p.low"},
+        "methods.b.x": {"common.q.other"}, "common.q.other": {"common.p.top"}, "scripts.s": {"common.q.other"},
+    }  # fmt: skip
+    assert users("common.p.low", imports) == {"methods.a", "methods.b", "scripts.s"}
+    assert users("common.q.other", imports) == {"methods.b", "scripts.s"}
+    assert users("common.r", imports) == set()
+
+
+def test_few_modules_lie_outside_the_packages() -> None:
+    assert len([path for path in (ROOT / "common").glob("*.py") if path.name != "__init__.py"]) <= 3
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=module_name)
+def test_packages_say_what_they_hold(path: Path) -> None:
+    """What is here (all modules, and no others), who calls it, what is not here."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    summary, here, called_by, not_here = re.split(r"\n\n(?:Here\b|Called by: |Not here: )", text)
+    assert summary
+    assert called_by
+    assert not_here
+    inside = {file.stem for file in path.parent.glob("*.py")} | {
+        file.parent.name for file in path.parent.glob("*/*.py")
+    }
+    listed = set(re.findall(r"^    (\w+) {2,}\S", here, re.MULTILINE))
+    if path.parent.name == "common":
+        listed |= set(re.findall(r"`(tensors|visual)` \(", here))
+    assert listed == inside - {"__init__"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_pages_show_the_map(page: str) -> None:
+    """All packages of common, in their order, in the same words on both pages."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^      (\w+)/ {2,}(\S.*)$", text, re.MULTILINE)
+    assert [name for name, _ in rows] == [
+        name for names in ORDER for name in names if name not in ("tensors", "visual")
+    ]
+    assert "data/prepare/" in dict(rows)["data"]
+    assert "tensors.py visual.py" in text
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert all(f"      {name}/" in contributing and words in contributing for name, words in rows)
+
+
+def test_pipelines_name_what_there_is() -> None:
+    """The methods that builders.py names as data: scripts, configurations and file names."""
+    for kind in KINDS.values():
+        assert all((ROOT / script).is_file() for script in (kind.masks, kind.prepare, kind.train) if script)
+        assert isinstance(kind.config_class(), type)
+        assert bool(kind.weights) == bool(kind.train)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.seeds import FORMATS, BackgroundWriter, read_seed, seed_path, write_seed
+from common.data.outputs import BackgroundWriter
+from common.data.seeds import FORMATS, read_seed, seed_path, write_seed
 from common.run.errors import UserError
 
 SEED = {

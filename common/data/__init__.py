@@ -1,13 +1,26 @@
-"""Images, labels, masks and seed files, and the batches made of them.
+"""Images with their labels, masks and seeds: found, read, turned into network input, and written one file per image.
 
-Here: `dataset` (image sets with and without labels), `layout` (where the files of a data set lie), `lists` (ids),
-`labels` (multi-hot image labels), `classes`, `masks` (label masks as PNG), `seeds` (the format of seed files), `cub`
-(CUB-200-2011), `transforms` (plain input), `augment` (random views through timm), `options` (the section of a view),
-`crops` (places of random crops), `loader` (training batches in exact order), `whole` (whole image lists in batches of
-one size), `outputs` (one file for each image, restartable).
+Here:
 
-Called by all later packages, methods and scripts.
+    dataset       an image list with images, image labels and true masks
+    layout        folders and file names of VOC, COCO and a user's own set; the configuration section ``data``
+    lists         image ids, and the lists that name them
+    labels        multi-hot image labels from every usual source
+    classes       class names of the public data sets
+    cub           CUB-200-2011: classes and bounding boxes
+    masks         writing of label masks, as palette PNGs
+    seeds         the formats of seed files
+    outputs       folders of one file per image, and how they are filled
+    transforms    the whole image as network input
+    augment       random training views
+    crops         crops of fixed size with a known place
+    options       the configuration section of the training views
+    loader        training batches
+    whole         batches of whole image lists, for inference
+    prepare       making and checking data sets (a package)
 
-Not here: downloads, conversions and checks of data sets (`common.data.prepare`), scores of predictions
+Called by: all scripts and all packages after this one.
+
+Not here: the contents of the files that are written (seeds: `common.seeds`, masks: `common.masks`), and scores
 (`common.score`).
 """

@@ -14,6 +14,8 @@ Both share the images among all processes, leave out what is done, and say how m
 
 import functools
 import json
+import queue
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -23,7 +25,6 @@ from tqdm import tqdm
 
 from common.data.dataset import ImageSet
 from common.data.masks import write_mask
-from common.data.seeds import BackgroundWriter
 from common.run.device import Runtime
 from common.run.errors import UserError
 from common.run.files import write_json
@@ -50,6 +51,45 @@ class Writable(Output, Protocol[Written]):
 
     def write(self, image_id: str, content: Written) -> None:
         """Writes one image's file, atomically."""
+
+
+class BackgroundWriter:
+    """Runs file-writing jobs in a thread, so that the model does not wait for the disk.
+
+    The next `submit` or the end of the ``with`` block raises a job's error; it is never lost.
+    """
+
+    def __init__(self, max_pending: int = 64) -> None:
+        self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(max_pending)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> "BackgroundWriter":
+        self._thread.start()
+        return self
+
+    def submit(self, job: Callable[[], object]) -> None:
+        """Queues a job; waits while too many are pending."""
+        self._raise_error()
+        self._jobs.put(job)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+        if error is None:
+            self._raise_error()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if self._error is None:
+                try:
+                    job()
+                except BaseException as error:  # handed to the submitting thread
+                    self._error = error
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
 
 
 def write_each(

@@ -10,9 +10,6 @@ The ``.npy`` files of IRNet and CRT are read as well: {"keys": (n,) class indice
 same at a quarter of the size}.
 """
 
-import queue
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,42 +108,3 @@ def _read_compact(path: Path) -> Seed:
         int(key): cv2.resize(cam, (width, height), interpolation=cv2.INTER_LINEAR)
         for key, cam in zip(keys, cams, strict=True)
     }
-
-
-class BackgroundWriter:
-    """Runs file-writing jobs in a thread, so that the model does not wait for the disk.
-
-    The next `submit` or the end of the ``with`` block raises a job's error; it is never lost.
-    """
-
-    def __init__(self, max_pending: int = 64) -> None:
-        self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(max_pending)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> "BackgroundWriter":
-        self._thread.start()
-        return self
-
-    def submit(self, job: Callable[[], object]) -> None:
-        """Queues a job; waits while too many are pending."""
-        self._raise_error()
-        self._jobs.put(job)
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
-        self._jobs.put(None)
-        self._thread.join()
-        if error is None:
-            self._raise_error()
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if self._error is None:
-                try:
-                    job()
-                except BaseException as error:  # handed to the submitting thread
-                    self._error = error
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error

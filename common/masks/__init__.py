@@ -1,11 +1,16 @@
-"""Masks of whole image lists: pseudo masks made from seeds, and masks of a segmentation network.
+"""Masks: pseudo masks of seeds, and the masks of a segmentation network.
 
-Here: `network` (logits of flips and scales to masks, CRF, scores), `crf_job` (the CRF of one image, in a pool of
-processes), `submission` (the archive for VOC's server), `from_seeds` (reading the seeds that are refined), `crf_alone`
-(masks by a dense CRF of seeds), `pairs` (pairs of neighbouring cells, for affinities), `options` (the sections of masks
-and seeds).
+Here:
 
-Called by the scripts that segment images or refine seeds.
+    from_seeds    reading a folder of seeds for a refinement, and what identifies it
+    pairs         pairs of pixels, their affinity labels, and the random walk (PSA and IRN)
+    network       masks of a segmentation network: flips and scales, CRF, files, scores
+    crf_job       the dense CRF of one image to a mask file, as a job for a pool of processes
+    submission    the archive for VOC's evaluation server
+    options       the configuration sections of masks, and of the seeds they are made of
 
-Not here: the networks of the refinements (methods/<stage>/), writing of mask files (`common.data.outputs`).
+Called by: the scripts of PSA, IRN, DeepLab and ToCo, ``scripts/crf_masks.py``, and `common.pipeline`.
+
+Not here: the networks of PSA, IRN and DeepLab (``methods/``), reading and writing of mask files (`common.data`), and
+scores (`common.score`).
 """

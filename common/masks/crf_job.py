@@ -1,6 +1,6 @@
-"""The dense CRF of one image's label probabilities, as a job for `common.run.pool.WorkerPool`.
+"""The dense CRF of one image to a mask file, as jobs for `common.run.pool.WorkerPool`.
 
-It is separate from `common.masks.network`, as every process of the pool imports this module: it needs few others.
+Every process of a pool imports this module, so it needs few others: `common.masks.network` is not among them.
 """
 
 from collections.abc import Callable
@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.crf.dense import dense_crf
+from common.crf.dense import dense_crf, seed_crf
 from common.crf.options import CRFConfig
 from common.data.dataset import read_image
 from common.data.masks import write_mask
+from common.masks.from_seeds import read_maps
+from common.masks.options import SeedCRFConfig
+from common.run.errors import UserError
 
 ImageFilter = Callable[[np.ndarray], np.ndarray]
 
@@ -19,7 +22,7 @@ ImageFilter = Callable[[np.ndarray], np.ndarray]
 def refine_mask(
     image_path: Path, mask_path: Path, probabilities: np.ndarray, config: CRFConfig, crf_image: ImageFilter | None
 ) -> None:
-    """Writes the labels after the dense CRF as a palette PNG.
+    """Writes the labels after the dense CRF of a network's probabilities as a palette PNG.
 
     Args:
         probabilities: of all labels, background first, float32 (C, H, W).
@@ -28,3 +31,25 @@ def refine_mask(
     image = np.array(read_image(image_path))
     marginals = dense_crf(crf_image(image) if crf_image else image, probabilities, config)
     write_mask(mask_path, marginals.argmax(axis=0))
+
+
+def write_crf_mask(
+    image_path: Path, image_id: str, seeds: Path, file: Path, config: SeedCRFConfig, num_classes: int
+) -> None:
+    """Writes the pseudo mask of an image's seed: the most probable label after the CRF, the lowest of equal ones.
+
+    Args:
+        seeds: folder of the seeds.
+        file: the mask, a palette PNG.
+        num_classes: without background.
+
+    Raises:
+        UserError: the seed is missing, damaged, not of the image's size, or of other classes.
+    """
+    image = np.array(read_image(image_path))
+    seed = read_maps(seeds, image_id, image.shape[:2])
+    if seed and not 0 <= min(seed) <= max(seed) < num_classes:
+        raise UserError(f"the seed of {image_id} in {seeds} has classes {list(seed)} of {num_classes}")
+    marginals = seed_crf(image, seed, config.alpha, config)
+    labels = np.array(list(marginals), dtype=np.uint8)  # n
+    write_mask(file, labels[np.stack(list(marginals.values())).argmax(axis=0)])  # n H W -> H W

@@ -1,10 +1,16 @@
 """Networks that several methods build on, and weights into them.
 
-Here: `vit` (DeiT/ViT blocks with attention maps on request), `mctformer` (one class token for each class), `resnet`,
-`pretrained` (ImageNet weights from files or hubs), `load` (checkpoints with a report of the match), `options` (the
-sections of the networks).
+Here:
 
-Called by the networks of the methods, and by inference to load a checkpoint.
+    vit           DeiT and ViT with any number of class tokens, and attention maps on request
+    mctformer     MCTformer-V2: one class token per class, and a CAM head
+    resnet        ResNet with five stage outputs and fixed statistics
+    load          state dicts into networks, with a report of the match; the checkpoint that a command line names
+    pretrained    ImageNet weights: a file in pretrained/, or a hub
+    options       the configuration sections of these networks
 
-Not here: a method's own network (methods/<method>/model.py), saving of checkpoints (`common.train.checkpoint`).
+Called by: the ``model.py`` of the methods, their scripts, and `common.seeds.script`.
+
+Not here: heads, state and losses of one method (``methods/<method>/``), and the checkpoints that a training writes
+(`common.train.checkpoint`).
 """

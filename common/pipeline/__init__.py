@@ -1,9 +1,14 @@
-"""Stages that run one after the other, each a script of its own.
+"""Pipelines: the scripts of several methods, one after the other, with a table of their scores at the end.
 
-Here: `stages` (run, skip or go on with a stage), `builders` (the stages of a pipeline; the one module that names
-methods' scripts), `table` (scores after every stage), `options` (the configuration of a pipeline).
+Here:
 
-Called by the scripts that run several others, such as scripts/run_pipeline.py.
+    stages      a stage, and running stages: skipped when complete, gone on with after an interruption
+    builders    the stages of refinement and segmentation; the one module of `common` that names methods
+    table       the table of scores
+    options     the configuration of a pipeline
 
-Not here: the work of a stage.
+Called by: ``scripts/run_pipeline.py``, ``scripts/pipeline_table.py``, CRT's ``run_sample.py``.
+
+Not here: the work of a stage. Each stage is a script of its own, which is started as a process and leaves its results
+in a run folder.
 """

@@ -1,12 +1,22 @@
-"""How a script starts, and where and how it runs.
+"""The start of a run, and the ground under all others: configuration, folder, log, processes, device.
 
-Here: `script` (the one way to start: command line, configuration, run folder, then processes and device), `config`
-(typed, strict configuration), `options` (the section ``runtime``), `folder` (names and places in a run folder), `log`,
-`device`, `processes` (one, or several under torchrun), `random` (seeds and states of generators), `pool` (worker
-processes), `files` (atomic writing, safe reading), `weights` (tensors in files), `errors` (messages for the user).
+Here:
 
-Called by every script and package. `script`, `config`, `options`, `folder`, `files`, `errors` and `pool` import no
-PyTorch, so that help and mistakes are answered at once.
+    script       starts every script: command line, configuration, run folder, processes, device
+    config       typed, strict configuration of YAML, flags and key=value
+    options      the configuration section ``runtime``
+    folder       names and places of all files of a run
+    files        atomic writing; reading of pickled arrays without running their code
+    weights      files of weights, written and read in the same way
+    log          text, numbers and curves of a run
+    processes    one process or several: shares, collectives
+    device       device, number format, seeds of this process
+    random       generators seeded from integers, and their states
+    pool         processes for CPU work beside the network
+    errors       the one exception that is meant for the user
 
-Not here: anything about images, networks or losses.
+Called by: every script, and every other package of `common`.
+
+Not here: anything about images, networks or scores. The packages after this one have sections of their own, in their
+modules ``options``.
 """

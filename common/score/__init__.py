@@ -1,10 +1,15 @@
-"""Evaluation: predictions against true masks.
+"""Scores: predictions against true masks, as IoU, precision and recall.
 
-Here: `counts` (pixel counts, at every threshold in one pass), `evaluate` (predictions from files or memory, shared by
-all processes), `result` (scores and their files), `report` (one report of a result, or of the reason for none),
-`images` (images that can be scored), `options` (the section ``eval``).
+Here:
 
-Called by evaluation.py, validation within trainings, and every inference that scores its output.
+    evaluate    scores predictions from files or from memory, over all processes
+    counts      the pixel counts behind a score, for all thresholds in one pass
+    result      an evaluation's points and files
+    report      scores within a script, or the reason for none
+    images      images that can be scored: those with masks
+    options     the configuration section ``eval``
 
-Not here: making of predictions (`common.seeds`, `common.masks`), scores of object localisation (its own folder).
+Called by: ``evaluation.py``, `common.seeds`, `common.train`, `common.masks`, and scripts that score at their end.
+
+Not here: the making of predictions (`common.seeds`, `common.masks`), and the scores of object localisation (CRT's own).
 """

@@ -1,10 +1,16 @@
-"""Seeds: normalised CAMs of the labelled classes, for a whole image list.
+"""Seeds: the CAMs of a network for an image list, written, refined, drawn, scored.
 
-Here: `cam` (normalisation, flips and scales), `infer` (batches to seeds, and their folder), `script` (the inference
-script of every classifier), `products` (pictures and dense CRF of a folder of seeds), `score` (seeds in memory, within
-a training too), `options` (the section ``infer``).
+Here:
 
-Called by the inference scripts of the methods, and by the training engine to validate.
+    script      the inference script of a classifier, from checkpoint to score
+    infer       seeds of a whole image list, and their folder
+    cam         CAMs over flips and scales, normalised
+    products    pictures of seeds, and their dense CRF
+    score       scores of seeds in memory
+    options     the configuration section ``infer``
 
-Not here: the format of seed files (`common.data.seeds`), pseudo masks (`common.masks`).
+Called by: the inference scripts of CTI, PCSS, DiG, CRT and ToCo; `common.train`, for validation.
+
+Not here: the format of seed files (`common.data.seeds`), and the refinement of seeds to pseudo masks (`common.masks`,
+the scripts of PSA and IRN).
 """

@@ -1,10 +1,17 @@
-"""The engine under every training loop.
+"""The engine of the training loop; the loop itself stands in each training script.
 
-Here: `trainer` (the verbs of the loop that scripts show), `step` (a batch, and the module that makes losses of it),
-`course` (length, validation and checkpoints of a run), `schedule` (learning rates), `optim` (AdamW in groups),
-`checkpoint` (exact resume), `watch` (stop signals, averages of the losses, progress).
+Here:
 
-Called by the training scripts of all methods and of the stages after the seeds.
+    trainer       the verbs of the loop: epochs, batches, forward, learn, record, close
+    step          what the loop hands around: a batch, and the module that makes losses of it
+    course        the length of a training, and when it validates and saves; the configuration section ``train``
+    schedule      learning-rate schedules; the configuration section ``optim``
+    optim         AdamW in the groups of the DeiT recipes
+    checkpoint    checkpoints, and exact resume
+    watch         stop signals, averages of losses, progress
 
-Not here: losses, networks and states of a method, which the scripts hand to the trainer.
+Called by: all training scripts.
+
+Not here: networks, losses and views (``methods/<method>/``), order and loading of batches (`common.data.loader`), and
+validation (`common.seeds.score`, or the method's own).
 """

@@ -1,9 +1,16 @@
-"""Getting, converting, generating and checking data sets.
+"""Making and checking data sets, before any run.
 
-Here: `fetch` (downloads, checksums, archives), `voc`, `coco`, `matlab` (SBD's masks), `shapes` (the demo's pictures),
-`report` and `cub_check` (the data check).
+Here:
 
-Called by scripts alone: prepare_data.py, check_data.py, make_shapes.py, make_cub_shapes.py.
+    fetch        downloading and unpacking public archives
+    voc          VOC: masks of SBD, labels of the annotations
+    matlab       reading SBD's MATLAB files
+    coco         COCO: the instances JSON, masks painted from it
+    shapes       generated images of coloured shapes
+    cub_check    the check of CUB-200-2011
+    report       the report of a check
 
-Not here: reading a prepared data set (`common.data`).
+Called by: ``scripts/prepare_data.py``, ``check_data.py``, ``make_shapes.py`` and ``make_cub_shapes.py`` alone.
+
+Not here: anything that a training or an inference needs of a data set; see `common.data`.
 """
