@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
 from methods.dig.unet import UNet
 from tests.datasets import make_cub, make_voc, write_image, write_lines
+from tests.forks import run_together
 
 # A configuration that trains the literal 60 epochs of the README in seconds.
 TINY = """
@@ -230,9 +230,11 @@ def run_stages_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StageRunner, "run", run)
 
 
-def run_torchrun(arguments: list[str]) -> int:
-    command = [sys.executable, "-m", "torch.distributed.run", *arguments]
-    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120, check=False).returncode
+def run_torchrun(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a script's ``main`` in forks of this process, which spares the start of torchrun."""
+    option, number, script, *words = arguments
+    assert option == "--nproc_per_node"
+    run_together(lambda: sys.exit(run_here(script, words, monkeypatch)), int(number))
 
 
 def test_the_readme_has_the_main_job() -> None:
@@ -260,7 +262,7 @@ def test_command(command: str, workplace: Path, monkeypatch: pytest.MonkeyPatch)
         shutil.copy("experiment/ddpm/ckpt/model-1.pt", "experiment/ddpm/ckpt/model-140.pt")
     if program == "torchrun":
         Path("cti_cvpr24").write_text(TINY.format(**VOC, method=CTI, epochs=2, last=1))
-        assert run_torchrun(words) == 0
+        run_torchrun(words, monkeypatch)
         return
     assert program == "python"
     run_stages_here(monkeypatch)

@@ -20,16 +20,13 @@ from common.run.processes import Processes
 from common.train.checkpoint import Checkpoints
 from common.train.course import Position
 from common.train.watch import LossWatch, label_accuracy
-from tests.helpers import Scripts, assert_same, contents, failure, last, metrics
-
-TRAIN = "methods/cti/train_trm.py"
+from tests.helpers import Scripts, assert_same, contents, evaluation_script, failure, last, metrics
 
 
-def test_train_infer_evaluate(scripts: Scripts) -> None:
-    """The three commands of the README, as a user runs them: two steps, six seeds, one score."""
-    code, output, errors = scripts.run(TRAIN, "x", "train.max_steps=2", "train.validate_from=0")
-    assert code == 0, errors
-    run = Path("experiment/x")
+def test_train_infer_evaluate(scripts: Scripts, capsys: pytest.CaptureFixture) -> None:
+    """The three commands of the README: two steps, six seeds, one score."""
+    assert scripts.train("x", "train.max_steps=2", "train.validate_from=0") == 0
+    output, run = capsys.readouterr().out, Path("experiment/x")
     assert "RANDOM weights" in output and "done: 2 steps" in output and "mIoU" in output
     assert {path.name for path in run.iterdir()} == {"config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "ckpt"}
     assert set(contents(run / "ckpt")) == {"000net_trm.pth", "best.pth", "last.pth"}
@@ -38,15 +35,14 @@ def test_train_infer_evaluate(scripts: Scripts) -> None:
     terms = {"total", "cls", "pcls", "cls_view2", "pcls_view2", "bg", "intra", "cross", "lr"}
     assert terms <= lines[0].keys() and "done: 2 steps" in (run / "log.txt").read_text()
 
-    code, output, errors = scripts.run("methods/cti/infer_trm.py", "x", "--load_epo", 0, "--dict")
-    assert code == 0, errors
+    assert scripts.infer("x", "--load_epo", 0, "--dict") == 0
+    output = capsys.readouterr().out
     assert "6 seeds written, 0 were there" in output and "mIoU at threshold" in output
     seeds = {path.stem: read_seed(path) for path in (run / "dict").iterdir()}
     assert len(seeds) == 6 and all(seed for seed in seeds.values())
     assert (run / "eval_cam.json").is_file()
 
-    code, output, errors = scripts.run("evaluation.py", "x", "--dict_dir", "dict", "--list", "val", "--out", "again")
-    assert code == 0, errors
+    evaluation_script().main(["--name", "x", "--dict_dir", "dict", "--list", "val", "--out", "again"])
     assert (run / "again.csv").read_bytes() == (run / "eval_cam.csv").read_bytes()
 
 
@@ -63,8 +59,8 @@ def test_a_run_ends_at_its_step_limit(scripts: Scripts) -> None:
 
 def test_sigterm_to_the_whole_job_saves_a_checkpoint(scripts: Scripts) -> None:
     """As schedulers and torchrun send it, to workers too: exit code 143, and the resumed run ends like another."""
-    longer = ("runtime.num_workers=2", "train.print_freq=4", "train.epochs=8", "train.save_epochs=8")
-    process = scripts.start(TRAIN, "x", *longer)
+    longer = ("train.print_freq=2", "train.epochs=6", "train.save_epochs=6")
+    process = scripts.start("methods/cti/train_trm.py", "x", *longer, "runtime.num_workers=2")
     log, deadline = Path("experiment/x/metrics.jsonl"), time.time() + 120
     while time.time() < deadline and process.poll() is None and not (log.is_file() and log.read_text()):
         time.sleep(0.01)
@@ -72,8 +68,8 @@ def test_sigterm_to_the_whole_job_saves_a_checkpoint(scripts: Scripts) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143 and "Traceback" not in errors, errors
     steps = last("x")["position"]["total_steps"]
-    assert 4 <= steps < 48 and f"signal 15 after step {steps};" in Path("experiment/x/log.txt").read_text()
-    assert scripts.train("x", "--resume") == scripts.train("y", *longer) == 0
+    assert 2 <= steps < 36 and f"signal 15 after step {steps};" in Path("experiment/x/log.txt").read_text()
+    assert scripts.train("x", "--resume", "runtime.num_workers=0") == scripts.train("y", *longer) == 0
     assert_same(last("x"), last("y"))
     assert_same(metrics("x"), metrics("y"))
 

@@ -21,9 +21,9 @@ from methods.pcss.importance import FrequencyImportance
 from methods.pcss.losses import LOSS_TERMS
 from tests.helpers import Scripts, assert_same, contents, evaluation_script, last, metrics
 
-# Three epochs of 6 steps, rounds after the first two, validation after the last two; everything has a state.
-EXACT = ("train.print_freq=4", "train.validate_from=1")
-STEPS, EPOCHS = 6, 3
+# Three epochs of 3 steps, rounds after the first two, validation after the last two; everything has a state.
+EXACT = ("train.batch_size=8", "train.print_freq=2", "train.validate_from=1")
+STEPS, EPOCHS = 3, 3
 
 
 def draw_quickly(path: Path, maps: np.ndarray, names: list[str], title: str) -> None:
@@ -154,15 +154,15 @@ def test_a_resumed_run_ends_bitwise_like_an_uninterrupted_one(
 def test_a_run_may_be_stopped_again_and_again(
     pcss_scripts: Scripts, whole: SimpleNamespace, work: SimpleNamespace
 ) -> None:
-    """After every step of a round, and every fourth one of the training in between."""
+    """After every step of a round, and every second one of the training in between."""
     stops, code = [], 143
     while code == 143:
-        work.at = {"step": work.done["step"] + 4, "add": work.done["add"] + 1}
+        work.at = {"step": work.done["step"] + 2, "add": work.done["add"] + 1}
         code = pcss_scripts.train("x", *(("--resume",) if stops else EXACT))
         stops.append((work.done["step"], work.done["add"]))
     first, second = whole.rounds
-    of_rounds = [(6, done + 1) for done in range(first)] + [(12, first + done + 1) for done in range(second)]
-    assert code == 0 and {(4, 0), *of_rounds, (10, first), (16, first + second)} <= set(stops)
+    of_rounds = [(3, done + 1) for done in range(first)] + [(6, first + done + 1) for done in range(second)]
+    assert code == 0 and {(2, 0), *of_rounds, (5, first), (8, first + second)} <= set(stops)
     assert_ends_like("x", whole)
 
 
@@ -180,7 +180,7 @@ def test_a_failed_round_is_made_up_for(
     with monkeypatch.context() as patch, pytest.raises(UserError, match="image is damaged"):
         patch.setattr(FrequencyImportance, "add", fail)
         pcss_scripts.train("x", *EXACT)
-    assert last("x")["position"]["total_steps"] == 12 and last("x")["importance"]["round_epoch"] == -1
+    assert last("x")["position"]["total_steps"] == 2 * STEPS and last("x")["importance"]["round_epoch"] == -1
     assert pcss_scripts.train("x", "--resume") == 0
     assert_ends_like("x", whole)
 

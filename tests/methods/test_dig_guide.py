@@ -15,7 +15,7 @@ from common.run.processes import Processes
 from methods.dig.config import GuideConfig, LossConfig, UNetConfig
 from methods.dig.guide import Guide, feature_shape
 from methods.dig.model import DiG
-from tests.helpers import TINY_OF
+from tests.experiments import TINY_OF
 
 VIT = ViTConfig(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, drop_path=0.0)
 UNET = UNetConfig(**TINY_OF["dig"]["unet"])

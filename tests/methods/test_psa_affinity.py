@@ -12,9 +12,8 @@ from common.masks.pairs import pair_directions
 from common.nets import pretrained
 from common.run.errors import UserError
 from common.train.course import Position
-from methods.psa import model as psa_model
 from methods.psa.affinity import AffinityNet, pair_affinity
-from methods.psa.config import PSAModelConfig, PSAOptimConfig
+from methods.psa.config import RESNET38_FILE, PSAModelConfig, PSAOptimConfig
 from methods.psa.model import ResNetAffinity, TinyAffinity, affinity_net, load_trunk, start_affinity_net
 from methods.psa.optim import parameter_groups, psa_optimizer
 from methods.psa.resnet38 import Block, Bottleneck, ResNet38
@@ -231,7 +230,7 @@ def test_where_a_training_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert start_affinity_net(model, PSAModelConfig(arch="resnet50"), True) == "resumed"
     assert "tiny" in start_affinity_net(model, PSAModelConfig(arch="tiny"), False)
     (tmp_path / "pretrained").mkdir()
-    save(tmp_path / "pretrained" / psa_model.RESNET38_FILE, model.state_dict())
+    save(tmp_path / "pretrained" / RESNET38_FILE, model.state_dict())
     origin = start_affinity_net(model, PSAModelConfig(), False)
     assert origin == "pretrained/res38_cls.pth: 18 of the network's 18 tensors"
 
