@@ -21,7 +21,8 @@ from common.run.weights import save_torch
 from methods.toco import infer_cam, infer_seg
 from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 from methods.toco.model import ToCo
-from tests.helpers import TINY, contents
+from tests.experiments import TINY
+from tests.helpers import contents
 
 Call = Callable[..., int]
 RUN = Path("experiment/x")
