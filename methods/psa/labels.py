@@ -17,15 +17,9 @@ from common.data.classes import IGNORE_LABEL
 from common.data.crops import draw_offset, place_at
 from common.data.transforms import eval_transform
 from methods.psa.config import ViewsConfig
+from methods.psa.scores import Scores
 
 UNSCORED = 1e-5  # a cell outside the image has no score at all
-
-
-class Scores(NamedTuple):
-    """Marginals of both exponents, float32 (K + 1, H, W) each."""
-
-    low: np.ndarray
-    high: np.ndarray
 
 
 class Placement(NamedTuple):

@@ -1,7 +1,7 @@
 """CRF scores of seeds under two background exponents: files that a training's labels are made of."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,13 @@ from common.run.errors import UserError
 from common.run.pool import usable_workers
 from common.seeds.products import CRFFolders
 from methods.psa.config import ScoresConfig
-from methods.psa.labels import Scores
+
+
+class Scores(NamedTuple):
+    """Marginals of both exponents, float32 (K + 1, H, W) each."""
+
+    low: np.ndarray
+    high: np.ndarray
 
 
 def write_scores(
