@@ -8,9 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from common.data.dataset import class_names
+from common.data.classes import IGNORE_LABEL
+from common.data.dataset import class_names, read_mask
+from common.data.seeds import write_seed
 from common.run.config import config_path, load_config
 from common.run.files import ROOT
 from common.run.weights import save_torch
@@ -223,15 +226,17 @@ def test_data_and_evaluation_need_no_torch(shapes: Path, tmp_path: Path) -> None
     own = f"data.root={shapes} data.classes={shapes}/classes.txt"
     (tmp_path / "own.yaml").write_text(f"data: {{root: {shapes}, classes: {shapes}/classes.txt}}")
     masks = f"--name x --task png --dict_dir {shapes}/SegmentationClass --data own.yaml --list val"
+    (tmp_path / "experiment" / "x").mkdir(parents=True)
     for script, line, allowed in (
         ("scripts/make_shapes.py", "--root made --train 2 --val 1 --size 32 --workers 1", set()),
         ("scripts/make_cub_shapes.py", "--root cub --train 2 --test 1 --size 32 --workers 1", set()),
         ("scripts/check_data.py", f"{own} --workers 1", set()),
         ("scripts/check_data.py", "--data cub data.root=cub --workers 1", set()),
         ("evaluation.py", "--name x --trivial background --data own.yaml --list val", {"matplotlib"}),
+        ("evaluation.py", "--name x --trivial first_label --data own.yaml --list val", {"matplotlib"}),
         ("evaluation.py", masks, set()),
+        ("scripts/seed_table.py", "--name x --masks", set()),
     ):
-        (tmp_path / "experiment" / "x").mkdir(parents=True, exist_ok=True)
         assert_imports(script, line, tmp_path, allowed)
 
 
@@ -240,7 +245,6 @@ def test_inference_of_seeds(experiment: Path, checkpoint: Path, tmp_path: Path) 
     line = f"--name x --exp {experiment} --load_pretrained {checkpoint} --dict --vis --crf infer.crf_alphas=[6]"
     assert_imports("methods/cti/infer_trm.py", line, tmp_path, {"torch", "matplotlib"})
     assert_imports("scripts/show_seeds.py", "--name x --count 1", tmp_path, set())
-    assert_imports("scripts/seed_table.py", "--name x --margin -100", tmp_path, set())
 
 
 def test_inference_of_masks(shapes: Path, toco_experiment: Path, tmp_path: Path) -> None:
@@ -251,21 +255,24 @@ def test_inference_of_masks(shapes: Path, toco_experiment: Path, tmp_path: Path)
     assert_imports("methods/toco/infer_seg.py", line, tmp_path, {"torch"})
 
 
-def test_refinement_of_seeds(shapes: Path, experiment: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_refinement_of_seeds(shapes: Path, tmp_path: Path) -> None:
     """Masks by IRN and PSA under random weights and by the CRF alone, and the files that both learn from."""
-    line = f"--name x --exp {experiment} --load_pretrained {checkpoint} --dict"
-    assert_imports("methods/cti/infer_trm.py", line, tmp_path, {"torch", "matplotlib"})
-    data = f"data.root={shapes} data.classes={shapes}/classes.txt --seeds experiment/x/dict"
+    (tmp_path / "own.txt").write_text("2027_000001\n2027_000002\n")
+    for image_id in ("2027_000001", "2027_000002"):
+        mask = read_mask(shapes / "SegmentationClass" / f"{image_id}.png")
+        classes = sorted({*np.unique(mask)} - {0, IGNORE_LABEL})
+        write_seed(tmp_path / "seeds", image_id, {int(k) - 1: (mask == k).astype(np.float32) for k in classes})
+    data = f"data.root={shapes} data.classes={shapes}/classes.txt --seeds seeds runtime.num_workers=0"
     irn = f"--name irn {data} --exp irn_demo"
     psa = f"--name psa {data} --exp psa_demo"
     save_torch(tmp_path / "irn.pth", IRN(load_config(IRNConfig, config_path("irn_demo")).model).state_dict())
     save_torch(tmp_path / "psa.pth", affinity_net(load_config(PSAConfig, config_path("psa_demo")).model).state_dict())
-    masks = "infer.image_list=val infer.eval_list=val runtime.device=cpu"
+    masks = "infer.image_list=own.txt infer.eval_list=own.txt runtime.device=cpu"
     for script, arguments in (
-        ("methods/irn/make_ir_label.py", f"{irn} train.image_list=val"),
+        ("methods/irn/make_ir_label.py", f"{irn} train.image_list=own.txt"),
         ("methods/irn/infer_irn.py", f"{irn} {masks} --load_pretrained irn.pth"),
-        ("methods/psa/make_crf.py", f"{psa} train.image_list=val"),
-        ("methods/psa/infer_aff.py", f"{psa} {masks} --load_pretrained psa.pth"),
-        ("scripts/crf_masks.py", f"--name crf {data} infer.image_list=val infer.eval_list=val"),
+        ("methods/psa/make_crf.py", f"{psa} train.image_list=own.txt"),
+        ("methods/psa/infer_aff.py", f"{psa} {masks} infer.num_workers=0 --load_pretrained psa.pth"),
+        ("scripts/crf_masks.py", f"--name crf {data} infer.image_list=own.txt infer.eval_list=own.txt"),
     ):
         assert_imports(script, arguments, tmp_path, {"torch"})
