@@ -1,6 +1,4 @@
-"""Weights from files: finding ImageNet backbones, and loading checkpoints with a report and a refusal of poor
-matches.
-"""
+"""ImageNet weights of backbones: a file in pretrained/, or timm's or torchvision's hub."""
 
 import os
 import socket
