@@ -159,7 +159,7 @@ def splits_in_name(name: str) -> tuple[str, ...]:
 
 
 def _splits_of_list(config: DataConfig, list_name: str) -> tuple[str, ...]:
-    # "all" means one folder's images: a training on it must not see those of validation.
+    # "all" means one folder's images: a training on it must not see images of the validation.
     return _splits(config, "train" if list_name == "all" else Path(list_name).stem)
 
 

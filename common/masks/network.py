@@ -194,7 +194,7 @@ def report_masks(
     """Reports the scores of the masks before and after the CRF, ``eval_png.*`` and ``eval_png_crf.*``.
 
     Returns:
-        The evaluations by those names; empty if the images have no true masks.
+        The evaluations by these names; empty if the images have no true masks.
     """
     results = {}
     stems = {MASK_SCORES: folders.plain} | ({REFINED_MASK_SCORES: folders.refined} if folders.refined else {})

@@ -107,7 +107,7 @@ def score(
     """A call of evaluation.py for a folder of predictions; ``stem`` names its files in the run folder.
 
     Args:
-        arguments: those after --name, --task, --dict_dir and --list.
+        arguments: further ones, after --name, --task, --dict_dir and --list.
     """
     place = os.path.relpath(folder, run.path)
     command = "--name", run.name, "--task", task, "--dict_dir", place, "--list", list_name, *arguments

@@ -101,14 +101,14 @@ class StageRunner:
     def __enter__(self) -> "StageRunner":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup keeps its effect
-                self._previous[number] = signal.signal(number, self._pass_on)
+                self._previous[number] = signal.signal(number, self._hand_on)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         if self._process is not None:
             self._process.send_signal(number)

@@ -57,7 +57,7 @@ class SeedFolder(StampedFolder):
         """Opens the folder.
 
         Args:
-            settings: of the checkpoint; those of the configuration are added.
+            settings: of the checkpoint; the configuration adds its own.
 
         Raises:
             UserError: as `StampedFolder`.
