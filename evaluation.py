@@ -3,7 +3,7 @@
     python evaluation.py --name exp --task cam --dict_dir dict                     # seeds, on VOC's train list
     python evaluation.py --name exp --task crf --dict_dir crf/06 --list val
     python evaluation.py --name exp --task png --dict_dir pseudo_masks --data coco14
-    python evaluation.py --name exp --trivial background                           # what a seed must beat
+    python evaluation.py --name exp --trivial background                           # a bound that seeds must beat
     torchrun --nproc_per_node 2 evaluation.py --name exp --task cam --dict_dir dict
 
 Predictions are read from experiment/<name>/<dict_dir>; eval_<task>.json, .csv and .png go to experiment/<name>.
@@ -34,13 +34,13 @@ DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014"}
 
 @dataclass(frozen=True)
 class TrivialPredictions:
-    """What a seed must beat: ``background`` everywhere, or every pixel carrying the image's ``first_label``."""
+    """Bounds that a seed must beat: ``background`` everywhere, or every pixel carrying the image's ``first_label``."""
 
     kind: str
     labels: dict[str, np.ndarray] = field(default_factory=dict)  # multi-hot, by id
 
     def __call__(self, image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
-        """A seed without classes, or of one class whose score is above every threshold."""
+        """A seed without classes, or of one class whose map is above every threshold."""
         present = np.flatnonzero(self.labels[image_id]).tolist() if self.kind == "first_label" else []
         return {present[0]: np.full(shape, np.inf, dtype=np.float32)} if present else {}
 
@@ -55,7 +55,7 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
     lists = ", ".join(f"{name} for {dataset}" for dataset, name in DEFAULT_LISTS.items())
     add = parser.add_argument
     add("--name", required=True, help="the run: experiment/<name>")
-    add("--task", choices=TASKS, default="cam", help="cam (default): seeds; crf, dl: .npy label scores or labels; png")
+    add("--task", choices=TASKS, default="cam", help="cam (default): seeds; crf, dl: .npy maps or labels; png: masks")
     add("--dict_dir", help="folder of the predictions, relative to experiment/<name>")
     add("--trivial", choices=("background", "first_label"), help="score this instead of predictions")
     add("--list", help=f"image list: a file or a name (default: {lists})")
@@ -74,7 +74,7 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
 
 
 def _from_yaml(args: argparse.Namespace) -> list[str]:
-    """What ``--data`` or the run's folder says of the sections data and eval, as key=value texts."""
+    """The sections data and eval of ``--data`` or of the run's configuration, as key=value texts."""
     if args.data in DEFAULT_ROOTS:
         return [f"data.dataset={args.data}", f"data.root={DEFAULT_ROOTS[args.data]}"]
     path = config_path(args.data) if args.data else RunFolder(args.name).config
@@ -125,7 +125,8 @@ def _stem(args: argparse.Namespace) -> str:
 
 def show(result: Evaluation, verbose: bool) -> None:
     """Prints the thresholds, the classes at the points to report, and the points."""
-    points, width = result.points(), max(map(len, result.labels))
+    points = result.points()
+    width = max(map(len, result.labels))
     if result.thresholds is not None:
         count = len(result.thresholds)
         for index, (threshold, miou) in enumerate(zip(result.thresholds, result.scores.miou, strict=True)):
@@ -166,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         result = score(args, config, processes)
         if processes.is_main:
-            folder, stem = RunFolder(args.name).path, _stem(args)
+            folder = RunFolder(args.name).path
+            stem = _stem(args)
             result.write(folder, stem)
             show(result, args.verbose)
             print(f"{result.images} images of list {result.list_name}; {result.source}")

@@ -21,7 +21,7 @@ class Context(FunctionCtx):
 
 
 def required(value: T | None, name: str) -> T:
-    """A value that this use cannot do without.
+    """Returns a value that must not be None.
 
     Raises:
         ValueError: it is None.
@@ -39,7 +39,7 @@ def size_of(maps: Tensor) -> tuple[int, int]:
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:
     """Sum of one or more tensors."""
-    return sum(terms)  # type: ignore[return-value]  # an int only where there is no tensor
+    return sum(terms)  # type: ignore[return-value]  # an int only for no tensor at all
 
 
 def compiled(network: C, is_active: bool) -> C:

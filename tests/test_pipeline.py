@@ -211,7 +211,7 @@ def test_output_that_is_not_whole(run: Callable[..., int], fake: FakeScripts) ->
     assert fake.called() == [LABELS, IRN_MASKS]
     next(Path("experiment/x_irn/masks").iterdir()).unlink()
     fake.instead[IRN_MASKS] = lambda folder: 0
-    with pytest.raises(UserError, match="not whole"):
+    with pytest.raises(UserError, match="is incomplete"):
         run("--segment", "none")
 
 

@@ -1,4 +1,4 @@
-"""Dense CRF over an image's own classes, and the files it makes from a folder of seeds.
+"""Dense CRF of an image over its own classes, and the files of a folder of refined seeds.
 
 The fully connected CRF of Kraehenbuehl and Koltun (NIPS 2011), by the package pydensecrf2 or by this project's lattice
 (common/crf/mean_field.py), which needs no extension and runs on GPUs; labels are equal. A further backend is a function
@@ -37,9 +37,9 @@ def dense_crf(image: np.ndarray, probabilities: np.ndarray, config: CRFConfig | 
     """
     config = config or CRFConfig()
     if probabilities.ndim != 3 or image.shape != (*probabilities.shape[1:], 3):
-        raise UserError(f"CRF: score maps of shape {probabilities.shape} do not fit an image of shape {image.shape}")
+        raise UserError(f"CRF: maps of shape {probabilities.shape} do not fit an image of shape {image.shape}")
     if np.isnan(probabilities).any():
-        raise UserError("CRF: the score maps hold NaN")
+        raise UserError("CRF: the maps hold NaN")
     if len(probabilities) == 1:
         return np.ones(probabilities.shape, dtype=np.float32)
     unary = -np.log(np.clip(probabilities, SMALLEST_PROBABILITY, 1)).astype(np.float32)
@@ -72,7 +72,7 @@ def seed_crf(image: np.ndarray, seed: Seed, alpha: float, config: CRFConfig | No
     Args:
         image: uint8 RGB (H, W, 3).
         seed: {class index: float32 (H, W)}, values in [0, 1].
-        alpha: The larger, the less background.
+        alpha: Background exponent: the larger, the less background.
 
     Returns:
         Marginals, float32 (H, W): key 0 background, key c + 1 class c (PSA's and the evaluator's ``crf`` format).
@@ -105,7 +105,7 @@ def refine_to_files(
 
 
 def crf_pool(num_workers: int, config: CRFConfig | None = None) -> WorkerPool:
-    """Processes for CRFs of images; none on a GPU, which one image fills.
+    """A pool of processes for CRFs of images; on a GPU, which one image fills, jobs run in the calling process.
 
     Raises:
         UserError: as `crf_backend`.

@@ -9,13 +9,13 @@ from common.run.errors import UserError
 
 @dataclass
 class CRFConfig:
-    """Dense CRF; the defaults are those of PSA and of the methods built on it."""
+    """Dense CRF; the defaults are PSA's, which the methods built on it share."""
 
     backend: str = option(
         "auto", "Implementation; auto: pydensecrf on CPUs where it is installed (faster there), else lattice.",
         choices=("auto", "pydensecrf", "lattice"),
     )  # fmt: skip
-    device: str = option("cpu", "Where the lattice computes; cuda: the process's GPU.", choices=("cpu", "cuda"))
+    device: str = option("cpu", "Device of the lattice; cuda: the process's GPU.", choices=("cpu", "cuda"))
     iterations: int = option(10, "Mean-field iterations.")
     gaussian_sxy: float = option(3.0, "Pixels over which the smoothing term reaches.")
     gaussian_compat: float = option(3.0, "Weight of the smoothing term.")

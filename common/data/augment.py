@@ -1,4 +1,4 @@
-"""Random training views: the crops of DeiT, through timm, and those of generative models."""
+"""Random training views: the crops of DeiT, through timm, and the flipped squares of generative models."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,7 @@
-"""The place of an image on a crop of fixed size: cut where it is longer, somewhere on the crop where it is shorter.
+"""The place of an image on a crop of fixed size: a longer side is cut, a shorter side lies anywhere on the crop.
 
 Reference: random_crop of IRNet's misc/imutils.py and of PSA's tool/imutils.py. Draws come from Python's ``random``, one
-for each axis; a method says in which order.
+for each axis, in the order of the method.
 """
 
 import random
@@ -58,7 +58,7 @@ def draw_place(side: int, size: int) -> Place:
 
 
 def normalised_crop(image: Image.Image, columns: Place, rows: Place, size: int) -> Tensor:
-    """The ImageNet-normalised crop, float32 (3, S, S); 0 where there is no image."""
+    """The ImageNet-normalised crop, float32 (3, S, S); 0 outside the image."""
     part = image.crop((columns.source, rows.source, columns.source + columns.length, rows.source + rows.length))
     crop = torch.zeros(3, size, size)
     crop[:, rows.on_canvas, columns.on_canvas] = eval_transform(part)

@@ -1,6 +1,6 @@
 """CUB-200-2011, and sets in its layout: images of one object each, with its class and its bounding box.
 
-Five tables beside the folder ``images/`` say everything, one line an image (or class), columns separated by spaces:
+Five tables lie beside the folder ``images/``, with one line per image (or class) and columns separated by spaces:
 
     images.txt                image_id and path under images/: 1 001.Black_footed_Albatross/Black_..._0046_18.jpg
     classes.txt               class_id and name, ids from 1:   1 001.Black_footed_Albatross
@@ -36,7 +36,7 @@ Value = TypeVar("Value")
 
 @dataclass
 class CUBConfig:
-    """Which folder."""
+    """The folder of the data set."""
 
     root: str = option(
         "data/CUB_200_2011", "Folder of CUB-200-2011, with images.txt and images/.", flag=("--data-path", "--data_path")
@@ -45,7 +45,7 @@ class CUBConfig:
 
 @dataclass(frozen=True)
 class CUBTables:
-    """What the tables say of all images, by image id, in the order of images.txt.
+    """The contents of the tables by image id, in the order of images.txt.
 
     Attributes:
         images: paths of the files.
@@ -90,7 +90,7 @@ class CUBImages:
 
         Args:
             split: ``train`` or ``test``.
-            require_images: Off for the data check, which wants to name every missing image itself.
+            require_images: Off for the data check, which names every missing image itself.
 
         Raises:
             UserError: the folder, a table or images are missing, or the tables are damaged or contradict one another;
@@ -112,7 +112,8 @@ class CUBImages:
         if missing:
             raise UserError(
                 f"{len(missing)} of the {len(self)} images of the split {split!r} are missing: {preview(missing, 3)}. "
-                f"Get the data set with: {PROVIDED_BY}; see what is there with: python scripts/check_data.py --data cub"
+                f"Get the data set with: {PROVIDED_BY}; find missing files with: "
+                "python scripts/check_data.py --data cub"
             )
 
     def __len__(self) -> int:
@@ -131,7 +132,7 @@ def read_tables(root: Path) -> CUBTables:
     """Reads and cross-checks the five tables.
 
     Raises:
-        UserError: a table is missing, has lines that cannot be used (they are named), or lacks what another one needs.
+        UserError: a table is missing, has unusable lines (they are named), or lacks ids that another one has.
     """
     if not root.is_dir():
         raise UserError(
@@ -181,8 +182,8 @@ def _read(path: Path, columns: str, parse: Callable[..., Value]) -> dict[int, Va
     """A table by its first column.
 
     Args:
-        columns: Their names; the last one may hold spaces.
-        parse: Makes a value of the texts of the others, or raises ValueError.
+        columns: Names of the columns; the last column may hold spaces.
+        parse: Makes a value of the texts in the other columns, or raises ValueError.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -240,7 +241,7 @@ def _flag(text: str) -> bool:
 
 def _image_path(text: str) -> str:
     path = PurePosixPath(text)
-    canonical_id(text, "folder")  # refuses '..' and what no file name may have
+    canonical_id(text, "folder")  # refuses '..' and characters that no file name may have
     if path.is_absolute() or path.suffix.lower() not in IMAGE_SUFFIXES:
         raise ValueError(f"{text!r} is no path of an image under images/")
     return text

@@ -1,4 +1,4 @@
-"""Data sets behind one interface: id, image, multi-hot label, optional mask.
+"""Data sets behind one interface: id, image, labels, optional mask.
 
 VOC 2012, COCO 2014 and a folder of the user's own differ only in where files are (`common.data.layout`) and how ids are
 spelled (`common.data.lists`).
@@ -20,7 +20,7 @@ from common.run.errors import UserError, preview
 
 
 class TrainingImages(Protocol):
-    """What a training needs of a data set: `ImageSet`, `LabelledImages`, or `common.data.cub.CUBImages`."""
+    """The images of a training: `ImageSet`, `LabelledImages`, or `common.data.cub.CUBImages`."""
 
     @property
     def ids(self) -> list[str]:
@@ -32,7 +32,7 @@ class TrainingImages(Protocol):
 
     @property
     def classes(self) -> list[str]:
-        """C foreground class names; none where the images have no labels and nothing names classes."""
+        """C foreground class names; none where the images have no labels and no file names classes."""
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -54,7 +54,7 @@ class ImageSet:
     Attributes:
         ids: image ids in list order.
         images: paths of the files.
-        classes: C foreground class names; none if nothing names them.
+        classes: C foreground class names; none where no file names them.
         labels: None; see `LabelledImages`.
     """
 
@@ -65,7 +65,7 @@ class ImageSet:
 
         Args:
             list_name: A list file, or the name of one; ``all`` takes every image in the data set's image folder.
-            require_images: Off for the data check, which wants to name every missing image itself.
+            require_images: Off for the data check, which names every missing image itself.
 
         Raises:
             UserError: the data set, the list or images are missing; the message names what provides them.
@@ -107,7 +107,7 @@ class ImageSet:
         return read_image(self.images[index]) if self._kept is None else Image.fromarray(self._kept[index])
 
     def keep_in_memory(self, prepare: Callable[[Image.Image], Image.Image], threads: int) -> int:
-        """Decodes all images now and keeps what ``prepare`` makes of each, which `load_image` then gives.
+        """Decodes and prepares all images now, and keeps the results, which `load_image` then returns.
 
         Forked loader workers share the memory; every process of a run has its own.
 
@@ -115,7 +115,7 @@ class ImageSet:
             prepare: RGB image to RGB image, without random draws.
 
         Returns:
-            How many bytes are held.
+            The bytes in memory.
 
         Raises:
             UserError: a file is damaged; it is named.
@@ -125,11 +125,11 @@ class ImageSet:
         return sum(pixels.nbytes for pixels in self._kept)
 
     def mask_path(self, image_id: str) -> Path:
-        """Where the ground-truth mask of an image is, or would be."""
+        """Path of an image's true mask, which need not exist."""
         return self._mask_paths.path(image_id)
 
     def load_mask(self, index: int) -> np.ndarray:
-        """The ground-truth mask, uint8 (H, W): 0 background, class index + 1, 255 ignore."""
+        """The true mask, uint8 (H, W): 0 background, class index + 1, 255 ignore."""
         return read_mask(self.mask_path(self.ids[index]))
 
     def _refuse_missing(self) -> None:
@@ -139,7 +139,7 @@ class ImageSet:
         if missing:
             raise UserError(
                 f"{len(missing)} of the {len(paths)} images of list {self.list_name!r} are missing: "
-                f"{preview(missing, 3)}. Get the data set with: {self.layout.provided_by}; see what is there with: "
+                f"{preview(missing, 3)}. Get the data set with: {self.layout.provided_by}; find missing files with: "
                 "python scripts/check_data.py"
             )
 

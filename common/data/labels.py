@@ -1,4 +1,4 @@
-"""Image-level labels from every source that WSSS projects use, as one table: id -> multi-hot float32 vector."""
+"""Image labels from every source that WSSS projects use, as one table: id -> multi-hot float32 vector."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import numpy as np
 
 from common.data.lists import canonical_id
 from common.run.errors import UserError, preview
-from common.run.files import load_npy
+from common.run.files import atomic_write, load_npy
 
 Labels = dict[str, np.ndarray]
 
@@ -52,8 +52,6 @@ def read_labels(path: str | Path, ids: Iterable[str], classes: Sequence[str], da
 
 def write_labels(path: str | Path, labels: Labels) -> None:
     """Writes labels as ``.npz``: sorted ``names`` and ``bits`` (`np.packbits` along the classes); no pickle."""
-    from common.run.files import atomic_write
-
     names = sorted(labels)
     matrix = np.stack([labels[name] for name in names]).astype(np.uint8)
     with atomic_write(path) as file:

@@ -1,7 +1,7 @@
-"""Where data sets keep their files: layouts, the section ``data``, and the one rule for an image's paths.
+"""Layouts of data sets, the section ``data``, and the rule that gives an image's paths.
 
-COCO's file names hold the split, ``train`` or ``val``. It is the one that ``data.split`` forces, else the one that the
-words of the list's name tell, else, image by image, the one whose file is there.
+COCO's file names hold the split, ``train`` or ``val``. The key ``data.split`` forces it; else the words of the list's
+name tell it; else it is, image by image, the split whose file exists.
 """
 
 import re
@@ -19,7 +19,7 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a data set keeps its files, relative to its root; ``{id}`` and ``{split}`` are filled in."""
+    """Places of a data set's files, relative to its root; ``{id}`` and ``{split}`` are filled in."""
 
     title: str
     image: str
@@ -49,7 +49,7 @@ LAYOUTS = {
 
 @dataclass
 class DataConfig:
-    """Which images, labels and masks."""
+    """Images, labels and masks."""
 
     dataset: str = option("voc12", "Layout and id spelling of the data set.", flag="--data-set", choices=tuple(LAYOUTS))
     root: str = option("data/VOC2012", "Folder of the data set.", flag=("--data-path", "--data_path"))
@@ -79,7 +79,7 @@ class PathPattern:
 
     Attributes:
         pattern: holds ``{id}``, and ``{split}`` in COCO's layout.
-        splits: in question, in the order of preference.
+        splits: possible splits, in the order of preference.
         provided_by: command that makes the files, for messages.
     """
 
@@ -148,7 +148,7 @@ def mask_paths(config: DataConfig, list_name: str, gt_dir: str = "") -> PathPatt
 
 
 def splits_in_name(name: str) -> tuple[str, ...]:
-    """COCO's split that the words of a name tell; both where they tell none, or both.
+    """COCO's split as the words of a name tell it; both splits where they tell none or both.
 
     Letters between digits and punctuation make a word: val14, train_eval and train14_small tell, interval and trainval
     do not.
@@ -159,7 +159,7 @@ def splits_in_name(name: str) -> tuple[str, ...]:
 
 
 def _splits_of_list(config: DataConfig, list_name: str) -> tuple[str, ...]:
-    # "all" means one folder's images: a training on it must not see those of validation.
+    # "all" means one folder's images: a training on it must not see images of the validation.
     return _splits(config, "train" if list_name == "all" else Path(list_name).stem)
 
 

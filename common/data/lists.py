@@ -22,8 +22,8 @@ def canonical_id(name: str | int, dataset: str) -> str:
     """The id in the spelling that file names use.
 
     Args:
-        name: Any known spelling: a number, a bare id, a file name, a path (its folders are dropped: whatever a list
-            says, only files inside the data set's own folders are opened).
+        name: Any known spelling: a number, a bare id, a file name, a path (its folders are dropped: only files inside
+            the data set's own folders are opened).
         dataset: ``voc12``, ``coco14`` or ``folder``.
 
     Raises:

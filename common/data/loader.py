@@ -122,7 +122,7 @@ class _WorkerSeed:
 
 
 def start_worker(worker: int) -> None:
-    """Starts a loader worker: one thread, and no heed of any SIGTERM but its parent's.
+    """Starts a loader worker: one thread, and every SIGTERM ignored but its parent's.
 
     Torchrun and schedulers send SIGTERM to every process of a job; the training needs its workers until it has finished
     the step and saved a checkpoint.

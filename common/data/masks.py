@@ -1,4 +1,4 @@
-"""Writing label masks: palette PNGs in the colours of PASCAL VOC."""
+"""Writes label masks: palette PNGs in the colours of PASCAL VOC."""
 
 from pathlib import Path
 

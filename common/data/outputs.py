@@ -9,7 +9,7 @@ Work for the CPU alone goes image by image through a pool of processes, where ea
 
     write_by_jobs(images, folder, job, WorkerPool(workers, "CRF"), processes, "CRF")    # job(index): (function, *args)
 
-Both share the images among all processes, leave out what is done, and say how many files were written.
+Both share the images among all processes, skip images that are done, and print the number of files written.
 """
 
 import functools
@@ -98,10 +98,10 @@ def write_each(
     """Writes contents while further ones are made.
 
     Args:
-        made: pairs of an image's index and its content, for this process's share without what is done.
+        made: pairs of an image's index and its content, for the images of this process's share that are not done.
 
     Returns:
-        How many images were written, by all processes together.
+        The number of images written, by all processes together.
     """
     count = 0
     with BackgroundWriter() as writer:
@@ -122,7 +122,7 @@ def write_by_jobs(
         title: of the progress bar.
 
     Returns:
-        How many images were written, by all processes together.
+        The number of images written, by all processes together.
     """
     share = [index for index in processes.shard(images.unique()) if not output.is_done(images.ids[index])]
     with pool:
@@ -138,9 +138,9 @@ def _say_written(images: ImageSet, output: Output, count: int, processes: Proces
 
 
 class StampedFolder:
-    """A folder of one file for each image that one inference writes; refuses to mix two in it.
+    """A folder of one file for each image that one inference writes; refuses to mix two inferences.
 
-    Its settings are beside it, in ``<folder>.json``.
+    Its settings are beside it, in the stamp ``<folder>.json``.
 
     Attributes:
         path: the folder.
@@ -154,7 +154,7 @@ class StampedFolder:
         """Opens the folder.
 
         Args:
-            settings: of all inputs that the files depend on (checkpoint, scales, ...), as plain containers.
+            settings: all that the files depend on (checkpoint, scales, ...), as plain containers.
             suffixes: of the files in it, such as ``png``.
             overwrite: whether existing files are deleted.
             content: plural noun for the files, for messages.
@@ -185,14 +185,14 @@ class StampedFolder:
 
 
 class MaskFolder(StampedFolder):
-    """Where one inference writes its masks, ``<id>.png`` in the colours of VOC; knows which are done."""
+    """The folder to which one inference writes its masks, ``<id>.png`` in the colours of VOC; knows which are done."""
 
     def __init__(self, path: Path, settings: dict[str, Any], runtime: Runtime, overwrite: bool = False) -> None:
         """Opens the folder; see `StampedFolder`."""
         super().__init__(path, settings, ("png",), runtime, overwrite, "masks", "another --name")
 
     def file(self, image_id: str) -> Path:
-        """Where an image's mask is, or will be."""
+        """Path of an image's mask, which need not exist yet."""
         return self.path / f"{image_id}.png"
 
     def is_done(self, image_id: str) -> bool:

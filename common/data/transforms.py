@@ -1,4 +1,4 @@
-"""The plain input of a network: the whole image, ImageNet-normalised."""
+"""The whole image as input of a network, ImageNet-normalised."""
 
 import numpy as np
 import torch
@@ -17,5 +17,5 @@ def eval_transform(image: Image.Image) -> torch.Tensor:
 
 
 def square_transform(image: Image.Image, size: int) -> torch.Tensor:
-    """The whole image brought to size x size whatever its aspect (bilinear, antialiased), ImageNet-normalised."""
+    """The whole image resized to size x size, its aspect ratio ignored (bilinear, antialiased), ImageNet-normalised."""
     return eval_transform(image.resize((size, size), Image.Resampling.BILINEAR))

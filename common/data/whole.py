@@ -55,14 +55,13 @@ def image_batches(
 ) -> Iterator[tuple[list[int], Any]]:
     """Yields ``(indices, pixels (b, 3, H, W) on the device)`` for this process's share of an image set.
 
-    The batches are the same for any number of processes and after any restart, so that what is made of them is, too: a
-    batch is left out only when all of its images are done.
+    The batches are the same for any number of processes and after any restart, and so are their results: a batch is
+    left out only when all of its images are done.
 
     Args:
-        is_done: whether an image needs no work any more, by its id.
+        is_done: whether an image is already done, by its id.
         title: of the progress bar.
-        transform: maps a decoded RGB image to what the network takes; several tensors of an image become as many
-            batches.
+        transform: turns a decoded RGB image into network input; of several tensors each becomes a batch of its own.
     """
     # Shared out first: the other processes may be writing already, and all must cut the same list.
     batches = runtime.processes.shard(size_batches(images, batch_size))

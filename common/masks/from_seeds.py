@@ -1,7 +1,7 @@
-"""What the stages share that refine a folder of seeds: reading the seeds, and what identifies them.
+"""Reads a folder of seeds for the stages that refine it, and identifies the seeds.
 
-A stage has several scripts, which write into one run folder: one before the training makes what is trained on, one
-after it makes the masks.
+A stage has several scripts, which write into one run folder: one before the training makes its input, one after it
+makes the masks.
 """
 
 import json
@@ -14,7 +14,7 @@ from common.run.errors import UserError, preview
 
 
 def seed_settings(folder: Path) -> dict[str, Any]:
-    """What identifies the seeds in a folder, for the settings of what is made of them: where, and by what inference."""
+    """The folder of seeds and its stamp, for the stamp of all files that are made of these seeds."""
     stamp = folder.parent / f"{folder.name}.json"
     return {"seeds": str(folder), "made_by": json.loads(stamp.read_text()) if stamp.is_file() else {}}
 
@@ -38,7 +38,7 @@ def require_maps(images: ImageSet, folder: Path, made_by: str) -> None:
 
 
 def read_maps(folder: Path, image_id: str, size: tuple[int, int]) -> Seed:
-    """An image's file of maps (seeds, or CRF scores), which must be of its size (H, W).
+    """An image's file of maps (a seed, or marginals), which must be of its size (H, W).
 
     Raises:
         UserError: it is missing, damaged, or of another size.

@@ -85,9 +85,9 @@ class MaskFolders:
 
     Attributes:
         plain: the largest logit's labels, ``segs/<list>/``.
-        refined: those after the CRF, ``segs_crf/<list>/``, if there is one.
-        crf_image: what the CRF sees of an image, uint8 RGB (H, W, 3), if not the image itself; a function of a module
-            that needs few others, as every process of the CRF imports it.
+        refined: the labels after the CRF, ``segs_crf/<list>/``; None without a CRF.
+        crf_image: makes the CRF's input, uint8 RGB (H, W, 3), from an image; None: the image itself. A function of a
+            module that needs few others, as every process of the CRF imports it.
     """
 
     plain: MaskFolder
@@ -124,12 +124,12 @@ def open_mask_folders(
 
     Args:
         weights: what identifies the network, see `common.nets.load.load_network`.
-        crf: whether they are refined.
-        overwrite: whether masks that are there are deleted.
+        crf: whether the masks are also refined.
+        overwrite: whether existing masks are deleted.
         crf_image: see `MaskFolders`.
 
     Raises:
-        UserError: they hold masks of other settings, or what the CRF needs is not there.
+        UserError: they hold masks of other settings, or the CRF's package or device is missing.
     """
     settings = {**weights, **config.settings(), "precision": runtime.precision}
     if crf:
@@ -137,7 +137,7 @@ def open_mask_folders(
     plain = MaskFolder(run.segs(list_name), settings, runtime, overwrite)
     if not crf:
         return MaskFolders(plain)
-    # What computes them is left out: labels do not depend on it.
+    # Backend and device are left out: labels do not depend on them.
     of_crf = {key: value for key, value in vars(config.crf).items() if key not in ("backend", "device")}
     settings |= {"crf": {**of_crf, "image": crf_image.__name__ if crf_image else ""}}
     return MaskFolders(plain, MaskFolder(run.refined_segs(list_name), settings, runtime, overwrite), crf_image)
@@ -155,10 +155,10 @@ def write_masks(
 
     Args:
         logits_of: maps images (b, 3, H, W) to logits (b, C, h, w), background first.
-        transform: maps a decoded RGB image to what the network takes, of the same size.
+        transform: turns a decoded RGB image into network input of the same size.
 
     Returns:
-        How many images were worked on, by all processes together.
+        The number of images worked on, by all processes together.
     """
     batches = image_batches(images, config.batch_size, config.num_workers, runtime, folders.is_done, "masks", transform)
 
@@ -194,7 +194,7 @@ def report_masks(
     """Reports the scores of the masks before and after the CRF, ``eval_png.*`` and ``eval_png_crf.*``.
 
     Returns:
-        The evaluations by those names; empty if the images have no true masks.
+        The evaluations by these names; empty if the images have no true masks.
     """
     results = {}
     stems = {MASK_SCORES: folders.plain} | ({REFINED_MASK_SCORES: folders.refined} if folders.refined else {})
@@ -210,7 +210,7 @@ def report_masks(
 
 
 def submit_masks(folders: MaskFolders, images: ImageSet, run: RunFolder, comp: str) -> None:
-    """Writes the run's archive for VOC's server, ``<comp>_<list>.tar``, of the final masks, and says so.
+    """Writes the run's archive for VOC's server, ``<comp>_<list>.tar``, of the final masks, and prints its path.
 
     Raises:
         UserError: as `write_submission`.

@@ -14,7 +14,7 @@ from common.seeds.options import SCALES
 
 @dataclass
 class SegmentViews:
-    """How the logits of flips and scales become one."""
+    """Flips and scales, and the rules that join their logits."""
 
     resize: int = option(
         0, "Side of the square that images are brought to, which the scales multiply; 0: their own size.",
@@ -22,10 +22,10 @@ class SegmentViews:
     )  # fmt: skip
     scales: list[float] = option([1.0, 1.5, 1.25], "Image scales.", rule=SCALES)
     flip: str = option(
-        "sum", "How the mirror image's logits join those of its scale; none: no mirror image.",
+        "sum", "Rule that joins the logits of image and mirror image; none: no mirror image.",
         choices=("sum", "max", "none"),
     )  # fmt: skip
-    merge: str = option("max", "How the scales join.", choices=("max", "sum"))
+    merge: str = option("max", "Rule that joins the scales.", choices=("max", "sum"))
 
 
 @dataclass
@@ -35,14 +35,14 @@ class SegmentConfig(SegmentViews):
     image_list: str = option("val", "Images to segment.", flag=("--infer_list", "--infer_set"))
     batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
     num_workers: int = option(
-        8, "Image-loader worker processes, and as many of --crf.", flag="--num_workers", rule=at_least(0)
+        8, "Image-loader worker processes; also the processes of --crf.", flag="--num_workers", rule=at_least(0)
     )
     crf: CRFConfig = section(
         CRFConfig, gaussian_sxy=1.0, gaussian_compat=1.0, bilateral_sxy=121.0, bilateral_srgb=5.0, bilateral_compat=4.0
     )
 
     def settings(self) -> dict[str, Any]:
-        """What the masks of a network depend on, without those of the CRF."""
+        """All keys that the masks before the CRF depend on."""
         views = {name: getattr(self, name) for name in ("resize", "flip", "merge", "batch_size")}
         return {**views, "scales": list(self.scales)}
 
@@ -93,9 +93,7 @@ class CRFMaskLists:
     """Image lists of the masks to make and to score."""
 
     image_list: str = option("train_aug", "Images to write masks for.", flag="--infer_list")
-    eval_list: str = option(
-        "train", "Images whose masks are scored at the end, where there are true ones for them; empty: none."
-    )
+    eval_list: str = option("train", "Images whose masks are scored at the end, if they have true masks; empty: none.")
 
 
 @dataclass

@@ -66,9 +66,9 @@ def pair_labels(labels: Tensor, directions: Sequence[Direction], radius: int) ->
 
 @torch.no_grad()
 def random_walk(
-    scores: Tensor, affinity: Tensor, directions: Sequence[Direction], radius: int, beta: float, log2_rounds: int
+    maps: Tensor, affinity: Tensor, directions: Sequence[Direction], radius: int, beta: float, log2_rounds: int
 ) -> Tensor:
-    """Score maps after 2^t rounds of the walk: scores * T^(2^t) with T = W^beta / its column sums.
+    """Maps after 2^t rounds of the walk: maps * T^(2^t) with T = W^beta / its column sums.
 
     W is symmetric: the affinity where there is a pair, 1 on the diagonal, 0 elsewhere; so a round replaces each pixel
     by the weighted mean of its neighbourhood. The reference squares the dense T t times; here T is sparse, of at most
@@ -76,7 +76,7 @@ def random_walk(
     float64, which costs no more time: in float32 the rounding of hundreds of rounds adds up to 1.5e-4.
 
     Args:
-        scores: (n, h, w), of the classes present only: a map of zeros stays one.
+        maps: (n, h, w), of the classes present only: a map of zeros stays one.
         affinity: (D, h - rf, w - 2 rf) in [0, 1].
         beta: exponent of the affinities.
         log2_rounds: t.
@@ -84,20 +84,20 @@ def random_walk(
     Returns:
         float32 (n, h, w).
     """
-    count, height, width = scores.shape
+    count, height, width = maps.shape
     order = sorted(range(len(directions)), key=directions.__getitem__)  # a row of T has its columns ascending
     directions = tuple(directions[number] for number in order)
     affinity = affinity[order]
-    with torch.autocast(scores.device.type, enabled=False):
-        weights = scores.new_zeros((height, width, 2 * len(directions) + 1), dtype=torch.float64)
+    with torch.autocast(maps.device.type, enabled=False):
+        weights = maps.new_zeros((height, width, 2 * len(directions) + 1), dtype=torch.float64)
         _fill(weights, affinity.double().pow(beta), directions, radius)
         weights /= weights.sum(-1, keepdim=True)
-        rows, columns, pairs = _pattern(height, width, directions, radius, scores.device)
+        rows, columns, pairs = _pattern(height, width, directions, radius, maps.device)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
             size = (height * width, height * width)
             transition = torch.sparse_csr_tensor(rows, columns, weights[pairs], size, check_invariants=False)
-        walked = _times_power(transition, scores.double().flatten(1).T.contiguous(), 2**log2_rounds)
+        walked = _times_power(transition, maps.double().flatten(1).T.contiguous(), 2**log2_rounds)
     return walked.T.reshape(count, height, width).float()
 
 

@@ -33,7 +33,7 @@ def write_submission(folder: Path, images: Mapping[str, Path], archive: Path, co
         images: image files by id; a mask has its image's size.
 
     Raises:
-        UserError: what the server would refuse or misread; all masks concerned are counted, the first ones named.
+        UserError: the server would refuse or misread masks; they are counted, and the first ones named.
     """
     problems = {image_id: problem for image_id in images if (problem := _problem(folder, image_id, images[image_id]))}
     if problems or not images:
@@ -50,7 +50,7 @@ def write_submission(folder: Path, images: Mapping[str, Path], archive: Path, co
 
 
 def _problem(folder: Path, image_id: str, image_path: Path) -> str:
-    """What is wrong with an image's mask, or nothing."""
+    """The reason against submitting an image's mask; empty if there is none."""
     path = folder / f"{image_id}.png"
     if not path.is_file():
         return f"missing: {path}"
@@ -59,7 +59,9 @@ def _problem(folder: Path, image_id: str, image_path: Path) -> str:
         return f"{path} is no PNG with a palette and 8 bits a pixel"
     try:
         with Image.open(path) as mask, Image.open(image_path) as image:
-            labels, colours, size = np.array(mask), mask.getpalette() or [], image.size
+            labels = np.array(mask)
+            colours = mask.getpalette() or []
+            size = image.size
     except (OSError, SyntaxError, ValueError) as error:
         return f"cannot be read ({error})"
     if labels.shape != size[::-1]:

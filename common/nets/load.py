@@ -1,4 +1,4 @@
-"""Checkpoints into networks: with a report of the match, and a refusal of a poor one."""
+"""Loads checkpoints into networks, reports the match, and refuses a poor one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -99,15 +99,15 @@ def load_network(
     file: str = EPOCH_FILE,
     unit: str = "epoch",
 ) -> dict[str, Any]:
-    """Loads the checkpoint that the command line names, makes the run folder, and says what goes over which images.
+    """Loads the checkpoint that the command line names, makes the run folder, and logs which weights meet which images.
 
     Args:
-        model: is filled, and moved to the device in evaluation mode.
+        model: receives the weights, and is moved to the device in evaluation mode.
         needed: picks from a checkpoint what this network has, where trainings save more.
         file: the pattern of the checkpoints' names, and ``unit`` what their numbers count: see `epoch_checkpoint`.
 
     Returns:
-        What identifies the weights, for the settings of the files that are made by them.
+        The file of the weights and its time of change: part of the stamp of all files that they give.
     """
     args, run, runtime = setup.args, setup.run, setup.runtime
     checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo, file, unit)

@@ -103,7 +103,7 @@ class MCTformer(ViTBackbone):
         return load_checked(self, usable, "the ImageNet checkpoint", strict=False)
 
     def positions(self, height: int, width: int) -> Tensor:
-        """Position embeddings (1, C+N, D) of an image of height x width pixels; those of classes are never resized."""
+        """Position embeddings (1, C+N, D) of an image of height x width pixels; the class tokens' are never resized."""
         of_classes = self.pos_embed[:, : self.num_tokens]
         of_patches = self.pos_embed[:, self.num_tokens :]
         rows = height // self.patch_size
@@ -139,14 +139,14 @@ class MCTformer(ViTBackbone):
                 total = attention if total is None else total + attention
         return tokens, total
 
-    def pool(self, scores: Tensor) -> Tensor:
-        """Patch logits (B, C) of the score map S (B, C, h, w), before its ReLU."""
-        return scores.mean((-2, -1))
+    def pool(self, maps: Tensor) -> Tensor:
+        """Patch logits (B, C) of the patch maps S (B, C, h, w), before their ReLU."""
+        return maps.mean((-2, -1))
 
     def read_heads(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits (B, C), patch logits (B, C) and CAMs relu(S) (B, C, h, w) of the final tokens (B, T, D)."""
-        scores = self.head(tokens[:, self.num_tokens :].transpose(1, 2).unflatten(2, grid))  # S: B C h w
-        return tokens[:, : self.num_tokens].mean(-1), self.pool(scores), scores.relu()
+        maps = self.head(tokens[:, self.num_tokens :].transpose(1, 2).unflatten(2, grid))  # S: B C h w
+        return tokens[:, : self.num_tokens].mean(-1), self.pool(maps), maps.relu()
 
     def output(self, tokens: Tensor, grid: tuple[int, int], attention: Tensor | None = None) -> Output:
         """The heads' outputs for the final tokens, with the pass's attention sum."""

@@ -15,7 +15,6 @@ ARCHITECTURES = {
     "vit_base_patch16_224": (768, 12, 12),
 }
 
-
 PRETRAINED_DIR = Path("pretrained")
 
 
@@ -104,14 +103,14 @@ BLOCKS = {  # kind of block, blocks in each of the four layers
 
 @dataclass
 class ResNetConfig:
-    """Which ResNet, and what it starts from."""
+    """The ResNet and its first weights."""
 
     arch: str = option("resnet50", "Network whose ImageNet weights it starts from.", choices=tuple(BLOCKS))
     pretrained: str = option(
         "auto", "auto (a file in pretrained/, else torchvision's hub), none (random), or a weights file."
     )
     blocks: list[int] = option(
-        [], "Blocks in each of the four layers; empty: those of arch. Others have no ImageNet weights.",
+        [], "Blocks in each of the four layers; empty: as in arch. Others have no ImageNet weights.",
         rule=Rule("empty or 4 numbers above 0", lambda counts: not counts or (len(counts) == 4 and min(counts) > 0)),
     )  # fmt: skip
 

@@ -1,6 +1,4 @@
-"""Weights from files: finding ImageNet backbones, and loading checkpoints with a report and a refusal of poor
-matches.
-"""
+"""ImageNet weights of backbones: a file in pretrained/, or timm's or torchvision's hub."""
 
 import os
 import socket
@@ -49,7 +47,7 @@ OFFICIAL_FILES = {
     "resnet101": ("resnet101-5d3b4d8f.pth", "resnet101-63fe2227.pth"),
     "resnet152": ("resnet152-b121ed2d.pth", "resnet152-394f9c45.pth"),
 }
-HUB_TAGS = {"vit_base_patch16_224": "orig_in21k_ft_in1k"}  # of timm's models; those not named here are fb_in1k
+HUB_TAGS = {"vit_base_patch16_224": "orig_in21k_ft_in1k"}  # of timm's models; all others are fb_in1k
 
 
 def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:

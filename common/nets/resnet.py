@@ -95,8 +95,7 @@ class ResNet(nn.Module):
 
         Args:
             strides: of the first convolution, layer2, layer3 and layer4.
-            dilations: of the 3x3 convolutions of layer1 to layer4, those of a layer's first block excepted, which are
-                not dilated.
+            dilations: of the 3x3 convolutions of layer1 to layer4; the first block of a layer is never dilated.
             frozen: stages, from the first, that are not trained: their parameters get no gradient.
         """
         super().__init__()
@@ -155,7 +154,7 @@ def _layer(
 ) -> nn.Sequential:
     """A layer of blocks: the first has the stride, the later ones the dilation of their 3x3 convolutions."""
     leaving = planes * block.expansion
-    # torchvision draws the shortcut's weights before those of its block.
+    # torchvision draws the shortcut's weights before the block's.
     shortcut = None
     if planes != PLANES[0] or entering != leaving:
         shortcut = nn.Sequential(_convolution(entering, leaving, 1, stride), FixedBatchNorm(leaving))

@@ -1,6 +1,6 @@
-"""Stages of pipelines are built here: the scripts of every kind of stage, and when their output is whole.
+"""Builds the stages of pipelines: the scripts of every kind of stage, and the files that make it complete.
 
-The one place that strings methods together. They are named as data, and imported only when a pipeline asks for their
+This module alone strings methods together. They are named as data, and imported only when a pipeline asks for their
 configuration, as `common` depends on no method.
 """
 
@@ -28,8 +28,8 @@ class Kind:
 
     Attributes:
         config: its configuration, as module:class.
-        masks: the script that makes masks with what was trained, or of the seeds alone.
-        prepare: the script that makes what is trained on; empty: other stages do.
+        masks: the script that makes masks, with the trained weights or of the seeds alone.
+        prepare: the script that makes the training's input; empty: other stages do.
         train: the training; empty: there is none.
         weights: name of the file that a training writes at its end, as module:constant; a number in it is any.
     """
@@ -83,7 +83,7 @@ def files(
         run: is named by ``--name``, before the other arguments.
         source: see `Stage`.
         folders: where every image of ``ids`` has a file of one of the suffixes when it is complete.
-        is_reported: whether what it has to write besides is there.
+        is_reported: whether its other files are there, such as scores.
     """
 
     def is_complete() -> bool:
@@ -107,7 +107,7 @@ def score(
     """A call of evaluation.py for a folder of predictions; ``stem`` names its files in the run folder.
 
     Args:
-        arguments: those after --name, --task, --dict_dir and --list.
+        arguments: further ones, after --name, --task, --dict_dir and --list.
     """
     place = os.path.relpath(folder, run.path)
     command = "--name", run.name, "--task", task, "--dict_dir", place, "--list", list_name, *arguments
@@ -116,15 +116,17 @@ def score(
 
 
 def require_within(scored: Sequence[str], made: Sequence[str], setting: str, within: str, what: str) -> None:
-    """Makes sure that all images of a list that is scored are images that something is made of.
+    """Makes sure that a scored list lies within the list that predictions are made for.
 
     Args:
-        scored: their ids, and ``made`` those of the other list.
-        setting: where the list is set, as key=value; ``within``: where the other one is.
-        what: the things that are made.
+        scored: ids of the scored list.
+        made: ids of the list that predictions are made for.
+        setting: key=value of the scored list.
+        within: key=value of the other one.
+        what: plural noun for the predictions.
 
     Raises:
-        UserError: some are not; they are named.
+        UserError: images are missing in the other list; they are named.
     """
     outside = set(scored) - set(made)
     if outside:
@@ -138,7 +140,7 @@ def parse_pipeline(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace,
     """Adds ``--nproc`` and parses a pipeline's command line: ``(args, configuration overrides)``.
 
     Raises:
-        UserError: less than one process is asked for.
+        UserError: ``--nproc`` is below 1.
     """
     parser.add_argument("--nproc", type=int, default=1, help="processes of every script, by torchrun (default: 1)")
     args, overrides = parse_config(parser)

@@ -1,4 +1,4 @@
-"""Configuration of a pipeline."""
+"""Configuration of a pipeline. Imports no PyTorch."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,19 @@ from common.score.options import EvalConfig
 
 REFINEMENTS = ("irn", "psa", "crf")
 
-
 NOT_EMPTY = Rule("the name of a list", bool)
 
 
 @dataclass
 class FlowConfig:
-    """Which stages there are."""
+    """The stages of the pipeline."""
 
     first: str = option(
         "seeds", "Where to begin: seeds are refined; masks are taken as they are.", flag="--from",
         choices=("seeds", "masks"),
     )  # fmt: skip
     refine: str = option(
-        "irn", "What makes masks of seeds: IRN, PSA, or a dense CRF alone.", flag="--refine", choices=REFINEMENTS
+        "irn", "Refinement of seeds to masks: IRN, PSA, or a dense CRF alone.", flag="--refine", choices=REFINEMENTS
     )
     segment: str = option(
         "deeplab", "The network that learns from the masks; none: the masks are the end.", flag="--segment",
@@ -37,7 +36,7 @@ class ListsConfig:
     train: str = option(
         "train_aug", "Images that masks are made for, and which the networks are trained on.", rule=NOT_EMPTY
     )
-    score: str = option("train", "Those of them whose seeds and masks are scored.", rule=NOT_EMPTY)
+    score: str = option("train", "Images among them whose seeds and masks are scored.", rule=NOT_EMPTY)
     val: str = option("val", "Held-out images, on which the segmentation network is tested.", rule=NOT_EMPTY)
 
 
@@ -46,7 +45,7 @@ class StageConfig:
     """The scripts of a stage."""
 
     exp: str = option("", "Their experiment: a YAML in configs/ or a path to one.")
-    overrides: list[str] = option([], "Settings that they get on top of it, as key=value.")
+    overrides: list[str] = option([], "Settings on top of it, as key=value.")
 
 
 @dataclass
@@ -65,5 +64,5 @@ class PipelineConfig:
 
 
 def data_overrides(data: DataConfig, own: DataConfig) -> list[str]:
-    """What makes the data set of a stage's own configuration the pipeline's, as key=value texts."""
+    """The keys in which a pipeline's data set differs from a stage's own, as key=value texts."""
     return [f"data.{key}={value}" for key, value in vars(data).items() if value != getattr(own, key)]

@@ -1,4 +1,4 @@
-"""Stages of a pipeline: scripts that are run one after the other, skipped when complete, or gone on with."""
+"""Stages of a pipeline: scripts that run one after the other, are skipped when complete, and can be resumed."""
 
 import contextlib
 import json
@@ -22,16 +22,16 @@ from common.run.folder import CONFIG_FILE, LAST_FILE
 
 @dataclass(frozen=True)
 class Stage:
-    """A script with what it is called with, and what tells how far it has come.
+    """A script, its arguments, and the files that show its progress.
 
     Attributes:
-        title: what it does, unique within a pipeline.
+        title: its task in a few words, unique within a pipeline.
         script: its path in the repository.
         folder: its run folder.
         is_complete: whether all its output is there.
-        source: the folder of files that it works on, whose stamp tells by what they were made.
+        source: the folder of its input files; the stamp beside it records their settings.
         weights: for a training the folder of its checkpoints.
-        is_score: a score of the same name is simply made again when what it is of has changed.
+        is_score: whether it scores files: a score is simply made again when they have changed.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Stage:
     is_score: bool = False
 
     def record(self) -> dict[str, Any]:
-        """What its output depends on, as far as the pipeline can tell."""
+        """Everything known to the pipeline that its output depends on."""
         return {"command": [self.script, *self.arguments], "source": seed_settings(self.source)}
 
     def is_new(self) -> bool:
@@ -52,11 +52,11 @@ class Stage:
         return not (self.folder / CONFIG_FILE).is_file()
 
     def restart(self, began_new: bool) -> list[str]:
-        """The flag under which a training goes on.
+        """The flag that resumes a training or starts it anew.
 
         Args:
-            began_new: whether this pipeline started it in a run folder without a training; what another one has left
-                there is never deleted.
+            began_new: whether this pipeline started it in a run folder without a training; the files of another one are
+                never deleted.
         """
         if self.weights is None:
             return []
@@ -75,7 +75,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds names and values.
 
     Raises:
-        UserError: it is not there, or no such file.
+        UserError: it is missing, or of another kind.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class StageRunner:
-    """Runs one command at a time, and hands SIGINT, SIGTERM and SIGHUP on to it.
+    """Runs one command at a time, and passes SIGINT, SIGTERM and SIGHUP to it.
 
     A command is no member of the terminal's foreground group: Ctrl-C would reach it twice, which stops a training at
     once, without a checkpoint.
@@ -100,7 +100,7 @@ class StageRunner:
 
     def __enter__(self) -> "StageRunner":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays what it is
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup keeps its effect
                 self._previous[number] = signal.signal(number, self._hand_on)
         return self
 
@@ -114,7 +114,7 @@ class StageRunner:
             self._process.send_signal(number)
 
     def run(self, command: Sequence[str]) -> int:
-        """The command's exit code; that of the signal if one came and the command ended well, or was not started."""
+        """Runs a command and returns its exit code, or the signal's if the command ended well or was not started."""
         if self.signal is None:
             self._process = subprocess.Popen(list(command), start_new_session=True)
             if self.signal is not None:  # came before there was a process
@@ -130,7 +130,7 @@ class StageRunner:
 
 
 def read_state(file: Path) -> dict[str, Any]:
-    """What a pipeline has done so far: ``stages`` by title, and the ``table`` once it has come to its end."""
+    """The record of a pipeline: ``stages`` by title, and the ``table`` once all are complete."""
     return read_json(file) if file.is_file() else {"stages": {}}
 
 
@@ -139,10 +139,10 @@ def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
 
     Args:
         nproc: processes of every script.
-        state_file: where it is written down what was done, by what commands, and in how many seconds.
+        state_file: records the stages, their commands, and the seconds they took.
 
     Raises:
-        UserError: the output of a stage is of other settings, or is not whole although its script ended well.
+        UserError: the output of a stage is of other settings, or is incomplete although its script ended well.
     """
     state = read_state(state_file)
     done = state.setdefault("stages", {})
@@ -175,24 +175,26 @@ def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
                 print(_failed(stage, code, runner.signal), file=sys.stderr, flush=True)
                 return code
             if not stage.is_complete():
-                raise UserError(f"{stage.script} ended without an error, but its output in {stage.folder} is not whole")
+                raise UserError(
+                    f"{stage.script} ended without an error, but its output in {stage.folder} is incomplete"
+                )
     write_json(state_file, state)
     return 0
 
 
 def _changed(stage: Stage, before: dict[str, Any], record: dict[str, Any]) -> str:
     was, now = (shlex.join(entry.get("command", [])) for entry in (before, record))
-    what = f"by another command:\n  was: {was}\n  is:  {now}" if was != now else f"of other files in {stage.source}"
+    how = f"by another command:\n  was: {was}\n  is:  {now}" if was != now else f"of other files in {stage.source}"
     return (
-        f"the output of the stage {stage.title!r} in {stage.folder} was made {what}\nUse another --name, or delete "
+        f"the output of the stage {stage.title!r} in {stage.folder} was made {how}\nUse another --name, or delete "
         f"{stage.folder} and the folders of the stages after it"
     )
 
 
 def _failed(stage: Stage, code: int, number: int | None) -> str:
     if number is not None:
-        return f"stopped by {signal.Signals(number).name} in the stage {stage.title!r}; the same command goes on there"
+        return f"stopped by {signal.Signals(number).name} in the stage {stage.title!r}; the same command resumes there"
     return (
         f"error: the stage {stage.title!r} ({stage.script}) failed with exit code {code}; its message is above. The "
-        "same command goes on there once the cause is removed"
+        "same command resumes there once the cause is removed"
     )

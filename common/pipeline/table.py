@@ -1,4 +1,4 @@
-"""Pipelines: their configuration, and the table of scores at their end."""
+"""The table of scores at the end of a pipeline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from common.run.errors import UserError
 
 @dataclass(frozen=True)
 class Score:
-    """A row of the table: an evaluation's JSON, and which of its points."""
+    """A row of the table: an evaluation's JSON, and the name of one of its points."""
 
     stage: str
     file: Path
@@ -43,7 +43,7 @@ def is_scored(file: Path, list_name: str) -> bool:
 
 
 def with_gains(scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """The rows of a pipeline's table; ``gain``: mIoU above the first row of the same list, that of its seeds."""
+    """The rows of a pipeline's table; ``gain``: mIoU above the first row of the same list, the seeds' row."""
     rows = [row for score in scores if (row := score.row())]
     seeds: dict[str, float] = {}
     for row in rows:

@@ -31,7 +31,7 @@ C = TypeVar("C")
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a value must be beyond its type: in words that follow "it must be", and as a test."""
+    """A condition on a value beyond its type: a text that follows "it must be", and a test."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -55,10 +55,10 @@ def option(
 
     Args:
         default: Its default; a list is copied per instance.
-        sentence: What it does, in one sentence, for ``--help``.
+        sentence: Its meaning in one sentence, for ``--help``.
         flag: Command-line spellings of the papers' commands that set it.
-        choices: The values allowed, where they are few.
-        rule: What else is required of a value.
+        choices: The allowed values; none: any.
+        rule: A further condition on the value.
         formerly: An earlier name of the field, which YAMLs and command lines may go on using.
     """
     if choices:
@@ -161,7 +161,7 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
 
 
 def call_each(config: Any, method: str, *arguments: Any) -> None:
-    """Calls a method of all sections, then of the whole, where there is one of that name."""
+    """Calls a method of all sections, then of the whole, if they have it."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):

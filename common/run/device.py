@@ -17,7 +17,7 @@ class Runtime:
         """Picks the device and seeds every generator (each process its own stream).
 
         Raises:
-            UserError: the device asked for is not there.
+            UserError: the configured device is missing.
         """
         self.config, self.processes = config, processes
         self.device = self._pick_device()
@@ -43,7 +43,7 @@ class Runtime:
         return torch.device(kind, index) if index is not None else torch.device(kind)
 
     def describe(self) -> str:
-        """Device, processes and number format in words."""
+        """Device, processes and number format as text."""
         name = (
             torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"

@@ -1,4 +1,4 @@
-"""The one exception that is meant for the user's eyes, and the wrapper that prints it."""
+"""The exception for a user's mistakes, and the wrapper that prints it."""
 
 import errno
 import sys
@@ -29,14 +29,14 @@ def first_line(error: Exception) -> str:
 
 
 def preview(items: Iterable, limit: int = 5) -> str:
-    """The first items as text, and how many more there are."""
+    """The first items as text, and the number of further ones."""
     items = [str(item) for item in items]
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + more
 
 
 def explained(error: Exception) -> str:
-    """What is wrong, for the user; empty if only a traceback can tell.
+    """The message for the user; empty for an error that needs a traceback.
 
     A killed data-loader worker is reported by a signal handler of PyTorch, and therefore wherever the main thread is.
     """
@@ -45,11 +45,11 @@ def explained(error: Exception) -> str:
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return (
             f"a data-loader worker process died ({str(error).splitlines()[0]}). Mostly this is a lack of memory or "
-            "of shared memory: use fewer workers or a smaller batch, or enlarge /dev/shm. What was written before is "
+            "of shared memory: use fewer workers or a smaller batch, or enlarge /dev/shm. Files written before are "
             "intact."
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error}. What was written before is intact."
+        return f"{error}. Files written before are intact."
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writing, and reading pickled arrays without running their code."""
+"""Writes files atomically, whole or not at all, and reads pickled arrays without running their code."""
 
 import contextlib
 import io
@@ -22,11 +22,11 @@ def atomic_write(path: str | Path, mode: str = "wb", durable: bool = True) -> It
     """Opens a temporary file beside ``path`` and puts it in its place when the block ends without an exception.
 
     Args:
-        durable: Also force the data onto the disk (fsync) before the rename. Switched off for the many small files of
-            a seed folder, which a lost one is simply made again.
+        durable: Also force the data onto the disk (fsync) before the rename. Switched off for the many small files of a
+            seed folder: a lost one is simply made again.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; what stood at ``path`` is untouched.
+        UserError: the disk is full or the folder cannot be written; a previous file at ``path`` is untouched.
     """
     path = Path(path)
     temporary = None
@@ -69,7 +69,7 @@ def write_json(path: str | Path, content: Any) -> None:
         file.write("\n")
 
 
-# What NumPy's own pickles of arrays and scalars name, in NumPy 1 and 2 spellings.
+# Names in NumPy's own pickles of arrays and scalars, in the spellings of NumPy 1 and 2.
 _ALLOWED = {
     (module, name)
     for core in ("numpy.core", "numpy._core")
@@ -96,7 +96,7 @@ def _array(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, 
     return numbers.as_strided(size, stride, offset).numpy().copy()
 
 
-# What pickled tensors call, in place of which the safe reader runs.
+# Functions that pickled tensors call, and the safe ones that run instead.
 _TENSORS = {("torch._utils", "_rebuild_tensor_v2"): _array, ("torch.storage", "_load_from_bytes"): _storage}
 
 

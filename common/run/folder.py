@@ -1,4 +1,4 @@
-"""The run folder ``experiment/<name>/``: names and places of all that the scripts of one run write."""
+"""The run folder ``experiment/<name>/``: names and places of all files that the scripts of a run write."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ EXPERIMENT_DIR = Path("experiment")
 # Names that command lines and other modules spell as well
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
-LAST_FILE = "last.pth"  # in the folder of checkpoints: to go on from; the best weights; those of an epoch
+LAST_FILE = "last.pth"  # in the folder of checkpoints: for resuming; the best weights; the weights of an epoch
 BEST_FILE = "best.pth"
 EPOCH_FILE = "{:03d}net_trm.pth"
 SEEDS_DIR = "dict"
@@ -24,7 +24,7 @@ REFINED_MASK_SCORES = "eval_png_crf"
 
 
 class RunFolder:
-    """Places of one run's files; a run has those of them that its scripts write.
+    """Places of one run's files; only files that its scripts write exist.
 
     Training: ``config`` (``config.yaml``), ``log.txt``, ``metrics`` (``metrics.jsonl``), ``tensorboard/``,
     ``checkpoints`` (``ckpt/``).
@@ -32,7 +32,7 @@ class RunFolder:
     Refinement of seeds: ``labels`` (``ir_label/``), ``masks`` (``masks/``).
     Segmentation: ``segs`` (``segs/<list>/``), ``refined_segs`` (``segs_crf/<list>/``).
     Scores: ``scores`` (``eval_*.json``, with .csv and .png beside it).
-    A folder of files for images has its settings beside it, in ``<folder>.json``.
+    A folder of files for images has its settings beside it, in the stamp ``<folder>.json``.
     """
 
     def __init__(self, name: str, inputs: Sequence[str] = ()) -> None:
@@ -83,7 +83,7 @@ class RunFolder:
 
     @property
     def pictures(self) -> Path:
-        """Folder of pictures for people."""
+        """Folder of pictures."""
         return self.path / "vis"
 
     @property
@@ -105,7 +105,7 @@ class RunFolder:
         return self.path / "segs_crf" / Path(list_name).stem
 
     def scores(self, stem: str) -> Path:
-        """An evaluation's result, such as that of `MASK_SCORES`."""
+        """The result of an evaluation by its stem, such as `MASK_SCORES`."""
         return self.path / f"{stem}.json"
 
     def refuse_if_used(self, resume: bool = False, overwrite: bool = False) -> None:
@@ -149,7 +149,7 @@ class RunFolder:
         return [path for path in there if path.name not in self.inputs]
 
     def existing(self) -> "RunFolder":
-        """The folder of a run that must be there.
+        """The folder of an existing run.
 
         Raises:
             UserError: there is none of that name; the message lists the runs that exist.
@@ -169,10 +169,10 @@ def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, un
 
     Args:
         file: the pattern of the file names, with the place of the number in braces.
-        unit: what the number counts, for messages.
+        unit: unit of the number, for messages.
 
     Raises:
-        UserError: there is none; the message lists those there are.
+        UserError: it is missing; the message tells which exist.
     """
     before, after = (re.escape(part) for part in re.split(r"\{.*\}", file))
     found = (re.fullmatch(rf"{before}(\d+){after}", path.name) for path in folder.glob("*.pth"))

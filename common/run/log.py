@@ -1,4 +1,4 @@
-"""The course of a run: text, numbers and curves in its folder."""
+"""The log of a run: text, numbers and curves in its folder."""
 
 import json
 import os
@@ -22,7 +22,7 @@ class RunLog:
         """Opens the files.
 
         Args:
-            resumed_at: the step that a resumed run goes on from; lines of later steps are dropped, as they come again.
+            resumed_at: the step from which a run resumes; lines of later steps are dropped, as they are written again.
         """
         self.active = active
         if not active:
@@ -39,14 +39,14 @@ class RunLog:
         )
 
     def say(self, text: str) -> None:
-        """A line for the reader, with the time of day in the file."""
+        """Writes a line of text; in the file it has date and time."""
         if self.active:
             tqdm.write(text)
             self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
             self._text.flush()
 
     def numbers(self, step: int, values: dict[str, float], **context: Any) -> None:
-        """One line of ``metrics.jsonl``: step, context (epoch, kind) and values; values are TensorBoard curves, too."""
+        """Writes a line of ``metrics.jsonl``: step, context (epoch, kind), values; TensorBoard draws the values."""
         if not self.active:
             return
         self._metrics.write(json.dumps({"step": step, **context, **values}) + "\n")
@@ -64,7 +64,7 @@ class RunLog:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Leaves the lines of a metrics file up to a step; a last line that a kill cut short goes, too."""
+    """Removes the lines of later steps from a metrics file, and a last line that a kill cut short."""
     if not path.is_file():
         return
     kept = []

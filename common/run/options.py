@@ -9,7 +9,7 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 @dataclass
 class RuntimeConfig:
-    """Where and how it is computed."""
+    """Device, number format, seed and workers of a run."""
 
     device: str = option(
         "auto", "auto (a GPU if there is one), cpu, cuda or mps.", choices=("auto", "cpu", "cuda", "mps")

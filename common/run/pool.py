@@ -16,7 +16,7 @@ WAITING = 2  # jobs beyond the running ones: enough to keep the processes busy
 
 
 class WorkerPool:
-    """Does jobs in processes of one thread each, while the caller goes on making them.
+    """Does jobs in processes of one thread each, while the caller makes further ones.
 
         with WorkerPool(num_workers, "CRF") as pool:
             for ...:
@@ -75,7 +75,8 @@ class WorkerPool:
 
     def _died(self) -> UserError:
         return UserError(
-            f"a {self.title} process died; mostly for lack of memory: use fewer. The files written are whole."
+            f"a {self.title} process died; mostly for lack of memory: use fewer processes. All files that were written "
+            "are complete."
         )
 
 
@@ -96,6 +97,6 @@ def _end_with_script() -> None:
 
 
 def usable_workers(wanted: int) -> int:
-    """``wanted`` worker processes, but no more than there are processor cores for this process."""
+    """``wanted`` worker processes, but at most one per processor core of this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(wanted, cores)

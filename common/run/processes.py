@@ -26,11 +26,11 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process prints, logs and writes what there is one of."""
+        """Whether this process prints, logs and writes the files of the whole run."""
         return self.rank == 0
 
     def say(self, text: object) -> None:
-        """Prints on the main process, and nothing on the others."""
+        """Prints on the main process alone."""
         if self.is_main:
             print(text)
 

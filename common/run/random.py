@@ -19,7 +19,7 @@ def seed_everything(*parts: int) -> None:
 
 @contextlib.contextmanager
 def draws_from(*parts: int) -> Iterator[None]:
-    """Inside, the CPU generators are seeded from integers; afterwards they go on where they were."""
+    """Inside, the CPU generators are seeded from integers; afterwards they continue from their earlier state."""
     saved = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     value = _seed(parts)
     random.seed(value)
@@ -57,7 +57,7 @@ class RandomStates:
         }
 
     def load_state_dict(self, states: dict[str, Any]) -> None:
-        """Puts back what `state_dict` returned."""
+        """Restores what `state_dict` returned."""
         version, internal, gauss = states["python"]
         random.setstate((version, tuple(internal), gauss))
         kind, keys, position, has_gauss, cached = states["numpy"]

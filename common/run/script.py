@@ -1,6 +1,6 @@
 """One way to start a script: command line, configuration, run folder; then processes and device.
 
-What a user can get wrong is said before PyTorch is imported by this module: the first three need nothing of it.
+Mistakes of a user are reported before this module imports PyTorch, which the first three steps do not need.
 """
 
 import argparse
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class RunConfig(Protocol):
-    """A configuration that says where and how to compute, as those of all scripts with processes and a device do."""
+    """A configuration with the section ``runtime``; every script with processes and a device has one."""
 
     runtime: "RuntimeConfig"
 
@@ -32,7 +32,7 @@ R = TypeVar("R", bound=RunConfig)
 
 @dataclass
 class Setup(Generic[C]):
-    """What a script has when its work begins."""
+    """Arguments, configuration, run folder, processes and device of a script whose work begins."""
 
     args: argparse.Namespace
     config: C
@@ -47,14 +47,14 @@ class Usage:
 
     Attributes:
         overwrite: help of ``--overwrite``; empty: there is no such flag.
-        is_training: whether it begins a run, or goes on with it under ``--resume``; other scripts take the
-            configuration that the run has already.
-        weights: which of the run's weights are used without ``--load_epo`` and ``--load_pretrained``, in words; empty:
-            none, and the run need not exist.
-        flags: further flags, and what `argparse` is told about them.
+        is_training: whether it begins a run, or resumes it under ``--resume``; other scripts take the configuration of
+            an existing run.
+        weights: name of the run's weights that are used without ``--load_epo`` and ``--load_pretrained``, for the help;
+            empty: none, and the run need not exist.
+        flags: further flags, and the arguments that `argparse` needs for them.
         reads: sections and keys of the configuration that it reads (None: all); shown in ``--help``.
-        ignores: those among them that it does not read.
-        check: raises a `UserError` where flags, or flags and configuration, do not suit each other.
+        ignores: exceptions among them, which it does not read.
+        check: raises a `UserError` where flags contradict each other or the configuration.
     """
 
     overwrite: str = ""
@@ -90,7 +90,7 @@ _PACK = "pack the masks (with --crf the refined ones) for VOC's server"
 
 # Validation reads the section infer as well, but the papers' flags of the same names mean train.
 TRAINING = Usage(
-    overwrite="delete what the run folder holds and start anew", is_training=True, ignores=("infer",),
+    overwrite="delete the contents of the run folder and start anew", is_training=True, ignores=("infer",),
     check=_check_training,
 )  # fmt: skip
 SEEDS = Usage(
@@ -107,7 +107,7 @@ SEEDS = Usage(
         }),
     ),
     reads=("data", "model", "infer", "eval", "runtime"),
-    ignores=("infer.segment", "runtime.num_workers"),  # those of a script that makes masks, and of trainings
+    ignores=("infer.segment", "runtime.num_workers"),  # for scripts that make masks, and for trainings
     check=_check_seeds,
 )  # fmt: skip
 MASKS = Usage(
@@ -127,10 +127,8 @@ MASKS = Usage(
     ignores=("runtime.num_workers",),
     check=_check_masks,
 )  # fmt: skip
-PREPARATION = Usage(overwrite="delete what the script made before, and start anew", check=_check_refinement)
-REFINEMENT = Usage(
-    overwrite="delete masks that are there, and start anew", weights="the last one", check=_check_refinement
-)
+PREPARATION = Usage(overwrite="delete earlier results of the script, and start anew", check=_check_refinement)
+REFINEMENT = Usage(overwrite="delete existing masks, and start anew", weights="the last one", check=_check_refinement)
 
 
 def start(
@@ -170,7 +168,7 @@ def parse_arguments(
     doc: str, cls: type, default_exp: str, usage: Usage, reads: Sequence[str] | None = None,
     argv: Sequence[str] | None = None,
 ) -> tuple[argparse.Namespace, list[str]]:  # fmt: skip
-    """Parses a script's command line: ``(args, configuration overrides)``; arguments are those of `start`."""
+    """Parses a script's command line: ``(args, configuration overrides)``; takes the arguments of `start`."""
     parser = script_parser(doc, cls, usage.reads if reads is None else reads, usage.ignores)
     parser.add_argument("--name", required=True, help="name of the run, whose folder is experiment/NAME/")
     if usage.is_training:
@@ -188,7 +186,7 @@ def parse_arguments(
     if usage.weights:
         parser.add_argument(
             "--load_epo", type=int,
-            help="epoch (iteration, where checkpoints are numbered so) whose weights are used; default: "
+            help="epoch, or iteration where files count iterations, whose weights are used; default: "
             f"{usage.weights}",
         )  # fmt: skip
         parser.add_argument(
@@ -202,10 +200,10 @@ def parse_arguments(
 
 
 def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, usage: Usage) -> Path:
-    """The YAML that a script begins with.
+    """The first YAML of a script's configuration.
 
     Raises:
-        UserError: the run folder is in use, or is needed and not there; or there is no such YAML.
+        UserError: the run folder is in use, or is needed and missing; or the YAML is missing.
     """
     if usage.is_training:
         run.refuse_if_used(args.resume, args.overwrite)
@@ -222,12 +220,12 @@ def start_run(
 ) -> None:
     """Makes the run folder and records the configuration in it.
 
-    Called when all input is known to be there, so that a run that cannot start leaves nothing behind, and one that
-    cannot be resumed as asked nothing changed.
+    Called when all input has proved to be there: a run that cannot start leaves nothing behind, and a run that cannot
+    be resumed stays unchanged.
 
     Args:
-        overwrite: Whether to delete what the folder holds.
-        keep_config: Whether a configuration that is there already stays (that of the training).
+        overwrite: Whether to delete the contents of the folder.
+        keep_config: Whether an existing configuration, the training's, stays.
     """
     processes.barrier()  # every process has looked at the folder
     if processes.is_main:

@@ -1,4 +1,4 @@
-"""Files of weights: atomic writing, and reading that never runs code in them."""
+"""Writes files of weights atomically, and reads them without running code in them."""
 
 import pickle
 from pathlib import Path

@@ -6,7 +6,7 @@ Here:
     counts      the pixel counts behind a score, for all thresholds in one pass
     result      an evaluation's points and files
     report      scores within a script, or the reason for none
-    images      images that can be scored: those with masks
+    images      images that can be scored: images with true masks
     options     the configuration section ``eval``
 
 Called by: ``evaluation.py``, `common.seeds`, `common.train`, `common.masks`, and scripts that score at their end.

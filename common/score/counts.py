@@ -1,7 +1,7 @@
 """Counts behind IoU, precision and recall: int64, summable over images, threads and processes.
 
-`SweepCounts` takes score maps and counts for every background threshold in one pass, `ConfusionCounts` takes label
-maps. Both give `Scores`. Labels are 0 for background and class index + 1; 255 in the truth is ignored.
+`SweepCounts` takes seeds and counts for every background threshold in one pass, `ConfusionCounts` takes label masks.
+Both give `Scores`. Labels are 0 for background and class index + 1; 255 in the truth is ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,11 +66,11 @@ def scores_of(correct: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> 
 
 
 class SweepCounts:
-    """Counts of score maps at every background threshold, in one pass over the images.
+    """Counts of seeds at every background threshold, in one pass over the images.
 
-    At threshold t a pixel is background unless its highest score is above t (float32 comparison, a tie is background);
-    else it is the class of that score, the lower index of equal ones. So only the highest score, its class, and the
-    number of thresholds below the score matter, and a histogram over (class, true label, number) holds all thresholds.
+    At threshold t a pixel is background unless its highest value is above t (float32 comparison, a tie is background);
+    else it is the class of that value, the lower index of equal ones. So only the highest value, its class, and the
+    number of thresholds below it matter, and a histogram over (class, true label, number) holds all thresholds.
 
     Attributes:
         thresholds: float64 (n,), ascending.
@@ -82,17 +82,17 @@ class SweepCounts:
 
         Args:
             num_labels: K, background included.
-            thresholds: ascending and not negative (classes outside the image's label score 0).
+            thresholds: ascending and not negative (classes outside the image's label have the value 0).
 
         Raises:
             UserError: the thresholds are not ascending, or negative.
         """
         self.num_labels = num_labels
         self.thresholds = np.asarray(thresholds, dtype=np.float64)
-        self._bins = _ScoreBins(self.thresholds.astype(np.float32))
+        self._bins = _ThresholdBins(self.thresholds.astype(np.float32))
         shape = (num_labels, len(self.thresholds) + 1)
-        # Pixels [k, b] whose highest score is label k's and above b thresholds; the part of them that truly is label k.
-        # Background has no score: its row is unused in the first, all pixels truly background in the second.
+        # Pixels [k, b] whose highest value is label k's and above b thresholds; the part of them that truly is label k.
+        # Background has no map: its row is unused in the first, all pixels truly background in the second.
         self._best = np.zeros(shape, dtype=np.int64)
         self._hits = np.zeros(shape, dtype=np.int64)
         self.truth = np.zeros(num_labels, dtype=np.int64)
@@ -102,7 +102,7 @@ class SweepCounts:
         """Counts one image.
 
         Args:
-            seed: {foreground class index: scores (H, W)}; compared as float32. Empty: all background.
+            seed: {foreground class index: values (H, W)}; compared as float32. Empty: all background.
             gt: true labels, uint8 (H, W), 255 = ignore.
 
         Raises:
@@ -153,7 +153,7 @@ class SweepCounts:
     def correct(self) -> np.ndarray:
         """Pixels predicted as the label that they are, at each threshold, int64 (n, K)."""
         counts = _above(self._hits)
-        counts[:, 0] = np.cumsum(self._hits[0])[:-1]  # background at threshold i: the score is above at most i
+        counts[:, 0] = np.cumsum(self._hits[0])[:-1]  # background at threshold i: the value is above at most i
         return counts
 
     def scores(self) -> Scores:
@@ -211,24 +211,24 @@ class ConfusionCounts:
         return scores_of(labels.diagonal(), labels.sum(axis=0), self.matrix.sum(axis=1))
 
 
-def first_argmax(scores: Mapping[int, np.ndarray], num_labels: int, shape: tuple[int, int]) -> np.ndarray:
-    """Label map uint8 (H, W) of a dictionary {label: scores (H, W)} with background as label 0.
+def first_argmax(maps: Mapping[int, np.ndarray], num_labels: int, shape: tuple[int, int]) -> np.ndarray:
+    """Label mask uint8 (H, W) of a dictionary {label: values (H, W)} with background as label 0.
 
-    As in the reference, labels without a map score 0 and the lowest of equal labels wins.
+    As in the reference, labels without a map have the value 0 and the lowest of equal labels wins.
 
     Raises:
         LabelRangeError: a label outside 0 to ``num_labels`` - 1.
         UserError: maps of another size, or with NaN.
     """
-    keys = sorted(scores)
+    keys = sorted(maps)
     if keys and (keys[0] < 0 or keys[-1] >= num_labels):
         raise LabelRangeError(f"the prediction has labels {keys}; there are 0 to {num_labels - 1}")
-    maps = {key: _checked_map(scores[key], shape, key) for key in keys}
-    absent = next((label for label in range(num_labels) if label not in maps), None)
-    if absent is not None:  # of all labels that score 0, only the lowest can win
-        maps[absent] = np.zeros(shape, dtype=np.float32)
-    _, winner = _first_maximum([maps[label] for label in sorted(maps)])
-    return np.array(sorted(maps), dtype=np.uint8)[0 if winner is None else winner] + np.zeros(shape, dtype=np.uint8)
+    checked = {key: _checked_map(maps[key], shape, key) for key in keys}
+    absent = next((label for label in range(num_labels) if label not in checked), None)
+    if absent is not None:  # of all labels of value 0, only the lowest can win
+        checked[absent] = np.zeros(shape, dtype=np.float32)
+    _, winner = _first_maximum([checked[label] for label in sorted(checked)])
+    return np.array(sorted(checked), dtype=np.uint8)[0 if winner is None else winner] + np.zeros(shape, dtype=np.uint8)
 
 
 def counts_by_argmax(
@@ -253,10 +253,10 @@ def counts_by_argmax(
     return correct, predicted, truth
 
 
-class _ScoreBins:
-    """Number of thresholds strictly below a score, for whole maps.
+class _ThresholdBins:
+    """Number of thresholds strictly below a value, for whole maps.
 
-    Scores are cut into cells of 1 / 2^k wide, so narrow that a cell holds at most one threshold; a product with a power
+    Values are cut into cells of 1 / 2^k wide, so narrow that a cell holds at most one threshold; a product with a power
     of two is exact, so a table gives the thresholds below the cell, and one comparison decides about the cell's own.
     """
 
@@ -282,14 +282,14 @@ class _ScoreBins:
         self._inside[cells] = thresholds
         self._top = np.float32(numbers[-1]) / self._scale  # above all thresholds
 
-    def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Unsigned integers of the shape of ``scores`` (float32, no NaN)."""
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Unsigned integers of the shape of ``values`` (float32, no NaN)."""
         if self._below is None:
-            return np.searchsorted(self.thresholds, scores).astype(np.min_scalar_type(len(self.thresholds)))
-        cell = np.clip(scores, np.float32(0), self._top)  # negative scores are below all thresholds, as 0 is
+            return np.searchsorted(self.thresholds, values).astype(np.min_scalar_type(len(self.thresholds)))
+        cell = np.clip(values, np.float32(0), self._top)  # negative values are below all thresholds, as 0 is
         cell *= self._scale
         cell = cell.astype(np.intp)
-        return self._below.take(cell, mode="clip") + (scores > self._inside.take(cell, mode="clip"))
+        return self._below.take(cell, mode="clip") + (values > self._inside.take(cell, mode="clip"))
 
 
 def _first_maximum(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -300,17 +300,17 @@ def _first_maximum(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | Non
     """
     best = maps[0]
     winner = None
-    for number, scores in enumerate(maps[1:], start=1):
-        better = (scores > best).view(np.uint8)
+    for number, values in enumerate(maps[1:], start=1):
+        better = (values > best).view(np.uint8)
         winner = better if winner is None else np.maximum(winner, better * np.uint8(number))
-        best = np.maximum(best, scores)
+        best = np.maximum(best, values)
     if best.size and np.isnan(best.max()):  # both maxima propagate NaN
-        raise UserError("the score maps hold NaN")
+        raise UserError("the maps hold NaN")
     return best, winner
 
 
 def _above(histogram: np.ndarray) -> np.ndarray:
-    """From (K, n + 1) counts by number of thresholds below the score: counts above each threshold, (n, K)."""
+    """From (K, n + 1) counts by number of thresholds below the value: counts above each threshold, (n, K)."""
     return np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1][:, 1:].T.copy()
 
 
@@ -322,10 +322,10 @@ def _label_rows(num_labels: int) -> np.ndarray:
     return rows
 
 
-def _checked_map(scores: np.ndarray, shape: tuple[int, ...], key: int) -> np.ndarray:
-    if scores.shape != tuple(shape):
-        raise UserError(f"the map of class {key} is of size {scores.shape}, the mask of {tuple(shape)}")
-    return np.asarray(scores, dtype=np.float32)
+def _checked_map(values: np.ndarray, shape: tuple[int, ...], key: int) -> np.ndarray:
+    if values.shape != tuple(shape):
+        raise UserError(f"the map of class {key} is of size {values.shape}, the mask of {tuple(shape)}")
+    return np.asarray(values, dtype=np.float32)
 
 
 def check_keys(keys: Sequence[int], num_classes: int) -> None:

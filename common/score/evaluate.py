@@ -7,7 +7,7 @@ All processes call `evaluate` and get the same result or error. From files each 
     result.best.miou, result.fixed.miou                  # percent
     result.write(run.path, "eval_cam")                   # eval_cam.json, .csv, .png
 
-From memory each process hands over pairs of image id and prediction, for its share of the images:
+From memory each process gives pairs of image id and prediction, for its share of the images:
 
     pairs = (("2007_000032", {class index: float32 (H, W)}), ...)
     result = evaluate(ids, pairs, masks, classes, config.eval, processes=processes)
@@ -43,7 +43,7 @@ TASKS = ("cam", "crf", "png", "dl")
 CHUNK = 8  # images a thread takes at a time
 SHOWN = 40  # unusable predictions that an error message lists
 
-# A seed for the task cam; label scores (H, W) by label, or labels (H, W), for the others.
+# A seed for the task cam; maps (H, W) by label, or a label mask (H, W), for the others.
 Prediction = dict[int, np.ndarray] | np.ndarray
 # Gives an image's prediction, by id and size (H, W).
 Predictor = Callable[[str, tuple[int, int]], Prediction]
@@ -51,7 +51,7 @@ Masks = Callable[[str], np.ndarray]
 
 
 class MaskFiles:
-    """Ground-truth masks of a list's images; called with an id, reads one: uint8 (H, W).
+    """True masks of a list's images; called with an id, reads one: uint8 (H, W).
 
     Attributes:
         list_name: the list.
@@ -76,7 +76,7 @@ class MaskFiles:
             self.ids = read_list(find_list(list_name, config.dataset, config.root), config.dataset)
 
     def path(self, image_id: str) -> Path:
-        """Where the mask of an image is, or would be."""
+        """Path of an image's mask, which need not exist."""
         return self._paths.path(image_id)
 
     def __call__(self, image_id: str) -> np.ndarray:
@@ -92,7 +92,7 @@ class MaskFiles:
 class FilePredictions:
     """Predictions in a folder, one file per image; called with id and size, reads one.
 
-    ``cam``: seed files. ``crf`` and ``dl``: ``<id>.npy`` with {label: scores (H, W)}, background as 0, or an integer
+    ``cam``: seed files. ``crf`` and ``dl``: ``<id>.npy`` with {label: values (H, W)}, background as 0, or an integer
     array of labels. ``png``: ``<id>.png`` of label indices.
     """
 
@@ -118,7 +118,7 @@ class FilePredictions:
             content = load_npy(path)
             if isinstance(content, np.ndarray) and content.ndim == 2 and content.dtype.kind in "iub":
                 return content
-        return read_seed(path)  # names what is wrong with anything that is no dictionary of maps
+        return read_seed(path)  # refuses anything but a dictionary of maps
 
 
 class UnusablePredictions(UserError):
@@ -134,10 +134,10 @@ class UnusablePredictions(UserError):
 
 
 class Scoring:
-    """Counts and problems of this process's predictions, which `result` joins with those of all others.
+    """Counts and problems of this process's predictions; `result` joins the ones of all processes.
 
     Attributes:
-        counts: over all thresholds for ``cam``, a confusion matrix for the tasks that predict labels.
+        counts: at all thresholds for ``cam``, a confusion matrix for the tasks that predict labels.
         problems: images that could not be scored, with the reasons.
     """
 
@@ -225,7 +225,7 @@ def evaluate(
             process's share.
         masks: gives an image's true labels, uint8 (H, W), from its id.
         classes: foreground class names.
-        source: where the predictions come from, for the record.
+        source: origin of the predictions, for the record.
         allow_missing: leave out images without a usable prediction, and record them, instead of failing.
         num_workers: threads of this process that read; 0 works in the calling one.
         progress: whether a bar is shown while predictions are read.

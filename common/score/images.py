@@ -1,4 +1,4 @@
-"""Images whose predictions can be scored: those with masks."""
+"""Images whose predictions can be scored: images with true masks."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -18,8 +18,7 @@ def scored_images(kind: type[Images], data: DataConfig, list_name: str, config: 
         kind: `LabelledImages` for seeds, `ImageSet` for masks.
 
     Raises:
-        UserError: as ``kind``; or masks are missing or the thresholds unusable, which is better known before a
-            training than in the middle.
+        UserError: as ``kind``; or masks are missing, or the thresholds unusable. A training asks before its first step.
     """
     config.grid()
     images = kind(data, list_name)

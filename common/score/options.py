@@ -1,4 +1,4 @@
-"""Configuration sections of an evaluation, and how they are found in the YAML of any run. Imports no PyTorch."""
+"""Configuration sections of an evaluation, and their values in the YAML of any run. Imports no PyTorch."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class EvalConfig:
     fixed_threshold: float = option(0.4, "A threshold chosen beforehand, whose score is reported beside the best.")
     reference_range: list[float] = option([], "First and last threshold that the method's authors search; empty: none.")
     early_stop: bool = option(
-        False, "Also report where a search of that range stops that ends at the first threshold without improvement."
+        False, "Also report the end of a search of that range that stops at the first threshold without improvement."
     )
 
     def check(self) -> None:

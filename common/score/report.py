@@ -1,4 +1,4 @@
-"""Scores within training and inference scripts: of predictions in memory, or of the folder just written."""
+"""Scores within training and inference scripts: of predictions in memory, or of a folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from common.score.result import Evaluation
 
 @dataclass(frozen=True)
 class NotScored:
-    """Why there is no score; as text, the line for the user."""
+    """The reason for a missing score; as text, the line for the user."""
 
     reason: str
 
@@ -42,7 +42,9 @@ def score_folder(
     folder: Path, task: str, data: DataConfig, list_name: str, config: EvalConfig, processes: Processes,
     num_workers: int,
 ) -> Evaluation | NotScored:  # fmt: skip
-    """Scores the seeds (task ``cam``) or masks (``png``) in a folder, or says why not: other images, no true masks.
+    """Scores the seeds (task ``cam``) or masks (``png``) in a folder.
+
+    Without a file for every image, or without true masks, the reason is returned instead.
 
     Raises:
         UnusablePredictions: as `evaluate`.
@@ -66,7 +68,8 @@ def report(result: Evaluation | NotScored, run: RunFolder, stem: str, processes:
         processes.say(result)
         return
     result.write(run.path, stem)
-    images, file = f"{result.images} images of {result.list_name!r}", run.path / stem
+    images = f"{result.images} images of {result.list_name!r}"
+    file = run.path / stem
     if result.thresholds is None:
         print(f"{result.source}: {result.best} over the {images}; per class: {file}.json, .csv")
         return

@@ -1,4 +1,4 @@
-"""An evaluation's settings and result: thresholds, reported points, files."""
+"""The result of an evaluation: scores, reported points, files."""
 
 import csv
 import functools
@@ -50,7 +50,7 @@ class Evaluation:
     Attributes:
         classes: foreground names.
         images: number of images scored.
-        list_name: the images' list, which also tuned the threshold of ``best``.
+        list_name: the images' list; the threshold of ``best`` is tuned on it, too.
         source: origin of the predictions.
         left_out: images that were not scored.
     """

@@ -1,4 +1,4 @@
-"""Normalisation of CAMs, and inference over flips and scales, as all methods need them."""
+"""CAMs over flips and scales, and their normalisation."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Seeds of a whole image list: sized batches, sharding, restart."""
+"""Seeds of a whole image list, and the folder that they are written to."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -16,9 +16,8 @@ from common.run.device import Runtime
 from common.seeds.cam import multi_view_cams
 from common.seeds.options import InferConfig
 
-# Maps images (b, 3, H, W), or what else `InferConfig.transform` makes of them, on the device, and their multi-hot
-# labels (b, C), on the CPU, to one (n, H, W) for each image: its n labelled classes in ascending order, values in
-# [0, 1].
+# Maps network input on the device, as `InferConfig.transform` makes it (mostly images (b, 3, H, W)), and multi-hot
+# labels (b, C) on the CPU to one (n, H, W) per image: its n labelled classes in ascending order, values in [0, 1].
 MapsOf = Callable[[Any, Tensor], list[Tensor]]
 
 
@@ -50,7 +49,7 @@ def infer_seeds(
 
 
 class SeedFolder(StampedFolder):
-    """Where one inference writes its seeds; knows which are done."""
+    """The folder to which one inference writes its seeds; knows which are done."""
 
     def __init__(
         self, path: Path, settings: dict[str, Any], config: InferConfig, runtime: Runtime, overwrite: bool = False
@@ -58,7 +57,7 @@ class SeedFolder(StampedFolder):
         """Opens the folder.
 
         Args:
-            settings: what the seeds depend on besides the configuration: the checkpoint.
+            settings: of the checkpoint; the configuration adds its own.
 
         Raises:
             UserError: as `StampedFolder`.

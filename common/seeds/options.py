@@ -18,9 +18,7 @@ class InferConfig:
     """Seed inference."""
 
     image_list: str = option("train_aug", "Images to write seeds for.", flag="--val_list")
-    eval_list: str = option(
-        "train", "Images whose seeds are scored at the end, where there are masks for them; empty: none."
-    )
+    eval_list: str = option("train", "Images whose seeds are scored at the end, if they have true masks; empty: none.")
     scales: list[float] = option([1.0], "Image scales whose CAMs are summed.", rule=SCALES)
     flip: bool = option(True, "Whether the mirror image's CAMs are added.")
     batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
@@ -29,14 +27,14 @@ class InferConfig:
     num_workers: int = option(
         4, "Image-loader worker processes; also the processes of --crf.", flag="--num_workers", rule=at_least(0)
     )
-    vis_limit: int = option(200, "Most pictures that --vis makes.")
+    vis_limit: int = option(200, "Largest number of pictures of --vis.")
 
     def settings(self) -> dict[str, Any]:
-        """What the seeds of a network depend on; recorded with them, so that two inferences are not mixed."""
+        """All keys that the seeds of a network depend on; in the stamp, so that two inferences are not mixed."""
         return {"scales": list(self.scales), "flip": self.flip, "format": self.format, "batch_size": self.batch_size}
 
     def transform(self) -> "Transform":
-        """What a method's `MapsOf` takes of an image: here the normalised pixels."""
+        """Turns a decoded image into the input of a method's `MapsOf`: here the normalised pixels."""
         from common.data.transforms import eval_transform
 
         return eval_transform
@@ -48,7 +46,7 @@ class ClassTokenInferConfig(InferConfig):
 
     seed_map: str = option(
         "rcams",
-        "Which map becomes the seed: rcams (refined by patch affinity), fcams (attention x CAM) or cams.",
+        "Map that becomes the seed: rcams (refined by patch affinity), fcams (attention x CAM) or cams.",
         choices=SEED_MAPS,
     )
 

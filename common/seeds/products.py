@@ -58,7 +58,7 @@ def draw_seeds(images: ImageSet, seeds: Path, folder: Path, config: InferConfig,
 def refine_by_crf(images: ImageSet, seeds: Path, folder: Path, config: InferConfig, processes: Processes) -> None:
     """Writes the dense-CRF marginals of every seed, ``<folder>/<alpha>/<id>.npy``.
 
-    Refined files that are newer than their seed are kept, so that an interrupted run goes on where it stopped.
+    Refined files that are newer than their seed are kept, so that an interrupted run resumes where it stopped.
     """
 
     def job(index: int) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""The inference script of a classifier: seeds of a list, pictures and CRF of them, their score."""
+"""The inference script of a classifier: seeds of a list, their pictures, CRF and score."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,18 +55,18 @@ def run_inference(
     file: str = EPOCH_FILE,
     unit: str = "epoch",
 ) -> None:
-    """Goes in the order data, model; then seeds, CRF, pictures, score.
+    """Runs the inference in the order data, model, seeds, CRF, pictures, score.
 
     Args:
         build: makes the network of a configuration for a number of classes.
         needed: see `load_network`, as ``file`` and ``unit``.
-        maps_of: gives what makes the seeds, for the network and the section ``infer``.
+        maps_of: gives the function that makes seeds, from the network and the section ``infer``.
         write: writes them, as `write_dict`.
     """
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
 
-    # Data: without --dict nothing is stored, so only the images that are scored are of use
+    # Data: without --dict nothing is stored, so only the scored images are needed
     if args.dict:
         images = LabelledImages(config.data, infer.image_list)
     else:
@@ -81,7 +81,7 @@ def run_inference(
         report(score_seeds(maps, images, infer, config.eval, runtime), run, SEED_SCORES, processes)
         return stop_processes()
 
-    # Seeds, and what is made of them
+    # Seeds, their CRF, pictures and score
     seeds = write(setup, model, images, weights, maps)
     if args.crf:
         refine_by_crf(images, seeds, run.crf, infer, processes)

@@ -3,7 +3,7 @@
 Here:
 
     trainer       the verbs of the loop: epochs, batches, forward, learn, record, close
-    step          what the loop hands around: a batch, and the module that makes losses of it
+    step          the two objects of the loop: a batch, and the module that computes its losses
     course        the length of a training, and when it validates and saves; the configuration section ``train``
     schedule      learning-rate schedules; the configuration section ``optim``
     optim         AdamW in the groups of the DeiT recipes

@@ -1,6 +1,4 @@
-"""Checkpoints: ``last.pth`` to go on from exactly, one bare state dict an epoch under the papers' names, and the
-best.
-"""
+"""Checkpoints: ``last.pth`` for exact resume, a bare state dict per epoch under the papers' names, and the best."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,7 +16,7 @@ from common.train.course import Position
 
 
 class Stateful(Protocol):
-    """What can be part of a checkpoint: models, optimisers, method state."""
+    """A part of a checkpoint: model, optimiser, method state."""
 
     def state_dict(self) -> Mapping[str, Any]: ...
 
@@ -32,13 +30,13 @@ class Checkpoints:
         self, folder: Path, model: nn.Module, parts: Mapping[str, Stateful], own_parts: Mapping[str, Stateful],
         processes: Processes, identity: dict[str, Any],
     ) -> None:  # fmt: skip
-        """Names what is saved.
+        """Names the parts.
 
         Args:
-            model: the network, without wrappers: its state dict is what the epoch files hold.
-            parts: everything else that evolves alike on all processes: optimiser, loss scaler, method state.
-            own_parts: what every process has of its own, besides its random states.
-            identity: what a resumed run must have in common with the saved one (global batch, number of images, ...).
+            model: the network, without wrappers; the epoch files hold its state dict.
+            parts: everything else that is equal on all processes: optimiser, loss scaler, method state.
+            own_parts: state that differs between processes, besides the random states.
+            identity: settings that a resumed run must share with the saved one (global batch, number of images, ...).
         """
         self.folder, self.model, self.processes, self.identity = folder, model, processes, identity
         self.parts: dict[str, Stateful] = {"model": model, **parts}
@@ -68,10 +66,10 @@ class Checkpoints:
         self.save_weights(BEST_FILE)
 
     def check(self) -> None:
-        """Called before weights are written anywhere.
+        """Checks the weights; called before they are written.
 
         Raises:
-            UserError: the last step has spoilt them, which the losses only show in the next one.
+            UserError: the weights are not finite after the last step; the losses only show it in the next step.
         """
         self._weights()
 
@@ -91,7 +89,7 @@ class Checkpoints:
         return state
 
     def resume(self) -> Position:
-        """Puts everything back and returns the position.
+        """Restores everything and returns the position.
 
         Raises:
             UserError: ``last.pth`` is missing or damaged, or it belongs to a run of another set-up.

@@ -1,4 +1,4 @@
-"""The course of a training: how long it is, when it is validated, logged and saved. Imports no PyTorch."""
+"""The course of a training: its length, and when it validates, logs and saves. Imports no PyTorch."""
 
 from dataclasses import dataclass
 
@@ -28,9 +28,9 @@ class Position:
 
 @dataclass
 class CourseConfig:
-    """The course of any training run; as it is, of one without validation and without a file for each epoch.
+    """The course of any training; in this form without validation and without a file for each epoch.
 
-    A run that is as long as so many steps sets ``max_steps`` and leaves ``epochs`` large.
+    A training whose length is given in steps sets ``max_steps`` and leaves ``epochs`` large.
     """
 
     image_list: str = option("train_aug", "Training images: a list of the data set or a file.", flag="--train_list")
@@ -40,8 +40,10 @@ class CourseConfig:
         flag=("--batch_size", "--batch-size"), rule=at_least(1),
     )  # fmt: skip
     accumulation: int = option(1, "Micro-batches that a global batch is cut into, to save memory.", rule=at_least(1))
-    max_steps: int = option(0, "Stop after so many steps in all; 0: no limit.", rule=at_least(0))
-    save_steps: int = option(0, "Write last.pth every so many steps, besides once an epoch; 0: not.", rule=at_least(0))
+    max_steps: int = option(0, "Steps after which the training ends; 0: no limit.", rule=at_least(0))
+    save_steps: int = option(
+        0, "Steps between two writings of last.pth, besides once an epoch; 0: none.", rule=at_least(0)
+    )
     print_freq: int = option(
         60, "Steps between two lines of the log.", flag=("--print_freq", "--print-freq"), rule=at_least(1)
     )
@@ -63,7 +65,7 @@ class CourseConfig:
         check_batch(self.batch_size, process_count(), self.accumulation)
 
     def length(self, steps: int) -> int:
-        """Steps of the whole run; ``steps`` are those of an epoch."""
+        """Steps of the whole run; ``steps`` is the number in an epoch."""
         length = self.epochs * steps
         return min(length, self.max_steps) if self.max_steps else length
 
@@ -72,7 +74,7 @@ class CourseConfig:
         return position.epoch >= self.epochs or 0 < self.max_steps <= position.total_steps
 
     def saves_after(self, epoch: int) -> bool:
-        """Whether last.pth is written after this epoch, too."""
+        """Whether last.pth is written at the end of this epoch."""
         return True
 
     def keeps(self, position: Position) -> bool:
@@ -80,7 +82,7 @@ class CourseConfig:
         return False
 
     def validates_at(self, position: Position, steps: int) -> bool:
-        """Whether the weights are scored at this point; ``steps`` are those of an epoch."""
+        """Whether the weights are scored at this point; ``steps`` is the number in an epoch."""
         return False
 
     def validates_at_all(self) -> bool:
@@ -93,7 +95,9 @@ class TrainConfig(CourseConfig):
     """The course of a classifier's training."""
 
     val_list: str = option("train", "Images that validation scores seeds on; needs masks.", flag="--val_list")
-    save_epochs: int = option(1, "Keep an epoch file every so many epochs (and for the last one).", rule=at_least(1))
+    save_epochs: int = option(
+        1, "Epochs between two epoch files that are kept; the last epoch has one, too.", rule=at_least(1)
+    )
     validate_from: int = option(9, "Validate after every epoch from this one (from 0); -1: never.")
     validate_also: list[int] = option([], "Earlier epochs to validate after.")
 
@@ -117,7 +121,7 @@ class TrainConfig(CourseConfig):
 
 @dataclass
 class StepCourseConfig(CourseConfig):
-    """The course of a training that counts steps: validation and files of weights every so many."""
+    """The course of a training that counts steps: it validates and keeps weights at given distances."""
 
     val_list: str = option("val", "Images that are validated on; needs masks.", flag="--val_set")
     eval_steps: int = option(

@@ -37,7 +37,8 @@ def has_weight_decay(name: str, parameter: torch.Tensor, no_decay: tuple[str, ..
 def adamw(model: nn.Module, config: OptimConfig, global_batch: int) -> torch.optim.AdamW:
     """AdamW over the trainable parameters in two groups, with the scaled learning rate.
 
-    Frozen parameters are left out: the references never give them a gradient, and AdamW does not decay what has none.
+    Frozen parameters are left out. They have no gradient in the references, and AdamW does not decay parameters without
+    one.
     """
     groups: dict[bool, list[torch.Tensor]] = {True: [], False: []}
     for name, parameter in model.named_parameters():

@@ -37,7 +37,7 @@ class OptimConfig:
 
 
 def scaled_lr(config: OptimConfig, global_batch: int) -> float:
-    """The peak learning rate for a global batch, whatever the number of processes."""
+    """The peak learning rate for a global batch; it does not depend on the number of processes."""
     return config.lr * global_batch / config.base_batch
 
 

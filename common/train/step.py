@@ -1,4 +1,4 @@
-"""The two things that a training loop hands around: a batch, and the step module that makes losses of it."""
+"""The two objects of a training loop: a batch, and the step module that computes its losses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

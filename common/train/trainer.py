@@ -1,4 +1,4 @@
-"""The engine under the training loop that every training script shows:
+"""The engine of the training loop; every training script shows the loop itself:
 
     for _ in trainer.epochs():
         for batch in trainer.batches():
@@ -59,7 +59,7 @@ class Trainer:
         optimizer: Optimizer | None = None, rate: Rate | None = None, clip: float = 0.0,
         load: Callable[[int], Any] | None = None, val_images: TrainingImages | None = None, drop_last: bool = True,
     ) -> None:  # fmt: skip
-        """Puts a resumed run back to its place, and makes the run folder: all input has proved to be there.
+        """Restores a resumed run, and makes the run folder, as all input has proved to be there.
 
         Args:
             views: makes the random views of an image, or of the result of ``load``.
@@ -71,8 +71,8 @@ class Trainer:
             rate: learning rate of the next step, which a group of parameters multiplies by its own ``lr_scale``; None
                 for the warmed-up cosine by the section ``optim``.
             clip: largest norm of the gradient of all parameters together; 0: not clipped.
-            load: reads an image with its mask or scores, by index in ``images``; None: the image alone.
-            val_images: the images of the validation; None: those of ``train.val_list``, which need masks.
+            load: reads an image with its mask or maps, by index in ``images``; None: the image alone.
+            val_images: the images of the validation; None: the list ``train.val_list``, which needs masks.
             drop_last: whether the incomplete last batch of an epoch is left out; a step that takes it weights its
                 losses by `EpochBatches.mean_part`.
         """
@@ -256,10 +256,10 @@ class Trainer:
         stop_processes()
         return 0
 
-    # Pieces of it that scripts call by themselves
+    # Parts of the loop that scripts also call themselves
 
     def is_last_step(self) -> bool:
-        """Whether the step that was just completed is the run's last."""
+        """Whether the latest completed step is the run's last."""
         return self.position.total_steps == self.total_steps
 
     def is_stopping(self) -> bool:
@@ -267,7 +267,7 @@ class Trainer:
         return self.stop.wanted(self.processes)
 
     def save_last(self) -> None:
-        """Saves everything that a resumed run goes on from; collective."""
+        """Saves everything that a resumed run needs; collective."""
         self.checkpoints.save_last(self.position)
 
     def save_weights(self, file: str) -> None:
@@ -304,7 +304,7 @@ class Trainer:
             position.epoch,
         )  # fmt: skip
 
-    # Inside
+    # Internals
 
     def _num_epochs(self) -> int:
         """Epochs that the whole run begins."""

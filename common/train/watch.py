@@ -15,7 +15,7 @@ from common.run.processes import Processes
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a wish that the loop reads at the end of a step; a second SIGINT stops at once."""
+    """Notes SIGTERM and SIGINT, which the loop asks for at the end of a step; a second SIGINT stops at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -55,7 +55,7 @@ class LossWatch:
         self._pending: tuple[Tensor, Tensor] | None = None
 
     def add(self, losses: dict[str, Tensor], indices: Tensor) -> None:
-        """Takes a (micro-)batch's terms, and checks those of the one before.
+        """Adds the terms of a (micro-)batch, and checks those of the batch before.
 
         Raises:
             UserError: a term of the batch before is not finite.
@@ -98,11 +98,11 @@ class LossWatch:
         return dict(zip(self.terms, means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next averages are made of, so that a resumed run logs the same numbers."""
+        """Sum and count of the next averages, so that a resumed run logs the same numbers."""
         return {"sum": None if self._sum is None else self._sum.cpu(), "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` returned."""
+        """Restores what `state_dict` returned."""
         self._sum, self._count = state["sum"], state["count"]
 
 
@@ -121,19 +121,19 @@ class ProgressLine:
         self._since, self._steps = time.perf_counter(), 0
 
     def advance(self) -> None:
-        """One step is done."""
+        """Counts a step."""
         self._bar.update()
         self._steps += 1
 
     def seconds_per_step(self) -> float:
-        """The mean since the last call."""
+        """Mean seconds of a step since the last call."""
         now = time.perf_counter()
         seconds = (now - self._since) / max(self._steps, 1)
         self._since, self._steps = now, 0
         return seconds
 
     def show(self, values: dict[str, float]) -> None:
-        """Values behind the bar."""
+        """Shows values behind the bar."""
         self._bar.set_postfix_str("  ".join(f"{name} {value:.3g}" for name, value in values.items()))
 
     def close(self) -> None:

@@ -111,7 +111,7 @@ def link_images(source: Path, files: dict[str, str], targets: dict[str, Path]) -
         targets: image id -> path to make.
 
     Returns:
-        The numbers of links and copies made, for people.
+        The numbers of links and copies made, as text.
 
     Raises:
         UserError: images are missing in ``source``.

@@ -10,7 +10,7 @@ from common.data.dataset import read_image
 from common.data.prepare.report import Table
 from common.run.errors import UserError
 
-OUTSIDE = 0.1  # share of a box beyond the image's edge, which is clipped; a box with more of it there must be wrong
+OUTSIDE = 0.1  # largest share of a box beyond the image's edge that is clipped; a box with a larger one must be wrong
 
 
 def check_cub(table: Table, root: Path, workers: int) -> int:

@@ -1,4 +1,4 @@
-"""Public archives: downloading with resumption and checksum, and unpacking of their wanted files."""
+"""Downloads public archives, with resumption and checksum, and unpacks the wanted files."""
 
 import hashlib
 import http.client
@@ -27,7 +27,7 @@ class Archive:
 
     url: str
     md5: str
-    size: str  # for people
+    size: str  # as text
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ def obtain(
         verify: Whether given files must have the published checksum.
 
     Raises:
-        UserError: a checksum is wrong, or an archive cannot be had; the message then names file and folder.
+        UserError: a checksum is wrong, or an archive cannot be obtained; the message then names file and folder.
     """
     by_name = {path.name: path for path in given}
     found: dict[str, Path] = {}
@@ -80,7 +80,7 @@ def _by_hand(missing: Sequence[Archive], folder: Path, reason: str) -> str:
 
 
 def _download(archive: Archive, folder: Path) -> Path:
-    """Downloads into ``<name>.part``, goes on where an earlier attempt ended, renames when the checksum is right."""
+    """Downloads into ``<name>.part``, after the end of an earlier attempt; renames it when the checksum is right."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{archive.name}.part"
     start = part.stat().st_size if part.is_file() else 0

@@ -166,7 +166,7 @@ def write_jpeg(path: Path, pixels: np.ndarray) -> None:
 
 
 def claim_root(stamp: Path, plan: Any, images: str, count: int, made: Sequence[str], overwrite: bool) -> bool:
-    """Makes way for a generated set in the folder of its stamp, the file that describes the set made there.
+    """Clears the folder of a generated set, which the stamp describes.
 
     Args:
         plan: A dataclass of all settings of the set.
@@ -177,7 +177,7 @@ def claim_root(stamp: Path, plan: Any, images: str, count: int, made: Sequence[s
         Whether the set has to be made; `seal_root` follows then.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds other files or another set.
     """
     root = stamp.parent
     found = json.loads(stamp.read_text()) if stamp.is_file() else {}
@@ -186,7 +186,7 @@ def claim_root(stamp: Path, plan: Any, images: str, count: int, made: Sequence[s
             return False
     elif root.is_dir() and any(root.iterdir()) and not overwrite:
         raise UserError(f"{root} is not empty and holds no set of these settings; take another --root or --overwrite")
-    for path in (root / name for name in made) if found else ():  # only what was made here is ever deleted
+    for path in (root / name for name in made) if found else ():  # files of other origin are never deleted
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
