@@ -2,16 +2,14 @@
 
     python scripts/benchmark_startup.py                          # this copy of the project
     python scripts/benchmark_startup.py --other ../before        # and another one (a git worktree) beside it
-    python scripts/benchmark_startup.py --no-bytecode            # where Python may not write bytecode
+    python scripts/benchmark_startup.py --no-bytecode            # where Python can neither read nor write bytecode
 
 Every command is a process of its own. All commands of all copies run alternating; CPU seconds (user and system) and
-peak memory are the least of all turns, ratios are to `import torch` in the same run. With --no-bytecode the copies must
-be without __pycache__, which is deleted first; that of installed packages stays.
+peak memory are the least of all turns, ratios are to `import torch` in the same run.
 """
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -59,13 +57,9 @@ def main() -> None:
     add = parser.add_argument
     add("--other", type=Path, help="folder of another copy of the project, which is measured as 'before'")
     add("--turns", type=int, default=5, help="runs of every command (default: %(default)s)")
-    add("--no-bytecode", action="store_true", help="delete __pycache__ of the copies, and have Python write none")
+    add("--no-bytecode", action="store_true", help="neither the project's nor that of packages: all is compiled anew")
     args = parser.parse_args()
     copies = {"now": ROOT} | ({"before": args.other.resolve()} if args.other else {})
-    for root in copies.values() if args.no_bytecode else ():
-        for folder in ("common", "methods", "scripts"):
-            for cache in (root / folder).rglob("__pycache__"):
-                shutil.rmtree(cache)
     with tempfile.TemporaryDirectory() as place:
         costs = measure(copies, Path(place), args.turns, args.no_bytecode)
     torch = costs["now", "import torch"]
@@ -89,7 +83,8 @@ def measure(copies: dict[str, Path], place: Path, turns: int, no_bytecode: bool)
     for turn in range(turns + 1):
         for name, root in copies.items():
             environment = {**os.environ, "PYTHONPATH": str(root)}
-            environment |= {"PYTHONDONTWRITEBYTECODE": "1"} if no_bytecode else {}
+            environment |= {"PYTHONDONTWRITEBYTECODE": "1" if no_bytecode else ""}
+            environment |= {"PYTHONPYCACHEPREFIX": str(place / "empty")} if no_bytecode else {}
             for title, command in {"import torch": "", **COMMANDS}.items():
                 words = command.format(data=data, new=place / f"{name}_{turn}").split()
                 line = [str(root / words[0]), *words[1:]] if words else ["-c", "import torch"]
