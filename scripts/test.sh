@@ -6,6 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
 .venv/bin/ruff check .
 .venv/bin/mypy common methods scripts evaluation.py
-# Tiny networks run no faster on two threads. Tests that share fixtures stay together (tests/conftest.py).
+# Tiny networks run no faster on two threads. The tests of a file share fixtures and stay together.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec .venv/bin/python -m pytest -n 2 --dist loadgroup "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

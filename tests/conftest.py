@@ -1,7 +1,6 @@
 """Options and fixtures of the whole suite."""
 
 import os
-import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -33,19 +32,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """``--golden DIR``: another folder of reference numbers in the same format."""
     golden = Path(__file__).parent / "golden"
     parser.addoption("--golden", type=Path, default=golden, help="folder of reference numbers (manifest.json, *.npz)")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``--dist loadgroup``: the tests of a file share fixtures and stay together.
-
-    The two slowest files are divided: golden cases by the method whose networks they share, the contract of trainings
-    by the script.
-    """
-    for item in items:
-        group, parameter = item.path.stem, re.search(r"\[([a-z]+)", item.name)
-        if group in ("test_golden", "test_training") and parameter:
-            group += f"_{parameter[1]}"
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
