@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-# Two test machines' cores are shared by the scripts that tests start; one BLAS team each is enough.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Scripts that tests start share the cores, and sums of one thread are the same on every machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from common.data.dataset import read_mask
 from common.data.lists import read_list
@@ -32,6 +33,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """``--golden DIR``: another folder of reference numbers in the same format."""
     golden = Path(__file__).parent / "golden"
     parser.addoption("--golden", type=Path, default=golden, help="folder of reference numbers (manifest.json, *.npz)")
+
+
+class _FilesAndGoldenCases(LoadFileScheduling):
+    """A file's tests stay in one process, for they share fixtures; golden cases share nothing and fill the gaps."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if "::test_golden[" in nodeid else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
+    """``--dist loadfile``, with each golden case on its own."""
+    return _FilesAndGoldenCases(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

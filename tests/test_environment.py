@@ -17,6 +17,7 @@ from common.run.files import ROOT
 # Where the name of the import differs from the name of the package.
 IMPORTS = {
     "pillow": "PIL", "opencv-python-headless": "cv2", "pydensecrf2": "pydensecrf", "pyyaml": "yaml",
+    "pytest-xdist": "xdist",
 }  # fmt: skip
 
 
