@@ -12,7 +12,8 @@ import numpy as np
 
 from common.data.dataset import ImageSet, class_names, read_mask
 from common.data.stamp import LABEL_MAPS, MASKS, require_kind
-from common.run.config import load_config, parse_config, script_parser
+from common.run.command import parse_config, script_parser
+from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import RunFolder
 from common.score.options import EvaluationConfig, shared_sections
