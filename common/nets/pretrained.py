@@ -1,14 +1,12 @@
 """ImageNet weights of backbones: a file in pretrained/, or timm's or torchvision's hub."""
 
-import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from torch import Tensor
 
+from common.nets.hub import from_timm_hub
 from common.nets.load import Coverage, state_dict_in
 from common.nets.options import PRETRAINED_DIR
 from common.run.errors import UserError
@@ -112,12 +110,4 @@ def _from_hub(arch: str) -> dict[str, Tensor]:
         from torchvision.models import get_model_weights
 
         return get_model_weights(arch)["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
-    import timm
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    name = f"{arch}.{HUB_TAGS.get(arch, 'fb_in1k')}"
-    cached = isinstance(try_to_load_from_cache(f"timm/{name}", "model.safetensors"), str)
-    if not cached and not any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        # Ask for the host first: the client would try again for a minute where there is no network.
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-    return timm.create_model(name, pretrained=True).state_dict()
+    return from_timm_hub(f"{arch}.{HUB_TAGS.get(arch, 'fb_in1k')}")

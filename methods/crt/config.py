@@ -52,6 +52,7 @@ class CRTModelConfig:
         Raises:
             UserError: half a tile is no whole number of patches.
         """
+        self.deit.check()
         if self.deit.img_size % (2 * self.deit.patch_size):
             raise UserError(
                 f"model.deit.img_size={self.deit.img_size}, the side of a tile, is no multiple of two patches of "

@@ -93,8 +93,9 @@ class ToCoModelConfig(ViTConfig):
         """Checks sizes and blocks.
 
         Raises:
-            UserError: as `ViTConfig.dimensions` and `aux_block`.
+            UserError: as `ViTConfig.check` and `aux_block`.
         """
+        super().check()
         self.aux_block()
 
     def aux_block(self) -> int:

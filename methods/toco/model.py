@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.nets.load import Coverage, load_checked
-from common.nets.vit import ViTBackbone, resize_position_grid
+from common.nets.vit import ViTBackbone
 from common.tensors import size_of
 from methods.toco.config import ToCoModelConfig
 
@@ -50,10 +50,12 @@ class Encoder(ViTBackbone):
         self.aux_block = config.aux_block()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, self.embed_dim), requires_grad=False)
-        self.norm = nn.LayerNorm(self.embed_dim, eps=1e-6)
-        self.head = nn.Linear(self.embed_dim, 1000).requires_grad_(False)
+        self.norm = self.last_norm()
+        if not config.is_timms:
+            self.head = nn.Linear(self.embed_dim, 1000).requires_grad_(False)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.settle_positions(self.pos_embed)
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Tokens (B, 1 + h*w, D) of images (B, 3, H, W), class token first, and the patch grid (h, w)."""
@@ -61,17 +63,18 @@ class Encoder(ViTBackbone):
         grid = size_of(patches)
         class_tokens = self.cls_token.to(patches.dtype).expand(len(images), -1, -1)
         tokens = torch.cat([class_tokens, patches.flatten(2).transpose(1, 2)], dim=1)
-        return tokens + torch.cat([self.pos_embed[:, :1], resize_position_grid(self.pos_embed[:, 1:], *grid)], 1), grid
+        positions = torch.cat([self.pos_embed[:, :1], self.resize_positions(self.pos_embed[:, 1:], *grid)], dim=1)
+        return self.enter(tokens + positions), grid
 
     def forward(self, images: Tensor) -> Features:
         """Features of images (B, 3, H, W); a remainder below a patch at the right and bottom is dropped."""
         tokens, grid = self.embed(images)
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks_at(grid)):
             tokens, _ = block(tokens)
             if index == self.aux_block:
-                aux = tokens[:, 1:]
+                aux = tokens[:, self.first_patch :]
         tokens = self.norm(tokens)
-        maps = (part.transpose(1, 2).unflatten(2, grid) for part in (tokens[:, 1:], aux))  # B D h w
+        maps = (part.transpose(1, 2).unflatten(2, grid) for part in (tokens[:, self.first_patch :], aux))  # B D h w
         return Features(tokens[:, 0], *maps)
 
 
