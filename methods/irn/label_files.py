@@ -7,13 +7,6 @@ from PIL import Image
 
 from common.data.dataset import ImageSet, read_mask
 from common.run.errors import UserError, preview
-from common.run.folder import RunFolder
-from methods.irn.config import LabelConfig
-
-
-def label_folder(config: LabelConfig, run: RunFolder) -> Path:
-    """The folder of the label maps: the configured one, else the folder of make_ir_label.py in the run folder."""
-    return Path(config.folder or run.labels)
 
 
 class LabelFiles:
