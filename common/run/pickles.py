@@ -153,6 +153,10 @@ class _Array:
             self.raw = _raw(self.raw)
             _check_length(self.raw, check_array(self.shape, self.dtype.kind, self.dtype.item))
 
+    def built(self) -> np.ndarray:
+        """The array, of numbers or text."""
+        return plain_array(self.raw, self.shape, _plain(self.dtype), bool(self.is_fortran))
+
 
 class _Storage:
     """Stands for the numbers of tensors."""
@@ -207,6 +211,15 @@ def _kind_of(value: Any) -> str:
 
 
 def _called_dtype(machine: "_Machine", arguments: tuple) -> _DType:
+    return stand_in_dtype(arguments)
+
+
+def stand_in_dtype(arguments: tuple) -> _DType:
+    """What stands for a type of values, by the arguments of NumPy's.
+
+    Raises:
+        PickleError: it is none of numbers, text or objects.
+    """
     if len(arguments) != 3 or type(arguments[0]) is not str:
         raise PickleError("a type of values is not given as NumPy gives it")
     found = re.fullmatch(r"([biufcSUO])(\d{1,9})", arguments[0])
@@ -242,9 +255,28 @@ def _called_reconstruct(machine: "_Machine", arguments: tuple) -> _Array:
 def _called_scalar(machine: "_Machine", arguments: tuple) -> Any:
     if len(arguments) != 2 or type(arguments[0]) is not _DType:
         raise PickleError("a number is not given as NumPy gives it")
-    raw = _raw(arguments[1])
-    machine.spend(len(raw))
-    return plain_array(raw, (), _plain(arguments[0]), False)[()]
+    machine.spend(OBJECT)
+    return stand_in_scalar(*arguments)
+
+
+def stand_in_scalar(dtype: _DType, raw: Any) -> Any:
+    """One of NumPy's numbers.
+
+    Raises:
+        PickleError: its bytes are not those of the type.
+    """
+    return plain_array(_raw(raw), (), _plain(dtype), False)[()]
+
+
+def checked_state(state: tuple) -> _Array:
+    """What stands for an array, by its state.
+
+    Raises:
+        PickleError: it is not NumPy's.
+    """
+    array = _Array()
+    array.set_state(state)
+    return array
 
 
 def _called_frombuffer(machine: "_Machine", arguments: tuple) -> _Array:
@@ -697,7 +729,7 @@ class _Builder:
 
     def _array(self, part: _Array, depth: int) -> tuple[Any, int]:
         if part.dtype.kind != "O":
-            array = plain_array(part.raw, part.shape, part.dtype.numpy(), bool(part.is_fortran))
+            array = part.built()
             return array, array.nbytes + OBJECT
         check_array(part.shape, "S", 1)
         count = math.prod(part.shape)

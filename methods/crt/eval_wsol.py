@@ -48,7 +48,7 @@ def main() -> int:
     images = CUBImages(config.data, config.eval.image_list)
     deit, checkpoints = wsol_deit(config.model, len(images.classes)), chosen_weights(setup)
     for path in checkpoints.values():
-        load_checked(deit, released_deit(state_dict_in(path)), str(path))
+        load_checked(deit, released_deit(state_dict_in(path, setup.args.key)), str(path))
     deit.to(runtime.device).eval()
     start_run(run, config, setup.processes, keep_config=True)
     if setup.processes.is_main:
@@ -57,7 +57,7 @@ def main() -> int:
     # Boxes, scores, pictures
     results = {}
     for name, path in checkpoints.items():
-        load_checked(deit, released_deit(state_dict_in(path)), str(path))
+        load_checked(deit, released_deit(state_dict_in(path, setup.args.key)), str(path))
         findings = locate(deit, images, config.eval, side, runtime, name)
         chosen_on = config.train.val_list if name in ("best", "best_loc") else None
         results[name] = {"checkpoint": str(path), "chosen_on": chosen_on, **summary(findings)}
