@@ -1,7 +1,7 @@
 """Checkpoints into networks: with a report of the match, and a refusal of a poor one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,8 @@ def load_checked(
         hint = (
             " Another number of classes? Set data.* to the data set it was trained on." if coverage.wrong_shape else ""
         )
-        raise UserError(f"{source} does not fit this model: {coverage}.{hint}")
+        needed = replace(coverage, missing=lacking)
+        raise UserError(f"{source} does not fit this model: {needed}.{hint}")
     for name in coverage.loaded:
         _check_numbers(name, state[name], own[name], source)
     with torch.no_grad():

@@ -194,8 +194,8 @@ def _dictionary(*unused: Any) -> dict:
     return {}
 
 
-def _stand_ins() -> list[tuple[Callable, str]]:
-    found: list[tuple[Callable, str]] = [
+def _stand_ins() -> list[Callable | tuple[Callable, str]]:
+    found: list[Callable | tuple[Callable, str]] = [
         (_Type, "numpy.dtype"), (_Class, "numpy.ndarray"), (_dictionary, "collections.defaultdict"),
         (_Arguments, "argparse.Namespace"), (_Arguments, "types.SimpleNamespace"),
     ]  # fmt: skip
