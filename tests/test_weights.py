@@ -1,4 +1,4 @@
-"""Files of weights: their first bytes tell their kind, state dicts in them are found, only dense finite tensors taken."""
+"""Files of weights: their kind is told by their first bytes, their state dict is found, and odd tensors are refused."""
 
 import argparse
 import collections
