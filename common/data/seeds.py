@@ -16,11 +16,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from common.run.errors import UserError
-from common.run.files import atomic_write, load_npy
+from common.run.errors import UserError, first_line
+from common.run.files import AGAIN, atomic_write, load_npy, load_npz
 
 Seed = dict[int, np.ndarray]
 FORMATS = ("npy", "npz")
+LEAST_MAPS = 2**27  # bytes that the maps of a compact file may always take
+MOST_GROWTH = 1024  # times its size that they may take beyond that: float16 at a stride of 16 takes 512
 
 
 def seed_path(folder: str | Path, image_id: str) -> Path | None:
@@ -94,17 +96,32 @@ def _by_class(content: dict[Any, Any]) -> Seed:
 
 def _read_compact(path: Path) -> Seed:
     try:
-        with np.load(path, allow_pickle=False) as data:
-            keys = data["keys"]
-            cams = data["cams"].astype(np.float32)
-            height, width = data["size"].tolist()
-    except FileNotFoundError:
-        raise UserError(f"no file at {path}") from None
+        keys, cams, size = load_npz(path, ("keys", "cams", "size"))
+        height, width = size.tolist()
+        _check_compact(keys, cams, height, width, LEAST_MAPS + MOST_GROWTH * path.stat().st_size)
+    except UserError:
+        raise
     except Exception as error:  # zip, format and key errors of a damaged or foreign file
         raise UserError(
-            f"{path} is no seed file of this project, or damaged ({type(error).__name__}: {error})"
+            f"{path} is no seed file of this project, or damaged ({type(error).__name__}: {first_line(error)}). {AGAIN}"
         ) from error
     return {
         int(key): cv2.resize(cam, (width, height), interpolation=cv2.INTER_LINEAR)
-        for key, cam in zip(keys, cams, strict=True)
+        for key, cam in zip(keys, cams.astype(np.float32), strict=True)
     }
+
+
+def _check_compact(keys: np.ndarray, cams: np.ndarray, height: Any, width: Any, room: int) -> None:
+    """Refuses maps whose description and content disagree, before anything of their stated size is allocated.
+
+    Raises:
+        ValueError: they do, or the maps would take more than ``room`` bytes.
+    """
+    if keys.ndim != 1 or keys.dtype.kind not in "iu" or len(set(keys.tolist())) < len(keys):
+        raise ValueError("keys are no list of distinct class indices")
+    if cams.ndim != 3 or len(cams) != len(keys) or cams.dtype.kind != "f" or min(cams.shape[1:]) < 1:
+        raise ValueError(f"cams of shape {cams.shape} and type {cams.dtype} are no maps of {len(keys)} classes")
+    if not all(type(side) is int and side >= min(len(keys), 1) for side in (height, width)):
+        raise ValueError(f"size is ({height}, {width}), not a height and a width")
+    if 4 * len(keys) * height * width > room:
+        raise ValueError(f"{len(keys)} maps of {height}x{width} values are out of proportion to the file")
