@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 from common.data.labels import read_labels
 from common.data.seeds import read_seed, write_seed
-from common.run import pickles
 from common.run.errors import UserError
 from common.run.files import load_npy, load_npz
+from common.run.pickles import machine
+from common.run.pickles.arrays import PickleError
+from common.run.pickles.read import loads
 from tests.helpers import assert_same
 
 RNG = np.random.default_rng(0)
@@ -251,14 +253,14 @@ def test_good_files_come_back(tmp_path: Path, name: str, protocol: int) -> None:
 def test_names_of_either_numpy_and_text_of_python_2(tmp_path: Path) -> None:
     """NumPy 1 names numpy.core; Python 2 writes bytes as its text and counts what it keeps from 1."""
     new = pickle.dumps({0: SEED[2]}, protocol=2)
-    assert_same(pickles.loads(new.replace(b"numpy._core", b"numpy.core")), {0: SEED[2]})
+    assert_same(loads(new.replace(b"numpy._core", b"numpy.core")), {0: SEED[2]})
     short = b"U\x04\x00\x00\x80\x3f"
     kind = call(DTYPE, b"U\x02f4", number(0), number(1)) + b"q\x01"
     kind += items(number(3), b"U\x01<", b"NNN", number(-1), number(-1), number(0)) + b"b"
     made = call("numpy.core.multiarray _reconstruct", named("numpy ndarray"), items(number(0)), b"U\x01b")
-    found = pickles.loads(b"\x80\x02" + made + items(number(1), items(number(1)), kind, b"\x89", short) + b"b.")
+    found = loads(b"\x80\x02" + made + items(number(1), items(number(1)), kind, b"\x89", short) + b"b.")
     assert_same(found, np.ones(1, np.float32))
-    assert pickles.loads(b"\x80\x02U\x01\xe9.") == "é"
+    assert loads(b"\x80\x02U\x01\xe9.") == "é"
 
 
 def test_tensors_become_arrays(tmp_path: Path) -> None:
@@ -360,3 +362,33 @@ def test_mutated_files_give_a_value_or_a_clear_error(tmp_path: Path, content: by
         load_npy(path)
     except UserError as error:
         assert "x.npy is" in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_whole_arrays_are_read_as_their_opcodes_tell(protocol: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running the opcodes of an array at once gives the same value or error as one by one, for mutated files, too."""
+    table = {2007000032 + index: np.eye(5, dtype=np.float32)[index % 5] for index in range(40)}
+    seeds = {2: SEED[2], 7: np.zeros((300, 70000), np.float32)[:, :0], 9: np.zeros((2, 2, 2), np.float16)}
+    files = [pickle.dumps(table, protocol), pickle.dumps(seeds, protocol)]
+    rng = np.random.default_rng(protocol)
+    mutated = []
+    for content in files * 150:
+        changed = bytearray(content)
+        for position in rng.integers(150, min(len(content), 600), 2):
+            changed[position] = rng.choice([rng.integers(256), changed[position] ^ 1])
+        mutated.append(bytes(changed))
+    at_once = [outcome(content) for content in [*files, *mutated]]
+    monkeypatch.setattr(machine, "run_array", lambda machine: None)
+    for content, found in zip([*files, *mutated], at_once, strict=True):
+        expected = outcome(content)
+        assert type(found) is type(expected)
+        if not isinstance(found, PickleError):
+            assert_same(found, expected)
+    assert_same(at_once[0], table)
+
+
+def outcome(content: bytes) -> object:
+    try:
+        return loads(content)
+    except PickleError as error:
+        return error

@@ -13,8 +13,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from common.run import pickles
 from common.run.errors import UserError, first_line
+from common.run.pickles.arrays import ForeignNameError, PickleError, check_array, plain_array
+from common.run.pickles.read import loads
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository: configs/ and data/lists/ are found from here
 
@@ -96,17 +97,17 @@ def load_npy(path: str | Path) -> Any:
                 file.seek(0)
                 return np.load(file, allow_pickle=False)
             file.seek(start)
-            content = pickles.loads(file.read())
+            content = loads(file.read())
     except FileNotFoundError:
         raise UserError(f"no file at {path}") from None
-    except pickles.ForeignNameError as error:
+    except ForeignNameError as error:
         raise UserError(
             f"{path} is not read: its pickle holds more than arrays ({first_line(error)}), and reading it "
             "could run any code. Make the file again from arrays alone."
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
-    except pickles.PickleError as error:
+    except PickleError as error:
         raise UserError(f"{path} is damaged or no file of arrays ({first_line(error)}). {AGAIN}") from error
     except Exception as error:  # NumPy's reader of headers raises a dozen types
         raise UserError(f"{path} is damaged ({type(error).__name__}: {first_line(error)}). {AGAIN}") from error
@@ -136,7 +137,7 @@ def load_npz(path: str | Path, names: Sequence[str]) -> list[np.ndarray]:
                 shape, dtype, start = _array_header(raw[:HEADER])
                 is_fortran = b"'fortran_order': True" in raw[:start]
                 size = check_content(shape, dtype, len(raw) - start)
-                arrays.append(pickles.plain_array(raw[start : start + size], shape, dtype, is_fortran))
+                arrays.append(plain_array(raw[start : start + size], shape, dtype, is_fortran))
             return arrays
     except FileNotFoundError:
         raise UserError(f"no file at {path}") from None
@@ -148,9 +149,9 @@ def check_content(shape: tuple[int, ...], dtype: np.dtype, available: int) -> in
     Raises:
         PickleError: fewer are there, or the array is none of numbers or text.
     """
-    size = pickles.check_array(shape, "V" if dtype.names or dtype.shape else dtype.kind, dtype.itemsize)
+    size = check_array(shape, "V" if dtype.names or dtype.shape else dtype.kind, dtype.itemsize)
     if size > available:
-        raise pickles.PickleError(f"it claims {size} bytes where {available} are left")
+        raise PickleError(f"it claims {size} bytes where {available} are left")
     return size
 
 
@@ -169,8 +170,8 @@ def _member(archive: zipfile.ZipFile, name: str, room: int) -> bytes:
     """A file in a zip as NumPy writes them: stored or deflated, not encrypted, of at most ``room`` bytes."""
     info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-        raise pickles.PickleError(f"{name} in it is encrypted or packed in a way that NumPy does not use")
+        raise PickleError(f"{name} in it is encrypted or packed in a way that NumPy does not use")
     if info.file_size > room:
-        raise pickles.PickleError(f"{name} in it unpacks to {info.file_size} bytes, out of proportion to the file")
+        raise PickleError(f"{name} in it unpacks to {info.file_size} bytes, out of proportion to the file")
     with archive.open(info) as member:
         return member.read(info.file_size + 1)

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from common.run import pickles
 from common.run.errors import UserError, first_line
 from common.run.files import atomic_write, require_weights
+from common.run.pickles.arrays import PickleError
+from common.run.pickles.stand_ins import checked_state, stand_in_dtype, stand_in_scalar
 
 HEAD = 512  # bytes that tell the kind of a file
 OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before its zip files
@@ -60,7 +61,7 @@ def load_torch(path: str | Path) -> Any:
             return _plain(torch.load(file, map_location="cpu", weights_only=True), {}, 0)
     except UserError:
         raise
-    except (pickle.UnpicklingError, pickles.PickleError) as error:
+    except (pickle.UnpicklingError, PickleError) as error:
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
         detail = f"it names {name[1]}" if name else first_line(error)
         raise UserError(
@@ -144,7 +145,7 @@ class _Type:
     """A type of NumPy's numbers."""
 
     def __init__(self, *arguments: Any) -> None:
-        self.inner = pickles.stand_in_dtype(arguments)
+        self.inner = stand_in_dtype(arguments)
 
     def __setstate__(self, state: Any) -> None:
         self.inner.set_state(state)
@@ -158,8 +159,8 @@ class _NumPyArray:
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5 or type(state[2]) is not _Type:
-            raise pickles.PickleError("the state of an array is not NumPy's")
-        self.state = pickles.checked_state((*state[:2], state[2].inner, *state[3:]))
+            raise PickleError("the state of an array is not NumPy's")
+        self.state = checked_state((*state[:2], state[2].inner, *state[3:]))
 
 
 class _Class:
@@ -177,13 +178,13 @@ class _Arguments:
 
 def _number(dtype: Any, raw: Any) -> Any:
     if type(dtype) is not _Type:
-        raise pickles.PickleError("a number is not given as NumPy gives it")
-    return pickles.stand_in_scalar(dtype.inner, raw).item()
+        raise PickleError("a number is not given as NumPy gives it")
+    return stand_in_scalar(dtype.inner, raw).item()
 
 
 def _path(*parts: Any) -> str:
     if not all(isinstance(part, str) for part in parts):
-        raise pickles.PickleError("a path is not made of text")
+        raise PickleError("a path is not made of text")
     return str(Path(*parts))
 
 
