@@ -33,7 +33,7 @@ class RunFolder:
     Refinement of seeds: ``labels`` (``ir_label/``), ``masks`` (``masks/``).
     Segmentation: ``segs`` (``segs/<list>/``), ``refined_segs`` (``segs_crf/<list>/``).
     Scores: ``scores`` (``eval_*.json``, with .csv and .png beside it).
-    A folder of files for images has its settings beside it, in the stamp ``<folder>.json``.
+    A folder of files for images has its stamp in it, see `common.data.stamp`.
     """
 
     def __init__(self, name: str, inputs: Sequence[str] = ()) -> None:

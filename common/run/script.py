@@ -46,6 +46,12 @@ class Setup(Generic[C]):
     processes: "Processes"
     runtime: "Runtime"
 
+    @property
+    def method(self) -> str:
+        """The method or stage that the script belongs to: the package of its configuration."""
+        package = type(self.config).__module__.split(".")
+        return package[1] if package[0] == "methods" else "crf"
+
 
 @dataclass(frozen=True)
 class Usage:
