@@ -250,7 +250,7 @@ def test_yaml_without_content(tmp_path: Path) -> None:
     """An empty file, or a section with nothing under it, leaves the defaults."""
     for text in ("", "train:\nmodel:\n"):
         (tmp_path / "x.yaml").write_text(text)
-        assert load_config(CTIConfig, tmp_path / "x.yaml") == CTIConfig()
+        assert load_config(CTIConfig, tmp_path / "x.yaml") == load_config(CTIConfig)
 
 
 def test_exp_is_a_name_or_a_path(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from common.nets.hub import from_timm_hub
 from common.nets.load import Coverage, state_dict_in
-from common.nets.options import PRETRAINED_DIR
+from common.nets.options import PRETRAINED_DIR, TIMM, ViTConfig
+from common.nets.vit import ViTBackbone, resize_position_grid
 from common.run.errors import UserError
 
 RANDOM_WEIGHTS = (
@@ -48,17 +50,22 @@ OFFICIAL_FILES = {
 HUB_TAGS = {"vit_base_patch16_224": "orig_in21k_ft_in1k"}  # of timm's models; all others are fb_in1k
 
 
-def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
+def imagenet_weights(arch: str, source: str, timms: ViTConfig | None = None) -> dict[str, Tensor] | None:
     """The ImageNet state dict of a backbone under timm's (ResNets: torchvision's) names, or None for random weights.
 
     Args:
         source: ``auto`` (a file in ``pretrained/``, else timm's or torchvision's hub), ``none``, or a file.
+        timms: the configuration of a backbone that may be one of timm's models.
 
     Raises:
         UserError: no weights were found; the message names the places that were searched, and the files to fetch.
     """
     if source == "none":
         return None
+    if timms and timms.is_timms:
+        from common.nets.timm_models import timm_weights
+
+        return timm_weights(timms)
     if source != "auto":
         return state_dict_in(Path(source))
     candidates = [PRETRAINED_DIR / name for name in OFFICIAL_FILES[arch]]
@@ -76,6 +83,52 @@ def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
         ) from error
 
 
+HEADS = ("head.", "head_dist.", "pre_logits.")  # of classifiers of ImageNet
+WITHIN = ("", "encoder.", "backbone.", "model.", "deit.", "vit.")  # where larger networks have the backbone
+NEEDED = "an undistilled DeiT or ViT is needed (pretrained/README.md)"
+
+
+def backbone_state(state: Mapping[str, Tensor], model: ViTBackbone) -> dict[str, Tensor]:
+    """The part of a checkpoint that a DeiT or ViT with one class token starts from, for every method alike.
+
+    Args:
+        state: of a file; for one of timm's models: of `imagenet_weights`, which has checked it.
+        model: the backbone; position embeddings of another grid are resized to its own, bicubic.
+
+    Returns:
+        The tensors under timm's names, without classifiers; ``pos_embed`` (1, 1 + g * g, D).
+
+    Raises:
+        UserError: the network is of another kind, which the message names.
+    """
+    if model.is_timms:
+        return dict(state)
+    refused = "the ImageNet checkpoint does not fit this model: it"
+    prefix = next((prefix for prefix in WITHIN if f"{prefix}patch_embed.proj.weight" in state), "")
+    part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    kept = {name: value for name, value in part.items() if not name.startswith(HEADS)}
+    if "dist_token" in kept:
+        raise UserError(f"{refused} is distilled (it has a dist_token); {NEEDED}")
+    if "reg_token" in kept:
+        raise UserError(f"{refused} has register tokens (reg_token); {NEEDED}")
+    scaled = [name for name in kept if ".ls1." in name or ".ls2." in name or ".gamma_" in name]
+    if scaled:
+        raise UserError(f"{refused} scales its layers (LayerScale, as DeiT-III does: {scaled[0]}); {NEEDED}")
+    if not {"cls_token", "pos_embed"} <= kept.keys():
+        raise UserError(f"{refused} has no cls_token, or no pos_embed; {NEEDED}")
+    positions = kept["pos_embed"]
+    count = positions.shape[1] - 1 if positions.ndim == 3 else 0
+    if count < 1 or round(count**0.5) ** 2 != count:
+        raise UserError(
+            f"{refused} has a pos_embed {tuple(positions.shape)} of other than one class token and a square grid; "
+            f"{NEEDED}"
+        )
+    if positions.is_floating_point():
+        patches = resize_position_grid(positions[:, 1:], model.grid, model.grid)
+        kept["pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
+    return kept
+
+
 class StartsFromImageNet(Protocol):
     """A network that can start from ImageNet weights."""
 
@@ -84,11 +137,13 @@ class StartsFromImageNet(Protocol):
         ...
 
 
-def start_weights(model: StartsFromImageNet, arch: str, source: str, is_resumed: bool) -> str:
+def start_weights(
+    model: StartsFromImageNet, arch: str, source: str, is_resumed: bool, timms: ViTConfig | None = None
+) -> str:
     """Starts a network from ImageNet, if a training begins.
 
     Args:
-        source: see `imagenet_weights`.
+        source: see `imagenet_weights`, as for ``timms``.
         is_resumed: whether a checkpoint will replace the weights.
 
     Returns:
@@ -96,8 +151,11 @@ def start_weights(model: StartsFromImageNet, arch: str, source: str, is_resumed:
     """
     if is_resumed:
         return "resumed"
-    weights = imagenet_weights(arch, source)
-    return RANDOM_WEIGHTS if weights is None else f"{arch} of ImageNet, {model.load_imagenet(weights)}"
+    weights = imagenet_weights(arch, source, timms)
+    if weights is None:
+        return RANDOM_WEIGHTS
+    name = arch if arch.startswith(TIMM) else f"{arch} of ImageNet"
+    return f"{name}, {model.load_imagenet(weights)}"
 
 
 def _library(arch: str) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from common.nets.hub import from_timm_hub
 from common.nets.load import state_dict_in
-from common.nets.options import PRETRAINED_DIR, TIMM
+from common.nets.options import PRETRAINED_DIR, TIMM, ViTConfig
 from common.run.errors import UserError, preview
 
 # timm's filters, which bring DINO's, CLIP's and other key styles into timm's names.
@@ -68,8 +68,8 @@ def facts(arch: str) -> Facts:
     """
     model = build(arch)
     about: dict[str, Any] = model.pretrained_cfg
-    tag = about.get("tag") or ""
     base = arch.removeprefix(TIMM).partition(".")[0]
+    tag = about.get("tag") if timm.models.is_model_pretrained(base) else ""
     (patch, columns) = model.patch_embed.patch_size
     (height, width) = model.patch_embed.img_size
     if patch != columns or height != width:
@@ -142,29 +142,36 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
+def changed_sizes(config: ViTConfig) -> dict[str, Any]:
+    """The arguments of timm's ``create_model`` for a configuration's sizes."""
+    width, depth, heads = config.dimensions()
+    known = facts(config.arch)
+    sizes = {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": config.patch_size}
+    own = {"embed_dim": known.width, "depth": known.depth, "num_heads": known.heads, "patch_size": known.patch}
+    changes = {name: size for name, size in sizes.items() if size != own[name]}
+    return {**changes, "img_size": config.img_size, "dynamic_img_size": True}
+
+
 def weight_files(name: str) -> list[Path]:
     """The files of ``pretrained/`` that a model's weights are looked for in."""
     return [PRETRAINED_DIR / f"{name}.{suffix}" for suffix in SUFFIXES]
 
 
-def timm_weights(arch: str, source: str, image: int) -> dict[str, Tensor] | None:
-    """The weights of a backbone in the form of a DeiT, or None for random ones; see `as_deit`.
+def timm_weights(config: ViTConfig) -> dict[str, Tensor]:
+    """The weights of a backbone in the form of a DeiT, see `as_deit`; positions are resized to its image by timm.
 
     Args:
-        arch: ``timm:NAME``.
-        source: ``auto`` (a file in ``pretrained/``, else timm's hub), ``none``, or a file in the key style of timm,
-            DINO or CLIP.
-        image: side of the training images, for which position embeddings are resized by timm.
+        config: ``pretrained`` is ``auto`` (a file in ``pretrained/``, else timm's hub), or a file in the key style of
+            timm, DINO or CLIP.
 
     Raises:
         UserError: no weights were found (the message says what to fetch, and where to put it), or they do not fit.
     """
-    if source == "none":
-        return None
-    model = build(arch, img_size=image)
+    arch = config.arch
+    model = build(arch, **changed_sizes(config))
     known = facts(arch)
-    if source != "auto":
-        return _from_file(model, Path(source))
+    if config.pretrained != "auto":
+        return _from_file(model, Path(config.pretrained))
     candidates = weight_files(known.name)
     for candidate in candidates:
         if candidate.is_file():
@@ -175,7 +182,7 @@ def timm_weights(arch: str, source: str, image: int) -> dict[str, Tensor] | None
             "random weights on purpose: model.pretrained=none"
         )
     try:
-        state = from_timm_hub(known.name, img_size=image, num_classes=0)
+        state = from_timm_hub(known.name, img_size=config.img_size, num_classes=0)
     except Exception as error:  # the hub clients raise a dozen types when there is no network
         raise UserError(
             f"no weights of {known.name}: looked for {', '.join(map(str, candidates))} (from {Path.cwd()}), then asked "

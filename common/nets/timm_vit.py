@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from common.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from common.nets.attention import MapRequest, attend
 from common.nets.options import TIMM, ViTConfig
-from common.nets.timm_models import build, facts
+from common.nets.timm_models import build, changed_sizes, facts
 from common.run.errors import UserError
 
 # Names of the layers and parameters that a block and its attention may have.
@@ -226,16 +226,6 @@ def timm_parts(config: ViTConfig) -> Parts:
         model.reg_token, model.norm_pre, model.norm, Rotary(model.rope) if getattr(model, "rope", None) else None,
         model.pos_embed is not None, model.cls_token is not None,
     )  # fmt: skip
-
-
-def changed_sizes(config: ViTConfig) -> dict[str, Any]:
-    """The arguments of timm's ``create_model`` for a configuration's sizes."""
-    width, depth, heads = config.dimensions()
-    known = facts(config.arch)
-    sizes = {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": config.patch_size}
-    own = {"embed_dim": known.width, "depth": known.depth, "num_heads": known.heads, "patch_size": known.patch}
-    changes = {name: size for name, size in sizes.items() if size != own[name]}
-    return {**changes, "img_size": config.img_size, "dynamic_img_size": True}
 
 
 def resized_positions(embedding: Tensor, height: int, width: int, excess: float = 0.0) -> Tensor:

@@ -31,6 +31,7 @@ class ViTBackbone(nn.Module):
     Attributes:
         grid: patches per side at the training size.
         num_tokens: K, set by the method.
+        is_timms: whether the layers are those of one of timm's models.
         has_class_token: whether the architecture has a class token of its own.
         class_attention_weight: factor of the sum over layers of class-to-patch attention in seeds.
     """
@@ -49,7 +50,7 @@ class ViTBackbone(nn.Module):
         self._frozen = config.frozen_layers()
         self._rotary: Rotary | None = None
         self._has_positions = True
-        self._pads = config.is_timms
+        self.is_timms = config.is_timms
         self._resize = resize_position_grid
         self._norm: tuple[nn.Module, ...] = ()  # no layer of the network, unless a method asks for it
         self.register_parameter("reg_token", None)
@@ -119,7 +120,7 @@ class ViTBackbone(nn.Module):
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """The patch grid (h, w) of an image; see `embed_patches`."""
-        rest = self.patch_size - 1 if self._pads else 0
+        rest = self.patch_size - 1 if self.is_timms else 0
         return (height + rest) // self.patch_size, (width + rest) // self.patch_size
 
     def embed_patches(self, images: Tensor) -> Tensor:

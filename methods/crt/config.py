@@ -15,7 +15,7 @@ from common.run.options import RuntimeConfig
 from common.score.options import EvalConfig
 from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, TrainConfig
-from common.train.schedule import poly
+from common.train.schedule import FRACTION, poly
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +78,9 @@ class CRTOptimConfig:
 
     lr: float = option(0.1, "Learning rate of both backbones.", flag=("--cam_learning_rate", "--lr"))
     head_scale: float = option(10.0, "Learning rate of both classifiers, relative to the backbones'.")
+    layer_decay: float = option(
+        1.0, "Factor of the learning rate from each layer of the DeiT to the one before it.", rule=FRACTION
+    )
     momentum: float = option(
         1e-4, "SGD's momentum: the reference passes the weight decay in its place, and its results come from that.",
         rule=at_least(0),

@@ -12,7 +12,7 @@ from common.run.options import RuntimeConfig
 from common.score.options import EvalConfig
 from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, StepCourseConfig
-from common.train.schedule import poly
+from common.train.schedule import FRACTION, poly
 
 WEIGHTS_FILE = "model_iter_{}.pth"
 CROPS = 8  # local crops of an image
@@ -189,6 +189,9 @@ class ToCoOptimConfig:
 
     lr: float = option(6e-5, "Learning rate of the encoder.", flag="--lr")
     head_scale: float = option(10.0, "Learning rate of all heads, relative to the encoder's.")
+    layer_decay: float = option(
+        1.0, "Factor of the learning rate from each layer of the encoder to the one before it.", rule=FRACTION
+    )
     warmup_steps: int = option(
         1500, "Steps of linear warm-up; the poly schedule is not shifted by it.", rule=at_least(0)
     )
