@@ -48,5 +48,5 @@ def test_a_method_on_a_backbone(
     assert_close(last("two"), last("whole"), (1e-4, 5e-5))
     scripts.infer("whole", "--dict", *network)
     assert any(Path("experiment/whole/dict").glob("*.npy"))
-    evaluation_script().main(["--name", "whole", "--dict_dir", "dict"])
+    evaluation_script().main(["--name", "whole", "--dict_dir", "dict", "--list", "val"])
     assert list(Path("experiment/whole").glob("eval*"))

@@ -28,7 +28,7 @@ from methods.toco.config import ToCoConfig
 CLASSES = {
     "cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig, "toco": ToCoConfig,
     "psa": PSAConfig, "irn": IRNConfig, "crf": CRFMasksConfig, "deeplab": DeepLabConfig, "pipeline": PipelineConfig,
-    "crt": CRTConfig, "crt_cub": WSOLConfig,
+    "crt": CRTConfig, "crt_cub": WSOLConfig, "backbone": CTIConfig,
 }  # fmt: skip
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 

@@ -69,6 +69,15 @@ KINDS = {
 MASK_COMMANDS = f"python {KINDS['irn'].masks} (or {KINDS['psa'].masks})"  # for messages
 
 
+
+def mask_advice(list_name: str) -> str:
+    """How the masks of a list are made, for messages."""
+    return (
+        f"Pseudo masks of the whole list are made by: {MASK_COMMANDS} --name NAME --seeds SEEDS --infer_list "
+        f"{list_name}; then --masks experiment/NAME/masks. Or train on another list: --train_list LIST"
+    )
+
+
 def start_checks(config: Any, kind: str, run: RunFolder, *overrides: str) -> list[Callable[[], Any]]:
     """Checks of the files that a kind's training starts from; none if there is no training, or it is done.
 

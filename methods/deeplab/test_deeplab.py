@@ -29,13 +29,13 @@ def main() -> None:
     from common.data.classes import BACKGROUND
     from common.data.dataset import ImageSet, class_names
     from common.masks.network import open_mask_folders, report_masks, submit_masks, write_masks
+    from common.masks.scores import segmentation_scores
+    from common.masks.views import input_transform
     from common.nets.load import load_network
     from common.run.processes import stop_processes
     from common.score.images import has_masks
     from methods.deeplab.crf_image import clean_image, wrapped_image
     from methods.deeplab.model import DeepLab
-    from methods.deeplab.scores import segmentation_scores
-    from methods.deeplab.views import input_transform
     from methods.deeplab.weights import released
 
     # Data: image labels are not needed

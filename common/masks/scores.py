@@ -1,4 +1,4 @@
-"""DeepLab's scores of masks, by the reference's definitions, and its validation."""
+"""Scores of a segmentation network's masks by DeepLab's definitions, and its validation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
