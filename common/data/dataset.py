@@ -132,6 +132,39 @@ class ImageSet:
         """The true mask, uint8 (H, W): 0 background, class index + 1, 255 ignore."""
         return read_mask(self.mask_path(self.ids[index]))
 
+    def sample_classes(self, ids: Sequence[str]) -> dict[str, list[int]]:
+        """Class indices of some of the images, as their labels have them; empty where no labels are found."""
+        try:
+            return {key: np.flatnonzero(row).tolist() for key, row in zip(ids, self._labels_of(ids), strict=True)}
+        except UserError:
+            return {}
+
+    def _labels_of(self, ids: Sequence[str]) -> np.ndarray:
+        """Multi-hot labels of some of the images, float32 (n, C)."""
+        classes = class_names(self.config)
+        splits = {image_id: self._paths.split(image_id) for image_id in ids}
+        table: dict[str, np.ndarray] = {}
+        for split in sorted(set(splits.values())):
+            part = [image_id for image_id in splits if splits[image_id] == split]
+            table |= read_labels(self._labels_path(split, part), part, classes, self.config.dataset)
+        return np.stack([table[image_id] for image_id in ids])
+
+    def _labels_path(self, split: str, ids: Sequence[str]) -> Path:
+        if self.config.labels != "auto":
+            given = Path(self.config.labels.replace("{split}", split))
+            return given if given.exists() else self.root / given
+        shipped = LIST_DIR / self.config.dataset / "labels.npz"
+        if shipped.is_file() and not self.config.classes and not _outside(shipped, ids):
+            return shipped
+        candidates = [self.root / name.replace("{split}", split) for name in self.layout.labels]
+        for candidate in candidates:
+            if candidate.exists():
+                return candidate
+        raise UserError(
+            f"no image labels for {self.layout.title}: looked for {', '.join(map(str, candidates))}. "
+            f"Make them with: {self.layout.provided_by}; or set data.labels"
+        )
+
     def _refuse_missing(self) -> None:
         paths = dict.fromkeys(self.images)
         present = {path for folder in {path.parent for path in paths} if folder.is_dir() for path in folder.iterdir()}
@@ -172,7 +205,7 @@ class LabelledImages(ImageSet):
         """
         super().__init__(config, list_name, require_images)
         self.classes = class_names(config)
-        self.labels = self._read_labels()
+        self.labels = self._labels_of(self.ids)
 
     def labelled(self, limit: int = 0) -> "LabelledImages":
         """The images that have any label; at most ``limit`` of them, the first ones, unless that is 0."""
@@ -182,30 +215,6 @@ class LabelledImages(ImageSet):
         part.images = [self.images[index] for index in chosen]
         part.labels = self.labels[chosen]
         return part
-
-    def _read_labels(self) -> np.ndarray:
-        splits = {image_id: self._paths.split(image_id) for image_id in self.ids}
-        table: dict[str, np.ndarray] = {}
-        for split in sorted(set(splits.values())):
-            ids = [image_id for image_id in splits if splits[image_id] == split]
-            table |= read_labels(self._labels_path(split, ids), ids, self.classes, self.config.dataset)
-        return np.stack([table[image_id] for image_id in self.ids])
-
-    def _labels_path(self, split: str, ids: Sequence[str]) -> Path:
-        if self.config.labels != "auto":
-            given = Path(self.config.labels.replace("{split}", split))
-            return given if given.exists() else self.root / given
-        shipped = LIST_DIR / self.config.dataset / "labels.npz"
-        if shipped.is_file() and not self.config.classes and not _outside(shipped, ids):
-            return shipped
-        candidates = [self.root / name.replace("{split}", split) for name in self.layout.labels]
-        for candidate in candidates:
-            if candidate.exists():
-                return candidate
-        raise UserError(
-            f"no image labels for {self.layout.title}: looked for {', '.join(map(str, candidates))}. "
-            f"Make them with: {self.layout.provided_by}; or set data.labels"
-        )
 
 
 def _outside(table: Path, ids: Sequence[str]) -> bool:
