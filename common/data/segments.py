@@ -18,6 +18,7 @@ later in the file.
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ FORMATS = ("npz", "png", "json")
 SCORES = ("predicted_iou", "score")  # of SAM, of COCO's results
 MOST_PIXELS = 1 << 27  # of all regions of an image together: half a gigabyte of places
 PNG_MODES = ("L", "P", "I;16", "I")
+
+# Raised for files that are no images or archives, or damaged ones.
+DAMAGE = OSError, SyntaxError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError
 
 Entry = Mapping[str, Any]  # of a region: its run lengths, and perhaps its score
 
@@ -174,7 +178,9 @@ def read_segments(source: Path | Sequence[Entry], size: tuple[int, int], name: s
             return segments_of_entries(_entries(_read_json(source)), size)
         return segments_of_labels(_read_labels(source, size))
     except ValueError as error:
-        raise UserError(f"{source if isinstance(source, Path) else name} cannot be used as segments: {error}") from error
+        raise UserError(
+            f"{source if isinstance(source, Path) else name} cannot be used as segments: {error}"
+        ) from error
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:
@@ -206,7 +212,7 @@ def _read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
     """
     try:
         labels = _read_png(path, size) if path.suffix == ".png" else _read_npz(path, size)
-    except (OSError, SyntaxError, KeyError, EOFError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise ValueError(f"it is damaged or no label map ({type(error).__name__}: {first_line(error)})") from error
     if labels.size and labels.min() < 0:
         raise ValueError(f"it has the number {labels.min()}; 0 is no segment, numbers above 0 are segments")
@@ -222,15 +228,28 @@ def _read_png(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _read_npz(path: Path, size: tuple[int, int]) -> np.ndarray:
-    with zipfile.ZipFile(path) as archive, archive.open("labels.npy") as file:
+    labels = read_npz_map(path, "labels", size)
+    if labels.dtype.kind not in "ui":
+        raise ValueError(f"its labels are {labels.dtype}; whole numbers are needed")
+    return labels
+
+
+def read_npz_map(path: Path, name: str, size: tuple[int, int]) -> np.ndarray:
+    """A map of numbers in a ``.npz`` file, of an image of ``size`` (H, W), which is looked at before it is unpacked.
+
+    Raises:
+        ValueError: it is of another size, or holds no numbers.
+        OSError, KeyError, EOFError, zipfile.BadZipFile: it is missing or damaged.
+    """
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
-        if dtype.kind not in "ui" or len(shape) != 2:
-            raise ValueError(f"its labels are {dtype} {shape}; whole numbers (H, W) are needed")
+        if dtype.kind not in "uif":
+            raise ValueError(f"its {name} are {dtype}; numbers are needed")
         _require_size(shape, size)
     with np.load(path, allow_pickle=False) as content:
-        return content["labels"]
+        return content[name]
 
 
 def _require_size(found: tuple[int, ...], size: tuple[int, int]) -> None:

@@ -65,6 +65,7 @@ class Usage:
         weights: name of the run's weights that are used without ``--load_epo`` and ``--load_pretrained``, for the help;
             empty: none, and the run need not exist.
         flags: further flags, and the arguments that `argparse` needs for them.
+        words: name and help of the words on the command line that are no ``key=value``; empty: it takes none.
         reads: sections and keys of the configuration that it reads (None: all); shown in ``--help``.
         ignores: exceptions among them, which it does not read.
         check: raises a `UserError` where flags contradict each other or the configuration.
@@ -75,6 +76,7 @@ class Usage:
     is_training: bool = False
     weights: str = ""
     flags: tuple[tuple[str, dict[str, Any]], ...] = ()
+    words: tuple[str, str] | tuple[()] = ()
     reads: tuple[str, ...] | None = None
     ignores: tuple[str, ...] = ()
     check: Callable[[argparse.Namespace, Any], None] = lambda args, config: None
@@ -147,6 +149,17 @@ MASKS = Usage(
 PREPARATION = Usage(
     kind="preparation", overwrite="delete earlier results of the script, and start anew", check=_check_refinement
 )
+SEGMENTING = Usage(kind="segmenting", overwrite="delete existing segments, and start anew")
+FUSION = Usage(
+    kind="fusion", overwrite="delete existing seeds of other settings, and start anew",
+    words=("runs", "two or more runs whose seeds are fused: names, or folders of seeds"),
+    flags=(
+        ("--search", {
+            "metavar": "LIST", "default": "",
+            "help": "fuse nothing: try pairs of the runs and all rules on a list with true masks",
+        }),
+    ),
+)  # fmt: skip
 REFINEMENT = Usage(
     kind="refinement", overwrite="delete existing masks, and start anew", weights="the last one",
     check=_check_refinement,
@@ -218,7 +231,13 @@ def parse_arguments(
         parser.add_argument(name, **settings)
     if usage.overwrite:
         parser.add_argument("--overwrite", action="store_true", help=usage.overwrite)
-    return parse_config(parser, argv)
+    if not usage.words:
+        return parse_config(parser, argv)
+    name, meaning = usage.words
+    parser.description = f"{parser.description}\n\nwords without = are {name}: {meaning}"
+    args, texts = parse_config(parser, argv)
+    setattr(args, name, [text for text in texts if "=" not in text])
+    return args, [text for text in texts if "=" in text]
 
 
 def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, usage: Usage, method: str) -> Path:

@@ -12,8 +12,6 @@ from common.data.classes import IGNORE_LABEL
 from common.data.seeds import Seed
 from common.data.segments import Segments
 
-RULES = ("mean", "max", "weighted")
-
 
 def vote(seed: Seed, segments: Segments, rule: str = "mean", threshold: float = 0.0, min_cover: float = 0.0) -> Seed:
     """Gives every pixel the vote of the segment in front; pixels without a segment keep their values.
@@ -115,6 +113,6 @@ def labels_of(
     return labels[winners(seed, shape, threshold, by_class)]
 
 
-def ignored(mask: np.ndarray, *where: np.ndarray) -> np.ndarray:
-    """A mask with 255 at all pixels that one of some bool (H, W) marks."""
-    return np.where(np.logical_or.reduce(where), np.uint8(IGNORE_LABEL), mask) if where else mask
+def ignored(mask: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """A mask with 255 where a bool (H, W) says so."""
+    return np.where(where, np.uint8(IGNORE_LABEL), mask)
