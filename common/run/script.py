@@ -4,6 +4,7 @@ Mistakes of a user are reported before this module imports PyTorch, which the fi
 """
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ class Usage:
         weights: name of the run's weights that are used without ``--load_epo`` and ``--load_pretrained``, for the help;
             empty: none, and the run need not exist.
         flags: further flags, and the arguments that `argparse` needs for them.
-        words: name and help of the words on the command line that are no ``key=value``; empty: it takes none.
+        words: the configuration key, a list, that takes the words on the command line that are no ``key=value``; empty:
+            there may be none.
         reads: sections and keys of the configuration that it reads (None: all); shown in ``--help``.
         ignores: exceptions among them, which it does not read.
         check: raises a `UserError` where flags contradict each other or the configuration.
@@ -76,7 +78,7 @@ class Usage:
     is_training: bool = False
     weights: str = ""
     flags: tuple[tuple[str, dict[str, Any]], ...] = ()
-    words: tuple[str, str] | tuple[()] = ()
+    words: str = ""
     reads: tuple[str, ...] | None = None
     ignores: tuple[str, ...] = ()
     check: Callable[[argparse.Namespace, Any], None] = lambda args, config: None
@@ -152,10 +154,10 @@ PREPARATION = Usage(
 SEGMENTING = Usage(kind="segmenting", overwrite="delete existing segments, and start anew")
 FUSION = Usage(
     kind="fusion", overwrite="delete existing seeds of other settings, and start anew",
-    words=("runs", "two or more runs whose seeds are fused: names, or folders of seeds"),
+    words="fuse.runs", check=_check_refinement,
     flags=(
         ("--search", {
-            "metavar": "LIST", "default": "",
+            "metavar": "LIST",
             "help": "fuse nothing: try pairs of the runs and all rules on a list with true masks",
         }),
     ),
@@ -233,11 +235,10 @@ def parse_arguments(
         parser.add_argument("--overwrite", action="store_true", help=usage.overwrite)
     if not usage.words:
         return parse_config(parser, argv)
-    name, meaning = usage.words
-    parser.description = f"{parser.description}\n\nwords without = are {name}: {meaning}"
     args, texts = parse_config(parser, argv)
-    setattr(args, name, [text for text in texts if "=" not in text])
-    return args, [text for text in texts if "=" in text]
+    words = [text for text in texts if "=" not in text]
+    overrides = [text for text in texts if "=" in text]
+    return args, ([f"{usage.words}={json.dumps(words)}"] if words else []) + overrides
 
 
 def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, usage: Usage, method: str) -> Path:

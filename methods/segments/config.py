@@ -10,6 +10,7 @@ from common.masks.options import CRFMaskLists, SeedsConfig
 from common.run.config import Rule, at_least, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
+from common.score.options import EvalConfig
 
 OF_NETWORKS = ("sam", "sam2", "sam3")
 SEGMENTERS = ("meanshift", "slic", "felzenszwalb", *OF_NETWORKS)
@@ -167,4 +168,5 @@ class SegmentsConfig:
     segments: SegmentsSection = section(SegmentsSection)
     vote: VoteSection = section(VoteSection)
     infer: CRFMaskLists = section(CRFMaskLists)
+    eval: EvalConfig = section(EvalConfig)
     runtime: RuntimeConfig = section(RuntimeConfig)

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from common.data.agreement import read_agreement
+from common.data.dataset import image_size
 from common.data.masks import write_mask
+from common.data.seed_labels import seed_labels
 from common.data.seeds import Seed, write_seed
 from common.data.segments import Entry, Segments, read_segments
 from common.masks.from_seeds import read_class_maps
-from common.run.errors import UserError
 from methods.segments.config import VoteSection
-from methods.segments.voting import ignored, labels_of, segment_means, undecided, vote
+from methods.segments.voting import ignored, segment_means, undecided, vote
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,7 @@ class Inputs:
         Raises:
             UserError: one is missing, damaged, of another size, or has classes that the data set does not have.
         """
-        try:
-            with Image.open(self.image) as image:
-                size = image.height, image.width
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"the image {self.image} cannot be decoded ({error})") from error
+        size = image_size(self.image)
         seed = read_class_maps(self.seeds, self.image_id, size, self.num_classes)
         if self.segments is None:
             return Loaded(size, seed, None)
@@ -77,7 +72,7 @@ def write_vote(
     """
     image = inputs.read()
     voted = image.voted(config)
-    mask = labels_of(voted, image.size, config.threshold, thresholds)
+    mask = seed_labels(voted, config.threshold, image.size, thresholds)
     if image.segments is not None and config.ignore_undecided:
         mask = ignored(mask, undecided(image.seed, image.segments, config.before))
     if config.min_agreement > 0:

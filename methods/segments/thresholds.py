@@ -1,6 +1,6 @@
 """A background threshold for each class, tuned on images with true masks.
 
-The rule is `methods.segments.voting.winners`: the class of the highest value counts where that value is above the
+The rule is `common.data.seed_labels.winners`: the class of the highest value counts where that value is above the
 class's own threshold. So the IoU of a class depends on its own threshold alone, and only background's on all; the mIoU
 rises by choosing one class's threshold after the other until none changes.
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from common.data.classes import IGNORE_LABEL
+from common.data.seed_labels import winners
 from common.data.seeds import Seed
 from common.run.errors import UserError, first_line
 from common.run.files import write_json
 from common.score.counts import scores_of
-from methods.segments.voting import winners
 
 GRID = np.arange(100) / 100
 

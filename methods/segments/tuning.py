@@ -11,7 +11,6 @@ from common.masks.from_seeds import require_maps
 from common.run.folder import RunFolder
 from common.run.processes import Processes
 from common.score.images import scored_images
-from common.score.options import EvalConfig
 from methods.segments.config import SegmentsConfig
 from methods.segments.source import VoteSource
 from methods.segments.thresholds import ClassCounts, read_thresholds, write_thresholds
@@ -32,7 +31,7 @@ def class_thresholds(
         return read_thresholds(Path(config.vote.thresholds), classes)
     if not config.vote.tune_on:
         return {}
-    images = scored_images(ImageSet, config.data, config.vote.tune_on, EvalConfig())
+    images = scored_images(ImageSet, config.data, config.vote.tune_on, config.eval)
     require_maps(images, source.seeds, "the inference script of the seeds' method, with --dict")
     source.require(images)
     counts = ClassCounts(len(classes))

@@ -18,7 +18,7 @@ from common.run.folder import MASK_SCORES, SEED_SCORES
 from common.run.script import PREPARATION, start
 from methods.segments.config import SegmentsConfig
 
-READS = ("data", "seeds", "segments.folder", "vote", "infer", "runtime.num_workers")
+READS = ("data", "seeds", "segments.folder", "vote", "infer", "eval", "runtime.num_workers")
 
 
 def main() -> None:
@@ -33,7 +33,6 @@ def main() -> None:
     from common.run.pool import WorkerPool, usable_workers
     from common.run.processes import stop_processes
     from common.run.script import start_run
-    from common.score.options import EvalConfig
     from common.score.report import report, score_folder
     from methods.segments.folders import open_vote_folders
     from methods.segments.jobs import write_vote
@@ -65,7 +64,7 @@ def main() -> None:
     if infer.eval_list:
         scored = (folders.seeds.path, "cam", SEED_SCORES), (folders.masks.path, "png", MASK_SCORES)
         for folder, task, stem in scored:
-            result = score_folder(folder, task, config.data, infer.eval_list, EvalConfig(), processes, num_workers)
+            result = score_folder(folder, task, config.data, infer.eval_list, config.eval, processes, num_workers)
             report(result, run, stem, processes)
     stop_processes()
 

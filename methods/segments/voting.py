@@ -4,11 +4,11 @@ Symbols: k classes of an image, n segments, M pixels of all segments together, (
 """
 
 import functools
-from collections.abc import Mapping
 
 import numpy as np
 
 from common.data.classes import IGNORE_LABEL
+from common.data.seed_labels import winners
 from common.data.seeds import Seed
 from common.data.segments import Segments
 
@@ -23,7 +23,7 @@ def vote(seed: Seed, segments: Segments, rule: str = "mean", threshold: float = 
     * ``weighted``: the mean weighted by each pixel's highest value, so that pixels without any class count less.
 
     Args:
-        threshold: background's value, for ``min_cover``; see `winners`.
+        threshold: background's value, for ``min_cover``; see `common.data.seed_labels.winners`.
         min_cover: smallest share of a segment's pixels with a class's label for that class to count in it; below, the
             segment's value of the class is 0.
 
@@ -48,7 +48,7 @@ def undecided(seed: Seed, segments: Segments, threshold: float) -> np.ndarray:
     """Pixels of segments in which no label, background among them, has more than half of the pixels; bool (H, W).
 
     Args:
-        threshold: background's value, see `winners`.
+        threshold: background's value, see `common.data.seed_labels.winners`.
     """
     if not len(segments.counts):
         return np.zeros(segments.size, dtype=bool)
@@ -82,35 +82,6 @@ def _shares(seed: Seed, segments: Segments, threshold: float) -> np.ndarray:
     code += winners(seed, segments.size, threshold).ravel().take(segments.pixels)
     counts = np.bincount(code, minlength=number * len(segments.counts))
     return counts.reshape(-1, number).T / segments.counts
-
-
-def winners(
-    seed: Seed, shape: tuple[int, int], threshold: float, by_class: Mapping[int, float] | None = None
-) -> np.ndarray:
-    """The place, from 1, of each pixel's class among those of the seed, or 0 for background; uint8 (H, W).
-
-    Args:
-        threshold: a pixel is background where its highest value is not above it; the lower of equal classes wins.
-        by_class: thresholds of single classes instead, which count where theirs is the highest value.
-    """
-    best = np.full(shape, -np.inf, dtype=np.float32)
-    winner = np.zeros(shape, dtype=np.uint8)
-    limit = np.full(shape, threshold, dtype=np.float32)
-    for place, (key, values) in enumerate(seed.items(), start=1):
-        is_better = values > best
-        np.copyto(winner, place, where=is_better)
-        np.copyto(best, values, where=is_better)
-        if by_class:
-            np.copyto(limit, by_class.get(key, threshold), where=is_better)
-    return np.where(best > limit, winner, np.uint8(0))
-
-
-def labels_of(
-    seed: Seed, shape: tuple[int, int], threshold: float, by_class: Mapping[int, float] | None = None
-) -> np.ndarray:
-    """The mask of a seed, uint8 (H, W): class index + 1, or 0 for background; see `winners`."""
-    labels = np.array([0, *(key + 1 for key in seed)], dtype=np.uint8)
-    return labels[winners(seed, shape, threshold, by_class)]
 
 
 def ignored(mask: np.ndarray, where: np.ndarray) -> np.ndarray:
