@@ -90,10 +90,12 @@ def test_agreement_is_read_as_shares(tmp_path: Path) -> None:
     """Damaged files get one line."""
     write_agreement(tmp_path, "a", np.full(SIZE, 2), 3)
     np.testing.assert_array_equal(read_agreement(tmp_path, "a", SIZE), np.full(SIZE, np.float32(2) / np.float32(3)))
-    np.savez(tmp_path / "b.npz", agreeing=np.full(SIZE, 4), runs=3)
+    with pytest.raises(UserError, match=r"no file at .*e\.npz"):
+        read_agreement(tmp_path, "e", SIZE)
+    np.savez(tmp_path / "b.npz", agreeing=np.full(SIZE, 4, dtype=np.uint8), runs=3)
     np.savez(tmp_path / "c.npz", agreeing=np.full(SIZE, 1))
     (tmp_path / "d.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:60])
-    for image_id in "bcde":
+    for image_id in "bcd":
         with pytest.raises(UserError, match=f"{image_id}.npz cannot be used as the agreement of runs"):
             read_agreement(tmp_path, image_id, SIZE)
     with pytest.raises(UserError, match=r"of \(5, 6\) pixels, but the image is of \(6, 5\)"):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.segments import DAMAGE, read_npz_map
-from common.run.errors import UserError, first_line
+from common.data.segments import read_npz_map
+from common.run.errors import UserError
 from common.run.files import atomic_write
 
 
@@ -27,13 +27,11 @@ def read_agreement(folder: Path, image_id: str, size: tuple[int, int]) -> np.nda
     path = folder / f"{image_id}.npz"
     try:
         agreeing = read_npz_map(path, "agreeing", size)
-        with np.load(path, allow_pickle=False) as content:
-            runs = int(content["runs"])
-        if runs < 1 or agreeing.min(initial=0) < 0 or agreeing.max(initial=0) > runs:
+        runs = int(read_npz_map(path, "runs", ()))
+        if runs < 1 or agreeing.dtype.kind != "u" or agreeing.max(initial=0) > runs:
             raise ValueError(f"it counts up to {agreeing.max(initial=0)} agreeing runs of {runs}")
-    except (*DAMAGE, ValueError, TypeError) as error:
+    except ValueError as error:
         raise UserError(
-            f"{path} cannot be used as the agreement of runs ({type(error).__name__}: {first_line(error)}); "
-            "python scripts/fuse_seeds.py writes it"
+            f"{path} cannot be used as the agreement of runs: {error}; python scripts/fuse_seeds.py writes it"
         ) from error
     return agreeing.astype(np.float32) / np.float32(runs)

@@ -17,8 +17,6 @@ later in the file.
 
 import json
 import math
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +28,12 @@ from PIL import Image
 from common.data.lists import canonical_id
 from common.data.rle import region_pixels, run_lengths
 from common.run.errors import UserError, first_line, preview
-from common.run.files import atomic_write, write_json
+from common.run.files import atomic_write, load_npz, write_json
 
 FORMATS = ("npz", "png", "json")
 SCORES = ("predicted_iou", "score")  # of SAM, of COCO's results
 MOST_PIXELS = 1 << 27  # of all regions of an image together: half a gigabyte of places
 PNG_MODES = ("L", "P", "I;16", "I")
-
-# Raised for files that are no images or archives, or damaged ones.
-DAMAGE = OSError, SyntaxError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError
 
 Entry = Mapping[str, Any]  # of a region: its run lengths, and perhaps its score
 
@@ -205,54 +200,48 @@ def write_entries(path: Path, masks: Sequence[np.ndarray], scores: Sequence[floa
 
 
 def _read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """The label map in a file, whole numbers (H, W), none below 0. The size is looked at before the pixels are read.
+    """The label map in a file, whole numbers (H, W), none below 0.
 
     Raises:
         ValueError: it is damaged, or of another size.
     """
-    try:
-        labels = _read_png(path, size) if path.suffix == ".png" else _read_npz(path, size)
-    except DAMAGE as error:
-        raise ValueError(f"it is damaged or no label map ({type(error).__name__}: {first_line(error)})") from error
+    labels = _read_png(path, size) if path.suffix == ".png" else read_npz_map(path, "labels", size)
+    if labels.dtype.kind not in "ui":
+        raise ValueError(f"its labels are {labels.dtype}; whole numbers are needed")
     if labels.size and labels.min() < 0:
         raise ValueError(f"it has the number {labels.min()}; 0 is no segment, numbers above 0 are segments")
     return labels
 
 
 def _read_png(path: Path, size: tuple[int, int]) -> np.ndarray:
-    with Image.open(path) as image:
-        if image.mode not in PNG_MODES:
-            raise ValueError(f"it is of mode {image.mode}; a label map has one number a pixel (grey or palette)")
-        _require_size((image.height, image.width), size)
-        return np.array(image)
+    try:
+        with Image.open(path) as image:
+            if image.mode not in PNG_MODES:
+                raise ValueError(f"it is of mode {image.mode}; a label map has one number a pixel (grey or palette)")
+            _require_size((image.height, image.width), size)
+            return np.array(image)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"it is damaged or no image ({type(error).__name__}: {first_line(error)})") from error
 
 
-def _read_npz(path: Path, size: tuple[int, int]) -> np.ndarray:
-    labels = read_npz_map(path, "labels", size)
-    if labels.dtype.kind not in "ui":
-        raise ValueError(f"its labels are {labels.dtype}; whole numbers are needed")
-    return labels
-
-
-def read_npz_map(path: Path, name: str, size: tuple[int, int]) -> np.ndarray:
-    """A map of numbers in a ``.npz`` file, of an image of ``size`` (H, W), which is looked at before it is unpacked.
+def read_npz_map(path: Path, name: str, size: tuple[int, ...]) -> np.ndarray:
+    """A map of numbers in a ``.npz`` file, which must be of an image's ``size`` (H, W).
 
     Raises:
-        ValueError: it is of another size, or holds no numbers.
-        OSError, KeyError, EOFError, zipfile.BadZipFile: it is missing or damaged.
+        ValueError: it is damaged, of another size, or lacks the map.
+        UserError: no such file.
     """
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(file)
-        if dtype.kind not in "uif":
-            raise ValueError(f"its {name} are {dtype}; numbers are needed")
-        _require_size(shape, size)
-    with np.load(path, allow_pickle=False) as content:
-        return content[name]
+    try:
+        (values,) = load_npz(path, (name,))
+    except UserError:
+        raise
+    except Exception as error:  # zip, format and key errors of a damaged or foreign file
+        raise ValueError(f"it is damaged or no such file ({type(error).__name__}: {first_line(error)})") from error
+    _require_size(values.shape, size)
+    return values
 
 
-def _require_size(found: tuple[int, ...], size: tuple[int, int]) -> None:
+def _require_size(found: tuple[int, ...], size: tuple[int, ...]) -> None:
     if found != tuple(size):
         raise ValueError(f"it is of {found} pixels, but the image is of {tuple(size)} (height, width)")
 
