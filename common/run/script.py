@@ -258,8 +258,8 @@ def parse_arguments(
     if not usage.words:
         return parse_config(parser, argv)
     args, texts = parse_config(parser, argv)
-    words = [text for text in texts if "=" not in text]
-    overrides = [text for text in texts if "=" in text]
+    words = [text for text in texts if "=" not in text and text not in parser.keys]  # a key lacks its value
+    overrides = [text for text in texts if text not in words]
     return args, ([f"{usage.words}={json.dumps(words)}"] if words else []) + overrides
 
 
