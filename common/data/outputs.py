@@ -13,7 +13,6 @@ Both share the images among all processes, skip images that are done, and print 
 """
 
 import functools
-import json
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +29,7 @@ from common.run.errors import UserError
 from common.run.files import write_json
 from common.run.pool import WorkerPool
 from common.run.processes import Processes
+from common.run.text import read_json
 
 Content = TypeVar("Content")
 Written = TypeVar("Written", contravariant=True)
@@ -167,7 +167,7 @@ class StampedFolder:
         stamp = path.parent / f"{path.name}.json"
         if runtime.processes.is_main:
             existing = [file for suffix in suffixes for file in path.glob(f"*.{suffix}")]
-            same = stamp.is_file() and json.loads(stamp.read_text()) == settings
+            same = stamp.is_file() and read_json(stamp, "the stamp") == settings
             if existing and not same and not overwrite:
                 raise UserError(
                     f"{path} holds {content} of another checkpoint or other settings (see {stamp}). Start anew with "

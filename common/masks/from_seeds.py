@@ -4,19 +4,19 @@ A stage has several scripts, which write into one run folder: one before the tra
 makes the masks.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from common.data.dataset import ImageSet
 from common.data.seeds import FORMATS, Seed, find_seed, read_seed
 from common.run.errors import UserError, preview
+from common.run.text import read_json
 
 
 def seed_settings(folder: Path) -> dict[str, Any]:
     """The folder of seeds and its stamp, for the stamp of all files that are made of these seeds."""
     stamp = folder.parent / f"{folder.name}.json"
-    return {"seeds": str(folder), "made_by": json.loads(stamp.read_text()) if stamp.is_file() else {}}
+    return {"seeds": str(folder), "made_by": read_json(stamp, "the stamp") if stamp.is_file() else {}}
 
 
 def require_maps(images: ImageSet, folder: Path, made_by: str) -> None:
