@@ -19,7 +19,8 @@ import numpy as np
 
 from common.data.dataset import LabelledImages, class_names
 from common.data.layout import DataConfig
-from common.run.config import config_path, load_config, parse_config, script_parser
+from common.run.command import parse_config, script_parser
+from common.run.config import config_path, load_config
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder
@@ -100,6 +101,7 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
         if not Path(source).is_dir():
             raise UserError(f"no folder of predictions {source}; the method's inference script (--dict) makes seeds")
         predict = FilePredictions(Path(source), args.task)
+        predict.require_kind(masks)
     try:
         return evaluate(
             masks.ids, predict, masks, classes, config.eval, args.task, list_name, source,
@@ -172,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             result.write(folder, stem)
             show(result, args.verbose)
             print(f"{result.images} images of list {result.list_name}; {result.source}")
+            for warning in result.warnings():
+                print(f"warning: {warning}")
             if result.left_out:
                 print(f"{len(result.left_out)} images left out: no usable prediction; {stem}.json names them")
             print(f"written: {folder / stem}.json, .csv" + (" and .png" if result.thresholds is not None else ""))

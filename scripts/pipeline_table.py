@@ -12,7 +12,7 @@ from typing import Any
 
 from common.pipeline.options import REFINEMENTS
 from common.pipeline.table import table
-from common.run.config import script_parser
+from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.folder import RunFolder
 from common.run.text import read_json_object

@@ -10,7 +10,7 @@ mIoU above the better trivial seed.
 from pathlib import Path
 from typing import Any
 
-from common.run.config import script_parser
+from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, SEED_SCORES, RunFolder
 from common.run.text import read_json_object

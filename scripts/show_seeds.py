@@ -13,13 +13,16 @@ import numpy as np
 
 from common.data.dataset import LabelledImages
 from common.data.seeds import read_seed, seed_path
-from common.run.config import load_config, parse_config, script_parser
+from common.data.stamp import SEEDS, require_kind
+from common.run.command import parse_config, script_parser
+from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
 from common.run.text import read_json_object
 from common.score.options import EvaluationConfig, shared_sections
 from common.visual import cam_panels, contact_sheet
 
+SHOW_OTHERS = "Name a folder of seeds with --dict_dir; masks are drawn by scripts/show_masks.py"
 Panels = list[tuple[str, np.ndarray]]
 
 
@@ -78,7 +81,9 @@ def main() -> None:
     if threshold is None:
         threshold = best_threshold(run.scores(SEED_SCORES), config.eval.fixed_threshold)
     sheet = run.path / f"seeds_{Path(args.list).stem}.png"
-    contact_sheet(rows(images, run.path / args.dict_dir, threshold, args.count), sheet)
+    folder = run.path / args.dict_dir
+    require_kind(folder, SEEDS, lambda found, stamp: SHOW_OTHERS, images.ids, images.sample_classes)
+    contact_sheet(rows(images, folder, threshold, args.count), sheet)
     print(f"contact sheet of {min(args.count, len(images))} images at threshold {threshold:.2f}: {sheet}")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.data.stamp import STAMP_FILE
 from common.run import files
 from common.run.errors import run_script
 from common.run.files import ROOT
@@ -133,8 +134,8 @@ def metrics(name: str) -> list[dict[str, Any]]:
 
 
 def contents(folder: str | Path) -> dict[str, bytes]:
-    """All files of a folder."""
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    """All files of a folder but its stamp."""
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.name != STAMP_FILE}
 
 
 def every_file(folder: str | Path) -> dict[str, bytes]:

@@ -35,7 +35,7 @@ def read_classes(path: str | Path) -> list[str]:
     Raises:
         UserError: the file cannot be read, or as `check_classes`.
     """
-    lines = (line.strip() for line in read_lines(path, "data.classes: the class file"))
+    lines = (line.strip() for line in read_lines(path, "data.classes:"))
     names = [line for line in lines if line and not line.startswith("#")]
     check_classes(names, f"data.classes: {path}")
     return names

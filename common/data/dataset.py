@@ -63,6 +63,7 @@ class ImageSet:
         images: paths of the files.
         classes: C foreground class names; none where no file names them.
         labels: None; see `LabelledImages`.
+        foreign: names of objects that are no class, with the number of images that have them, in labels that were read.
     """
 
     labels: np.ndarray | None = None
@@ -97,6 +98,7 @@ class ImageSet:
         if require_images:
             self._refuse_missing()
         self._kept: list[np.ndarray] | None = None
+        self.foreign: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -149,6 +151,41 @@ class ImageSet:
         """As `common.data.layout.PathPattern.left_out`."""
         return self._paths.left_out()
 
+    def sample_classes(self, ids: Sequence[str]) -> dict[str, list[int]]:
+        """Class indices of some of the images, as their labels have them; empty where no labels are found."""
+        try:
+            return {key: np.flatnonzero(row).tolist() for key, row in zip(ids, self._labels_of(ids), strict=True)}
+        except UserError:
+            return {}
+
+    def _labels_of(self, ids: Sequence[str]) -> np.ndarray:
+        """Multi-hot labels of some of the images, float32 (n, C)."""
+        classes = class_names(self.config)
+        splits = {image_id: self._paths.split(image_id) for image_id in ids}
+        table: dict[str, np.ndarray] = {}
+        for split in sorted(set(splits.values())):
+            part = [image_id for image_id in splits if splits[image_id] == split]
+            found = read_label_table(self._labels_path(split, part), part, classes, self.config.dataset)
+            table |= found.labels
+            self.foreign += found.foreign
+        return np.stack([table[image_id] for image_id in ids])
+
+    def _labels_path(self, split: str, ids: Sequence[str]) -> Path:
+        if self.config.labels != "auto":
+            given = Path(self.config.labels.replace("{split}", split))
+            return given if given.exists() else self.root / given
+        shipped = LIST_DIR / self.config.dataset / "labels.npz"
+        if shipped.is_file() and not self.config.classes and not _outside(shipped, ids):
+            return shipped
+        candidates = [self.root / name.replace("{split}", split) for name in self.layout.labels]
+        for candidate in candidates:
+            if candidate.exists():
+                return candidate
+        raise UserError(
+            f"no image labels for {self.layout.title}: looked for {', '.join(map(str, candidates))}. "
+            f"Make them with: {self.layout.provided_by}; or set data.labels"
+        )
+
     def _refuse_missing(self) -> None:
         paths = dict.fromkeys(self.images)
         present = {path for folder in {path.parent for path in paths} if folder.is_dir() for path in folder.iterdir()}
@@ -172,7 +209,6 @@ class LabelledImages(ImageSet):
     Attributes:
         classes: C foreground class names.
         labels: multi-hot float32 (N, C).
-        foreign: names of objects that are no class, with the number of images that have them.
     """
 
     labels: np.ndarray
@@ -189,8 +225,7 @@ class LabelledImages(ImageSet):
         """
         super().__init__(config, list_name, require_images)
         self.classes = class_names(config)
-        self.foreign: Counter[str] = Counter()
-        self.labels = self._read_labels()
+        self.labels = self._labels_of(self.ids)
 
     def labelled(self, limit: int = 0) -> "LabelledImages":
         """The images that have any label; at most ``limit`` of them, the first ones, unless that is 0."""
@@ -205,32 +240,6 @@ class LabelledImages(ImageSet):
         """As `TrainingImages.require_labels`; ``data.absent_classes`` allows classes that no image has."""
         every = every and self.config.absent_classes == "refuse"
         require_classes(self.labels, self.classes, f"list {self.list_name!r}", every, self.foreign)
-
-    def _read_labels(self) -> np.ndarray:
-        splits = {image_id: self._paths.split(image_id) for image_id in self.ids}
-        table: dict[str, np.ndarray] = {}
-        for split in sorted(set(splits.values())):
-            ids = [image_id for image_id in splits if splits[image_id] == split]
-            part = read_label_table(self._labels_path(split, ids), ids, self.classes, self.config.dataset)
-            table |= part.labels
-            self.foreign += part.foreign
-        return np.stack([table[image_id] for image_id in self.ids])
-
-    def _labels_path(self, split: str, ids: Sequence[str]) -> Path:
-        if self.config.labels != "auto":
-            given = Path(self.config.labels.replace("{split}", split))
-            return given if given.exists() else self.root / given
-        shipped = LIST_DIR / self.config.dataset / "labels.npz"
-        if shipped.is_file() and not self.config.classes and not _outside(shipped, ids):
-            return shipped
-        candidates = [self.root / name.replace("{split}", split) for name in self.layout.labels]
-        for candidate in candidates:
-            if candidate.exists():
-                return candidate
-        raise UserError(
-            f"no image labels for {self.layout.title}: looked for {', '.join(map(str, candidates))}. "
-            f"Make them with: {self.layout.provided_by}; or set data.labels"
-        )
 
 
 def _outside(table: Path, ids: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from common.data.dataset import LabelledImages
 from common.data.outputs import write_each
+from common.data.stamp import SEEDS, stamp_of
 from common.nets.load import load_network
 from common.run.folder import EPOCH_FILE, SEED_SCORES
 from common.run.processes import stop_processes
@@ -41,7 +42,8 @@ def write_dict(
         weights: what `load_network` returned.
     """
     config, runtime = setup.config.infer, setup.runtime
-    seeds = SeedFolder(setup.run.path / setup.args.dict_dir, weights, config, runtime, setup.args.overwrite)
+    stamp = stamp_of(SEEDS, setup.method, weights, images)
+    seeds = SeedFolder(setup.run.path / setup.args.dict_dir, stamp, config, runtime, setup.args.overwrite)
     write_each(images, seeds, infer_seeds(maps_of, images, config, runtime, seeds.is_done), setup.processes)
     return seeds.path
 
@@ -85,7 +87,7 @@ def run_inference(
     # Seeds, their CRF, pictures and score
     seeds = write(setup, model, images, weights, maps)
     if args.crf:
-        refine_by_crf(images, seeds, run.crf, infer, processes)
+        refine_by_crf(images, seeds, run.crf, infer, setup)
     if args.vis:
         draw_seeds(images, seeds, run.pictures, infer, processes)
     if infer.eval_list:

@@ -49,7 +49,7 @@ def main() -> None:
 
     # Masks: with Caffe's input the published CRF sees a wrapped image
     crf_image = clean_image if infer.clean_image or config.views.input != "caffe" else wrapped_image
-    folders = open_mask_folders(run, images.list_name, infer, weights, runtime, args.crf, args.overwrite, crf_image)
+    folders = open_mask_folders(run, images, setup.method, infer, weights, runtime, args.crf, args.overwrite, crf_image)
     write_masks(model, images, infer, runtime, folders, input_transform(config.views.input))
 
     # Scores and submission

@@ -24,7 +24,8 @@ def main() -> None:
 
     from common.data.dataset import ImageSet
     from common.data.outputs import MaskFolder, write_each
-    from common.masks.from_seeds import require_maps, seed_settings
+    from common.data.stamp import MASKS, SEEDS, STRIDED_SEEDS, seed_settings, stamp_of
+    from common.masks.from_seeds import require_maps
     from common.nets.load import load_network
     from common.run.processes import stop_processes
     from common.score.options import EvalConfig
@@ -35,7 +36,8 @@ def main() -> None:
     # Data: image labels are not needed, the seeds have them
     images = ImageSet(config.data, infer.image_list)
     seeds = config.seeds.path()
-    require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
+    made_by = "the inference script of the seeds' method, with --dict"
+    require_maps(images, seeds, made_by, SEEDS, STRIDED_SEEDS)
 
     # Model
     model = IRN(config.model)
@@ -46,7 +48,8 @@ def main() -> None:
         **weights, **seed_settings(seeds), **vars(config.walk), "canvas": infer.canvas,
         "batch_size": infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
-    folder = MaskFolder(run.masks, settings, runtime, setup.args.overwrite)
+    stamp = stamp_of(MASKS, setup.method, settings, images)
+    folder = MaskFolder(run.masks, stamp, runtime, setup.args.overwrite)
     write_each(images, folder, pseudo_masks(model, images, seeds, config, runtime, folder.is_done), processes)
 
     # Score

@@ -40,7 +40,7 @@ def main() -> None:
     weights = load_network(setup, images, model, file=WEIGHTS_FILE, unit="iteration")
 
     # Masks
-    folders = open_mask_folders(run, images.list_name, infer, weights, runtime, args.crf, args.overwrite)
+    folders = open_mask_folders(run, images, setup.method, infer, weights, runtime, args.crf, args.overwrite)
     write_masks(model.segment, images, infer, runtime, folders)
 
     # Scores and submission
