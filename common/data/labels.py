@@ -14,9 +14,10 @@ from common.data.instances import instance_labels
 from common.data.lists import canonical_id
 from common.data.voc_xml import object_names
 from common.run.errors import UserError, first_line, preview
-from common.run.files import atomic_write, load_npy
+from common.run.files import AGAIN, atomic_write, load_npy, load_npz
 
 Labels = dict[str, np.ndarray]
+MOST_BYTES = 8192  # of a row of a packed label table
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,17 @@ def write_labels(path: str | Path, labels: Labels) -> None:
 
 def _from_npz(path: Path, classes: Sequence[str], dataset: str) -> Labels:
     try:
-        with np.load(path, allow_pickle=False) as data:
-            names = [name.decode() for name in data["names"].tolist()]
-            count = int(data["num_classes"])
-            matrix = np.unpackbits(data["bits"], axis=1)[:, :count].astype(np.float32)
-        table = list(zip(names, matrix, strict=True))
+        names, number, bits = load_npz(path, ("names", "num_classes", "bits"))
+        if names.ndim != 1 or names.dtype.kind != "S" or bits.ndim != 2 or bits.shape[1] > MOST_BYTES:
+            raise ValueError("names are no list of text, or bits no table of at most 65,536 classes")
+        matrix = np.unpackbits(bits, axis=1)[:, : int(number)].astype(np.float32)
+        table = [(name.decode(), row) for name, row in zip(names, matrix, strict=True)]
+    except UserError:
+        raise
     except Exception as error:  # zip, format and key errors of a damaged or foreign file
         raise UserError(
-            f"{path} is no label file of this project, or damaged ({type(error).__name__}: {first_line(error)}). Make "
-            "it again with scripts/prepare_data.py, or set data.labels to another source"
+            f"{path} is no label file of this project, or damaged ({type(error).__name__}: {first_line(error)}). "
+            f"{AGAIN}"
         ) from error
     return _checked(table, path, classes, dataset)
 

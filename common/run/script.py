@@ -214,6 +214,9 @@ def parse_arguments(
         parser.add_argument(
             "--load_pretrained", type=Path, help="a checkpoint file from anywhere, used instead of the run's own"
         )
+        parser.add_argument(
+            "--key", default="", help="the state dict's name in that file, where it holds several (a.b: b within a)"
+        )
     for name, settings in usage.flags:
         parser.add_argument(name, **settings)
     if usage.overwrite:
