@@ -7,6 +7,7 @@ The default threshold is the best of experiment/<name>/eval_cam.json, else eval.
 evenly over the list. The sheet goes to experiment/<name>/seeds_<list>.png.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from common.run.command import parse_config, script_parser
 from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
+from common.run.needs import Needs
 from common.run.text import read_json_object
 from common.score.options import EvaluationConfig, shared_sections
 from common.visual import cam_panels, contact_sheet
@@ -76,6 +78,10 @@ def main() -> None:
     run = RunFolder(args.name).existing()
     own = shared_sections(run.config) if run.config.is_file() else []
     config = load_config(EvaluationConfig, None, [*own, *overrides])
+    needs = Needs()
+    needs.ask_all(config.data.needs([args.list]))
+    needs.ask_all(functools.partial(run.require_folder, name) for name in [args.dict_dir])
+    needs.settle(args.check)
     images = LabelledImages(config.data, args.list)
     threshold = args.threshold
     if threshold is None:

@@ -19,8 +19,9 @@ from common.data.classes import read_classes
 from common.data.csv_labels import csv_classes
 from common.data.labels import read_label_table, require_classes
 from common.data.layout import LAYOUTS, DataConfig, image_paths, mask_paths
-from common.data.lists import LIST_DIR, find_list, read_list
+from common.data.lists import LIST_DIR, entry_folders, read_list
 from common.run.errors import UserError, preview
+from common.run.processes import say_once
 
 
 class TrainingImages(Protocol):
@@ -80,11 +81,7 @@ class ImageSet:
         """
         self.config, self.layout, self.root = config, LAYOUTS[config.dataset], Path(config.root)
         self.list_name = list_name
-        if not self.root.is_dir():
-            raise UserError(
-                f"no {self.layout.title} at {self.root} (from {Path.cwd()}). Get it with: {self.layout.provided_by}; "
-                "or name the place where it is: data.root=/path/to/it"
-            )
+        config.require_root()
         self.classes = self._class_names()
         self._paths, self._mask_paths = image_paths(config, list_name), mask_paths(config, list_name)
         if list_name == "all":
@@ -93,7 +90,9 @@ class ImageSet:
             if not self.ids:
                 raise UserError(f"no image {self._paths.pattern}: the list 'all' is empty. Put images there")
         else:
-            self.ids = read_list(find_list(list_name, config.dataset, self.root), config.dataset)
+            file = config.list_file(list_name)
+            self.ids = read_list(file, config.dataset)
+            self._say_ignored_folders(file)
         self.images = self._paths.paths(self.ids)
         if require_images:
             self._refuse_missing()
@@ -150,6 +149,16 @@ class ImageSet:
     def left_out(self) -> tuple[list[Path], list[Path]]:
         """As `common.data.layout.PathPattern.left_out`."""
         return self._paths.left_out()
+
+    def _say_ignored_folders(self, file: Path) -> None:
+        """Says once that the folders of a list's entries are ignored, unless they are the folder that is read."""
+        own = {Path(self._paths.pattern.replace("{split}", split)).parent.name for split in self._paths.splits}
+        others = [folder for folder in entry_folders(file) if Path(folder).name not in own]
+        if others:
+            say_once(
+                f"note: {file} names folders ({preview(others, 3)}), which are ignored: images are read from "
+                f"{Path(self._paths.pattern).parent}"
+            )
 
     def sample_classes(self, ids: Sequence[str]) -> dict[str, list[int]]:
         """Class indices of some of the images, as their labels have them; empty where no labels are found."""

@@ -13,7 +13,9 @@ Empty lines do not count, nor does a line or the end of a line after " # ". Flag
 ImageSets/Main, are refused: such a list has every image, whether it shows the class or not.
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from common.run.errors import UserError, preview
@@ -22,6 +24,7 @@ from common.run.similar import did_you_mean
 from common.run.text import read_lines
 
 LIST_DIR = ROOT / "data" / "lists"
+NO_LISTS = ("classes", "labels")  # text files that lie beside lists
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 OTHER_SUFFIXES = (".xml", ".npy", ".npz", ".mat")  # of an image's annotation, seed or mask
 
@@ -56,28 +59,32 @@ def canonical_id(name: str | int, dataset: str) -> str:
     return stem
 
 
-def find_list(name: str, dataset: str, root: str | Path) -> Path:
+def find_list(name: str, dataset: str, root: str | Path, classes: str = "") -> Path:
     """The file of a list by its name.
 
-    A path to a file is taken as it is. A bare name such as ``train_aug`` is looked for in the data set's own
-    ``ImageSets/Segmentation``, then among the shipped lists of that data set.
+    A path to a file is taken as it is. Of another path, such as the papers' ``voc12/train_aug.txt``, the name alone
+    counts. It is looked for in the data set's own ``ImageSets/Segmentation``, in its root, then among the shipped lists
+    of that data set.
+
+    Args:
+        classes: ``data.classes``: the shipped lists are of the official sets, and no lists of one with its own classes.
 
     Raises:
         UserError: none of these exists; the message names the places that were searched.
     """
-    candidates = [
-        Path(name),
-        Path(root) / "ImageSets" / "Segmentation" / f"{name}.txt",
-        Path(root) / f"{name}.txt",
-        LIST_DIR / dataset / f"{name}.txt",
-    ]
+    stem = Path(name).name.removesuffix(".txt")
+    folders = [Path(root) / "ImageSets" / "Segmentation", Path(root)]
+    shipped = LIST_DIR / dataset
+    candidates = [Path(name), *(folder / f"{stem}.txt" for folder in ([*folders] if classes else [*folders, shipped]))]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    shipped = sorted(path.stem for path in (LIST_DIR / dataset).glob("*.txt"))
-    own = [path.stem for folder in (candidates[1].parent, Path(root)) for path in folder.glob("*.txt")]
-    hint = did_you_mean(Path(name).name.removesuffix(".txt"), [*own, *shipped, "all"])
-    advice = f" Shipped lists: {', '.join(shipped)}." if shipped else ""
+    own = {path.stem for folder in folders for path in folder.glob("*.txt") if path.stem not in NO_LISTS}
+    others = set() if classes else {path.stem for path in shipped.glob("*.txt")}
+    hint = did_you_mean(stem, [*own, *others, "all"])
+    advice = f" Shipped lists: {', '.join(sorted(others))}." if others else ""
+    if classes and (shipped / f"{stem}.txt").is_file():
+        advice = f" The shipped list is of the official set; this one has classes of its own ({classes})."
     raise UserError(f"no image list {name!r}: looked for {', '.join(map(str, candidates))}.{hint}{advice}")
 
 
@@ -89,10 +96,7 @@ def read_list(path: str | Path, dataset: str) -> list[str]:
     """
     ids = []
     wrong = []
-    for number, line in enumerate(read_lines(path, "the image list"), start=1):
-        entry = _COMMENT.split(line, maxsplit=1)[0].strip()
-        if not entry:
-            continue
+    for number, entry in _entries(path):
         try:
             ids.append(canonical_id(_first_column(entry), dataset))
         except ValueError as error:
@@ -107,6 +111,23 @@ def read_list(path: str | Path, dataset: str) -> list[str]:
 _COMMENT = re.compile(r"^\s*#|\s#(?=\s)")
 _FLAG = re.compile(r"(\S+)(\s+(-1|0|1))*\s+-1(\s+(-1|0|1))*")
 _QUOTED = re.compile(r"""(["'])(.*)\1""")
+
+
+def entry_folders(path: str | Path) -> list[str]:
+    """The folders that entries of a list file name, each once; they are no part of the ids."""
+    names = []
+    for _, entry in _entries(path):
+        with contextlib.suppress(ValueError):
+            names.append(_first_column(entry).replace("\\", "/"))
+    return list(dict.fromkeys(str(PurePosixPath(name).parent) for name in names if "/" in name))
+
+
+def _entries(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Numbers and texts of the lines that count."""
+    for number, line in enumerate(read_lines(path, "the image list"), start=1):
+        entry = _COMMENT.split(line, maxsplit=1)[0].strip()
+        if entry:
+            yield number, entry
 
 
 def _first_column(entry: str) -> str:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from common.data.dataset import ImageSet
 from common.run.errors import UserError, preview
-from common.run.folder import EPOCH_FILE, epoch_checkpoint
 from common.run.script import Setup, start_run
 from common.run.weights import load_torch
 
@@ -208,22 +207,19 @@ def load_network(
     images: ImageSet,
     model: nn.Module,
     needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
-    file: str = EPOCH_FILE,
-    unit: str = "epoch",
 ) -> dict[str, Any]:
     """Loads the checkpoint that the command line names, makes the run folder, and logs which weights meet which images.
 
     Args:
         model: receives the weights, and is moved to the device in evaluation mode.
         needed: picks from a checkpoint what this network has, where trainings save more.
-        file: the pattern of the checkpoints' names, and ``unit`` what their numbers count: see `epoch_checkpoint`.
 
     Returns:
         The file of the weights and its time of change: part of the stamp of all files that they give.
     """
-    args, run, runtime = setup.args, setup.run, setup.runtime
-    checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo, file, unit)
-    coverage = load_checked(model, needed(state_dict_in(checkpoint, args.key)), str(checkpoint))
+    run, runtime, checkpoint = setup.run, setup.runtime, setup.weights
+    assert checkpoint is not None, "the script's kind uses no weights"
+    coverage = load_checked(model, needed(state_dict_in(checkpoint, setup.args.key)), str(checkpoint))
     model.to(runtime.device).eval()
     start_run(run, setup.config, setup.processes, keep_config=True)
     setup.processes.say(

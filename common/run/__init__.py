@@ -7,6 +7,7 @@ Here:
     config       typed, strict configuration of YAML, flags and key=value
     method       the entry that tells of which method a YAML is
     similar      "Did you mean ...?"
+    needs        input of a script, checked before any work
     options      the configuration section ``runtime``
     folder       names and places of all files of a run
     files        atomic writing; reading of files of arrays

@@ -34,7 +34,7 @@ HEADINGS = ("Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-known")
 
 def main() -> int:
     """Goes in the order config, data, model; then boxes, scores, pictures of each weights. Returns the exit code."""
-    setup = start(__doc__, WSOLConfig, "crt_cub", EVALUATION)
+    setup = start(__doc__, WSOLConfig, "crt_cub", EVALUATION, file="")
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
     side = config.model.deit.img_size
 
