@@ -19,16 +19,19 @@ from methods.cti.config import CTIConfig
 from methods.deeplab.config import DeepLabConfig
 from methods.dig.config import DiGConfig
 from methods.dig.diffusion_config import DiffusionConfig
+from methods.fusion.config import FusionConfig
 from methods.irn.config import IRNConfig
 from methods.pcss.config import PCSSConfig
 from methods.psa.config import PSAConfig
+from methods.segments.config import SegmentsConfig
 from methods.toco.config import ToCoConfig
 
 # By the beginning of the YAML's name; the longest that fits.
 CLASSES = {
     "cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig, "toco": ToCoConfig,
     "psa": PSAConfig, "irn": IRNConfig, "crf": CRFMasksConfig, "deeplab": DeepLabConfig, "pipeline": PipelineConfig,
-    "crt": CRTConfig, "crt_cub": WSOLConfig, "backbone": CTIConfig,
+    "crt": CRTConfig, "crt_cub": WSOLConfig, "segments": SegmentsConfig, "fusion": FusionConfig,
+    "backbone": CTIConfig,
 }  # fmt: skip
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 
@@ -233,10 +236,11 @@ def test_wrong_overrides_are_errors_that_name_the_key(override: str, message: st
         ("data: {root: null}", "'data.root'"),
         ("train: 3", "train .*section"),
         ("- 1", "must hold sections"),
-        ("1999-12-31: 3", r"wrong.*x\.yaml"),
+        ("1999-12-31: 3", r"x\.yaml.*the key '1999-12-31' is no text"),
         ("train: {", "not a readable YAML"),
         ("data: !!python/object:os.system {}", "not a readable YAML"),
-        ("\0", "not a readable YAML"),
+        ("\0", "NUL bytes"),
+        ("a: \x01", "not a readable YAML"),
     ],
 )
 def test_wrong_yaml_is_an_error_that_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:

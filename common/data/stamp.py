@@ -62,8 +62,9 @@ MARGINALS = Kind("CRF marginals", "key 0 is background, key 1 the first class", 
 MASKS = Kind("masks", "label 0 is background, label 1 the first class", 1, "png")
 LABEL_MAPS = Kind("label maps", "label 0 is background, label 1 the first class, 255 not labelled", 1, "png")
 SEGMENTS = Kind("segments", "numbers of segments, without classes", None)
+AGREEMENT = Kind("agreement", "share of fused runs that agree, by pixel", None)
 SHIFTED = Kind("seeds of another numbering", "key 1 is the first class, and no key is background", 1)
-KINDS = {kind.name: kind for kind in (SEEDS, STRIDED_SEEDS, MARGINALS, MASKS, LABEL_MAPS, SEGMENTS)}
+KINDS = {kind.name: kind for kind in (SEEDS, STRIDED_SEEDS, MARGINALS, MASKS, LABEL_MAPS, SEGMENTS, AGREEMENT)}
 
 
 @dataclass
@@ -130,13 +131,13 @@ def read_stamp(folder: str | Path) -> Stamp | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"the stamp {path} cannot be read ({error}). Make the files of {folder} again") from error
     try:
         kind = KINDS[content["kind"]]
         lists = {str(name): int(count) for name, count in content["lists"].items()}
         return Stamp(kind, str(content["method"]), dict(content["settings"]), lists)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is no stamp of this project ({type(error).__name__}: {error}). Make the files of {folder} again, "
             f"or delete {path} if it came from elsewhere"
