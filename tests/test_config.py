@@ -1,5 +1,7 @@
 """Configuration: every shipped YAML, strictness, the papers' flags, help."""
 
+import dataclasses
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from common.pipeline.options import PipelineConfig
 from common.run.command import number, script_parser
 from common.run.config import CONFIG_DIR, at_least, config_path, leaves, load_config, save_config
 from common.run.errors import UserError
+from common.run.files import ROOT
 from common.run.method import method_of
 from common.run.script import SEEDS, TRAINING, Usage, parse_arguments, start
 from common.train.schedule import scaled_lr
@@ -379,13 +382,26 @@ def test_every_key_is_documented(cls: type) -> None:
     assert all(leaf.help.endswith(".") for leaf in leaves(cls()))
 
 
-@pytest.mark.parametrize("cls", CLASSES.values())
-def test_every_number_has_a_rule(cls: type) -> None:
-    """Which its default obeys."""
-    for leaf in leaves(cls()):
-        if re.search(r"\b(int|float)\b", str(leaf.type)):
-            assert leaf.rule, leaf.key
-            assert leaf.rule.holds(leaf.default), leaf.key
+def sections() -> list[type]:
+    """All classes with configuration fields, of all modules."""
+    paths = [path for folder in ("common", "methods") for path in sorted((ROOT / folder).rglob("*.py"))]
+    named = [path for path in paths if re.search(r"^    \w+: .* = option\(", path.read_text(), re.MULTILINE)]
+    modules = [importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)) for path in named]
+    found = [value for module in modules for value in vars(module).values() if dataclasses.is_dataclass(value)]
+    own = [cls for cls in found if any("help" in field.metadata for field in dataclasses.fields(cls))]
+    return list(dict.fromkeys([*own, *CLASSES.values()]))
+
+
+def test_every_number_has_a_rule() -> None:
+    """Of every configuration; its default obeys."""
+    checked = 0
+    for cls in sections():
+        for leaf in leaves(cls()):
+            if re.search(r"\b(int|float)\b", str(leaf.type)):
+                assert leaf.rule, (cls, leaf.key)
+                assert leaf.rule.holds(leaf.default), (cls, leaf.key)
+                checked += 1
+    assert checked > 400
 
 
 @pytest.mark.parametrize(

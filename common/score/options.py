@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from common.data.layout import DataConfig
-from common.run.config import at_least, leaves, load_config, numbers, option, or_empty, pair, read_yaml, section
+from common.run.config import at_least, leaves, load_config, option, or_empty, pair, read_yaml, section, some
 from common.run.errors import UserError
 
 MOST_THRESHOLDS = 10_001
@@ -19,7 +19,7 @@ class EvalConfig:
     """The background thresholds at which seeds are scored."""
 
     thresholds: list[float] = option(
-        [0.0, 0.99, 0.01], "First, last and step of the background thresholds.", rule=numbers(3, at_least(0))
+        [0.0, 0.99, 0.01], "First, last and step of the background thresholds.", rule=some(at_least(0))
     )
     fixed_threshold: float = option(
         0.4, "A threshold chosen beforehand, whose score is reported beside the best.", rule=at_least(0)
