@@ -23,15 +23,17 @@ import numpy as np
 
 from common.data.dataset import LabelledImages, class_names
 from common.data.layout import DataConfig
-from common.run.config import config_path, load_config, parse_config, script_parser
-from common.run.errors import UserError, preview, run_script
+from common.run.command import parse_config, script_parser
+from common.run.config import config_path, load_config
+from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder
+from common.run.needs import Needs
 from common.run.processes import Processes, start_processes, stop_processes
 from common.score.card import CARD_FILES, card_lines, read_card
 from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
 from common.score.options import EvaluationConfig, shared_sections
-from common.score.result import Evaluation, Point
+from common.score.result import Evaluation
 
 DEFAULT_LISTS = {"voc12": "train", "coco14": "train14_small", "folder": "all"}
 DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014"}
@@ -90,6 +92,39 @@ def _from_yaml(args: argparse.Namespace) -> list[str]:
     return shared_sections(path) if path.is_file() else []  # a folder of predictions made elsewhere: VOC
 
 
+def require_input(args: argparse.Namespace, config: EvaluationConfig) -> None:
+    """Makes sure that predictions, list and true masks are there.
+
+    Raises:
+        UserError: some are missing; all are named.
+        SystemExit: none is, and ``--check`` is given.
+    """
+    needs = Needs()
+    if args.dict_dir:
+        needs.ask(_predictions, args)
+    needs.ask(_masks, args, config.data)
+    needs.ask(config.data.require_classes)
+    for name in (args.tune_on, args.list or DEFAULT_LISTS[config.data.dataset]):
+        if name:
+            needs.ask(config.data.require_list, name)
+    needs.settle(args.check)
+
+
+def _predictions(args: argparse.Namespace) -> str:
+    """The folder of predictions; raises `UserError` if it is missing."""
+    folder = RunFolder(args.name).existing().path / args.dict_dir
+    if not folder.is_dir():
+        raise UserError(f"no folder of predictions {folder}; the method's inference script (--dict) makes seeds")
+    return str(folder)
+
+
+def _masks(args: argparse.Namespace, data: DataConfig) -> str:
+    """The folder of the true masks or of the data set; raises `UserError` if it is missing."""
+    if args.gt_dir and not Path(args.gt_dir).is_dir():
+        raise UserError(f"no folder of true masks {args.gt_dir} (--gt_dir, from {Path.cwd()})")
+    return args.gt_dir or data.require_folder()
+
+
 def score(args: argparse.Namespace, config: EvaluationConfig, processes: Processes) -> Evaluation:
     """Reads, counts, and sums over processes; first on the list of ``--tune_on``.
 
@@ -113,10 +148,9 @@ def score_list(
         predict = _trivial(args.trivial, config.data, list_name)
         source = f"trivial {args.trivial}"
     else:
-        source = str(run.existing().path / args.dict_dir)
-        if not Path(source).is_dir():
-            raise UserError(f"no folder of predictions {source}; the method's inference script (--dict) makes seeds")
+        source = _predictions(args)
         predict = FilePredictions(Path(source), args.task)
+        predict.require_kind(masks)
     try:
         return evaluate(
             masks.ids, predict, masks, classes, config.eval, args.task, list_name, source,
@@ -160,17 +194,6 @@ def show(result: Evaluation, verbose: bool) -> None:
         where = f"threshold: {point.threshold:.3f} ({_origin(name, result)})\t" if point.threshold is not None else ""
         means = f"precision: {point.mean_precision:.3f}%  recall: {point.mean_recall:.3f}%"
         print(f"{where}mIoU: {point.miou:.3f}%  {means}")
-    show_absent(points)
-
-
-def show_absent(points: dict[str, Point]) -> None:
-    """Says where absent labels pull the papers' mIoU down; of the points with any, the first."""
-    name, point = next(((name, point) for name, point in points.items() if point.absent), (None, None))
-    if point is not None:
-        print(
-            f"warning: {len(point.absent)} labels are neither in the masks nor in the predictions, and count as 0 in "
-            f"the papers' mIoU: {preview(point.absent)}. Over the labels present ({name}): {point.miou_present:.3f}%"
-        )
 
 
 def _origin(point: str, result: Evaluation) -> str:
@@ -193,6 +216,7 @@ def _origin(point: str, result: Evaluation) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line → evaluation → table and files."""
     args, config = setup(argv)
+    require_input(args, config)
     processes = start_processes()
     try:
         result = score(args, config, processes)
@@ -205,6 +229,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if args.card:
                 print("", *card_lines(read_card(folder, stem)), sep="\n")
                 print(f"written: {folder / stem}{', '.join(CARD_FILES)}")
+            for warning in result.warnings():
+                print(f"warning: {warning}")
             if result.left_out:
                 print(f"{len(result.left_out)} images left out: no usable prediction; {stem}.json names them")
             print(f"written: {folder / stem}.json, .csv" + (" and .png" if result.thresholds is not None else ""))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from common.run.config import script_parser
+from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.files import write_json
 from common.score.bootstrap import CONFIDENCE, RESAMPLES

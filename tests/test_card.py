@@ -281,7 +281,8 @@ def test_card_of_an_evaluation(script: ModuleType, folder: Path, capsys: pytest.
     assert card["oracle"]["classes"]["cat"] == {"threshold": 0.3, "IoU": pytest.approx(80)}
     assert all(Path(f"experiment/x/eval_cam_{name}.png").is_file() for name in ("confusion", "classes"))
     shown = capsys.readouterr().out
-    assert "hen, red. Over the labels present (best)" in shown and "\n".join(card_lines(card)) in shown
+    assert "mIoU: hen, red. Over the labels that are present it is 72.22" in shown
+    assert "\n".join(card_lines(card)) in shown
 
     script.main([*COMMAND, "--num_workers", "0"])  # without: the card of an earlier evaluation goes
     assert not list(Path("experiment/x").glob("*card*")) and not list(Path("experiment/x").glob("*per_image*"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.run.errors import UserError
+from common.run.similar import did_you_mean
 
 EXPERIMENT_DIR = Path("experiment")
 
@@ -32,7 +33,7 @@ class RunFolder:
     Refinement of seeds: ``labels`` (``ir_label/``), ``masks`` (``masks/``).
     Segmentation: ``segs`` (``segs/<list>/``), ``refined_segs`` (``segs_crf/<list>/``).
     Scores: ``scores`` (``eval_*.json``, with .csv and .png beside it).
-    A folder of files for images has its settings beside it, in the stamp ``<folder>.json``.
+    A folder of files for images has its stamp in it, see `common.data.stamp`.
     """
 
     def __init__(self, name: str, inputs: Sequence[str] = ()) -> None:
@@ -156,12 +157,25 @@ class RunFolder:
         """
         if not self.path.is_dir():
             runs = sorted(path.name for path in EXPERIMENT_DIR.glob("*") if path.is_dir())
-            known = f" There are: {', '.join(runs)}." if runs else ""
+            known = did_you_mean(self.name, runs) + (f" There are: {', '.join(runs)}." if runs else "")
             raise UserError(
                 f"no run folder {self.path} (from {Path.cwd()}).{known} A training script makes it (--name "
                 f"{self.name}); for weights from elsewhere, inference takes --load_pretrained FILE"
             )
         return self
+
+    def require_folder(self, name: str) -> str:
+        """Makes sure that a folder in this one is there.
+
+        Raises:
+            UserError: it is not; the message lists the folders that exist.
+        """
+        folder = self.path / name
+        if not folder.is_dir():
+            there = sorted(path.name for path in self.path.glob("*") if path.is_dir())
+            hint = did_you_mean(name, there)
+            raise UserError(f"no folder {folder}.{hint} {self.path} has {', '.join(there) or 'no folders'}")
+        return str(folder)
 
 
 def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, unit: str = "epoch") -> Path:

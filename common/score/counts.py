@@ -125,6 +125,9 @@ class SweepCounts:
             seed: {foreground class index: values (H, W)}; compared as float32. Empty: all background.
             gt: true labels, uint8 (H, W), 255 = ignore.
 
+        Returns:
+            The image's pixels of each true label, int64 (K,).
+
         Raises:
             LabelRangeError: a class index or true label outside the data set's.
             UserError: maps of another size than the mask, or with NaN.
