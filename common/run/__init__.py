@@ -18,6 +18,8 @@ Here:
     device       device, number format, seeds of this process
     random       generators seeded from integers, and their states
     pool         processes for CPU work beside the network
+    text         text files and JSON of users
+    strict_yaml  YAML of users
     errors       the one exception that is meant for the user
 
 Called by: every script, and every other package of `common`.
