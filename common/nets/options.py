@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.run.config import Rule, at_least, option
+from common.run.config import BELOW_ONE, Rule, at_least, option
 from common.run.errors import UserError
 from common.run.files import require_weights
 
@@ -61,7 +61,10 @@ class ViTConfig:
     depth: int = option(0, "Number of blocks.", rule=at_least(0))
     num_heads: int = option(0, "Attention heads.", rule=at_least(0))
     drop_path: float = option(
-        0.1, "Stochastic depth rate of the last block, growing linearly from 0.", flag=("--drop-path", "--drop_path")
+        0.1,
+        "Stochastic depth rate of the last block, growing linearly from 0.",
+        flag=("--drop-path", "--drop_path"),
+        rule=BELOW_ONE,
     )
     freeze: str = option(
         "none", "Layers that are not trained: none, all (of the backbone), or first:N (the embedding and N blocks).",

@@ -4,15 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.run.config import Rule, at_least, numbers, option
+from common.run.config import ABOVE_ZERO, BELOW_ONE, Rule, at_least, numbers, option
 from common.train.course import Position
 
 # Learning rate of the next step, from the position and the total steps of the run.
 Rate = Callable[[Position, int], float]
 
 
-FRACTION = Rule("above 0, at most 1", lambda value: 0 < value <= 1)
-ABOVE_ZERO = Rule("above 0", lambda value: value > 0)
+LAYER_DECAY = Rule("above 0, at most 1", lambda value: 0 < value <= 1)
 
 
 @dataclass
@@ -23,21 +22,27 @@ class OptimConfig:
         5e-4,
         "Learning rate for a global batch of base_batch; it is scaled linearly with the global batch.",
         flag="--lr",
+        rule=at_least(0),
     )
     base_batch: int = option(512, "The global batch that lr is stated for.", rule=at_least(1))
-    min_lr: float = option(1e-5, "Where the cosine ends (not scaled).", flag=("--min-lr", "--min_lr"))
-    warmup_lr: float = option(1e-6, "Where the warm-up starts (not scaled).", flag=("--warmup-lr", "--warmup_lr"))
+    min_lr: float = option(1e-5, "Where the cosine ends (not scaled).", flag=("--min-lr", "--min_lr"), rule=at_least(0))
+    warmup_lr: float = option(
+        1e-6, "Where the warm-up starts (not scaled).", flag=("--warmup-lr", "--warmup_lr"), rule=at_least(0)
+    )
     warmup_epochs: int = option(
-        5, "Epochs of linear warm-up; the cosine is not shifted by it.", flag=("--warmup-epochs", "--warmup_epochs")
+        5,
+        "Epochs of linear warm-up; the cosine is not shifted by it.",
+        flag=("--warmup-epochs", "--warmup_epochs"),
+        rule=at_least(0),
     )
     weight_decay: float = option(
-        0.05, "Weight decay of matrices and kernels.", flag=("--weight-decay", "--weight_decay")
+        0.05, "Weight decay of matrices and kernels.", flag=("--weight-decay", "--weight_decay"), rule=at_least(0)
     )
-    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2))
-    eps: float = option(1e-8, "AdamW's epsilon.")
+    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2, BELOW_ONE))
+    eps: float = option(1e-8, "AdamW's epsilon.", rule=at_least(0))
     layer_decay: float = option(
         1.0, "Factor of the learning rate from each layer of the backbone to the one before it; the embedding's is the "
-        "smallest.", rule=FRACTION,
+        "smallest.", rule=LAYER_DECAY,
     )  # fmt: skip
     new_scale: float = option(
         1.0, "Learning rate of parameters that are not the backbone's, such as heads, relative to lr.", rule=ABOVE_ZERO
