@@ -417,7 +417,7 @@ def test_every_number_has_a_rule() -> None:
         (CTIConfig, "eval.reference_range=[0.5, 0.3]", "empty or"), (CTIConfig, "optim.lr=.nan", "finite"),
         (CTIConfig, "views.scale=[.nan, .nan]", "finite"), (CTIConfig, "optim.lr=-.inf", "finite"),
         (CTIConfig, "infer.scales=[1.0, .inf]", "finite"), (CTIConfig, "train.epochs=10000000000000000", "finite"),
-        (CTIConfig, "train.validate_also=[-1]", "at least 0"), (CTIConfig, "model.img_size=0", "at least 1"),
+        (CTIConfig, "train.validate_also=[-1]", "at least 0"), (CTIConfig, "model.img_size=-1", "at least 0"),
         (CRFMasksConfig, "crf.bilateral_sxy=0", "above 0"), (DeepLabConfig, "model.atrous_rates=[0]", "at least 1"),
         (PSAConfig, "walk.bg_thr=1.5", "from 0 to 1"), (DiffusionConfig, "ema.decay=1", "below 1"),
     ],
