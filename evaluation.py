@@ -19,7 +19,8 @@ import numpy as np
 
 from common.data.dataset import LabelledImages, class_names
 from common.data.layout import DataConfig
-from common.run.config import config_path, load_config, parse_config, script_parser
+from common.run.command import parse_config, script_parser
+from common.run.config import config_path, load_config
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder

@@ -26,7 +26,8 @@ from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, read_list
 from common.data.prepare.cub_check import check_cub
 from common.data.prepare.report import Table
-from common.run.config import load_config, option, parse_config, script_parser, section
+from common.run.command import parse_config, script_parser
+from common.run.config import load_config, option, section
 from common.run.errors import UserError, run_script
 
 DEFAULT_ROOTS = {

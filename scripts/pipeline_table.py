@@ -13,7 +13,7 @@ from typing import Any
 from common.pipeline.options import REFINEMENTS
 from common.pipeline.stages import read_json
 from common.pipeline.table import table
-from common.run.config import script_parser
+from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.folder import RunFolder
 

@@ -15,7 +15,7 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
-from common.run.config import script_parser
+from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder

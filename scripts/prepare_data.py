@@ -38,7 +38,7 @@ from common.data.masks import write_mask
 from common.data.prepare.coco import Instances, check_rules, link_images, paint_mask, read_instances
 from common.data.prepare.fetch import Archive, obtain, unpack
 from common.data.prepare.voc import augment_masks, label_voc
-from common.run.config import script_parser
+from common.run.command import script_parser
 from common.run.errors import UserError, preview, run_script
 from common.run.files import atomic_write, write_json
 

@@ -23,7 +23,8 @@ from common.pipeline.builders import KINDS, files, parse_pipeline, require_withi
 from common.pipeline.options import PipelineConfig, data_overrides
 from common.pipeline.stages import Stage, has_files
 from common.pipeline.table import Score, is_scored
-from common.run.config import config_path, load_config, save_config, script_parser
+from common.run.command import script_parser
+from common.run.config import config_path, load_config, save_config
 from common.run.errors import UserError, run_script
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
 from common.score.evaluate import MaskFiles

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common.run.config import script_parser
+from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, SEED_SCORES, RunFolder
 

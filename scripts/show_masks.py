@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from common.data.dataset import ImageSet, class_names, read_mask
-from common.run.config import load_config, parse_config, script_parser
+from common.run.command import parse_config, script_parser
+from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import RunFolder
 from common.score.options import EvaluationConfig, shared_sections

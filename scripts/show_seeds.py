@@ -14,7 +14,8 @@ import numpy as np
 
 from common.data.dataset import LabelledImages
 from common.data.seeds import read_seed, seed_path
-from common.run.config import load_config, parse_config, script_parser
+from common.run.command import parse_config, script_parser
+from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
 from common.score.options import EvaluationConfig, shared_sections

@@ -10,6 +10,7 @@ from common.masks.options import CRFMasksConfig
 from common.pipeline.options import PipelineConfig
 from common.run.config import CONFIG_DIR, config_path, leaves, load_config, save_config
 from common.run.errors import UserError
+from common.run.method import method_of
 from common.run.script import SEEDS, TRAINING, Usage, parse_arguments, start
 from common.train.schedule import scaled_lr
 from methods.crt.config import CRTConfig
@@ -61,7 +62,9 @@ def test_every_shipped_yaml_is_read_and_survives_being_written(path: Path, tmp_p
     cls = CLASSES[kind_of(path)]
     config = load_config(cls, path)
     assert isinstance(config, cls)
+    assert method_of(path) == cls.method
     save_config(config, tmp_path / "config.yaml")
+    assert method_of(tmp_path / "config.yaml") == cls.method
     assert load_config(cls, tmp_path / "config.yaml") == config
 
 

@@ -43,6 +43,7 @@ def test_the_command_line_is_judged_before_torch_is_imported(arguments: str, rai
     program = f"""
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 from common.run.config import option, section
 from common.run.script import SEEDS, start
 
@@ -52,6 +53,7 @@ class Data:
 
 @dataclass
 class Config:
+    method: ClassVar[str] = "own"
     data: Data = section(Data)
 
 sys.argv = ["script.py", *{arguments.split()!r}]

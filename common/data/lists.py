@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from common.run.errors import UserError, preview
 from common.run.files import ROOT
+from common.run.similar import did_you_mean
 
 LIST_DIR = ROOT / "data" / "lists"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -65,8 +66,10 @@ def find_list(name: str, dataset: str, root: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     shipped = sorted(path.stem for path in (LIST_DIR / dataset).glob("*.txt"))
+    own = [path.stem for folder in (candidates[1].parent, Path(root)) for path in folder.glob("*.txt")]
+    hint = did_you_mean(Path(name).name.removesuffix(".txt"), [*own, *shipped, "all"])
     advice = f" Shipped lists: {', '.join(shipped)}." if shipped else ""
-    raise UserError(f"no image list {name!r}: looked for {', '.join(map(str, candidates))}.{advice}")
+    raise UserError(f"no image list {name!r}: looked for {', '.join(map(str, candidates))}.{hint}{advice}")
 
 
 def read_list(path: str | Path, dataset: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from common.crf.options import CRFConfig
 from common.data.layout import DataConfig
@@ -100,6 +100,7 @@ class CRFMaskLists:
 class CRFMasksConfig:
     """All sections of masks by CRF alone."""
 
+    method: ClassVar[str] = "CRF alone"
     data: DataConfig = section(DataConfig)
     seeds: SeedsConfig = section(SeedsConfig)
     crf: SeedCRFConfig = section(SeedCRFConfig)

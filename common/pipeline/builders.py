@@ -16,7 +16,7 @@ from typing import Any
 
 from common.pipeline.stages import Stage, carry_out, has_files, read_state
 from common.pipeline.table import Score, is_scored, table, with_gains
-from common.run.config import parse_config
+from common.run.command import ScriptParser, parse_config
 from common.run.errors import UserError, preview
 from common.run.files import write_json
 from common.run.folder import RunFolder
@@ -136,7 +136,7 @@ def require_within(scored: Sequence[str], made: Sequence[str], setting: str, wit
         )
 
 
-def parse_pipeline(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
+def parse_pipeline(parser: ScriptParser) -> tuple[argparse.Namespace, list[str]]:
     """Adds ``--nproc`` and parses a pipeline's command line: ``(args, configuration overrides)``.
 
     Raises:

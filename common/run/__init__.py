@@ -3,7 +3,10 @@
 Here:
 
     script       starts every script: command line, configuration, run folder, processes, device
+    command      command lines: flags, key=value, --help
     config       typed, strict configuration of YAML, flags and key=value
+    method       the entry that tells of which method a YAML is
+    similar      "Did you mean ...?"
     options      the configuration section ``runtime``
     folder       names and places of all files of a run
     files        atomic writing; reading of pickled arrays without running their code

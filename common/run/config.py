@@ -5,13 +5,7 @@ whose fields are made by `option`, with a sentence each and, where a paper's own
 Unknown keys and wrong types are errors that name the key.
 """
 
-import argparse
 import dataclasses
-import difflib
-import os
-import shutil
-import textwrap
-import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from common.run.errors import UserError
-from common.run.files import ROOT, atomic_write
-
-CONFIG_DIR = ROOT / "configs"
+from common.run.files import atomic_write
+from common.run.method import CONFIG_DIR, ENTRY, check_method, method_of
+from common.run.similar import did_you_mean, similar_key
 
 C = TypeVar("C")
 
@@ -108,8 +102,11 @@ def leaves(config: Any, prefix: str = "") -> list[Leaf]:
     return found
 
 
-def config_path(name: str) -> Path:
+def config_path(name: str, method: str = "") -> Path:
     """The YAML that ``--exp NAME`` means: a path to a file, or the name of one in ``configs/``.
+
+    Args:
+        method: the script's; the message names experiments of it alone.
 
     Raises:
         UserError: neither is there.
@@ -118,25 +115,31 @@ def config_path(name: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    known = sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
+    known = sorted(path.stem for path in CONFIG_DIR.glob("*.yaml") if not method or method_of(path) == method)
+    hint = did_you_mean(Path(name).stem, known)
     raise UserError(
-        f"no configuration {name!r}: looked for {', '.join(map(str, candidates))}. There are: {', '.join(known)}"
+        f"no configuration {name!r}: looked for {', '.join(map(str, candidates))}.{hint} There are: {', '.join(known)}"
     )
 
 
-def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence[str] = ()) -> C:
+def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence[str] = (), kind: str = "") -> C:
     """An instance of ``cls``: defaults, then the YAML, then ``key=value`` overrides; every key and type is checked.
 
+    Args:
+        kind: the script's, for the message about a YAML of another method; see `check_method`.
+
     Raises:
-        UserError: an unknown key, a wrong type, a value that a field does not allow, values that do not suit each other
-            (the method ``check`` of a section or of the whole), or unreadable YAML.
+        UserError: the YAML is of another method; an unknown key, a wrong type, a value that a field does not allow,
+            values that do not suit each other (the method ``check`` of a section or of the whole), or unreadable YAML.
     """
     config = OmegaConf.structured(cls)
     keys = leaves(cls())
     renamed = {leaf.former_key: leaf.key for leaf in keys if leaf.formerly}
     kinds = {leaf.key: leaf.type for leaf in keys}
     if yaml_path is not None:
-        config = _merge(config, _under_new_names(_read_yaml(yaml_path), renamed), str(yaml_path))
+        content = _read_yaml(yaml_path)
+        check_method(yaml_path, content.pop(ENTRY, None), getattr(cls, ENTRY, ""), kind)
+        config = _merge(config, _under_new_names(content, renamed), str(yaml_path))
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key:
@@ -148,7 +151,7 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
             raise UserError(f"the value of {key}={value} is not valid YAML: {error}") from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        config = _merge(config, nested, f"the command line ({text})")
+        config = _merge(config, nested, f"the command line ({text})", is_typed=True)
     try:
         result: Any = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:  # a ${reference} to nothing
@@ -198,7 +201,7 @@ def _under_new_names(content: dict, renamed: dict[str, str]) -> dict:
     return content
 
 
-def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
+def _merge(config: DictConfig, update: dict, source: str, is_typed: bool = False) -> DictConfig:
     sections = [name for name in config if isinstance(config[name], DictConfig)]
     update = {name: keys for name, keys in update.items() if name not in sections or keys is not None}  # none under it
     for name, keys in update.items():
@@ -209,7 +212,8 @@ def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
         assert isinstance(merged, DictConfig)
         return merged
     except ConfigKeyError as error:
-        hint = _similar(str(error.full_key), config)
+        known = [leaf.key for leaf in leaves(OmegaConf.to_object(config))]
+        hint = similar_key(str(error.full_key), known, map(str, config), is_typed)
         raise UserError(
             f"unknown configuration key {error.full_key!r} in {source}.{hint} --help lists all keys."
         ) from error
@@ -219,107 +223,8 @@ def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
         raise UserError(f"wrong value for {where} in {source}: {detail}") from error
 
 
-def _similar(key: str, config: DictConfig) -> str:
-    """A question that names the key most like an unknown one: with the same last part, or of a similar name."""
-    known = [leaf.key for leaf in leaves(OmegaConf.to_object(config))]
-    last = key.rpartition(".")[2]
-    names = {name.rpartition(".")[2]: name for name in known}
-    close = [names[last]] if last in names else difflib.get_close_matches(key, [*known, *config], n=1, cutoff=0.8)
-    close += [names[name] for name in difflib.get_close_matches(last, names, n=1)]
-    return f" Did you mean {close[0]}?" if close else ""
-
-
 def save_config(config: Any, path: Path) -> None:
-    """Writes the resolved configuration as YAML, atomically."""
+    """Writes the resolved configuration and its method as YAML, atomically."""
     with atomic_write(path, "w") as file:
+        file.write(f"{ENTRY}: {config.method}\n" if hasattr(config, ENTRY) else "")
         file.write(OmegaConf.to_yaml(OmegaConf.structured(config)))
-
-
-class _Help(argparse.HelpFormatter):
-    """Leaves the epilog (the table of keys) as it is, wraps the rest."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if "\n" in text else super()._fill_text(text, width, indent)
-
-
-def script_parser(
-    description: str, cls: type | None = None, reads: Sequence[str] | None = None, ignores: Sequence[str] = ()
-) -> argparse.ArgumentParser:
-    """A parser whose ``--help`` also lists every configuration key with its sentence.
-
-    Fields with a flag become arguments of that name; positional ``key=value`` arguments set any key.
-
-    Args:
-        cls: The configuration; None for a script with plain arguments only.
-        reads: Sections and keys that the script reads (None: all of them); the others are accepted, but have neither
-            flags nor lines of help.
-        ignores: Sections and keys among them that it does not read.
-    """
-    if cls is None:
-        return argparse.ArgumentParser(description=description.strip(), formatter_class=_Help, allow_abbrev=False)
-    keys = [leaf for leaf in leaves(cls()) if (reads is None or _is_in(leaf, reads)) and not _is_in(leaf, ignores)]
-    parser = argparse.ArgumentParser(
-        description=description.strip(), epilog=_key_table(keys), formatter_class=_Help, allow_abbrev=False
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set any configuration key (listed below)")
-    for leaf in keys:
-        if leaf.flags:
-            nargs = "+" if typing.get_origin(leaf.type) is list else None
-            parser.add_argument(*leaf.flags, dest=f"flag:{leaf.key}", nargs=nargs, metavar="X", help=f"= {leaf.key}")
-    return parser
-
-
-def _is_in(leaf: Leaf, names: Sequence[str]) -> bool:
-    """Whether a key is one of some sections and keys, or lies in one."""
-    return f"{leaf.key}.".startswith(tuple(f"{name}." for name in names))
-
-
-def parse_config(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
-) -> tuple[argparse.Namespace, list[str]]:
-    """Parses the command line of a `script_parser`.
-
-    Returns:
-        The script's own arguments, and the ``key=value`` texts that the configuration flags and the positional
-        arguments stand for, in order of strength.
-    """
-    args = parser.parse_intermixed_args(argv)
-    from_flags: list[str] = []
-    positional: list[str] = []
-    for name, value in list(vars(args).items()):
-        if not name.startswith("flag:"):
-            continue
-        delattr(args, name)
-        if isinstance(
-            value, list
-        ):  # "--W 0.1 1 1 train.lr=1e-3" puts the key=value among the numbers; "--scale 0.3,1.2" is a pair
-            positional += [item for item in value if "=" in item]
-            value = f"[{', '.join(part for item in value if '=' not in item for part in item.split(','))}]"
-        if value is not None:
-            from_flags.append(f"{name[5:]}={value}")
-    positional += args.overrides
-    del args.overrides
-    return args, from_flags + positional
-
-
-def _key_table(keys: list[Leaf]) -> str:
-    width = min(max(shutil.get_terminal_size().columns, 80), 120)
-    lines = ["configuration keys (YAML section.key, or key=value here):"]
-    for leaf in keys:
-        kind = " | ".join(leaf.choices) if leaf.choices else _type_name(leaf.type)
-        earlier = f", formerly {leaf.former_key}" if leaf.formerly else ""
-        lines.append(f"  {leaf.key}={_shown(leaf.default)}  ({kind}{earlier})")
-        lines += textwrap.wrap(
-            leaf.help, width, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False
-        )
-    return "\n".join(lines)
-
-
-def _type_name(hint: Any) -> str:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint):
-        return str(hint).replace("typing.", "")
-    return hint.__name__
-
-
-def _shown(value: Any) -> str:
-    return os.fspath(value) if isinstance(value, Path) else str(value)

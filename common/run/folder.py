@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.run.errors import UserError
+from common.run.similar import did_you_mean
 
 EXPERIMENT_DIR = Path("experiment")
 
@@ -156,7 +157,7 @@ class RunFolder:
         """
         if not self.path.is_dir():
             runs = sorted(path.name for path in EXPERIMENT_DIR.glob("*") if path.is_dir())
-            known = f" There are: {', '.join(runs)}." if runs else ""
+            known = did_you_mean(self.name, runs) + (f" There are: {', '.join(runs)}." if runs else "")
             raise UserError(
                 f"no run folder {self.path} (from {Path.cwd()}).{known} A training script makes it (--name "
                 f"{self.name}); for weights from elsewhere, inference takes --load_pretrained FILE"

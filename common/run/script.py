@@ -7,9 +7,10 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from common.run.config import call_each, config_path, load_config, parse_config, save_config, script_parser
+from common.run.command import parse_config, script_parser
+from common.run.config import call_each, config_path, load_config, save_config
 from common.run.errors import UserError
 from common.run.files import require_weights
 from common.run.folder import SEEDS_DIR, RunFolder
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
 
 
 class RunConfig(Protocol):
-    """A configuration with the section ``runtime``; every script with processes and a device has one."""
+    """A configuration with the section ``runtime``; every script with processes and a device has one.
 
+    Attributes:
+        method: the name of its method, as in the entry ``method`` of its YAMLs.
+    """
+
+    method: ClassVar[str]
     runtime: "RuntimeConfig"
 
 
@@ -46,6 +52,7 @@ class Usage:
     """How a kind of script is called.
 
     Attributes:
+        kind: one word for the kind, in lower case the name under which scripts import it.
         overwrite: help of ``--overwrite``; empty: there is no such flag.
         is_training: whether it begins a run, or resumes it under ``--resume``; other scripts take the configuration of
             an existing run.
@@ -57,6 +64,7 @@ class Usage:
         check: raises a `UserError` where flags contradict each other or the configuration.
     """
 
+    kind: str
     overwrite: str = ""
     is_training: bool = False
     weights: str = ""
@@ -90,10 +98,12 @@ _PACK = "pack the masks (with --crf the refined ones) for VOC's server"
 
 # Validation reads the section infer as well, but the papers' flags of the same names mean train.
 TRAINING = Usage(
+    kind="training",
     overwrite="delete the contents of the run folder and start anew", is_training=True, ignores=("infer",),
     check=_check_training,
 )  # fmt: skip
 SEEDS = Usage(
+    kind="seeds",
     overwrite="delete seeds of other settings in the folder",
     weights="the best, else the last one",
     flags=(
@@ -111,6 +121,7 @@ SEEDS = Usage(
     check=_check_seeds,
 )  # fmt: skip
 MASKS = Usage(
+    kind="masks",
     overwrite="delete the masks in the list's folders",
     weights="the best, else the last one",
     flags=(
@@ -127,8 +138,13 @@ MASKS = Usage(
     ignores=("runtime.num_workers",),
     check=_check_masks,
 )  # fmt: skip
-PREPARATION = Usage(overwrite="delete earlier results of the script, and start anew", check=_check_refinement)
-REFINEMENT = Usage(overwrite="delete existing masks, and start anew", weights="the last one", check=_check_refinement)
+PREPARATION = Usage(
+    kind="preparation", overwrite="delete earlier results of the script, and start anew", check=_check_refinement
+)
+REFINEMENT = Usage(
+    kind="refinement", overwrite="delete existing masks, and start anew", weights="the last one",
+    check=_check_refinement,
+)  # fmt: skip
 
 
 def start(
@@ -152,7 +168,7 @@ def start(
     """
     args, overrides = parse_arguments(doc, cls, default_exp, usage, reads)
     run = RunFolder(args.name, inputs)
-    config = load_config(cls, _config_source(args, run, default_exp, usage), overrides)
+    config = load_config(cls, _config_source(args, run, default_exp, usage, cls.method), overrides, usage.kind)
     usage.check(args, config)
     if usage.weights and args.load_pretrained:
         require_weights(args.load_pretrained)
@@ -199,8 +215,11 @@ def parse_arguments(
     return parse_config(parser, argv)
 
 
-def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, usage: Usage) -> Path:
+def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, usage: Usage, method: str) -> Path:
     """The first YAML of a script's configuration.
+
+    Args:
+        method: the script's.
 
     Raises:
         UserError: the run folder is in use, or is needed and missing; or the YAML is missing.
@@ -209,10 +228,10 @@ def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, u
         run.refuse_if_used(args.resume, args.overwrite)
         if args.resume:
             run.require_resumable()
-        return run.config if args.resume else config_path(args.exp)
+        return run.config if args.resume else config_path(args.exp, method)
     if usage.weights and args.load_pretrained is None:
         run.existing()
-    return run.config if run.config.is_file() and not args.exp else config_path(args.exp or default_exp)
+    return run.config if run.config.is_file() and not args.exp else config_path(args.exp or default_exp, method)
 
 
 def start_run(

@@ -3,7 +3,7 @@
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from common.data.layout import DataConfig
 from common.nets.options import ResNetConfig, ViTConfig
@@ -148,6 +148,7 @@ class CRTEvalConfig(EvalConfig):
 class CRTConfig:
     """All sections of a CRT experiment; ``irn`` is the stage with which `run_sample.py` refines the seeds."""
 
+    method: ClassVar[str] = "CRT"
     data: DataConfig = section(DataConfig)
     views: CRTViewConfig = section(CRTViewConfig)
     model: CRTModelConfig = section(CRTModelConfig)

@@ -18,6 +18,7 @@ from methods.crt.localization import OUTCOMES, PERCENTAGES
 from methods.crt.wsol_config import BEST_LOC_FILE, WSOLConfig
 
 EVALUATION = Usage(
+    kind="evaluation",
     weights="the best and the last",
     flags=(
         ("--vis", {"action": "store_true", "help": "draw a sheet of images, CAMs, true and found boxes"}),

@@ -17,7 +17,8 @@ from common.data.seeds import FORMATS
 from common.pipeline.builders import KINDS, files, parse_pipeline, require_within, run_stages, score, training
 from common.pipeline.stages import Stage
 from common.pipeline.table import Score
-from common.run.config import config_path, load_config, save_config, script_parser
+from common.run.command import script_parser
+from common.run.config import config_path, load_config, save_config
 from common.run.errors import run_script
 from common.run.folder import EPOCH_FILE, MASK_SCORES, SEED_SCORES, RunFolder
 from common.score.evaluate import MaskFiles

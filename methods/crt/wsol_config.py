@@ -1,6 +1,7 @@
 """CRT's configuration of object localisation: one YAML drives training and evaluation."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from common.data.cub import CUBConfig, check_split
 from common.nets.options import ResNetConfig, ViTConfig
@@ -92,6 +93,7 @@ class WSOLEvalConfig:
 class WSOLConfig:
     """All sections of a localisation experiment."""
 
+    method: ClassVar[str] = "CRT localisation"
     data: CUBConfig = section(CUBConfig)
     views: WSOLViewConfig = section(WSOLViewConfig)
     model: WSOLModelConfig = section(WSOLModelConfig)

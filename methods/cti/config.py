@@ -1,6 +1,7 @@
 """CTI's configuration: one YAML drives training and inference."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from common.data.layout import DataConfig
 from common.nets.options import ViTConfig
@@ -76,6 +77,7 @@ class LossConfig:
 class CTIConfig:
     """All sections of a CTI experiment."""
 
+    method: ClassVar[str] = "CTI"
     data: DataConfig = section(DataConfig)
     views: CTIViewConfig = section(CTIViewConfig)
     model: ViTConfig = section(ViTConfig)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from common.crf.options import CRFConfig
 from common.data.layout import DataConfig
@@ -153,6 +154,7 @@ class DeepLabInferConfig(SegmentConfig):
 class DeepLabConfig:
     """All sections of a DeepLab experiment."""
 
+    method: ClassVar[str] = "DeepLab"
     data: DataConfig = section(DataConfig)
     views: DeepLabViewConfig = section(DeepLabViewConfig)
     model: DeepLabModelConfig = section(DeepLabModelConfig)

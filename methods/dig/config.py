@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from common.data.layout import DataConfig
 from common.data.options import ViewConfig
@@ -196,6 +197,7 @@ def check_lfca_depth(depth: int) -> None:
 class DiGConfig:
     """All sections of a DiG experiment."""
 
+    method: ClassVar[str] = "DiG"
     data: DataConfig = section(DataConfig)
     views: ViewConfig = section(ViewConfig, scale=[0.3, 1.2], auto_augment="")
     model: ViTConfig = section(ViTConfig)

@@ -1,6 +1,7 @@
 """DiG's configuration of the diffusion model's training; its section ``unet`` is the classifier's, too."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from common.data.layout import DataConfig
 from common.run.config import Rule, at_least, numbers, option, section
@@ -88,6 +89,7 @@ class SamplingConfig:
 class DiffusionConfig:
     """All sections of a diffusion experiment."""
 
+    method: ClassVar[str] = "DiG diffusion"
     data: DataConfig = section(DataConfig)
     views: DiffusionViewConfig = section(DiffusionViewConfig)
     unet: UNetConfig = section(UNetConfig)

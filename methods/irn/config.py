@@ -1,7 +1,7 @@
 """IRN's configuration: one YAML drives label maps, training and masks."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from common.crf.options import CRFConfig
 from common.data.layout import DataConfig
@@ -143,6 +143,7 @@ class IRNInferConfig:
 class IRNConfig:
     """All sections of an IRN experiment."""
 
+    method: ClassVar[str] = "IRN"
     data: DataConfig = section(DataConfig)
     seeds: SeedsConfig = section(SeedsConfig)
     labels: LabelConfig = section(LabelConfig)

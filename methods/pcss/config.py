@@ -1,6 +1,7 @@
 """PCSS's configuration: one YAML drives training and inference."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from common.data.layout import DataConfig
 from common.data.options import ViewConfig
@@ -83,6 +84,7 @@ def check_blocks(size: int, block: int) -> None:
 class PCSSConfig:
     """All sections of a PCSS experiment."""
 
+    method: ClassVar[str] = "PCSS"
     data: DataConfig = section(DataConfig)
     views: ViewConfig = section(ViewConfig)
     model: ViTConfig = section(ViTConfig)

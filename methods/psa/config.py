@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from common.crf.options import CRFConfig
 from common.data.layout import DataConfig
@@ -187,6 +188,7 @@ class PSAInferConfig:
 class PSAConfig:
     """All sections of a PSA experiment."""
 
+    method: ClassVar[str] = "PSA"
     data: DataConfig = section(DataConfig)
     seeds: SeedsConfig = section(SeedsConfig)
     crf: PSACRFConfig = section(PSACRFConfig)

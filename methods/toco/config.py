@@ -1,7 +1,7 @@
 """ToCo's configuration: one YAML drives training and inference."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from common.data.layout import DataConfig
 from common.masks.options import SegmentConfig
@@ -245,6 +245,7 @@ class ToCoInferConfig(InferConfig):
 class ToCoConfig:
     """All sections of a ToCo experiment."""
 
+    method: ClassVar[str] = "ToCo"
     data: DataConfig = section(DataConfig)
     views: ToCoViewConfig = section(ToCoViewConfig)
     model: ToCoModelConfig = section(ToCoModelConfig, arch="deit_base_patch16_224", drop_path=0.0)
