@@ -155,6 +155,10 @@ WRONG = {
     "scripts/make_cub_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/make_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/pipeline_table.py": {"": "--name", "--name x": "no run folder"},
+    "scripts/plan.py": {
+        "": "either --exp NAME or --table", "--exp irn_cti": "planned are those of",
+        "--exp cti_cvpr24 --gpu 309": "Did you mean 3090", "--exp nothing": "no configuration",
+    },
     "scripts/plot_run.py": {"": "NAME", "x/y": "a run's name", "x": "no run folder"},
     "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
     "scripts/run_pipeline.py": {
