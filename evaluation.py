@@ -24,6 +24,7 @@ from common.run.config import config_path, load_config
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder
+from common.run.needs import Needs
 from common.run.processes import Processes, start_processes, stop_processes
 from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
 from common.score.options import EvaluationConfig, shared_sections
@@ -82,6 +83,37 @@ def _from_yaml(args: argparse.Namespace) -> list[str]:
     return shared_sections(path) if path.is_file() else []  # a folder of predictions made elsewhere: VOC
 
 
+def require_input(args: argparse.Namespace, config: EvaluationConfig) -> None:
+    """Makes sure that predictions, list and true masks are there.
+
+    Raises:
+        UserError: some are missing; all are named.
+        SystemExit: none is, and ``--check`` is given.
+    """
+    needs = Needs()
+    if args.dict_dir:
+        needs.ask(_predictions, args)
+    needs.ask(_masks, args, config.data)
+    needs.ask(config.data.require_classes)
+    needs.ask(config.data.require_list, args.list or DEFAULT_LISTS[config.data.dataset])
+    needs.settle(args.check)
+
+
+def _predictions(args: argparse.Namespace) -> str:
+    """The folder of predictions; raises `UserError` if it is missing."""
+    folder = RunFolder(args.name).existing().path / args.dict_dir
+    if not folder.is_dir():
+        raise UserError(f"no folder of predictions {folder}; the method's inference script (--dict) makes seeds")
+    return str(folder)
+
+
+def _masks(args: argparse.Namespace, data: DataConfig) -> str:
+    """The folder of the true masks or of the data set; raises `UserError` if it is missing."""
+    if args.gt_dir and not Path(args.gt_dir).is_dir():
+        raise UserError(f"no folder of true masks {args.gt_dir} (--gt_dir, from {Path.cwd()})")
+    return args.gt_dir or data.require_folder()
+
+
 def score(args: argparse.Namespace, config: EvaluationConfig, processes: Processes) -> Evaluation:
     """Reads, counts, and sums over processes.
 
@@ -97,10 +129,9 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
         predict = _trivial(args.trivial, config.data, list_name)
         source = f"trivial {args.trivial}"
     else:
-        source = str(run.existing().path / args.dict_dir)
-        if not Path(source).is_dir():
-            raise UserError(f"no folder of predictions {source}; the method's inference script (--dict) makes seeds")
+        source = _predictions(args)
         predict = FilePredictions(Path(source), args.task)
+        predict.require_kind(masks)
     try:
         return evaluate(
             masks.ids, predict, masks, classes, config.eval, args.task, list_name, source,
@@ -164,6 +195,7 @@ def _origin(point: str, result: Evaluation) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line → evaluation → table and files."""
     args, config = setup(argv)
+    require_input(args, config)
     processes = start_processes()
     try:
         result = score(args, config, processes)
@@ -173,6 +205,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             result.write(folder, stem)
             show(result, args.verbose)
             print(f"{result.images} images of list {result.list_name}; {result.source}")
+            for warning in result.warnings():
+                print(f"warning: {warning}")
             if result.left_out:
                 print(f"{len(result.left_out)} images left out: no usable prediction; {stem}.json names them")
             print(f"written: {folder / stem}.json, .csv" + (" and .png" if result.thresholds is not None else ""))

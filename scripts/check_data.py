@@ -21,6 +21,7 @@ from tqdm.contrib.concurrent import process_map
 
 from common.data.classes import IGNORE_LABEL
 from common.data.cub import TITLE as CUB_TITLE
+from common.data.cub import CUBConfig
 from common.data.dataset import ImageSet, LabelledImages, read_image, read_mask
 from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, read_list
@@ -29,6 +30,7 @@ from common.data.prepare.report import Table
 from common.run.command import parse_config, script_parser
 from common.run.config import load_config, option, section
 from common.run.errors import UserError, run_script
+from common.run.needs import Needs
 
 DEFAULT_ROOTS = {
     "voc12": "data/VOC2012",
@@ -197,9 +199,19 @@ def choose_lists(config: CheckConfig) -> tuple[str, str, set[str]]:
     return train, val, official if is_official else set()
 
 
-def check_lists(table: Table, config: CheckConfig) -> int:
-    """Checks the training and the validation list; returns the number of classes."""
+def check_lists(table: Table, config: CheckConfig, only_check: bool = False) -> int:
+    """Checks the training and the validation list; returns the number of classes.
+
+    Args:
+        only_check: ends when folder and lists have proved to be there.
+    """
+    needs = Needs()
+    needs.ask(config.data.require_root)
+    if needs.missing:
+        needs.settle(only_check)
     train, val, with_masks = choose_lists(config)
+    needs.ask_all(config.data.needs([name for name in (train, val) if name]))
+    needs.settle(only_check)
     first = check_list(table, config, train, with_masks)
     if val:
         second = check_list(table, config, val, None)
@@ -208,8 +220,11 @@ def check_lists(table: Table, config: CheckConfig) -> int:
     return len(first.classes)
 
 
-def check_tables(table: Table, config: CheckConfig) -> int:
+def check_tables(table: Table, config: CheckConfig, only_check: bool) -> int:
     """Checks a set in CUB's layout; returns the number of classes."""
+    needs = Needs()
+    needs.ask(CUBConfig(config.data.root).require_root)  # the table names the files that it lacks
+    needs.settle(only_check)
     if config != CheckConfig(DataConfig(root=config.data.root), workers=config.workers, show=config.show):
         raise UserError("--data cub takes data.root alone: split, labels and boxes come from the tables in that folder")
     return check_cub(table, Path(config.data.root), config.workers)
@@ -227,7 +242,7 @@ def main() -> int:
     config = load_config(CheckConfig, overrides=overrides)
     table = Table(config.show)
     title = CUB_TITLE if is_cub else LAYOUTS[config.data.dataset].title
-    classes = check_tables(table, config) if is_cub else check_lists(table, config)
+    classes = (check_tables if is_cub else check_lists)(table, config, args.check)
     print(f"{title} at {config.data.root}, {classes} classes", *table.lines, sep="\n")
     print(f"\n{table.problems} line(s) with a PROBLEM" if table.problems else "\nno problems")
     return int(table.problems > 0)

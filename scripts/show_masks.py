@@ -6,18 +6,22 @@
 The images are spread evenly over the list. The sheet goes to experiment/<name>/masks_<list>.png.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 
 from common.data.dataset import ImageSet, class_names, read_mask
+from common.data.stamp import LABEL_MAPS, MASKS, require_kind
 from common.run.command import parse_config, script_parser
 from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import RunFolder
+from common.run.needs import Needs
 from common.score.options import EvaluationConfig, shared_sections
 from common.visual import contact_sheet, mask_panel
 
+SHOW_OTHERS = "Name folders of masks with --masks; seeds are drawn by scripts/show_seeds.py"
 Panels = list[tuple[str, np.ndarray]]
 
 
@@ -55,7 +59,13 @@ def main() -> None:
     run = RunFolder(args.name).existing()
     own = shared_sections(run.config) if run.config.is_file() else []
     config = load_config(EvaluationConfig, None, [*own, *overrides])
+    needs = Needs()
+    needs.ask_all(config.data.needs([args.list]))
+    needs.ask_all(functools.partial(run.require_folder, name) for name in [*args.masks])
+    needs.settle(args.check)
     images = ImageSet(config.data, args.list)
+    for folder in args.masks:
+        require_kind(run.path / folder, (MASKS, LABEL_MAPS), lambda found, stamp: SHOW_OTHERS)
     sheet = run.path / f"masks_{Path(args.list).stem}.png"
     contact_sheet(rows(images, run.path, args.masks, class_names(config.data), args.count), sheet)
     print(f"contact sheet of {min(args.count, len(images))} images: {sheet}")

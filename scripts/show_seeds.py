@@ -7,6 +7,7 @@ The default threshold is the best of experiment/<name>/eval_cam.json, else eval.
 evenly over the list. The sheet goes to experiment/<name>/seeds_<list>.png.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -14,13 +15,16 @@ import numpy as np
 
 from common.data.dataset import LabelledImages
 from common.data.seeds import read_seed, seed_path
+from common.data.stamp import SEEDS, require_kind
 from common.run.command import parse_config, script_parser
 from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
+from common.run.needs import Needs
 from common.score.options import EvaluationConfig, shared_sections
 from common.visual import cam_panels, contact_sheet
 
+SHOW_OTHERS = "Name a folder of seeds with --dict_dir; masks are drawn by scripts/show_masks.py"
 Panels = list[tuple[str, np.ndarray]]
 
 
@@ -68,12 +72,18 @@ def main() -> None:
     run = RunFolder(args.name).existing()
     own = shared_sections(run.config) if run.config.is_file() else []
     config = load_config(EvaluationConfig, None, [*own, *overrides])
+    needs = Needs()
+    needs.ask_all(config.data.needs([args.list]))
+    needs.ask_all(functools.partial(run.require_folder, name) for name in [args.dict_dir])
+    needs.settle(args.check)
     images = LabelledImages(config.data, args.list)
     threshold = args.threshold
     if threshold is None:
         threshold = best_threshold(run.scores(SEED_SCORES), config.eval.fixed_threshold)
     sheet = run.path / f"seeds_{Path(args.list).stem}.png"
-    contact_sheet(rows(images, run.path / args.dict_dir, threshold, args.count), sheet)
+    folder = run.path / args.dict_dir
+    require_kind(folder, SEEDS, lambda found, stamp: SHOW_OTHERS, images.ids, images.sample_classes)
+    contact_sheet(rows(images, folder, threshold, args.count), sheet)
     print(f"contact sheet of {min(args.count, len(images))} images at threshold {threshold:.2f}: {sheet}")
 
 

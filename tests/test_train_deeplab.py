@@ -260,7 +260,7 @@ def test_other_settings(scripts: Scripts, setting: str) -> None:
     assert scripts.train("x", "train.max_steps=2", "train.eval_steps=2", setting) == 0
     assert {value.dtype for value in last("x")["model"].values()} == {torch.float32, torch.int64}
     assert scripts.infer("x") == 0
-    with Image.open(next(Path("experiment/x/segs/val").iterdir())) as mask:
+    with Image.open(next(Path("experiment/x/segs/val").glob("*.png"))) as mask:
         assert mask.mode == "P"
 
 

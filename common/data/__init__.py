@@ -10,6 +10,7 @@ Here:
     cub           CUB-200-2011: classes and bounding boxes
     masks         writing of label masks, as palette PNGs
     seeds         the formats of seed files
+    stamp         kind and origin of the files in a folder, recorded in it
     outputs       folders of one file per image, and how they are filled
     transforms    the whole image as network input
     augment       random training views

@@ -11,7 +11,7 @@ Five tables lie beside the folder ``images/``, with one line per image (or class
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -41,6 +41,40 @@ class CUBConfig:
     root: str = option(
         "data/CUB_200_2011", "Folder of CUB-200-2011, with images.txt and images/.", flag=("--data-path", "--data_path")
     )
+
+    def needs(self, lists: Sequence[str]) -> Iterator[Callable[[], str]]:
+        """Checks of the folder and its tables; the lists are splits, of which the tables tell."""
+        yield self.require_root
+        if Path(self.root).is_dir():
+            yield self.require_tables
+
+    def require_root(self) -> str:
+        """Makes sure that the folder is there.
+
+        Raises:
+            UserError: it is not; the message names what provides it.
+        """
+        root = Path(self.root)
+        if not root.is_dir():
+            raise UserError(
+                f"no {TITLE} at {root} (from {Path.cwd()}). Get it with: {PROVIDED_BY}; or name the place where it is: "
+                "data.root=/path/to/it"
+            )
+        return str(root)
+
+    def require_tables(self) -> str:
+        """Makes sure that the folder is that of such a set: that tables and images are in it.
+
+        Raises:
+            UserError: some are missing; they are named.
+        """
+        missing = [name for name in (*TABLES, "images") if not (Path(self.root) / name).exists()]
+        if missing:
+            raise UserError(
+                f"{self.root} is there, but is no folder of {TITLE}: it has no {', '.join(missing)}. data.root is the "
+                f"folder that holds them; {PROVIDED_BY}"
+            )
+        return f"{len(TABLES)} tables"
 
 
 @dataclass(frozen=True)
@@ -134,11 +168,7 @@ def read_tables(root: Path) -> CUBTables:
     Raises:
         UserError: a table is missing, has unusable lines (they are named), or lacks ids that another one has.
     """
-    if not root.is_dir():
-        raise UserError(
-            f"no {TITLE} at {root} (from {Path.cwd()}). Get it with: {PROVIDED_BY}; or name the place where it is: "
-            "data.root=/path/to/it"
-        )
+    CUBConfig(str(root)).require_root()
     paths = _read(root / "images.txt", "image_id path", _image_path)
     stems = Counter(PurePosixPath(path).stem for path in paths.values())
     repeated = [stem for stem, count in stems.items() if count > 1]

@@ -15,8 +15,9 @@ from PIL import Image
 
 from common.data.labels import csv_classes, read_labels
 from common.data.layout import LAYOUTS, DataConfig, image_paths, mask_paths
-from common.data.lists import LIST_DIR, find_list, read_list
+from common.data.lists import LIST_DIR, entry_folders, read_list
 from common.run.errors import UserError, preview
+from common.run.processes import say_once
 
 
 class TrainingImages(Protocol):
@@ -72,17 +73,15 @@ class ImageSet:
         """
         self.config, self.layout, self.root = config, LAYOUTS[config.dataset], Path(config.root)
         self.list_name = list_name
-        if not self.root.is_dir():
-            raise UserError(
-                f"no {self.layout.title} at {self.root} (from {Path.cwd()}). Get it with: {self.layout.provided_by}; "
-                "or name the place where it is: data.root=/path/to/it"
-            )
+        config.require_root()
         self.classes = self._class_names()
         self._paths, self._mask_paths = image_paths(config, list_name), mask_paths(config, list_name)
         if list_name == "all":
             self.ids = list(self._paths.found())
         else:
-            self.ids = read_list(find_list(list_name, config.dataset, self.root), config.dataset)
+            file = config.list_file(list_name)
+            self.ids = read_list(file, config.dataset)
+            self._say_ignored_folders(file)
         self.images = self._paths.paths(self.ids)
         if require_images:
             self._refuse_missing()
@@ -132,6 +131,49 @@ class ImageSet:
         """The true mask, uint8 (H, W): 0 background, class index + 1, 255 ignore."""
         return read_mask(self.mask_path(self.ids[index]))
 
+    def _say_ignored_folders(self, file: Path) -> None:
+        """Says once that the folders of a list's entries are ignored, unless they are the folder that is read."""
+        own = {Path(self._paths.pattern.replace("{split}", split)).parent.name for split in self._paths.splits}
+        others = [folder for folder in entry_folders(file) if Path(folder).name not in own]
+        if others:
+            say_once(
+                f"note: {file} names folders ({preview(others, 3)}), which are ignored: images are read from "
+                f"{Path(self._paths.pattern).parent}"
+            )
+
+    def sample_classes(self, ids: Sequence[str]) -> dict[str, list[int]]:
+        """Class indices of some of the images, as their labels have them; empty where no labels are found."""
+        try:
+            return {key: np.flatnonzero(row).tolist() for key, row in zip(ids, self._labels_of(ids), strict=True)}
+        except UserError:
+            return {}
+
+    def _labels_of(self, ids: Sequence[str]) -> np.ndarray:
+        """Multi-hot labels of some of the images, float32 (n, C)."""
+        classes = class_names(self.config)
+        splits = {image_id: self._paths.split(image_id) for image_id in ids}
+        table: dict[str, np.ndarray] = {}
+        for split in sorted(set(splits.values())):
+            part = [image_id for image_id in splits if splits[image_id] == split]
+            table |= read_labels(self._labels_path(split, part), part, classes, self.config.dataset)
+        return np.stack([table[image_id] for image_id in ids])
+
+    def _labels_path(self, split: str, ids: Sequence[str]) -> Path:
+        if self.config.labels != "auto":
+            given = Path(self.config.labels.replace("{split}", split))
+            return given if given.exists() else self.root / given
+        shipped = LIST_DIR / self.config.dataset / "labels.npz"
+        if shipped.is_file() and not self.config.classes and not _outside(shipped, ids):
+            return shipped
+        candidates = [self.root / name.replace("{split}", split) for name in self.layout.labels]
+        for candidate in candidates:
+            if candidate.exists():
+                return candidate
+        raise UserError(
+            f"no image labels for {self.layout.title}: looked for {', '.join(map(str, candidates))}. "
+            f"Make them with: {self.layout.provided_by}; or set data.labels"
+        )
+
     def _refuse_missing(self) -> None:
         paths = dict.fromkeys(self.images)
         present = {path for folder in {path.parent for path in paths} if folder.is_dir() for path in folder.iterdir()}
@@ -172,7 +214,7 @@ class LabelledImages(ImageSet):
         """
         super().__init__(config, list_name, require_images)
         self.classes = class_names(config)
-        self.labels = self._read_labels()
+        self.labels = self._labels_of(self.ids)
 
     def labelled(self, limit: int = 0) -> "LabelledImages":
         """The images that have any label; at most ``limit`` of them, the first ones, unless that is 0."""
@@ -182,30 +224,6 @@ class LabelledImages(ImageSet):
         part.images = [self.images[index] for index in chosen]
         part.labels = self.labels[chosen]
         return part
-
-    def _read_labels(self) -> np.ndarray:
-        splits = {image_id: self._paths.split(image_id) for image_id in self.ids}
-        table: dict[str, np.ndarray] = {}
-        for split in sorted(set(splits.values())):
-            ids = [image_id for image_id in splits if splits[image_id] == split]
-            table |= read_labels(self._labels_path(split, ids), ids, self.classes, self.config.dataset)
-        return np.stack([table[image_id] for image_id in self.ids])
-
-    def _labels_path(self, split: str, ids: Sequence[str]) -> Path:
-        if self.config.labels != "auto":
-            given = Path(self.config.labels.replace("{split}", split))
-            return given if given.exists() else self.root / given
-        shipped = LIST_DIR / self.config.dataset / "labels.npz"
-        if shipped.is_file() and not self.config.classes and not _outside(shipped, ids):
-            return shipped
-        candidates = [self.root / name.replace("{split}", split) for name in self.layout.labels]
-        for candidate in candidates:
-            if candidate.exists():
-                return candidate
-        raise UserError(
-            f"no image labels for {self.layout.title}: looked for {', '.join(map(str, candidates))}. "
-            f"Make them with: {self.layout.provided_by}; or set data.labels"
-        )
 
 
 def _outside(table: Path, ids: Sequence[str]) -> bool:

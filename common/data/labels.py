@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from common.data.lists import canonical_id
-from common.run.errors import UserError, preview
-from common.run.files import atomic_write, load_npy
+from common.run.errors import UserError, first_line, preview
+from common.run.files import AGAIN, atomic_write, load_npy, load_npz
 
 Labels = dict[str, np.ndarray]
+MOST_BYTES = 8192  # of a row of a packed label table
 
 
 def read_labels(path: str | Path, ids: Iterable[str], classes: Sequence[str], dataset: str) -> Labels:
@@ -65,15 +66,19 @@ def write_labels(path: str | Path, labels: Labels) -> None:
 
 def _from_npz(path: Path, classes: Sequence[str], dataset: str) -> Labels:
     try:
-        with np.load(path, allow_pickle=False) as data:
-            names = data["names"]
-            count = int(data["num_classes"])
-            matrix = np.unpackbits(data["bits"], axis=1)[:, :count].astype(np.float32)
+        names, number, bits = load_npz(path, ("names", "num_classes", "bits"))
+        if names.ndim != 1 or names.dtype.kind != "S" or bits.ndim != 2 or bits.shape[1] > MOST_BYTES:
+            raise ValueError("names are no list of text, or bits no table of at most 65,536 classes")
+        matrix = np.unpackbits(bits, axis=1)[:, : int(number)].astype(np.float32)
+        table = {name.decode(): row for name, row in zip(names, matrix, strict=True)}
+    except UserError:
+        raise
     except Exception as error:  # zip, format and key errors of a damaged or foreign file
         raise UserError(
-            f"{path} is no label file of this project, or damaged ({type(error).__name__}: {error})"
+            f"{path} is no label file of this project, or damaged ({type(error).__name__}: {first_line(error)}). "
+            f"{AGAIN}"
         ) from error
-    return _checked({name.decode(): row for name, row in zip(names, matrix, strict=True)}, path, classes, dataset)
+    return _checked(table, path, classes, dataset)
 
 
 def _from_npy(path: Path, classes: Sequence[str], dataset: str) -> Labels:

@@ -4,15 +4,16 @@ COCO's file names hold the split, ``train`` or ``val``. The key ``data.split`` f
 name tell it; else it is, image by image, the split whose file exists.
 """
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.data.classes import COCO14, VOC12
-from common.data.lists import IMAGE_SUFFIXES
+from common.data.lists import IMAGE_SUFFIXES, find_list
 from common.run.config import option
-from common.run.errors import UserError
+from common.run.errors import UserError, preview
 
 SPLITS = ("train", "val")
 
@@ -71,6 +72,79 @@ class DataConfig:
         "COCO's folder, train or val; auto takes it from the words of the list's name, else from which files exist.",
         choices=("auto", *SPLITS),
     )
+
+    def needs(self, lists: Sequence[str]) -> Iterator[Callable[[], str]]:
+        """Checks of the folder, the classes and, in the right folder, of image lists; none decodes anything."""
+        yield self.require_root
+        yield self.require_classes
+        if self._has_images():
+            yield from (functools.partial(self.require_list, name) for name in lists)
+
+    def require_folder(self) -> str:
+        """Makes sure that the folder is there.
+
+        Raises:
+            UserError: it is not; the message names what provides it.
+        """
+        layout = LAYOUTS[self.dataset]
+        root = Path(self.root)
+        if not root.is_dir():
+            raise UserError(
+                f"no {layout.title} at {root} (from {Path.cwd()}). Get it with: {layout.provided_by}; or name the "
+                "place where it is: data.root=/path/to/it"
+            )
+        return str(root)
+
+    def require_root(self) -> str:
+        """Makes sure that the folder is there, and is that of such a data set.
+
+        Raises:
+            UserError: as `require_folder`; or it has no images, and the message names the folder that is meant.
+        """
+        root = Path(self.require_folder())
+        layout = LAYOUTS[self.dataset]
+        if not self._has_images():
+            folders = self._image_folders()
+            inside = [path for folder in folders for path in [*root.glob(f"*/{folder}"), *root.glob(f"*/*/{folder}")]]
+            meant = str(inside[0]).removesuffix(folders[0]).rstrip("/") if inside else ""
+            hint = f" Did you mean data.root={meant}?" if inside else ""
+            there = preview(sorted(path.name for path in root.iterdir())) or "nothing"
+            raise UserError(
+                f"{root} is there, but holds no {layout.title}: it has no {' or '.join(folders)}, but {there}.{hint} "
+                f"data.root is the folder that holds {folders[0]}; {layout.provided_by}"
+            )
+        return str(root)
+
+    def _has_images(self) -> bool:
+        """Whether a folder of images is there; a pattern with the id in the folder's name has none in particular."""
+        return any("{id}" in folder or (Path(self.root) / folder).is_dir() for folder in self._image_folders())
+
+    def _image_folders(self) -> list[str]:
+        """The folders of images, relative to the root: one, or one for each split."""
+        patterns = [(self.image or LAYOUTS[self.dataset].image).replace("{split}", split) for split in SPLITS]
+        return list(dict.fromkeys(str(Path(pattern).parent) for pattern in patterns))
+
+    def require_classes(self) -> str:
+        """Makes sure that the file of classes is there, if one is named.
+
+        Raises:
+            UserError: it is not.
+        """
+        if self.classes and not Path(self.classes).is_file():
+            raise UserError(f"data.classes: {self.classes} cannot be read: there is no such file (from {Path.cwd()})")
+        return self.classes or "official classes"
+
+    def list_file(self, name: str) -> Path:
+        """The file of an image list; see `find_list`."""
+        return find_list(name, self.dataset, self.root, self.classes)
+
+    def require_list(self, name: str) -> str:
+        """Makes sure that an image list is there; ``all`` needs no file.
+
+        Raises:
+            UserError: as `find_list`.
+        """
+        return "list all" if name == "all" else f"list {name} ({self.list_file(name)})"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from common.run.files import ROOT
 from common.run.similar import did_you_mean
 
 LIST_DIR = ROOT / "data" / "lists"
+NO_LISTS = ("classes", "labels")  # text files that lie beside lists
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -47,28 +48,32 @@ def canonical_id(name: str | int, dataset: str) -> str:
     return stem
 
 
-def find_list(name: str, dataset: str, root: str | Path) -> Path:
+def find_list(name: str, dataset: str, root: str | Path, classes: str = "") -> Path:
     """The file of a list by its name.
 
-    A path to a file is taken as it is. A bare name such as ``train_aug`` is looked for in the data set's own
-    ``ImageSets/Segmentation``, then among the shipped lists of that data set.
+    A path to a file is taken as it is. Of another path, such as the papers' ``voc12/train_aug.txt``, the name alone
+    counts. It is looked for in the data set's own ``ImageSets/Segmentation``, in its root, then among the shipped lists
+    of that data set.
+
+    Args:
+        classes: ``data.classes``: the shipped lists are of the official sets, and no lists of one with its own classes.
 
     Raises:
         UserError: none of these exists; the message names the places that were searched.
     """
-    candidates = [
-        Path(name),
-        Path(root) / "ImageSets" / "Segmentation" / f"{name}.txt",
-        Path(root) / f"{name}.txt",
-        LIST_DIR / dataset / f"{name}.txt",
-    ]
+    stem = Path(name).name.removesuffix(".txt")
+    folders = [Path(root) / "ImageSets" / "Segmentation", Path(root)]
+    shipped = LIST_DIR / dataset
+    candidates = [Path(name), *(folder / f"{stem}.txt" for folder in ([*folders] if classes else [*folders, shipped]))]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    shipped = sorted(path.stem for path in (LIST_DIR / dataset).glob("*.txt"))
-    own = [path.stem for folder in (candidates[1].parent, Path(root)) for path in folder.glob("*.txt")]
-    hint = did_you_mean(Path(name).name.removesuffix(".txt"), [*own, *shipped, "all"])
-    advice = f" Shipped lists: {', '.join(shipped)}." if shipped else ""
+    own = {path.stem for folder in folders for path in folder.glob("*.txt") if path.stem not in NO_LISTS}
+    others = set() if classes else {path.stem for path in shipped.glob("*.txt")}
+    hint = did_you_mean(stem, [*own, *others, "all"])
+    advice = f" Shipped lists: {', '.join(sorted(others))}." if others else ""
+    if classes and (shipped / f"{stem}.txt").is_file():
+        advice = f" The shipped list is of the official set; this one has classes of its own ({classes})."
     raise UserError(f"no image list {name!r}: looked for {', '.join(map(str, candidates))}.{hint}{advice}")
 
 
@@ -97,6 +102,15 @@ def read_list(path: str | Path, dataset: str) -> list[str]:
     if not ids:
         raise UserError(f"the image list {path} is empty")
     return ids
+
+
+def entry_folders(path: str | Path) -> list[str]:
+    """The folders that entries of a list file name, each once; they are no part of the ids."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    names = (
+        _first_column(line).strip().replace("\\", "/") for line in lines if line.strip() and line.strip()[0] != "#"
+    )
+    return list(dict.fromkeys(str(PurePosixPath(name).parent) for name in names if "/" in name))
 
 
 def _first_column(line: str) -> str:

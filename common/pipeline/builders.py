@@ -17,6 +17,7 @@ from typing import Any
 from common.pipeline.stages import Stage, carry_out, has_files, read_state
 from common.pipeline.table import Score, is_scored, table, with_gains
 from common.run.command import ScriptParser, parse_config
+from common.run.config import config_path, each_method, load_config
 from common.run.errors import UserError, preview
 from common.run.files import write_json
 from common.run.folder import RunFolder
@@ -76,6 +77,28 @@ PLANNED = {
         ("ToCo", "toco", "ToCoConfig"), ("CRT", "crt", "CRTConfig"), ("DeepLab", "deeplab", "DeepLabConfig"),
     )
 }  # fmt: skip
+
+
+def start_checks(config: Any, kind: str, run: RunFolder, *overrides: str) -> list[Callable[[], Any]]:
+    """Checks of the files that a kind's training starts from; none if there is no training, or it is done.
+
+    Args:
+        config: a pipeline's, whose section of that name has the kind's experiment.
+        run: the training's folder.
+        overrides: further settings of it.
+    """
+    stage = getattr(config, kind)
+    cls = KINDS[kind].config_class()
+    try:
+        own = load_config(cls, config_path(stage.exp, cls.method), [*stage.overrides, *overrides])
+    except UserError as error:
+        return [functools.partial(_raise, error)]
+    is_done = not KINDS[kind].train or KINDS[kind].training("", run, (), run.path).is_complete()
+    return [] if is_done else [functools.partial(check, False) for check in each_method(own, "check_start")]
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def named(path: str) -> Any:

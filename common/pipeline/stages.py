@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common.masks.from_seeds import seed_settings
+from common.data.stamp import seed_settings
 from common.run.errors import UserError
 from common.run.files import ROOT, write_json
 from common.run.folder import CONFIG_FILE, LAST_FILE

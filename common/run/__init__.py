@@ -7,9 +7,11 @@ Here:
     config       typed, strict configuration of YAML, flags and key=value
     method       the entry that tells of which method a YAML is
     similar      "Did you mean ...?"
+    needs        input of a script, checked before any work
     options      the configuration section ``runtime``
     folder       names and places of all files of a run
-    files        atomic writing; reading of pickled arrays without running their code
+    files        atomic writing; reading of files of arrays
+    pickles      pickles of arrays, read without running their code
     weights      files of weights, written and read in the same way
     log          text, numbers and curves of a run
     processes    one process or several: shares, collectives

@@ -7,7 +7,7 @@ Unknown keys and wrong types are errors that name the key.
 
 import dataclasses
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,6 +102,19 @@ def leaves(config: Any, prefix: str = "") -> list[Leaf]:
     return found
 
 
+def read_keys(config: Any, reads: Sequence[str] | None = None, ignores: Sequence[str] = ()) -> list[Leaf]:
+    """The keys of a configuration that a script reads.
+
+    Args:
+        reads: sections and keys (None: all), and ``ignores`` exceptions among them.
+    """
+
+    def is_in(leaf: Leaf, names: Sequence[str]) -> bool:
+        return f"{leaf.key}.".startswith(tuple(f"{name}." for name in names))
+
+    return [leaf for leaf in leaves(config) if (reads is None or is_in(leaf, reads)) and not is_in(leaf, ignores)]
+
+
 def config_path(name: str, method: str = "") -> Path:
     """The YAML that ``--exp NAME`` means: a path to a file, or the name of one in ``configs/``.
 
@@ -159,18 +172,19 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     for leaf in leaves(result):
         if leaf.rule and not leaf.rule.holds(leaf.default):
             raise UserError(f"{leaf.key} is {leaf.default!r}; it must be {leaf.rule.words}")
-    call_each(result, "check")
+    for check in each_method(result, "check"):
+        check()
     return result
 
 
-def call_each(config: Any, method: str, *arguments: Any) -> None:
-    """Calls a method of all sections, then of the whole, if they have it."""
+def each_method(config: Any, method: str) -> Iterator[Callable[..., Any]]:
+    """A method of all sections, then of the whole, where they have it."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            call_each(value, method, *arguments)
+            yield from each_method(value, method)
     if hasattr(config, method):
-        getattr(config, method)(*arguments)
+        yield getattr(config, method)
 
 
 def _value(text: str, kind: Any) -> Any:

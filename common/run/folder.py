@@ -33,7 +33,7 @@ class RunFolder:
     Refinement of seeds: ``labels`` (``ir_label/``), ``masks`` (``masks/``).
     Segmentation: ``segs`` (``segs/<list>/``), ``refined_segs`` (``segs_crf/<list>/``).
     Scores: ``scores`` (``eval_*.json``, with .csv and .png beside it).
-    A folder of files for images has its settings beside it, in the stamp ``<folder>.json``.
+    A folder of files for images has its stamp in it, see `common.data.stamp`.
     """
 
     def __init__(self, name: str, inputs: Sequence[str] = ()) -> None:
@@ -163,6 +163,19 @@ class RunFolder:
                 f"{self.name}); for weights from elsewhere, inference takes --load_pretrained FILE"
             )
         return self
+
+    def require_folder(self, name: str) -> str:
+        """Makes sure that a folder in this one is there.
+
+        Raises:
+            UserError: it is not; the message lists the folders that exist.
+        """
+        folder = self.path / name
+        if not folder.is_dir():
+            there = sorted(path.name for path in self.path.glob("*") if path.is_dir())
+            hint = did_you_mean(name, there)
+            raise UserError(f"no folder {folder}.{hint} {self.path} has {', '.join(there) or 'no folders'}")
+        return str(folder)
 
 
 def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, unit: str = "epoch") -> Path:

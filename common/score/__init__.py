@@ -6,6 +6,7 @@ Here:
     counts      the pixel counts behind a score, for all thresholds in one pass
     result      an evaluation's points and files
     report      scores within a script, or the reason for none
+    trivial     scores of the two trivial predictions, which every prediction must beat
     images      images that can be scored: images with true masks
     options     the configuration section ``eval``
 

@@ -98,12 +98,15 @@ class SweepCounts:
         self.truth = np.zeros(num_labels, dtype=np.int64)
         self._label_row = _label_rows(num_labels)
 
-    def add(self, seed: Mapping[int, np.ndarray], gt: np.ndarray) -> None:
+    def add(self, seed: Mapping[int, np.ndarray], gt: np.ndarray) -> np.ndarray:
         """Counts one image.
 
         Args:
             seed: {foreground class index: values (H, W)}; compared as float32. Empty: all background.
             gt: true labels, uint8 (H, W), 255 = ignore.
+
+        Returns:
+            The image's pixels of each true label, int64 (K,).
 
         Raises:
             LabelRangeError: a class index or true label outside the data set's.
@@ -116,7 +119,7 @@ class SweepCounts:
             labels = np.bincount(gt.ravel(), minlength=256)[: self.num_labels]
             self.truth += labels
             self._hits[0, 0] += labels[0]
-            return
+            return labels
         best, winner = _first_maximum([_checked_map(seed[key], gt.shape, key) for key in keys])
         rows = self.num_labels + 2
         columns = len(self.thresholds) + 1
@@ -127,11 +130,13 @@ class SweepCounts:
         if winner is not None:
             code += winner.astype(dtype) * dtype.type(rows * columns)
         counts = np.bincount(code.ravel(), minlength=size).reshape(len(keys), rows, columns)[:, : self.num_labels]
-        self.truth += counts.sum(axis=(0, 2))
+        truth = counts.sum(axis=(0, 2))
+        self.truth += truth
         self._hits[0] += counts[:, 0].sum(axis=0)
         for index, key in enumerate(keys):
             self._best[key + 1] += counts[index].sum(axis=0)
             self._hits[key + 1] += counts[index, key + 1]
+        return truth
 
     def __add__(self, other: "SweepCounts") -> "SweepCounts":
         if self.num_labels != other.num_labels or not np.array_equal(self.thresholds, other.thresholds):
@@ -175,8 +180,11 @@ class ConfusionCounts:
         self.matrix = np.zeros((num_labels, num_labels + 1), dtype=np.int64)
         self._label_row = _label_rows(num_labels)
 
-    def add(self, prediction: np.ndarray, gt: np.ndarray) -> None:
+    def add(self, prediction: np.ndarray, gt: np.ndarray) -> np.ndarray:
         """Counts one image: predicted and true labels, integer and uint8 (H, W), 255 = none and ignore.
+
+        Returns:
+            The image's pixels of each true label, int64 (K,).
 
         Raises:
             LabelRangeError: labels outside the data set's.
@@ -197,6 +205,7 @@ class ConfusionCounts:
             wrong = np.setdiff1d(prediction, [*range(self.num_labels), IGNORE_LABEL])
             raise LabelRangeError(f"the prediction has label {wrong[0]}; there are 0 to {self.num_labels - 1}")
         self.matrix += counts[: self.num_labels, :-1]
+        return counts[: self.num_labels, :-1].sum(axis=1)
 
     def __add__(self, other: "ConfusionCounts") -> "ConfusionCounts":
         if self.num_labels != other.num_labels:

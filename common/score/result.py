@@ -13,6 +13,7 @@ from common.data.classes import BACKGROUND
 from common.run.files import atomic_write, write_json
 from common.score.counts import ConfusionCounts, Scores, SweepCounts
 from common.score.options import EvalConfig
+from common.score.trivial import TRIVIAL
 from common.visual import plot_curve
 
 SCORES = ("IoU", "precision", "recall")
@@ -53,6 +54,7 @@ class Evaluation:
         list_name: the images' list; the threshold of ``best`` is tuned on it, too.
         source: origin of the predictions.
         left_out: images that were not scored.
+        trivial: mIoU, percent, of trivial predictions, by their names in `common.score.trivial.TRIVIAL`.
     """
 
     task: str
@@ -63,6 +65,7 @@ class Evaluation:
     list_name: str = ""
     source: str = ""
     left_out: list[Problem] = field(default_factory=list)
+    trivial: dict[str, float] = field(default_factory=dict)
 
     @functools.cached_property
     def scores(self) -> Scores:
@@ -141,11 +144,23 @@ class Evaluation:
         }  # fmt: skip
         return {name: point for name, point in named.items() if point is not None}
 
+    def warnings(self) -> list[str]:
+        """Reasons to doubt the scores, a sentence each."""
+        found = []
+        if self.trivial and self.best.miou < min(self.trivial.values()):
+            bounds = ", ".join(f"{TRIVIAL[name]}: {miou:.2f}" for name, miou in self.trivial.items())
+            found.append(
+                f"{self.best.miou:.2f} mIoU is below both trivial predictions ({bounds}). Are the files of another "
+                "kind (--task) or of other classes, or is the network not trained?"
+            )
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain containers; scores in percent."""
         content: dict[str, Any] = {
             "task": self.task, "source": self.source, "list": self.list_name, "images": self.images,
             "left_out": {problem.image_id: problem.reason for problem in self.left_out}, "unit": "percent",
+            "trivial": self.trivial, "warnings": self.warnings(),
         }  # fmt: skip
         for name, point in self.points().items():
             content[name] = {
