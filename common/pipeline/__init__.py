@@ -5,6 +5,7 @@ Here:
     stages      a stage, and running stages: skipped when complete, gone on with after an interruption
     builders    the stages of refinement and segmentation; the one module of `common` that names methods
     plan        the cost of a training before it is started: memory, GPU hours, disk
+    recipe      the way to a paper's numbers on a data set, and the table of published and own numbers
     table       the table of scores
     options     the configuration of a pipeline
 
