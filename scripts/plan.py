@@ -37,7 +37,7 @@ def main() -> int:
     add("--classes", type=int, default=0, help="number of classes (default: of the data set)")
     add("--json", action="store_true", help="print the plan as JSON")
     add("--table", action="store_true", help="print one row for each method, as published")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if bool(args.exp) == args.table:
         raise UserError("give either --exp NAME or --table")
     if not 0 < args.share <= 1:

@@ -7,8 +7,8 @@
     python scripts/reproduce.py toco data.root=/data/VOC   settings of all trainings and inferences
 
 The recipes are configs/reproduce/*.yaml. Whatever is missing is said at once, before the first stage. The same command
-goes on after an interruption. experiment/NAME/reproduction.json holds results, commit, versions, device, hashes of
-lists and weights, and the seconds and peak memory of each stage; scripts/reproductions_page.py shows such records.
+goes on after an interruption. experiment/NAME_reproduction/reproduction.json holds results, commit, versions, device,
+hashes of lists and weights, and the seconds and peak memory of each stage; scripts/reproductions_page.py shows them.
 """
 
 import json
@@ -27,12 +27,14 @@ from common.pipeline.plan import GPUS, Plan, gpu
 from common.pipeline.recipe import Recipe, Step, recipe_path, table
 from common.pipeline.stages import StageRunner, read_json
 from common.run.command import script_parser
+from common.run.config import config_path
 from common.run.errors import UserError, run_script
 from common.run.files import ROOT, write_json
 from common.run.folder import RunFolder
 from common.run.provenance import digest, provenance
 
 WEIGHTS = (".pth", ".pt", ".safetensors")
+RECORD = "reproduction.json"
 SHARE = 0.35  # of a GPU's peak, as in scripts/plan.py
 
 
@@ -43,24 +45,29 @@ def main() -> int:
     add("method", nargs="?", default="", help="cti, pcss, dig, toco, toco_vit or crt")
     add("overrides", nargs="*", metavar="key=value", help="settings of all trainings and inferences")
     add("--dataset", default="voc12", help="voc12, coco14, cub or demo (default: %(default)s)")
-    add("--name", default="", help="the run (default: reproduce_METHOD_DATASET)")
+    add("--name", default="", help="the run (default: METHOD_DATASET)")
     add("--dry-run", action="store_true", help="print stages, commands and planned hours")
     add("--gpu", default="a100", help=f"GPU of the dry run: {', '.join(GPUS)}, or GB,TFLOPS (default: %(default)s)")
     add("--nproc", type=int, default=1, help="processes of every script, by torchrun (default: 1)")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if args.nproc < 1:
         raise UserError(f"--nproc {args.nproc}: at least one process")
     recipe = Recipe.read(recipe_path(args.method, args.dataset))
-    run = RunFolder(args.name or f"reproduce_{recipe.name}")
+    run = RunFolder(args.name or recipe.name)
     if args.dry_run:
         print_plan(recipe, run.name, args.overrides, args.gpu)
         return 0
     code = Reproduction(recipe, run, args.overrides, args.nproc).carry_out()
     if code == 0:
-        record = run.path / "reproduction.json"
+        record = record_folder(run).path / RECORD
         print(f"\n{table(read_json(record)['results'])}")
         print(f"written: {record} (to publish it, copy it to docs/reproductions/{recipe.name}.json)")
     return code
+
+
+def record_folder(run: RunFolder) -> RunFolder:
+    """The folder of the record: a training begins in an empty folder of its own."""
+    return RunFolder(f"{run.name}_reproduction")
 
 
 class Reproduction:
@@ -70,7 +77,8 @@ class Reproduction:
         self.recipe = recipe
         self.run = run
         self.overrides = list(overrides)
-        self.file = run.path / "reproduction.json"
+        self.record = record_folder(run)
+        self.file = self.record.path / RECORD
         self.launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(nproc)] * (nproc > 1)
 
     def carry_out(self) -> int:
@@ -125,7 +133,8 @@ class Reproduction:
         for step in tqdm(stages, "looking for data and weights", leave=False, disable=None):
             if step.prepares:
                 continue
-            command = [*self._absolute(step.words(self.run.name, self.overrides)), *self._resume(step), "--check"]
+            words = step.words(self.run.name, self.overrides)
+            command = [*self._absolute(words), *self._configuration(words), *self._resume(step), "--check"]
             said = subprocess.run([sys.executable, *command], capture_output=True, text=True).stderr
             lines = [line.removeprefix("  - ").removeprefix("error: ") for line in said.splitlines()]
             missing += [line for line in lines if line and not _is_made_here(line) and line not in missing]
@@ -154,7 +163,7 @@ class Reproduction:
         return record
 
     def _write(self, record: dict[str, Any]) -> None:
-        self.run.create()
+        self.record.create()
         commands = [step.words(self.run.name, self.overrides) for step in self.recipe.stages]
         write_json(self.file, {**record, **provenance(), **self._hashes(commands)})
 
@@ -169,6 +178,18 @@ class Reproduction:
                 path.name: digest(path) for path in sorted(weights) if path.is_file() and path.suffix in WEIGHTS
             },
         }
+
+    def _configuration(self, words: Sequence[str]) -> list[str]:
+        """The experiment of a stage's run, where the run is not there to tell it: that of the training before it."""
+        name = words[words.index("--name") + 1]
+        if RunFolder(name).config.is_file() or "--exp" in words or "--data" in words:
+            return []
+        for step in self.recipe.stages:
+            others = step.words(self.run.name, [])
+            if "--exp" in others and others[others.index("--name") + 1] == name:
+                exp = others[others.index("--exp") + 1]
+                return ["--data", str(config_path(exp))] if words[0] == "evaluation.py" else ["--exp", exp]
+        return []
 
     def _absolute(self, words: Sequence[str]) -> list[str]:
         return [str(ROOT / words[0]), *words[1:]]

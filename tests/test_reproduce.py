@@ -81,14 +81,14 @@ def reproduce(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_reproduction(reproduce, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Missing weights are named before any work; the stages run once; the table has the interval."""
-    with pytest.raises(UserError, match=r"missing for this reproduction:\n  - no weights file lost\.pth"):
+    with pytest.raises(UserError, match=r"missing for this reproduction:\n  - no weights file at lost\.pth$"):
         reproduce("model.pretrained=lost.pth")
     assert not RunFolder("run").checkpoints.exists()
     assert reproduce("--dry-run") == 0
     assert "[3/3] score\n    python evaluation.py --name run --task cam" in capfd.readouterr().out
 
     assert reproduce() == 0
-    record = json.loads((tmp_path / "experiment" / "run" / "reproduction.json").read_text())
+    record = json.loads((tmp_path / "experiment" / "run_reproduction" / "reproduction.json").read_text())
     assert [(stage["title"], stage["done"]) for stage in record["stages"]] == [
         ("training", True), ("seeds", True), ("score", True),
     ]  # fmt: skip

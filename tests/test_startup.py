@@ -162,6 +162,11 @@ WRONG = {
     },
     "scripts/plot_run.py": {"": "NAME", "x/y": "a run's name", "x": "no run folder"},
     "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
+    "scripts/reproduce.py": {
+        "": "no recipe of", "ctj": "Did you mean cti_voc12", "cti --nproc 0": "at least one process",
+        "cti --dataset coco14 --name x": "no MS COCO 2014",
+    },
+    "scripts/reproductions_page.py": {"more": "unknown argument"},
     "scripts/run_pipeline.py": {
         **OF_CONFIGURATION, "--name x --exp nothing": "no configuration", "--name x --nproc 0": "at least one process",
     },
