@@ -140,7 +140,7 @@ ELSEWHERE = {
     "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
     "python scripts/reproduce.py cti --dry-run": ("tests/test_reproduce.py", '"--dry-run"'),
     "python scripts/reproduce.py cti --dataset demo": ("tests/test_reproduce.py", '"--dataset"'),
-    "python scripts/reproduce.py crt data.root=/data/VOC2012": ("tests/test_reproduce.py", "test_a_recipe_names_what_there_is"),
+    "python scripts/reproduce.py crt data.root=/data/VOC2012": ("tests/test_reproduce.py", "test_a_recipe"),
 }
 VOC = {"dataset": "voc12", "root": "data/VOC2012", "train": "train"}
 COCO = {"dataset": "coco14", "root": "data/COCO2014", "train": "train14_small"}

@@ -153,6 +153,9 @@ WRONG = {
         "data.rot=y": "unknown configuration key", "--show many": "wrong value", "data.root=lost": "no PASCAL VOC 2012",
     },
     "scripts/crf_masks.py": {**WITH_SEEDS, "--name x --alpha 0": "above 0"},
+    "scripts/export_masks.py": {
+        "": "masks", "lost --format coco --out x": "no folder with masks", "m --format png --out x": "coco, labelme",
+    },
     "scripts/make_cub_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/make_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/pipeline_table.py": {"": "--name", "--name x": "no run folder"},
