@@ -1,7 +1,7 @@
 """Exports masks to annotation tools: COCO, LabelMe, YOLO segmentation, CVAT.
 
-    python scripts/export_masks.py experiment/exp/segs/val --format coco --out exported data.root=data/VOC2012
-    python scripts/export_masks.py masks --format labelme cvat --out exported --classes classes.txt --suffix .png
+    python scripts/export_masks.py --masks experiment/exp/segs/val --format coco --out exported data.root=data/VOC2012
+    python scripts/export_masks.py --masks masks --format labelme cvat --out exported --classes classes.txt --suffix .png
 
 Every PNG of the folder is a mask of label indices (0 background, 255 ignored; both are left out). COCO and CVAT are
 exact, pixel by pixel; LabelMe and YOLO get polygons. Each format has a folder of its own below --out:
@@ -27,7 +27,7 @@ def main() -> int:
     """Masks → files of each format. Returns the exit code: 1 if a mask was left out."""
     parser = script_parser(__doc__, EvaluationConfig, reads=("data",))
     add = parser.add_argument
-    add("masks", type=Path, help="the folder of masks")
+    add("--masks", type=Path, required=True, help="the folder of masks")
     add("--format", nargs="+", required=True, choices=FORMATS, help="one or several formats")
     add("--out", type=Path, required=True, help="the folder for them")
     add("--classes", default="", help="file of class names (default: of the data set, data.classes or data.dataset)")

@@ -53,7 +53,7 @@ def masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarr
 
 
 def test_the_tools_read_what_was_written(masks: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = "masks", "--format", "coco", "labelme", "yolo", "cvat", "--out", "out", "--classes", "classes.txt"
+    arguments = "--masks", "masks", "--format", "coco", "labelme", "yolo", "cvat", "--out", "out", "--classes", "classes.txt"
     assert call(monkeypatch, "export_masks", *arguments) == 0
 
     coco = COCO("out/coco/annotations.json")
@@ -113,11 +113,11 @@ def test_wrong_masks_are_named_and_the_others_exported(
 ) -> None:
     write_mask("masks/c.png", np.full((4, 4), 9, dtype=np.uint8))
     Path("masks/d.png").write_bytes(b"no image")
-    arguments = "masks", "--format", "coco", "--out", "out", "--classes", "classes.txt"
+    arguments = "--masks", "masks", "--format", "coco", "--out", "out", "--classes", "classes.txt"
     assert call(monkeypatch, "export_masks", *arguments) == 1
     said = capsys.readouterr().out
     assert "3 masks written" in said and "2 masks were left out" in said
     assert "c.png has labels without a class (9); there are 3 classes" in said and "d.png" in said
     assert len(json.loads(Path("out/coco/annotations.json").read_text())["images"]) == 3
     with pytest.raises(UserError, match="no folder with masks"):
-        call(monkeypatch, "export_masks", "lost", "--format", "coco", "--out", "out")
+        call(monkeypatch, "export_masks", "--masks", "lost", "--format", "coco", "--out", "out")

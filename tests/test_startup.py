@@ -154,7 +154,8 @@ WRONG = {
     },
     "scripts/crf_masks.py": {**WITH_SEEDS, "--name x --alpha 0": "above 0"},
     "scripts/export_masks.py": {
-        "": "masks", "lost --format coco --out x": "no folder with masks", "m --format png --out x": "coco, labelme",
+        "": "--masks, --format, --out", "--masks lost --format coco --out x": "no folder with masks",
+        "--masks m --format png --out x": "'coco', 'labelme'",
     },
     "scripts/make_cub_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/make_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
