@@ -1,7 +1,7 @@
 """Exports masks to annotation tools: COCO, LabelMe, YOLO segmentation, CVAT.
 
     python scripts/export_masks.py --masks experiment/exp/segs/val --format coco --out exported data.root=data/VOC2012
-    python scripts/export_masks.py --masks masks --format labelme cvat --out exported --classes classes.txt --suffix .png
+    python scripts/export_masks.py --masks masks --format labelme cvat --out exported --classes classes.txt
 
 Every PNG of the folder is a mask of label indices (0 background, 255 ignored; both are left out). COCO and CVAT are
 exact, pixel by pixel; LabelMe and YOLO get polygons. Each format has a folder of its own below --out:

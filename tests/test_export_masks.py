@@ -53,8 +53,8 @@ def masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarr
 
 
 def test_the_tools_read_what_was_written(masks: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = "--masks", "masks", "--format", "coco", "labelme", "yolo", "cvat", "--out", "out", "--classes", "classes.txt"
-    assert call(monkeypatch, "export_masks", *arguments) == 0
+    arguments = "--masks", "masks", "--out", "out", "--classes", "classes.txt"
+    assert call(monkeypatch, "export_masks", *arguments, "--format", "coco", "labelme", "yolo", "cvat") == 0
 
     coco = COCO("out/coco/annotations.json")
     assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == CLASSES
