@@ -25,13 +25,14 @@ from tqdm import tqdm
 from common.data.lists import LIST_DIR
 from common.pipeline.plan import GPUS, Plan, gpu
 from common.pipeline.recipe import Recipe, Step, recipe_path, table
-from common.pipeline.stages import StageRunner, read_json
+from common.pipeline.stages import StageRunner
 from common.run.command import script_parser
 from common.run.config import config_path
 from common.run.errors import UserError, run_script
 from common.run.files import ROOT, write_json
 from common.run.folder import RunFolder
 from common.run.provenance import digest, provenance
+from common.run.text import read_json_object
 
 WEIGHTS = (".pth", ".pt", ".safetensors")
 RECORD = "reproduction.json"
@@ -60,7 +61,7 @@ def main() -> int:
     code = Reproduction(recipe, run, args.overrides, args.nproc).carry_out()
     if code == 0:
         record = record_folder(run).path / RECORD
-        print(f"\n{table(read_json(record)['results'])}")
+        print(f"\n{table(read_json_object(record, 'the record of the reproduction')['results'])}")
         print(f"written: {record} (to publish it, copy it to docs/reproductions/{recipe.name}.json)")
     return code
 
@@ -155,7 +156,7 @@ class Reproduction:
         settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
         if not self.file.is_file():
             return {**settings, "stages": [], "results": []}
-        record = read_json(self.file)
+        record = read_json_object(self.file, "the record of the reproduction")
         if {key: record.get(key) for key in settings} != settings:
             raise UserError(
                 f"{self.file} is of another recipe or of other settings ({record.get('overrides')}); use another --name"

@@ -6,10 +6,10 @@ From the recipes in configs/reproduce/ and the records of finished reproductions
 """
 
 from common.pipeline.recipe import RECIPES, Recipe, table
-from common.pipeline.stages import read_json
 from common.run.command import script_parser
 from common.run.errors import run_script
 from common.run.files import ROOT, atomic_write
+from common.run.text import read_json_object
 
 FINISHED = ROOT / "docs" / "reproductions"
 PAGE = ROOT / "docs" / "reproductions.md"
@@ -41,7 +41,7 @@ def section(recipe: Recipe) -> str:
     method, _, dataset = recipe.name.rpartition("_")
     option = "" if dataset == "voc12" else f" --dataset {dataset}"
     finished = FINISHED / f"{recipe.name}.json"
-    record = read_json(finished) if finished.is_file() else None
+    record = read_json_object(finished, "the record of the reproduction") if finished.is_file() else None
     rows = record["results"] if record else recipe.planned_rows()
     lines = ["", f"## {recipe.title}", "", f"    python scripts/reproduce.py {method}{option}", "", table(rows), ""]
     lines += [f"* {row['what']}: {row['source']}" for row in rows]

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from common.pipeline.stages import read_json
 from common.run.errors import UserError
 from common.run.files import ROOT
 from common.run.folder import LAST_FILE, RunFolder
 from common.run.similar import did_you_mean
+from common.run.text import read_json_object
 
 RECIPES = ROOT / "configs" / "reproduce"
 
@@ -70,11 +70,11 @@ class Result:
             UserError: there is no such number.
         """
         path = RunFolder(self.run.format(name=name)).path / self.file
-        value = _at(read_json(path), self.value.split("."), path)
+        value = _at(read_json_object(path, "the scores"), self.value.split("."), path)
         card = path.with_name(f"{path.stem}_card.json")
         if not card.is_file():
             return value, None
-        point = read_json(card).get("points", {}).get(self.value.split(".")[0], {})
+        point = read_json_object(card, "the scores").get("points", {}).get(self.value.split(".")[0], {})
         return value, point.get("means", {}).get("mIoU", {}).get("interval")
 
 
