@@ -5,9 +5,8 @@ Here:
     source      a scored run as the page needs it: predictions, truth, card, curve
     pictures    images, labels and CAMs as small data URIs, exact where the page computes with them
     facts       everything about a run besides its images: settings, scores, classes, training, comparison
-    page        puts both into one file
+    page        puts both into one file, with the markup, style and program in ``assets/``
     serve       the same page for large sets, with images made when they are looked at
-    assets      markup, style and program of the page
 
 Called by: ``scripts/report.py`` alone.
 
