@@ -161,6 +161,7 @@ WRONG = {
     "scripts/export_masks.py": {
         "": "--masks, --format, --out", "--masks lost --format coco --out x": "no folder with masks",
         "--masks m --format png --out x": "'coco', 'labelme'",
+    },
     "scripts/fuse_seeds.py": {
         **OF_RUN, "--name x": "which runs", "--name x used lost": "no seeds of 'used'",
         "--name x used --how min --weights 1": "have no meaning",
