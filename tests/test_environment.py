@@ -222,7 +222,7 @@ def test_imports_in_functions_and_for_types_are_found(tmp_path: Path) -> None:
 
 
 def test_common_holds_what_two_use() -> None:
-    """A module that one method or script alone uses lies beside its user; `run`, `data.prepare` and `report` are excepted."""
+    """A module that one method or script alone uses lies beside its user, those of `EXCEPTED` aside."""
     modules = module_files("common", "methods", "scripts") | {"evaluation": ROOT / "evaluation.py"}
     imports = {module: imported_modules(path, modules) for module, path in modules.items()}
     for module, path in modules.items():
