@@ -30,11 +30,13 @@ from methods.pcss.config import PCSSConfig
 from methods.psa.config import PSAConfig
 from methods.segments.config import SegmentsConfig
 from methods.toco.config import ToCoConfig
+from methods.vitseg.config import VitSegConfig
 
 # By the beginning of the YAML's name; the longest that fits.
 CLASSES = {
     "cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig, "toco": ToCoConfig,
-    "psa": PSAConfig, "irn": IRNConfig, "crf": CRFMasksConfig, "deeplab": DeepLabConfig, "pipeline": PipelineConfig,
+    "psa": PSAConfig, "irn": IRNConfig, "crf": CRFMasksConfig, "deeplab": DeepLabConfig, "vitseg": VitSegConfig,
+    "pipeline": PipelineConfig,
     "crt": CRTConfig, "crt_cub": WSOLConfig, "segments": SegmentsConfig, "fusion": FusionConfig,
     "backbone": CTIConfig,
 }  # fmt: skip

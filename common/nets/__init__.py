@@ -7,6 +7,7 @@ Here:
     layers        the layers of a DeiT
     timm_models   timm's models by name: facts, and weights in one form
     timm_vit      the layers of timm's models in the form of vit
+    plain_vit     a ViT with its own class token: patch features for decoders
     mctformer     MCTformer-V2: one class token per class, and a CAM head
     resnet        ResNet with five stage outputs and fixed statistics
     load          state dicts into networks, with a report of the match; the checkpoint that a command line names

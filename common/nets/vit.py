@@ -111,6 +111,11 @@ class ViTBackbone(nn.Module):
         if not self._has_positions or 0 in self._frozen:
             embedding.requires_grad_(False)
 
+    def settle_tokens(self, token: nn.Parameter) -> None:
+        """Ends the initialisation of a class token of the backbone's own: it is part of the embedding layer."""
+        if 0 in self._frozen:
+            token.requires_grad_(False)
+
     def resize_positions(self, embedding: Tensor, height: int, width: int, excess: float = 0.0) -> Tensor:
         """Position embeddings (1, g*g, D) of the patches for another grid, (1, height*width, D), row-major.
 

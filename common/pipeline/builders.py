@@ -65,6 +65,10 @@ KINDS = {
         config="methods.deeplab.config:DeepLabConfig", train="methods/deeplab/train_deeplab.py",
         weights="methods.deeplab.config:FINAL_FILE", masks="methods/deeplab/test_deeplab.py",
     ),
+    "vitseg": Kind(
+        config="methods.vitseg.config:VitSegConfig", train="methods/vitseg/train_vitseg.py",
+        weights="methods.vitseg.config:FINAL_FILE", masks="methods/vitseg/test_vitseg.py",
+    ),
 }  # fmt: skip
 MASK_COMMANDS = f"python {KINDS['irn'].masks} (or {KINDS['psa'].masks})"  # for messages
 

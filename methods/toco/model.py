@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.nets.load import Coverage, load_checked
+from common.nets.options import ViTConfig
+from common.nets.plain_vit import PlainViT
 from common.nets.pretrained import backbone_state
-from common.nets.vit import ViTBackbone
-from common.tensors import size_of
 from methods.toco.config import ToCoModelConfig
 
 
@@ -36,10 +36,10 @@ class Features(NamedTuple):
         return Features(*(part[:count] for part in self))
 
 
-class Encoder(ViTBackbone):
+class Encoder(PlainViT):
     """timm's ViT under timm's names; the position embedding stays ImageNet's, and the head is not used."""
 
-    num_tokens = 1
+    needs_class_token = True
 
     def __init__(self, config: ToCoModelConfig) -> None:
         """Random weights.
@@ -49,25 +49,14 @@ class Encoder(ViTBackbone):
         """
         super().__init__(config)
         self.aux_block = config.aux_block()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, self.embed_dim), requires_grad=False)
-        self.norm = self.last_norm()
+        self.pos_embed.requires_grad_(False)
+
+    def add_layers(self, config: ViTConfig) -> None:
+        """Adds the classifier of ImageNet, which is in the released checkpoints."""
         if not config.is_timms:
             self.head = nn.Linear(self.embed_dim, 1000).requires_grad_(False)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self.settle_positions(self.pos_embed)
 
-    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens (B, 1 + h*w, D) of images (B, 3, H, W), class token first, and the patch grid (h, w)."""
-        patches = self.embed_patches(images)  # B D h w
-        grid = size_of(patches)
-        class_tokens = self.cls_token.to(patches.dtype).expand(len(images), -1, -1)
-        tokens = torch.cat([class_tokens, patches.flatten(2).transpose(1, 2)], dim=1)
-        positions = torch.cat([self.pos_embed[:, :1], self.resize_positions(self.pos_embed[:, 1:], *grid)], dim=1)
-        return self.enter(tokens + positions), grid
-
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor) -> Features:  # type: ignore[override]  # more than a plain ViT gives
         """Features of images (B, 3, H, W); a remainder below a patch at the right and bottom is dropped."""
         tokens, grid = self.embed(images)
         for index, block in enumerate(self.blocks_at(grid)):
