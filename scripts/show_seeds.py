@@ -8,7 +8,6 @@ evenly over the list. The sheet goes to experiment/<name>/seeds_<list>.png.
 """
 
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
 from common.run.needs import Needs
+from common.run.text import read_json_object
 from common.score.options import EvaluationConfig, shared_sections
 from common.visual import cam_panels, contact_sheet
 
@@ -34,11 +34,17 @@ def spread(total: int, count: int) -> list[int]:
 
 
 def best_threshold(path: Path, otherwise: float) -> float:
-    """The best threshold of an evaluation's result, else ``otherwise``."""
-    try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["best"]["threshold"])
-    except (OSError, ValueError, KeyError, TypeError):
+    """The best threshold of an evaluation's result; ``otherwise`` without a result.
+
+    Raises:
+        UserError: the result is damaged.
+    """
+    if not path.is_file():
         return otherwise
+    try:
+        return float(read_json_object(path, "the scores")["best"]["threshold"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} has no best threshold; delete it, or give --threshold") from error
 
 
 def rows(images: LabelledImages, folder: Path, threshold: float, count: int) -> list[Panels]:

@@ -23,6 +23,7 @@ from common.data.dataset import read_image
 from common.data.lists import IMAGE_SUFFIXES, canonical_id
 from common.run.config import option
 from common.run.errors import UserError, preview
+from common.run.text import read_lines
 
 TITLE = "CUB-200-2011"
 PROVIDED_BY = "python scripts/prepare_data.py cub"
@@ -161,6 +162,15 @@ class CUBImages:
         """
         return read_image(self.images[index])
 
+    def require_labels(self, every: bool = True) -> None:
+        """As `common.data.dataset.TrainingImages.require_labels`."""
+        absent = np.flatnonzero(~self.labels.any(axis=0))
+        if every and len(absent):
+            raise UserError(
+                f"no image of the split {self.list_name!r} in {self.root} has the class "
+                f"{preview((self.classes[i] for i in absent), 3)}: remove it from classes.txt, or add images"
+            )
+
 
 def read_tables(root: Path) -> CUBTables:
     """Reads and cross-checks the five tables.
@@ -215,14 +225,11 @@ def _read(path: Path, columns: str, parse: Callable[..., Value]) -> dict[int, Va
         columns: Names of the columns; the last column may hold spaces.
         parse: Makes a value of the texts in the other columns, or raises ValueError.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
+    if not path.is_file():
         raise UserError(
             f"no {path.name} in {path.parent}: is it the folder of {TITLE}? Get the data set with: {PROVIDED_BY}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the table {path} cannot be read: {error}") from error
+        )
+    lines = read_lines(path, "the table")
     table: dict[int, Value] = {}
     wrong = []
     for number, line in enumerate(lines, start=1):
@@ -258,7 +265,7 @@ def _read_for(paths: Mapping[int, str], path: Path, columns: str, parse: Callabl
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text)):
         raise ValueError(f"{text!r} is no id (1, 2, 3, ...)")
     return int(text)
 

@@ -69,6 +69,10 @@ class DataConfig:
     mask: str = option(
         "", "Pattern of the mask files under root, for validation and evaluation; empty: the data set's own."
     )
+    absent_classes: str = option(
+        "refuse", "A training in which no image has some class: refuse, or allow, as for debugging on few images.",
+        choices=("refuse", "allow"),
+    )  # fmt: skip
     split: str = option(
         "auto",
         "COCO's folder, train or val; auto takes it from the words of the list's name, else from which files exist.",
@@ -181,24 +185,77 @@ class PathPattern:
     def found(self) -> dict[str, Path]:
         """Existing files by id, sorted; ``.*`` in the pattern stands for any extension of an image.
 
+        Files whose names begin with a dot do not count: systems leave them, such as ``._a.jpg`` of macOS.
+
         Raises:
-            UserError: the folder is missing.
+            UserError: the folder is missing, or two files would share an id.
         """
-        patterns = [Path(self.pattern.replace("{split}", split)) for split in self.splits]
-        folders = [pattern.parent for pattern in patterns]
-        if not any(folder.is_dir() for folder in folders):
-            raise UserError(f"no folder {folders[0]}; {self.provided_by}")
-        files = {}
-        for pattern in patterns:
+        files: dict[str, Path] = {}
+        for pattern in self._patterns():
             before, _, after = pattern.name.partition("{id}")
-            for path in sorted(pattern.parent.iterdir()) if pattern.parent.is_dir() else ():
+            for path in _visible(pattern.parent):
                 ending = path.suffix if after == ".*" and path.suffix.lower() in IMAGE_SUFFIXES else after
                 if path.name.startswith(before) and path.name.endswith(ending):
-                    files[path.name[len(before) : -len(ending) or None]] = path
+                    image_id = path.name[len(before) : -len(ending) or None]
+                    twin = files.setdefault(image_id, path)
+                    if twin.parent == path.parent and twin != path:
+                        raise UserError(
+                            f"{twin} and {path.name} share the id {image_id!r}: rename or remove one, or name the "
+                            f"extension of the images, such as data.image='{pattern.parent.name}/{{id}}{twin.suffix}'"
+                        )
         return dict(sorted(files.items()))
+
+    def left_out(self) -> tuple[list[Path], list[Path]]:
+        """Image files in the folder that the pattern does not match, and sub-folders that hold images.
+
+        Raises:
+            UserError: as `found`.
+        """
+        taken = set(self.found().values())
+        folders = {pattern.parent for pattern in self._patterns()}
+        entries = [path for folder in sorted(folders) for path in _visible(folder)]
+        files = [path for path in entries if _is_image(path) and path not in taken]
+        inner = [path for path in entries if path.is_dir() and path not in folders and _holds_images(path)]
+        return files, inner
+
+    def require_flat(self) -> None:
+        """Makes sure that no images lie in sub-folders, where they would be left out.
+
+        Raises:
+            UserError: some do; or as `found`.
+        """
+        _, inner = self.left_out()
+        if inner:
+            raise UserError(
+                f"{preview(inner, 3)}: this sub-folder holds images, which the list 'all' does not read. Move them up, "
+                f"or take one sub-folder with data.image='{inner[0].parent.name}/{inner[0].name}/{{id}}.*'"
+            )
+
+    def _patterns(self) -> list[Path]:
+        """The pattern in each split.
+
+        Raises:
+            UserError: there is no folder of any split.
+        """
+        patterns = [Path(self.pattern.replace("{split}", split)) for split in self.splits]
+        if not any(pattern.parent.is_dir() for pattern in patterns):
+            raise UserError(f"no folder {patterns[0].parent}; {self.provided_by}")
+        return list(dict.fromkeys(pattern for pattern in patterns if pattern.parent.is_dir()))
 
     def _path(self, image_id: str, split: str) -> Path:
         return Path(self.pattern.replace("{split}", split).replace("{id}", image_id))
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(_is_image(path) for path in folder.rglob("[!.]*"))
 
 
 def image_paths(config: DataConfig, list_name: str) -> PathPattern:

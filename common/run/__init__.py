@@ -19,6 +19,8 @@ Here:
     random       generators seeded from integers, and their states
     papers       flags of the papers' own commands that are no flags here
     pool         processes for CPU work beside the network
+    text         text files and JSON of users
+    strict_yaml  YAML of users
     errors       the one exception that is meant for the user
 
 Called by: every script, and every other package of `common`.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -19,6 +18,8 @@ from common.run.errors import UserError
 from common.run.files import atomic_write
 from common.run.method import CONFIG_DIR, ENTRY, check_method, method_of
 from common.run.similar import did_you_mean, similar_key
+from common.run.strict_yaml import LIMIT, parse_yaml
+from common.run.text import read_text
 
 C = TypeVar("C")
 
@@ -150,7 +151,8 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     renamed = {leaf.former_key: leaf.key for leaf in keys if leaf.formerly}
     kinds = {leaf.key: leaf.type for leaf in keys}
     if yaml_path is not None:
-        content = _read_yaml(yaml_path)
+        texts = [key for leaf in keys for key in (leaf.key, leaf.former_key) if leaf.type in (str, list[str])]
+        content = read_yaml(yaml_path, texts)
         check_method(yaml_path, content.pop(ENTRY, None), getattr(cls, ENTRY, ""), kind)
         config = _merge(config, _under_new_names(content, renamed), str(yaml_path))
     for text in overrides:
@@ -160,7 +162,7 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
         key = renamed.get(key, key)
         try:
             nested = _value(value, kinds.get(key))
-        except yaml.YAMLError as error:
+        except ValueError as error:
             raise UserError(f"the value of {key}={value} is not valid YAML: {error}") from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
@@ -190,13 +192,21 @@ def each_method(config: Any, method: str) -> Iterator[Callable[..., Any]]:
 def _value(text: str, kind: Any) -> Any:
     """A value from the command line: YAML, but for texts, which are taken as they are unless they come in quotes."""
     is_bare_text = kind is str and text[:1] not in ("'", '"')
-    return text if is_bare_text or not text else yaml.safe_load(text)
+    return text if is_bare_text or not text else parse_yaml(text)
 
 
-def _read_yaml(path: Path) -> dict:
+def read_yaml(path: Path, texts: Sequence[str] = ()) -> dict[str, Any]:
+    """The sections of a YAML file.
+
+    Args:
+        texts: keys whose values are taken as they are written; see `parse_yaml`.
+
+    Raises:
+        UserError: it cannot be read, is no YAML or is refused (`common.run.strict_yaml`), or holds no sections.
+    """
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(read_text(path, "the YAML", LIMIT), texts) or {}
+    except ValueError as error:
         raise UserError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold sections with keys, not {type(content).__name__}")

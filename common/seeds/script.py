@@ -69,6 +69,7 @@ def run_inference(
     # Data: without --dict nothing is stored, so only the scored images are needed
     if args.dict:
         images = LabelledImages(config.data, infer.image_list)
+        images.require_labels(every=False)
     else:
         images = scored_images(LabelledImages, config.data, infer.eval_list or infer.image_list, config.eval)
 
