@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import pickle
+import resource
+import struct
 import tarfile
 import types
 import zipfile
@@ -173,6 +175,66 @@ def test_values_that_only_look_harmless(tmp_path: Path, monkeypatch: pytest.Monk
     assert not Path("executed").exists() and set(torch.serialization.get_safe_globals()) == before
 
 
+def torch_zip(content: bytes, method: int = zipfile.ZIP_STORED) -> bytes:
+    """A file of torch.save with a pickle written by hand, and one storage of 16 bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, part in (("data.pkl", b"\x80\x02" + content + b"."), ("version", b"3\n"), ("data/0", b"\0" * 16)):
+            archive.writestr(f"x/{name}", part)
+    return stream.getvalue()
+
+
+def stored(count: int, size: int, stride: int = 1) -> bytes:
+    """{"a": tensor of a size}, of a storage that claims a count of values."""
+    storage = (
+        b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuJ" + struct.pack("<i", count) + b"tQ"
+    )
+    sides = b"K\0J" + struct.pack("<i", size) + b"\x85K" + bytes([stride]) + b"\x85"
+    rest = b"\x89ccollections\nOrderedDict\n)RtR"
+    return b"}X\1\0\0\0actorch._utils\n_rebuild_tensor_v2\n(" + storage + sides + rest + b"s"
+
+
+NESTED = b"Nq\0" + b"".join(b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60))
+MANY = b"J\0\0\0\x7f\x85"
+HOSTILE = {
+    "a storage larger than its bytes": stored(2**28, 4),
+    "a tensor larger than its storage": stored(4, 5),
+    "a tensor that shows one value many times": stored(4, 2**28, 0),
+    "a key of tuples": b"(" + NESTED + b"1}h\x3cNs",
+    "a set of tuples": b"cbuiltins\nset\n](" + NESTED + b"e\x85R",
+    "bytes by their number": b"c__builtin__\nbytearray\n" + MANY + b"R",
+    "a tensor by its size": b"ctorch\nTensor\n" + MANY + b"R",
+    "a new tensor by its size": b"ctorch\nTensor\n" + MANY + b"\x81",
+    "a storage by its size": b"ctorch.storage\nUntypedStorage\n" + MANY + b"R",
+    "a quantised tensor by its size": b"ctorch._utils\n_rebuild_qtensor\n(NK\0(" + b"J\0\0\0\x7fJ\0\0\0\x7ft)NNNtR",
+    "a function by another": b"ctorch._tensor\n_rebuild_from_type_v2\n(cbuiltins\nbytearray\nctorch\nTensor\n"
+    + MANY + b"}tR",
+    "a slow encoding": b"c_codecs\nencode\n(X\x60\xea\0\0" + b"\xc4\x81" * 30_000 + b"X\x08\0\0\0punycodetR",
+    "a far memo": b"}r\0\xe1\xf5\x05",
+    "open marks": b"(" * 10**5,
+    "nested tuples": b")" + b"\x85" * 3 * 10**5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_hostile_pickles_are_found_before_pytorch_reads_them(tmp_path: Path, is_zip: bool) -> None:
+    """In either format; what they claim is neither allocated nor shown."""
+    path = tmp_path / "x.pth"
+    path.write_bytes(torch_zip(stored(4, 4)))
+    assert_same(load_torch(path), {"a": torch.zeros(4)})
+    path.write_bytes(torch_zip(stored(4, 4), zipfile.ZIP_DEFLATED))
+    with pytest.raises(UserError, match=r"its parts are packed"):
+        load_torch(path)
+    old = saved({}, _use_new_zipfile_serialization=False)
+    for name, content in HOSTILE.items():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        path.write_bytes(torch_zip(content) if is_zip else old.replace(b"\x80\x02}q\0.", b"\x80\x02" + content + b"."))
+        with pytest.raises(UserError, match=r"x\.pth (holds more|cannot be read as weights).*\. [A-Z].*\.$") as caught:
+            load_torch(path)
+        assert len(str(caught.value)) < 700, name
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024, name
+
+
 # --- nestings and prefixes
 
 
@@ -270,7 +332,7 @@ SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_head
 METHODS = {
     "CTI": lambda: CTI(ViTConfig(**SMALL), 3),
     "PCSS": lambda: PCSS(ViTConfig(**SMALL), 3),
-    "DiG": lambda: DiG(ViTConfig(**SMALL), 3),
+    "DiG": lambda: DiG(ViTConfig(**SMALL), 3, None),
     "CRT": lambda: DeiTBranch(ViTConfig(**SMALL), 3),
     "ToCo": lambda: ToCo(ToCoModelConfig(**SMALL, aux_layer=-2), 3),
 }

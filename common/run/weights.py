@@ -1,5 +1,6 @@
 """Writes files of weights atomically, and reads them without running code in them."""
 
+import mmap
 import pickle
 import re
 import zipfile
@@ -10,9 +11,10 @@ from typing import Any
 import torch
 
 from common.run.errors import UserError, first_line
-from common.run.files import atomic_write, require_weights
-from common.run.pickles.arrays import PickleError
+from common.run.files import AGAIN, LEAST_ROOM, atomic_write, require_weights
+from common.run.pickles.arrays import ForeignNameError, PickleError
 from common.run.pickles.stand_ins import checked_state, stand_in_dtype, stand_in_scalar
+from common.run.pickles.torch_files import check_legacy, check_zip_pickle, torch_names
 
 HEAD = 512  # bytes that tell the kind of a file
 OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before its zip files
@@ -61,7 +63,7 @@ def load_torch(path: str | Path) -> Any:
             return _plain(torch.load(file, map_location="cpu", weights_only=True), {}, 0)
     except UserError:
         raise
-    except (pickle.UnpicklingError, PickleError) as error:
+    except (pickle.UnpicklingError, ForeignNameError) as error:
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
         detail = f"it names {name[1]}" if name else first_line(error)
         raise UserError(
@@ -71,9 +73,12 @@ def load_torch(path: str | Path) -> Any:
         ) from error
     except Exception as error:  # the readers raise a dozen types for damaged files
         raise UserError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {first_line(error)}). "
-            "Is it complete? Copy or download it again."
+            f"{path} cannot be read as weights ({_reason(error)}). Is it complete? Copy or download it again."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return first_line(error) if isinstance(error, PickleError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -89,6 +94,8 @@ def _is_safetensors(path: Path) -> bool:
     if head[8:9] == b"{" and 2 <= header <= MOST_HEADER:
         return True
     if head.startswith(OLD_FORMAT):
+        with path.open("rb") as file:
+            check_legacy(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), _NAMES)
         return False
     if head.startswith(b"PK"):
         _check_zip(path)
@@ -113,29 +120,37 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _check_zip(path: Path) -> None:
-    """Refuses a zip that `torch.save` has not written.
+    """Refuses a zip that `torch.save` has not written, and one whose pickle is not to be read.
 
     Raises:
         UserError: it is another archive, or cut short.
+        PickleError: see `check_zip_pickle`.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            members = archive.infolist()
+            root = members[0].filename.split("/")[0] if members else ""
+            content = next((archive.read(info) for info in members if info.filename == f"{root}/data.pkl"), b"")
     except Exception:  # BadZipFile, and other types for odd fields
         raise UserError(
             f"{path} cannot be read as weights: it is a part of a file, whose end is missing or damaged. "
             "Copy or download it again."
         ) from None
-    if not any(name.endswith("data.pkl") for name in names):
+    if not content:
         raise UserError(
             f"{path} cannot be read as weights: it is a zip archive that torch.save has not written. Unpack it first, "
             "if a file of weights is in it."
         )
-    if any(name.endswith("constants.pkl") for name in names):
+    if any(info.filename.endswith("constants.pkl") for info in members):
         raise UserError(
             f"{path} cannot be read as weights: it is a TorchScript program, not a state dict. Needed is the state "
             "dict, as torch.save(model.state_dict(), ...) writes it."
         )
+    if any(info.compress_type != zipfile.ZIP_STORED for info in members):
+        raise UserError(f"{path} cannot be read as weights: its parts are packed, as torch.save never does. {AGAIN}")
+    stored = f"{root}/data/"
+    sizes = {i.filename.removeprefix(stored): i.file_size for i in members if i.filename.startswith(stored)}
+    check_zip_pickle(content, sizes, _NAMES)
 
 
 # --- what stands for harmless types; none of them calls a constructor of NumPy's
@@ -207,6 +222,7 @@ def _stand_ins() -> list[Callable | tuple[Callable, str]]:
 
 
 _STAND_INS = _stand_ins()
+_NAMES = torch_names(entry[1] for entry in _STAND_INS if isinstance(entry, tuple))
 
 
 def _plain(value: Any, done: dict[int, tuple[Any, Any]], depth: int) -> Any:
@@ -220,6 +236,10 @@ def _plain(value: Any, done: dict[int, tuple[Any, Any]], depth: int) -> Any:
         return torch.from_numpy(array) if array.dtype.kind in "bifcu" and array.dtype.isnative else array
     if type(value) is _Arguments:
         return getattr(value, "values", {})
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta:
+        size = value.numel() * value.element_size()
+        if size > value.untyped_storage().nbytes() + LEAST_ROOM:
+            raise PickleError(f"a tensor of it shows {size} bytes, but has {value.untyped_storage().nbytes()}")
     if not isinstance(value, dict | list | tuple) or depth > DEEPEST:
         return value
     if id(value) in done:

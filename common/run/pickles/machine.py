@@ -63,6 +63,7 @@ class Machine:
         """
         view = self.view
         end = len(view)
+        handlers = self.handlers()
         try:
             for _ in range(MOST_OPCODES):
                 if self.at >= end:
@@ -73,9 +74,9 @@ class Machine:
                     if self.below or len(self.stack) != 1:
                         raise PickleError("it ends with parts left over")
                     return self.stack.pop()
-                handler = _HANDLERS.get(code)
+                handler = handlers.get(code)
                 if handler is None:
-                    raise PickleError(f"opcode {bytes([code])!r} at byte {self.at - 1} is none that arrays need")
+                    raise PickleError(f"opcode {bytes([code])!r} at byte {self.at - 1} is none that is needed")
                 handler(self)
         except (IndexError, UnicodeDecodeError, struct.error):
             raise PickleError(f"its opcodes do not fit together at byte {self.at}") from None
@@ -90,6 +91,10 @@ class Machine:
             values.append(machine.load())
             at += machine.at
         return values, at
+
+    def handlers(self) -> dict[int, Callable[[Any], None]]:
+        """What runs, by opcode."""
+        return HANDLERS
 
     def spend(self, size: int) -> None:
         """Takes bytes from the budget."""
@@ -204,9 +209,14 @@ class Machine:
             raise IndexError
         self.spend(OBJECT * len(items))
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) not in (int, str) and not isinstance(key, np.integer):
-                raise PickleError(f"a key of a dictionary is {kind_of(key)}, neither an integer nor text")
+            if type(key) is not int and type(key) is not str:
+                self.check_key(key)
             target[key] = value
+
+    def check_key(self, key: Any) -> None:
+        """Refuses other keys of a dictionary than integers and text."""
+        if not isinstance(key, np.integer):
+            raise PickleError(f"a key of a dictionary is {kind_of(key)}, neither an integer nor text")
 
     def keep(self, index: int, value: Any) -> None:
         """Keeps a value for later use."""
@@ -266,7 +276,7 @@ def _void(_: Any) -> None:
     """Drops a value."""
 
 
-_HANDLERS: dict[int, Callable[[Machine], None]] = {
+HANDLERS: dict[int, Callable[[Machine], None]] = {
     ord(code): handler
     for code, handler in {
         b"\x80": Machine.proto,
