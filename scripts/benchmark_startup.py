@@ -31,9 +31,8 @@ COMMANDS = {  # {data}: a data set of make_shapes.py, {new}: a folder that does 
     "infer_trm.py --help": "methods/cti/infer_trm.py --help",
     "infer_trm.py, no such epoch": "methods/cti/infer_trm.py --name run --load_epo 59 --dict",
     "infer_trm.py, no such list": "methods/cti/infer_trm.py --name run --dict infer.image_list=trian",
-    "infer_pcss.py, a run of CTI": "methods/pcss/infer_pcss.py --name run --dict views.scale=[0.5,1]",
     "evaluation.py --help": "evaluation.py --help",
-    "evaluation.py, no such list": "evaluation.py --name exp --task png --dict_dir . --list trian --data {data}/own.yaml",
+    "evaluation.py, no such list": "evaluation.py --name exp --dict_dir . --list trian --data {data}/own.yaml",
     "evaluation.py, 20 masks": "evaluation.py --name exp --task png --dict_dir {data}/SegmentationClass --list val "
     "--data {data}/own.yaml --num_workers 1",
     "check_data.py --help": "scripts/check_data.py --help",
