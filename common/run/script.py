@@ -14,6 +14,7 @@ from common.run.config import config_path, each_method, load_config, save_config
 from common.run.errors import UserError
 from common.run.files import require_weights
 from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint
+from common.run.method import experiment_of
 from common.run.needs import DataSection, Needs, image_lists
 from common.run.papers import PaperFlags
 
@@ -191,6 +192,7 @@ def start(
     if source is None:  # the run that is missing has the configuration
         needs.settle(args.check)
     config = load_config(cls, source, overrides, usage.kind)
+    run.experiment = experiment_of(run.config) if source == run.config else Path(source).stem if source else ""
     usage.check(args, config)
     if usage.is_training:
         needs.ask_all(each_method(config, "check_start"), args.resume)
@@ -295,5 +297,5 @@ def start_run(
     if processes.is_main:
         run.create(overwrite)
         if not (keep_config and run.config.is_file()):
-            save_config(config, run.config)
+            save_config(config, run.config, run.experiment)
     processes.barrier()

@@ -191,4 +191,5 @@ class Evaluation:
                 if point.threshold is not None
             }
             title = f"{self.source or self.task}, list {self.list_name}: {self.images} images"
-            plot_curve(folder / f"{stem}.png", self.thresholds, self.scores.miou, marks, title)
+            bounds = {f"{TRIVIAL[name]}: {miou:.2f}": miou for name, miou in self.trivial.items()}
+            plot_curve(folder / f"{stem}.png", self.thresholds, self.scores.miou, marks, title, bounds)
