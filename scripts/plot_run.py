@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run.command import script_parser
+from common.run.command import number, script_parser
+from common.run.config import FRACTION
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder
@@ -199,13 +200,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--reference", nargs="+", default=[], metavar="FILE[:SERIES]", help="CSV of published curves, or some of them"
     )
     parser.add_argument(
-        "--smooth", type=float, default=0.05, help="width of the running mean as a share of the run (default: 0.05)"
+        "--smooth",
+        type=number(float, FRACTION),
+        default=0.05,
+        help="width of the running mean as a share of the run (default: 0.05)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the picture (default: experiment/NAME/curves.png)")
-    args = parser.parse_args(argv)
-    if not 0 <= args.smooth <= 1:
-        raise UserError(f"--smooth {args.smooth}: a share of the run, from 0 to 1")
-    return args
+    return parser.parse_args(argv)
 
 
 def main() -> None:

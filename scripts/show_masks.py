@@ -18,8 +18,8 @@ import numpy as np
 from common.data.dataset import ImageSet, class_names, read_mask
 from common.data.seeds import read_seed, seed_path
 from common.data.stamp import LABEL_MAPS, MASKS, SEEDS, STRIDED_SEEDS, read_stamp, require_kind
-from common.run.command import parse_config, script_parser
-from common.run.config import load_config
+from common.run.command import number, parse_config, script_parser
+from common.run.config import at_least, load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
 from common.run.needs import Needs
@@ -89,7 +89,12 @@ def main() -> None:
     parser.add_argument("--list", default="val", help="image list: a file or a name (default: %(default)s)")
     parser.add_argument("--masks", nargs="+", default=["masks"], help="folders inside the run folder (default: masks)")
     parser.add_argument("--seeds", type=Path, help="folder of seeds to show beside them")
-    parser.add_argument("--threshold", type=float, default=SEED_THRESHOLD, help="of the seeds (default: %(default)s)")
+    parser.add_argument(
+        "--threshold",
+        type=number(float, at_least(0)),
+        default=SEED_THRESHOLD,
+        help="of the seeds (default: %(default)s)",
+    )
     parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
     parser.add_argument("--images", choices=CHOICES, default="spread", help="which (default: %(default)s)")
     args, overrides = parse_config(parser)

@@ -144,7 +144,7 @@ def test_what_cannot_be_drawn(draw, tmp_path: Path) -> None:
         draw("exp")
     path = write_run()
     for more, words in (
-        (("--smooth", "2"), "--smooth 2.0: a share of the run"),
+        (("--smooth", "2"), "--smooth: it is 2; it must be finite and from 0 to 1"),
         (("--reference", "nowhere.csv"), r"the reference nowhere\.csv cannot be read"),
         (("--reference", f"{REFERENCE}:cub"), "no series 'cub'; there are: voc deit_base, voc vit_base, coco deit"),
         (("--reference", f"{REFERENCE}:voc x"), "no series 'voc x'; there are: voc deit_base"),
