@@ -84,14 +84,14 @@ def read_run(path: Path) -> dict[str, Term]:
     """
     terms: dict[str, Term] = defaultdict(Term)
     before: dict[str, float] = defaultdict(float)
-    for number, values in enumerate(read_metrics(path), start=1):
+    for line, values in enumerate(read_metrics(path), start=1):
         try:
             step = float(values["step"])
             kind = str(values.get("kind", ""))
             weight = float(values.get("steps", step - before[kind])) if kind == "train" else 1.0
             points = {name: float(values[name]) for name in values if name not in CONTEXT}
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}, line {number}: a value is no number ({error}); remove the line") from error
+            raise UserError(f"{path}, line {line}: a value is no number ({error}); remove the line") from error
         before[kind] = step
         for name, value in points.items():
             terms[name].steps.append(step)
