@@ -131,7 +131,7 @@ def test_other_mistakes_of_a_command_line() -> None:
     for argv, words in (
         ([], "the following arguments are required: --name"),
         (["--name", "x", "exp=cti_demo"], "'exp=cti_demo': --exp is a flag; write --exp VALUE"),
-        (["--name", "x", "--load_epo", "best"], "argument --load_epo: invalid int value: 'best'"),
+        (["--name", "x", "--load_epo", "best"], "argument --load_epo: 'best' is no whole number"),
     ):
         with pytest.raises(UserError, match=words):
             parse_arguments("", CTIConfig, "cti_cvpr24", SEEDS, argv=argv)
