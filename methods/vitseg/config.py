@@ -99,7 +99,9 @@ class VitSegCourseConfig(StepCourseConfig):
 class TeacherConfig:
     """A teacher, the moving average of the network, whose confident labels replace those of the masks."""
 
-    from_epoch: int = option(-1, "First epoch (from 0) in which it replaces labels; -1: there is no teacher.")
+    from_epoch: int = option(
+        -1, "First epoch (from 0) in which it replaces labels; -1: there is no teacher.", rule=at_least(-1)
+    )
     momentum: float = option(0.999, "Share of itself that the teacher keeps in a step.", rule=BELOW_ONE)
     confidence: float = option(0.9, "Probability from which the teacher's label counts.", rule=FRACTION)
 
