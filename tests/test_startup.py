@@ -148,7 +148,7 @@ WRONG = {
     "methods/vitseg/test_vitseg.py": OF_MASKS,
     "methods/vitseg/train_vitseg.py": {
         **OF_CLASSIFIER, "--name x": "--masks is missing", "--name x train.ignore=disputed": "do not go together",
-        "--name x views.input=caffe": "take views.input=imagenet",
+        "--name x views.input=caffe": "it must be one of: imagenet",
     },
     "methods/toco/infer_seg.py": OF_MASKS,
     "methods/toco/train_toco.py": {

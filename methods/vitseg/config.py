@@ -20,6 +20,16 @@ FINAL_FILE = "checkpoint_final.pth"
 
 
 @dataclass
+class VitSegViewConfig(MaskViewConfig):
+    """The random crop of a training image."""
+
+    input: str = option(
+        "imagenet", "Form of the inputs; a backbone makes its own normalisation of it.", choices=("imagenet",)
+    )
+    crop_size: int = option(0, "Side of the crop, in pixels; 0: model.img_size.", flag="--crop_size", rule=at_least(0))
+
+
+@dataclass
 class VitSegModelConfig(ViTConfig):
     """The backbone, and the decoder on its patch tokens."""
 
@@ -126,7 +136,7 @@ class VitSegConfig:
 
     method: ClassVar[str] = "ViT segmenter"
     data: DataConfig = section(DataConfig)
-    views: MaskViewConfig = section(MaskViewConfig, input="imagenet", crop_size=0)
+    views: VitSegViewConfig = section(VitSegViewConfig)
     model: VitSegModelConfig = section(VitSegModelConfig)
     optim: VitSegOptimConfig = section(VitSegOptimConfig)
     teacher: TeacherConfig = section(TeacherConfig)
@@ -143,11 +153,5 @@ class VitSegConfig:
     runtime: RuntimeConfig = section(RuntimeConfig)
 
     def check(self) -> None:
-        """Checks the form of the inputs, and lets the crop be the backbone's image where it is left out (0).
-
-        Raises:
-            UserError: the inputs are not of ImageNet's form, from which a backbone makes its own.
-        """
-        if self.views.input != "imagenet":
-            raise UserError(f"views.input={self.views.input}: backbones take views.input=imagenet")
+        """Lets the crop be the backbone's image where it is left out (0)."""
         self.views.crop_size = self.views.crop_size or self.model.img_size
