@@ -114,7 +114,9 @@ ROWS = (
     ),
     Training(  # a teacher that follows the network and replaces labels
         "vitseg", other="model.decoder=linear", together=("train.accumulation=1",),
-        shared=(("train.max_steps=3", "train.print_freq=1", "train.eval_steps=3", "optim.eps=1e-3", "train.accumulation=2"),),
+        shared=(
+            ("train.max_steps=3", "train.print_freq=1", "train.eval_steps=3", "optim.eps=1e-3", "train.accumulation=2"),
+        ),
         wrong=(*Training.wrong, PRETRAINED, "train.masks=nowhere", "train.ignore=disputed"),
     ),
     Training(  # losses of a micro-batch by its number of pixels
