@@ -159,7 +159,7 @@ def check_average_precision(rng: np.random.Generator) -> None:
 def test_average_precision_by_hand() -> None:
     """Two of three pixels right, the wrong one in between: 1/2 * 1 + 1/2 * 2/3."""
     cam = np.array([[0.9, 0.5, 0.1]], np.float32)
-    counts = level_counts(cam, np.array([[255, 0, 255]], np.uint8), np.full((1, 3), 255, np.uint8))
+    counts = level_counts(cam, np.array([[True, False, True]]), np.ones((1, 3), bool))
     assert average_precision(counts) == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
 
 
