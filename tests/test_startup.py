@@ -162,6 +162,7 @@ WRONG = {
         "": "--masks, --format, --out", "--masks lost --format coco --out x": "no folder with masks",
         "--masks m --format png --out x": "'coco', 'labelme'",
     },
+    "scripts/doctor.py": {"": "NAME", "x": "no run folder", "used --images 0": "at least one"},
     "scripts/fuse_seeds.py": {
         **OF_RUN, "--name x": "which runs", "--name x used lost": "no seeds of 'used'",
         "--name x used --how min --weights 1": "have no meaning",
