@@ -151,6 +151,7 @@ WRONG = {
         "--name x views.crop_size=96": "no room for 8 different local crops", "--name x --aux_layer=-1": "no block",
     },
     "scripts/benchmark.py": {"": "command", "train --method irn": "--method"},
+    "scripts/benchmark_card.py": {"--turns many": "--turns", "--images 0": "start at 1"},
     "scripts/benchmark_crf.py": {"": "command", "crf --device tpu": "--device"},
     "scripts/benchmark_startup.py": {"--turns many": "--turns"},
     "scripts/check_data.py": {

@@ -25,8 +25,9 @@ def level_counts(cam: np.ndarray, positive: np.ndarray, valid: np.ndarray) -> np
     Returns:
         int64 (2, LEVELS): all pixels with a true label, and the ones of the class.
     """
-    # Scaled and rounded to the nearest (half to even) in one pass.
-    levels = cv2.convertScaleAbs(np.clip(cam, 0, 1), alpha=LEVELS - 1)
+    if not (cam.min(initial=0) >= 0 and cam.max(initial=0) <= 1):
+        cam = np.clip(cam, 0, 1)
+    levels = cv2.convertScaleAbs(cam, alpha=LEVELS - 1)  # scaled and rounded to the nearest (half to even) in one pass
     groups = np.uint8(2) - valid.view(np.uint8) - positive.view(np.uint8)  # of the class, other, without a label
     right, wrong = joint_histogram(levels, groups, 2, LEVELS)
     counts = np.stack([right + wrong, right])

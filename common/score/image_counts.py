@@ -233,8 +233,10 @@ def _boundaries(
         for label, levels in layer.items():
             inner = eroded(levels, distance)
             region = true_regions[label] if dtype == np.uint8 else _mask(gt == label, dtype)
-            own |= levels & region
-            inner_own |= inner & region
+            x, y, width, height = cv2.boundingRect(true_regions[label])
+            part = slice(y, y + height), slice(x, x + width)
+            own[part] |= levels[part] & region[part]
+            inner_own[part] |= inner[part] & region[part]
             inner_of_layer |= inner
             groups |= (levels > 0).view(np.uint8) * np.uint8(place[label])
         inside += joint_histogram(inner_of_layer, groups, number, count + 1)
