@@ -26,10 +26,11 @@ from common.run.files import atomic_write
 from common.run.folder import RunFolder
 from common.run.processes import Processes, start_processes, stop_processes
 from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
+from common.score.lists import DEFAULT_LISTS, list_of, require_there
 from common.score.options import EvaluationConfig, shared_sections
+from common.score.origin import score_fingerprint
 from common.score.result import Evaluation
 
-DEFAULT_LISTS = {"voc12": "train", "coco14": "train14_small", "folder": "all"}
 DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014"}
 
 
@@ -43,7 +44,7 @@ class TrivialPredictions:
     def __call__(self, image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
         """A seed without classes, or of one class whose map is above every threshold."""
         present = np.flatnonzero(self.labels[image_id]).tolist() if self.kind == "first_label" else []
-        return {present[0]: np.full(shape, np.inf, dtype=np.float32)} if present else {}
+        return {present[0]: np.full(shape, np.finfo(np.float32).max, dtype=np.float32)} if present else {}
 
 
 def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, EvaluationConfig]:
@@ -59,7 +60,7 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
     add("--task", choices=TASKS, default="cam", help="cam (default): seeds; crf, dl: .npy maps or labels; png: masks")
     add("--dict_dir", help="folder of the predictions, relative to experiment/<name>")
     add("--trivial", choices=("background", "first_label"), help="score this instead of predictions")
-    add("--list", help=f"image list: a file or a name (default: {lists})")
+    add("--list", help=f"image list: a file or a name (default: {lists}; else the list recorded with the predictions)")
     add("--gt_dir", help="folder of the masks (default: the data set's own)")
     add("--data", help="voc12, coco14, or a YAML with a section data (default: the run's config.yaml, else voc12)")
     add("--allow-missing", action="store_true", help="leave out images without a usable prediction instead of failing")
@@ -88,30 +89,38 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
     Raises:
         UserError: see `common.score.evaluate.evaluate`; unusable predictions are also listed in a file.
     """
-    list_name = args.list or DEFAULT_LISTS[config.data.dataset]
     run = RunFolder(args.name)
     classes = class_names(config.data)
+    files = None if args.trivial else _files(run, args)
+    list_name = args.list or list_of(config.data, files.stamp() if files else None)
     masks = MaskFiles(config.data, list_name, args.gt_dir or "")
-    predict: Predictor
-    if args.trivial:
-        predict = _trivial(args.trivial, config.data, list_name)
-        source = f"trivial {args.trivial}"
-    else:
-        source = str(run.existing().path / args.dict_dir)
-        if not Path(source).is_dir():
-            raise UserError(f"no folder of predictions {source}; the method's inference script (--dict) makes seeds")
-        predict = FilePredictions(Path(source), args.task)
-        predict.require_kind(masks)
+    if files:
+        files.require_kind(masks)
+        if not args.allow_missing:
+            require_there(files, masks, config.data)
+    predict: Predictor = files or _trivial(args.trivial, config.data, list_name)
+    source = str(files.folder) if files else f"trivial {args.trivial}"
     try:
-        return evaluate(
+        result = evaluate(
             masks.ids, predict, masks, classes, config.eval, args.task, list_name, source,
             allow_missing=args.allow_missing, processes=processes, num_workers=args.num_workers,
         )  # fmt: skip
+        if files and processes.is_main:
+            result.fingerprint = score_fingerprint(masks, files, config.eval)
+        return result
     except UnusablePredictions as error:
         if processes.is_main and run.path.is_dir():
             with atomic_write(run.path / f"{_stem(args)}_unusable.txt", "w") as file:
                 file.writelines(f"{problem.image_id}\t{problem.reason}\n" for problem in error.problems)
         raise
+
+
+def _files(run: RunFolder, args: argparse.Namespace) -> FilePredictions:
+    """The predictions in ``--dict_dir``, which may lead to another run, also from a run folder that is a link."""
+    folder = Path(os.path.normpath(run.existing().path / args.dict_dir))
+    if not folder.is_dir():
+        raise UserError(f"no folder of predictions {folder}; the method's inference script (--dict) makes seeds")
+    return FilePredictions(folder, args.task)
 
 
 def _trivial(kind: str, data: DataConfig, list_name: str) -> TrivialPredictions:

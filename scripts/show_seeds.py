@@ -31,10 +31,12 @@ def spread(total: int, count: int) -> list[int]:
     return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
-def best_threshold(path: Path, otherwise: float) -> float:
-    """The best threshold of an evaluation's result, else ``otherwise``."""
+def best_threshold(path: Path, seeds: Path, otherwise: float) -> float:
+    """The best threshold of an evaluation's result, if it is of a folder of seeds, else ``otherwise``."""
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["best"]["threshold"])
+        content = json.loads(path.read_text(encoding="utf-8"))
+        is_of_other = Path(content["source"]).is_dir() and Path(content["source"]) != seeds
+        return otherwise if is_of_other else float(content["best"]["threshold"])
     except (OSError, ValueError, KeyError, TypeError):
         return otherwise
 
@@ -73,7 +75,7 @@ def main() -> None:
     images = LabelledImages(config.data, args.list)
     threshold = args.threshold
     if threshold is None:
-        threshold = best_threshold(run.scores(SEED_SCORES), config.eval.fixed_threshold)
+        threshold = best_threshold(run.scores(SEED_SCORES), run.path / args.dict_dir, config.eval.fixed_threshold)
     sheet = run.path / f"seeds_{Path(args.list).stem}.png"
     folder = run.path / args.dict_dir
     require_kind(folder, SEEDS, lambda found, stamp: SHOW_OTHERS, images.ids, images.sample_classes)

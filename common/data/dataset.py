@@ -52,7 +52,7 @@ class ImageSet:
     """The images of one list, with masks. Files are only opened when asked for.
 
     Attributes:
-        ids: image ids in list order.
+        ids: image ids in list order, each once.
         images: paths of the files.
         classes: C foreground class names; none where no file names them.
         labels: None; see `LabelledImages`.
@@ -82,7 +82,8 @@ class ImageSet:
         if list_name == "all":
             self.ids = list(self._paths.found())
         else:
-            self.ids = read_list(find_list(list_name, config.dataset, self.root), config.dataset)
+            ids = read_list(find_list(list_name, config.dataset, self.root), config.dataset)
+            self.ids = list(dict.fromkeys(ids))
         self.images = self._paths.paths(self.ids)
         if require_images:
             self._refuse_missing()

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from common.data.dataset import ImageSet
+from common.run.config import leaves
 from common.run.errors import UserError, preview
+from common.run.fingerprint import content_digest
 from common.run.folder import EPOCH_FILE, epoch_checkpoint
 from common.run.script import Setup, start_run
 from common.run.weights import load_torch
@@ -107,7 +109,8 @@ def load_network(
         file: the pattern of the checkpoints' names, and ``unit`` what their numbers count: see `epoch_checkpoint`.
 
     Returns:
-        The file of the weights and its time of change: part of the stamp of all files that they give.
+        The file of the weights, a digest of its content, and the network's settings: part of the stamp of all files
+        that they give.
     """
     args, run, runtime = setup.args, setup.run, setup.runtime
     checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo, file, unit)
@@ -117,4 +120,7 @@ def load_network(
     setup.processes.say(
         f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
     )
-    return {"checkpoint": str(checkpoint), "modified": checkpoint.stat().st_mtime_ns}
+    network = {
+        leaf.key: leaf.default for leaf in leaves(setup.config.model) if leaf.key.rpartition(".")[2] != "pretrained"
+    }
+    return {"checkpoint": str(checkpoint), "weights": content_digest(checkpoint), "model": network}

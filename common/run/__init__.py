@@ -8,6 +8,7 @@ Here:
     method       the entry that tells of which method a YAML is
     similar      "Did you mean ...?"
     options      the configuration section ``runtime``
+    fingerprint  digests of files, and differences of settings
     folder       names and places of all files of a run
     files        atomic writing; reading of pickled arrays without running their code
     weights      files of weights, written and read in the same way

@@ -52,6 +52,14 @@ def atomic_write(path: str | Path, mode: str = "wb", durable: bool = True) -> It
             Path(temporary).unlink(missing_ok=True)
 
 
+def has_content(path: Path) -> bool:
+    """Whether there is a file that is not empty: some file systems leave empty ones after a loss of power."""
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    except FileNotFoundError:  # deleted in between
+        return False
+
+
 def require_weights(path: str | Path) -> None:
     """Makes sure that a file of weights is there.
 

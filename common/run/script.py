@@ -48,9 +48,8 @@ class Setup(Generic[C]):
 
     @property
     def method(self) -> str:
-        """The method or stage that the script belongs to: the package of its configuration."""
-        package = type(self.config).__module__.split(".")
-        return package[1] if package[0] == "methods" else "crf"
+        """The name of the script's method or stage."""
+        return getattr(self.config, "method", "")
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ class Evaluation:
         source: origin of the predictions.
         left_out: images that were not scored.
         trivial: mIoU, percent, of trivial predictions, by their names in `common.score.trivial.TRIVIAL`.
+        doubts: sentences about values of the predictions that make the scores doubtful.
+        fingerprint: all that the scores depend on; see `common.score.origin`.
     """
 
     task: str
@@ -66,6 +68,8 @@ class Evaluation:
     source: str = ""
     left_out: list[Problem] = field(default_factory=list)
     trivial: dict[str, float] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def scores(self) -> Scores:
@@ -146,7 +150,15 @@ class Evaluation:
 
     def warnings(self) -> list[str]:
         """Reasons to doubt the scores, a sentence each."""
-        found = []
+        if self.source.startswith("trivial "):
+            return []
+        found = list(self.doubts)
+        index, last = self.best.index, None if self.thresholds is None else len(self.thresholds) - 1
+        if index is not None and last and index in (0, last):
+            found.append(
+                f"the best threshold, {self.best.threshold:.2f}, is the {'last' if index else 'first'} one that was "
+                "tried: a better one may lie beyond (eval.thresholds)"
+            )
         if self.trivial and self.best.miou < min(self.trivial.values()):
             bounds = ", ".join(f"{TRIVIAL[name]}: {miou:.2f}" for name, miou in self.trivial.items())
             found.append(
@@ -160,7 +172,7 @@ class Evaluation:
         content: dict[str, Any] = {
             "task": self.task, "source": self.source, "list": self.list_name, "images": self.images,
             "left_out": {problem.image_id: problem.reason for problem in self.left_out}, "unit": "percent",
-            "trivial": self.trivial, "warnings": self.warnings(),
+            "trivial": self.trivial, "warnings": self.warnings(), "fingerprint": self.fingerprint,
         }  # fmt: skip
         for name, point in self.points().items():
             content[name] = {

@@ -41,7 +41,7 @@ def main() -> None:
 
     # Label maps: a GPU computes the CRF from within this process
     settings = {**seed_settings(seeds), **config.labels.settings()}
-    stamp = stamp_of(LABEL_MAPS, setup.method, settings, images)
+    stamp = stamp_of(LABEL_MAPS, setup.method, settings, images, seeds)
     folder = MaskFolder(run.labels, stamp, runtime, setup.args.overwrite)
 
     def job(index: int) -> tuple[Any, ...]:
