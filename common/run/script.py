@@ -194,7 +194,7 @@ def parse_arguments(
     parser.add_argument("--name", required=True, help="name of the run, whose folder is experiment/NAME/")
     if usage.is_training:
         parser.add_argument(
-            "--exp", default=default_exp, help="experiment: a YAML in configs/ or a path to one (default: %(default)s)"
+            "--exp", default="", help=f"experiment: a YAML in configs/ or a path to one (default: {default_exp})"
         )
         parser.add_argument(
             "--resume", action="store_true",
@@ -233,7 +233,7 @@ def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, u
         run.refuse_if_used(args.resume, args.overwrite)
         if args.resume:
             run.require_resumable()
-        return run.config if args.resume else config_path(args.exp, method)
+        return run.config if args.resume else config_path(args.exp or default_exp, method)
     if usage.weights and args.load_pretrained is None:
         run.existing()
     return run.config if run.config.is_file() and not args.exp else config_path(args.exp or default_exp, method)

@@ -42,7 +42,7 @@ from common.score.counts import ConfusionCounts, LabelRangeError, SweepCounts, f
 from common.score.options import EvalConfig
 from common.score.result import Counts, Evaluation, Problem
 from common.score.trivial import TrivialCounts
-from common.score.values import SeedValues
+from common.score.values import SeedValues, finite_ends
 
 TASKS = ("cam", "crf", "png", "dl")
 KINDS_OF = {"cam": (SEEDS,), "crf": (MARGINALS,), "dl": (MARGINALS,), "png": (MASKS, LABEL_MAPS)}
@@ -214,9 +214,10 @@ class Scoring:
     def _count(self, prediction: Prediction, mask: np.ndarray) -> None:
         if isinstance(self.counts, SweepCounts):
             seed = cast(dict[int, np.ndarray], prediction)
+            ends = finite_ends(seed)
             truth = self.counts.add(seed, mask)
             self.trivial.add(truth)
-            self.values.add(seed, bool(truth[1:].any()))
+            self.values.add(seed, ends, bool(truth[1:].any()))
             return
         if isinstance(prediction, dict):
             prediction = first_argmax(prediction, self.counts.num_labels, mask.shape)

@@ -1,6 +1,6 @@
 """Values of seeds that make a score doubtful: outside [0, 1], empty, constant, or the same for every image."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,18 +32,13 @@ class SeedValues:
     high: float = -np.inf
     contents: set[int] = field(default_factory=set)
 
-    def add(self, seed: Mapping[int, np.ndarray], has_classes: bool) -> None:
+    def add(self, seed: Mapping[int, np.ndarray], ends: Sequence[tuple[float, float]], has_classes: bool) -> None:
         """Counts a seed.
 
         Args:
+            ends: of `finite_ends`.
             has_classes: whether the image's mask has any class.
-
-        Raises:
-            UserError: a value is infinite.
         """
-        ends = [(float(np.min(cam)), float(np.max(cam))) for cam in seed.values() if cam.size]
-        if not np.isfinite(ends).all():
-            raise UserError("the maps hold infinite values")
         self.images += 1
         if not ends:
             self.empty += has_classes
@@ -76,6 +71,18 @@ class SeedValues:
         elif len(self.contents) == 1 and filled > 1 and not self.constant:
             found.append(f"all {filled} seeds hold the same values. Does the network see the images?")
         return found
+
+
+def finite_ends(seed: Mapping[int, np.ndarray]) -> list[tuple[float, float]]:
+    """Smallest and largest value of each map.
+
+    Raises:
+        UserError: a value is infinite or NaN.
+    """
+    ends = [(float(np.min(cam)), float(np.max(cam))) for cam in seed.values() if cam.size]
+    if not np.isfinite(ends).all():
+        raise UserError(f"the maps hold {'NaN' if np.isnan(ends).any() else 'infinite values'}")
+    return ends
 
 
 def _sampled(cam: np.ndarray) -> bytes:

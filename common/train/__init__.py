@@ -8,6 +8,7 @@ Here:
     schedule      learning-rate schedules; the configuration section ``optim``
     optim         AdamW in the groups of the DeiT recipes
     checkpoint    checkpoints, and exact resume
+    identity      settings and inputs that a resumed run shares with its checkpoint
     watch         stop signals, averages of losses, progress
 
 Called by: all training scripts.

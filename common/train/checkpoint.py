@@ -13,6 +13,7 @@ from common.run.processes import Processes
 from common.run.random import RandomStates
 from common.run.weights import load_torch, save_torch
 from common.train.course import Position
+from common.train.identity import other_run
 
 
 class Stateful(Protocol):
@@ -36,7 +37,7 @@ class Checkpoints:
             model: the network, without wrappers; the epoch files hold its state dict.
             parts: everything else that is equal on all processes: optimiser, loss scaler, method state.
             own_parts: state that differs between processes, besides the random states.
-            identity: settings that a resumed run must share with the saved one (global batch, number of images, ...).
+            identity: settings that a resumed run must share with the saved one: see `identity_of`.
         """
         self.folder, self.model, self.processes, self.identity = folder, model, processes, identity
         self.parts: dict[str, Stateful] = {"model": model, **parts}
@@ -96,14 +97,12 @@ class Checkpoints:
         """
         content = load_torch(self.last)
         try:
-            differing = {
-                key: (content["identity"].get(key), value)
-                for key, value in self.identity.items()
-                if content["identity"].get(key) != value
-            }
+            differing = other_run(content["identity"], self.identity)
             if differing:
-                text = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in differing.items())
-                raise UserError(f"{self.last} cannot be resumed under this configuration: {text}")
+                raise UserError(
+                    f"{self.last} does not fit this run: {differing}. Resume it as it was, or start another run under "
+                    "another --name"
+                )
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
             if len(content["own"]) == self.processes.world:
