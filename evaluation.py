@@ -19,11 +19,13 @@ import numpy as np
 
 from common.data.dataset import LabelledImages, class_names
 from common.data.layout import DataConfig
+from common.data.stamp import read_stamp
 from common.run.command import parse_config, script_parser
 from common.run.config import config_path, load_config
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder
+from common.run.needs import Needs
 from common.run.processes import Processes, start_processes, stop_processes
 from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
 from common.score.lists import DEFAULT_LISTS, list_of, require_there
@@ -83,6 +85,47 @@ def _from_yaml(args: argparse.Namespace) -> list[str]:
     return shared_sections(path) if path.is_file() else []  # a folder of predictions made elsewhere: VOC
 
 
+def require_input(args: argparse.Namespace, config: EvaluationConfig) -> None:
+    """Makes sure that predictions, list and true masks are there.
+
+    Raises:
+        UserError: some are missing; all are named.
+        SystemExit: none is, and ``--check`` is given.
+    """
+    needs = Needs()
+    if args.dict_dir:
+        needs.ask(_predictions, args)
+    needs.ask(_masks, args, config.data)
+    needs.ask(config.data.require_classes)
+    needs.ask(lambda: config.data.require_list(_list_name(args, config.data)))
+    needs.settle(args.check)
+
+
+def _list_name(args: argparse.Namespace, data: DataConfig) -> str:
+    """The list that is scored: ``--list``, else see `list_of`."""
+    folder = RunFolder(args.name).path / (args.dict_dir or "")
+    return args.list or list_of(data, read_stamp(os.path.normpath(folder)) if args.dict_dir else None)
+
+
+def _predictions(args: argparse.Namespace) -> str:
+    """The folder of predictions, which may be another run's, also seen from a run folder that is a link.
+
+    Raises:
+        UserError: it is missing.
+    """
+    folder = Path(os.path.normpath(RunFolder(args.name).existing().path / args.dict_dir))
+    if not folder.is_dir():
+        raise UserError(f"no folder of predictions {folder}; the method's inference script (--dict) makes seeds")
+    return str(folder)
+
+
+def _masks(args: argparse.Namespace, data: DataConfig) -> str:
+    """The folder of the true masks or of the data set; raises `UserError` if it is missing."""
+    if args.gt_dir and not Path(args.gt_dir).is_dir():
+        raise UserError(f"no folder of true masks {args.gt_dir} (--gt_dir, from {Path.cwd()})")
+    return args.gt_dir or data.require_folder()
+
+
 def score(args: argparse.Namespace, config: EvaluationConfig, processes: Processes) -> Evaluation:
     """Reads, counts, and sums over processes.
 
@@ -91,8 +134,8 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
     """
     run = RunFolder(args.name)
     classes = class_names(config.data)
-    files = None if args.trivial else _files(run, args)
-    list_name = args.list or list_of(config.data, files.stamp() if files else None)
+    files = None if args.trivial else FilePredictions(Path(_predictions(args)), args.task)
+    list_name = _list_name(args, config.data)
     masks = MaskFiles(config.data, list_name, args.gt_dir or "")
     if files:
         files.require_kind(masks)
@@ -113,14 +156,6 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
             with atomic_write(run.path / f"{_stem(args)}_unusable.txt", "w") as file:
                 file.writelines(f"{problem.image_id}\t{problem.reason}\n" for problem in error.problems)
         raise
-
-
-def _files(run: RunFolder, args: argparse.Namespace) -> FilePredictions:
-    """The predictions in ``--dict_dir``, which may lead to another run, also from a run folder that is a link."""
-    folder = Path(os.path.normpath(run.existing().path / args.dict_dir))
-    if not folder.is_dir():
-        raise UserError(f"no folder of predictions {folder}; the method's inference script (--dict) makes seeds")
-    return FilePredictions(folder, args.task)
 
 
 def _trivial(kind: str, data: DataConfig, list_name: str) -> TrivialPredictions:
@@ -174,6 +209,7 @@ def _origin(point: str, result: Evaluation) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line → evaluation → table and files."""
     args, config = setup(argv)
+    require_input(args, config)
     processes = start_processes()
     try:
         result = score(args, config, processes)

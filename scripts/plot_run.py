@@ -10,7 +10,6 @@ Reads experiment/NAME/metrics.jsonl, writes experiment/NAME/curves.png. A refere
 
 import argparse
 import csv
-import json
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -19,6 +18,8 @@ from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder
+from common.run.log import read_metrics
+from common.run.text import read_lines
 
 CONTEXT = ("step", "epoch", "kind")  # of a line of metrics.jsonl; everything else is a term
 SERIES = ("dataset", "backbone")  # columns that tell a reference's curves apart
@@ -33,22 +34,13 @@ def read_run(path: Path) -> dict[str, Curve]:
     Raises:
         UserError: the file does not exist, a line of it is damaged, or it has no numbers.
     """
-    if not path.is_file():
-        raise UserError(f"no {path}: a training writes it")
     curves: dict[str, Curve] = defaultdict(list)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            values = json.loads(line)
-            points = {term: (float(values["step"]), float(values[term])) for term in values if term not in CONTEXT}
-        except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):  # the run is writing this line, or was killed while it did
-                break
-            raise UserError(
-                f"{path}, line {number}, is no line of numbers ({type(error).__name__}: {error})"
-            ) from error
-        for term, point in points.items():
-            curves[term].append(point)
+    for number, values in enumerate(read_metrics(path), start=1):
+        for term in [term for term in values if term not in CONTEXT]:
+            try:
+                curves[term].append((float(values["step"]), float(values[term])))
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{path}, line {number}: {term} is no number ({error}); remove the line") from error
     if not curves:
         raise UserError(f"{path} holds no numbers yet")
     return curves
@@ -64,12 +56,12 @@ def read_reference(path: Path, wanted: dict[str, str | None]) -> dict[str, dict[
         UserError: the file, the column ``iteration`` or a wanted one does not exist, no row is left, or a field is no
             number.
     """
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the reference {path} cannot be read: {error}") from error
+    lines = [line for line in read_lines(path, "the reference") if line and not line.startswith("#")]
     table = csv.DictReader(lines)
-    rows = list(table)
+    try:
+        rows = list(table)
+    except csv.Error as error:
+        raise UserError(f"the reference {path} is no table of numbers ({error}); take a CSV") from error
     columns = table.fieldnames or []
     for name in ("iteration", *(column for column, value in wanted.items() if value)):
         if name not in columns:

@@ -6,6 +6,7 @@
 The images are spread evenly over the list. The sheet goes to experiment/<name>/masks_<list>.png.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from common.run.command import parse_config, script_parser
 from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import RunFolder
+from common.run.needs import Needs
 from common.score.options import EvaluationConfig, shared_sections
 from common.visual import contact_sheet, mask_panel
 
@@ -57,6 +59,10 @@ def main() -> None:
     run = RunFolder(args.name).existing()
     own = shared_sections(run.config) if run.config.is_file() else []
     config = load_config(EvaluationConfig, None, [*own, *overrides])
+    needs = Needs()
+    needs.ask_all(config.data.needs([args.list]))
+    needs.ask_all(functools.partial(run.require_folder, name) for name in [*args.masks])
+    needs.settle(args.check)
     images = ImageSet(config.data, args.list)
     for folder in args.masks:
         require_kind(run.path / folder, (MASKS, LABEL_MAPS), lambda found, stamp: SHOW_OTHERS)

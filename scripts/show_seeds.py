@@ -7,7 +7,7 @@ The default threshold is the best of experiment/<name>/eval_cam.json, else eval.
 evenly over the list. The sheet goes to experiment/<name>/seeds_<list>.png.
 """
 
-import json
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from common.run.command import parse_config, script_parser
 from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
+from common.run.needs import Needs
+from common.run.text import read_json_object
 from common.score.options import EvaluationConfig, shared_sections
 from common.visual import cam_panels, contact_sheet
 
@@ -32,13 +34,19 @@ def spread(total: int, count: int) -> list[int]:
 
 
 def best_threshold(path: Path, seeds: Path, otherwise: float) -> float:
-    """The best threshold of an evaluation's result, if it is of a folder of seeds, else ``otherwise``."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        is_of_other = Path(content["source"]).is_dir() and Path(content["source"]) != seeds
-        return otherwise if is_of_other else float(content["best"]["threshold"])
-    except (OSError, ValueError, KeyError, TypeError):
+    """The best threshold of an evaluation's result; ``otherwise`` without a result of this folder of seeds.
+
+    Raises:
+        UserError: the result is damaged.
+    """
+    if not path.is_file():
         return otherwise
+    try:
+        scores = read_json_object(path, "the scores")
+        source = Path(scores.get("source", ""))
+        return otherwise if source.is_dir() and source != seeds else float(scores["best"]["threshold"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} has no best threshold; delete it, or give --threshold") from error
 
 
 def rows(images: LabelledImages, folder: Path, threshold: float, count: int) -> list[Panels]:
@@ -72,6 +80,10 @@ def main() -> None:
     run = RunFolder(args.name).existing()
     own = shared_sections(run.config) if run.config.is_file() else []
     config = load_config(EvaluationConfig, None, [*own, *overrides])
+    needs = Needs()
+    needs.ask_all(config.data.needs([args.list]))
+    needs.ask_all(functools.partial(run.require_folder, name) for name in [args.dict_dir])
+    needs.settle(args.check)
     images = LabelledImages(config.data, args.list)
     threshold = args.threshold
     if threshold is None:

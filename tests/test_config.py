@@ -233,10 +233,11 @@ def test_wrong_overrides_are_errors_that_name_the_key(override: str, message: st
         ("data: {root: null}", "'data.root'"),
         ("train: 3", "train .*section"),
         ("- 1", "must hold sections"),
-        ("1999-12-31: 3", r"wrong.*x\.yaml"),
+        ("1999-12-31: 3", r"x\.yaml.*the key '1999-12-31' is no text"),
         ("train: {", "not a readable YAML"),
         ("data: !!python/object:os.system {}", "not a readable YAML"),
-        ("\0", "not a readable YAML"),
+        ("\0", "NUL bytes"),
+        ("a: \x01", "not a readable YAML"),
     ],
 )
 def test_wrong_yaml_is_an_error_that_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:

@@ -167,7 +167,7 @@ def test_nothing_left_to_score_fails_even_if_missing_is_allowed(script: ModuleTy
 
 @pytest.mark.parametrize("arguments, words", [
     (["--dict_dir", "nowhere"], "no folder of predictions"),
-    (["--dict_dir", "dict", "--gt_dir", "nowhere"], "no ground-truth mask nowhere/a.png"),
+    (["--dict_dir", "dict", "--gt_dir", "nowhere"], "no folder of true masks nowhere"),
     (["--dict_dir", "dict", "--list", "no_list"], "no image list 'no_list'"),
     (["--dict_dir", "dict", "--name", "y"], "no run folder.*There are: x"),
     (["--dict_dir", "dict", "--data", "no_data"], "no configuration 'no_data'"),

@@ -301,7 +301,7 @@ def test_several_processes(run: Callable[..., int], fake: FakeScripts) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--seeds", "nowhere"), "24 of the 24 images .* have no file in nowhere"),
+        (("--seeds", "nowhere"), "no folder of seeds nowhere"),
         (("lists.score=val",), "6 images that are not in lists.train=train"),
         (("lists.val=nothing",), "no image list 'nothing'"),
         (("irn.overrides=[walk.beat=3]",), "unknown.*walk.beat"),

@@ -39,7 +39,14 @@ def call(shapes: Path, tmp_path: Path, stages: list[Stage], monkeypatch: pytest.
         return 0
 
     monkeypatch.setattr("common.pipeline.builders.carry_out", carry_out)
-    data = (f"data.root={shapes}", f"data.classes={shapes}/classes.txt", "--infer_list", "train")
+    data = (
+        f"data.root={shapes}",
+        f"data.classes={shapes}/classes.txt",
+        "--infer_list",
+        "train",
+        "--train_list",
+        "train",
+    )
 
     def run(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["run_sample.py", "--name", "x", *data, *map(str, arguments)])

@@ -64,10 +64,11 @@ OF_TRAINING = {
     **{line.replace("used", "x"): words for line, words in OF_RUN.items()},
     "--name used": "is not empty", "--name x --resume": "no run folder",
     "--name used --resume": "nothing to resume", "--name used --resume --overwrite": "give one of them",
+    "--name x --check data.root=lost": "missing:",
     "--name x train.batch_size=4 train.accumulation=3": "does not divide", "--name x train.batch_size=0": "at least 1",
 }  # fmt: skip
 LOST_WEIGHTS = {"--name used --load_pretrained lost.pth": "no weights file at lost.pth"}
-OF_INFERENCE = {**OF_RUN, **LOST_WEIGHTS, "--name x": "no run folder"}
+OF_INFERENCE = {**OF_RUN, **LOST_WEIGHTS, "--name x": "no run folder", "--name used --check": "missing:"}
 OF_SEEDS = {**OF_INFERENCE, "--name used --vis": "add --dict", "--name used infer.scales=[]": "it must be"}
 OF_MASKS = {**OF_INFERENCE, "--name used data.dataset=coco14 --submission": "the data set is coco14"}
 WITH_SEEDS = {**OF_RUN, "--name x": "which seeds", "--name x --seeds lost": "no folder of seeds"}
@@ -87,7 +88,7 @@ WRONG = {
         "--name x": "give either",
         "--name x --trivial background --task png": "as --task cam",
         "--name x --dict_dir dict eval.thresholds=[1]": "first, last and step",
-        "--name x --dict_dir lost": "no run folder",
+        "--name x --dict_dir lost": "no run folder", "--name used --dict_dir lost --check": "missing:",
     },
     "methods/crt/eval_wsol.py": {
         "--name used data.rot=y": "unknown configuration key", "--name x": "no run folder", **LOST_WEIGHTS,

@@ -171,7 +171,7 @@ def test_what_is_missing_or_unfit_is_named(
     """One line each, before anything is computed or written."""
     exp = scored._experiment
     message = failure(capsys, scored.train, "new")
-    assert "24 of the 24 images" in message and "methods/psa/make_crf.py --name new --seeds" in message
+    assert "no CRF marginals in experiment/new" in message and "methods/psa/make_crf.py --name new --seeds" in message
     assert not Path("experiment/new").exists()
     with pytest.raises(UserError, match="which seeds"):
         scored._call(make_crf, ("--name", "new", "--exp", exp))

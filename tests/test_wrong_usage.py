@@ -7,17 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from common.data.dataset import ImageSet
+from common.data.layout import DataConfig
 from common.data.lists import find_list
 from common.run.command import parse_config, script_parser
 from common.run.config import CONFIG_DIR, config_path, load_config, save_config
 from common.run.errors import UserError
-from common.run.folder import RunFolder
+from common.run.folder import EPOCH_FILE, RunFolder
 from common.run.method import scripts_of
 from common.run.script import PREPARATION, SEEDS, TRAINING, parse_arguments
 from methods.crt.wsol_config import WSOLConfig
 from methods.cti.config import CTIConfig
 from methods.pcss.config import PCSSConfig
 from methods.psa.config import PSAConfig
+from tests.datasets import make_voc, write_lines
+from tests.helpers import evaluation_script
 from tests.test_config import CLASSES
 
 Call = Callable[..., str]
@@ -31,7 +35,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     def call(script: str, line: str) -> str:
         monkeypatch.setattr(sys, "argv", [script, *line.split()])
         with pytest.raises(UserError) as error:
-            importlib.import_module(script).main()
+            (evaluation_script() if script == "evaluation" else importlib.import_module(script)).main()
         return str(error.value)
 
     return call
@@ -155,3 +159,116 @@ def test_experiments_lists_and_runs_by_another_name(tmp_path: Path, monkeypatch:
     with pytest.raises(UserError, match=r"no run folder experiment/ctidemo .*Did you mean cti_demo\? There are"):
         RunFolder("ctidemo").existing()
     assert CONFIG_DIR.is_dir()
+
+
+# Scripts that take --check, with the arguments that they cannot do without.
+CHECKED = {
+    "methods.cti.train_trm": "", "methods.cti.infer_trm": "--exp cti_cvpr24 --dict", "methods.dig.train_diffusion": "",
+    "methods.psa.train_aff": "", "methods.psa.make_crf": "", "methods.irn.train_irn": "",
+    "methods.irn.infer_irn": "--exp irn_cti", "methods.deeplab.train_deeplab": "", "methods.crt.train_wsol": "",
+    "methods.toco.infer_seg": "--exp toco_cvpr23", "methods.crt.run_sample": "", "scripts.crf_masks": "",
+    "scripts.run_pipeline": "", "scripts.check_data": None, "evaluation": "--dict_dir dict",
+}  # fmt: skip
+
+
+def listed(message: str) -> list[str]:
+    """The entries of a message about several things that are missing."""
+    head, *entries = message.split("\n  - ")
+    assert head in (f"{len(entries)} things are missing:", "1 thing is missing:")
+    return entries
+
+
+@pytest.mark.parametrize(("script", "arguments"), CHECKED.items())
+def test_check_names_everything_that_is_missing(script: str, arguments: str | None, said: Call) -> None:
+    """The data set in every case, and the run, seeds, masks or weights that the script needs; nothing is made."""
+    entries = listed(said(script, "--check" if arguments is None else f"--name x --check {arguments}"))
+    data = "no CUB-200-2011 at" if "wsol" in script else "no PASCAL VOC 2012 at"
+    assert sum(entry.startswith(data) for entry in entries) == 1
+    others = {
+        "infer": "no run folder", "run_pipeline": "no initial weights", "train_aff": "no weights of ResNet-38",
+        "train_irn": "no label maps", "train_deeplab": "no initial weights", "make_crf": "which seeds?",
+        "crf_masks": "which seeds?", "evaluation": "no run folder",
+    }  # fmt: skip
+    wanted = {words for part, words in others.items() if part in script}
+    assert all(any(words in entry for entry in entries) for words in wanted), entries
+    assert list(Path().iterdir()) == []
+
+
+def test_check_says_what_there_is(said: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Exit code 0, and nothing is done; without --check several missing things are told at once as well."""
+    make_voc(Path("voc"))
+    line = "--name x data.root=voc --train_list train model.pretrained=none"
+    monkeypatch.setattr(sys, "argv", ["train_trm.py", "--check", *line.split()])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module("methods.cti.train_trm").main()
+    assert end.value.code == 0 and not Path("experiment").exists()
+    said_there = capsys.readouterr().out
+    assert said_there.startswith("nothing is missing: voc; ") and "list train (voc/ImageSets/" in said_there
+    write_lines(Path("experiment/x/log.txt"), [])
+    line = "--name x data.root=voc --train_list onw --finetune lost.pth data.classes=lost.txt"
+    entries = listed(said("methods.cti.train_trm", line))
+    wanted = "experiment/x is not empty", "no weights file at lost.pth", "data.classes: lost.txt", "no image list 'onw'"
+    assert len(entries) == 4 and all(any(words in entry for entry in entries) for words in wanted), entries
+
+
+def test_a_missing_epoch_is_told_before_the_data_is_read(said: Call) -> None:
+    run = RunFolder("x")
+    write_run("x", CTIConfig())
+    for epoch in range(3):
+        write_lines(run.checkpoints / EPOCH_FILE.format(epoch), [])
+    make_voc(Path("data/VOC2012"))
+    message = said("methods.cti.infer_trm", "--name x --load_epo 59 --dict")
+    assert message == "no checkpoint experiment/x/ckpt/059net_trm.pth. There are epochs 0 to 2."
+
+
+def test_a_wrong_folder_is_told_from_a_missing_one(said: Call) -> None:
+    """The folder that is meant is named, where it lies below; no lists are looked for in a wrong one."""
+    line = "--name x data.root=data --train_list own"
+    assert said("methods.cti.train_trm", line).startswith("no PASCAL VOC 2012 at data (from ")
+    make_voc(Path("data/VOCdevkit/VOC2012"))
+    message = said("methods.cti.train_trm", line)
+    assert message.startswith("data is there, but holds no PASCAL VOC 2012: it has no JPEGImages, but VOCdevkit.")
+    assert "Did you mean data.root=data/VOCdevkit/VOC2012?" in message
+    assert "no image list 'own'" in said("methods.cti.train_trm", line.replace("=data", "=data/VOCdevkit/VOC2012"))
+    line = "--name x data.root=data data.dataset=coco14 train.image_list=train14"
+    assert "it has no train2014 or val2014, but VOCdevkit." in said("methods.cti.train_trm", line)
+    Path("birds").mkdir()
+    assert "birds is there, but is no folder of CUB" in said("methods.crt.train_wsol", "--name x data.root=birds")
+
+
+def test_shipped_lists_are_for_the_official_classes(said: Call) -> None:
+    """VOC's lists name none of the images of a set with classes of its own in the same layout."""
+    make_voc(Path("own"))
+    write_lines(Path("own/classes.txt"), ["cat", "person"])
+    message = said("methods.cti.train_trm", "--name x data.root=own data.classes=own/classes.txt train.val_list=val")
+    assert "no image list 'train_aug'" in message and "The shipped list is of the official set" in message
+    assert find_list("train_aug", "voc12", "own").name == "train_aug.txt"
+
+
+def test_both_lists_are_found_before_an_image_is_decoded(said: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoded(*arguments: object, **settings: object) -> list:
+        raise AssertionError("decoded an image")
+
+    make_voc(Path("voc"))
+    monkeypatch.setattr(importlib.import_module("scripts.check_data"), "process_map", decoded)
+    assert "no image list 'vla'" in said("scripts.check_data", "data.root=voc --val_list vla")
+
+
+def test_ignored_folders_are_said_once(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """Of entries in another folder than the images'; the papers' own columns are the usual form."""
+    ids = make_voc(tmp_path)
+    for place, is_said in (("/JPEGImages/", False), ("elsewhere/", True), ("elsewhere/", False)):
+        file = write_lines(tmp_path / f"{place.strip('/')}.txt", [f"{place}{name}.jpg" for name in ids])
+        assert ImageSet(DataConfig(root=str(tmp_path)), str(file)).ids == ids
+        assert ("names folders (elsewhere), which are ignored" in capsys.readouterr().out) == is_said
+
+
+def test_pipelines_ask_for_all_weights_first(said: Call) -> None:
+    """Those of DeepLab before IRN is trained for hours; not once DeepLab's training is done."""
+    make_voc(Path("data/VOC2012"))
+    write_lines(Path("experiment/x/dict/2007_000001.npy"), [])
+    line = "--name x lists.train=train lists.score=train lists.val=val --refine psa"
+    entries = listed(said("scripts.run_pipeline", line))
+    assert [entry.split(" (")[0][:20] for entry in entries] == ["no weights of ResNet", "no initial weights p"]
+    write_lines(Path("experiment/x_psa_deeplab/ckpt/checkpoint_final.pth"), [])
+    assert said("scripts.run_pipeline", line).startswith("no weights of ResNet-38")

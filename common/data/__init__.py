@@ -6,7 +6,10 @@ Here:
     layout        folders and file names of VOC, COCO and a user's own set; the configuration section ``data``
     lists         image ids, and the lists that name them
     labels        multi-hot image labels from every usual source
-    classes       class names of the public data sets
+    csv_labels    the label table of a user's own set
+    voc_xml       names of the objects in VOC annotations
+    instances     instances JSON in COCO's format, checked
+    classes       class names of the public data sets, and of a user's file
     cub           CUB-200-2011: classes and bounding boxes
     masks         writing of label masks, as palette PNGs
     seeds         the formats of seed files

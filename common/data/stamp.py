@@ -159,14 +159,14 @@ def read_stamp(folder: str | Path) -> Stamp | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"the stamp {path} cannot be read ({error}). Make the files of {folder} again") from error
     try:
         kind = KINDS[content["kind"]]
         lists = {str(name): int(count) for name, count in content["lists"].items()}
         images = {str(image_id): str(value) for image_id, value in content.get("images", {}).items()}
         return Stamp(kind, str(content["method"]), dict(content["settings"]), lists, images)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is no stamp of this project ({type(error).__name__}: {error}). Make the files of {folder} again, "
             f"or delete {path} if it came from elsewhere"

@@ -18,7 +18,7 @@ from common.data.dataset import ImageSet
 from common.pipeline.stages import Stage, carry_out, has_files, read_state
 from common.pipeline.table import Score, is_scored, table, with_gains
 from common.run.command import ScriptParser, parse_config
-from common.run.config import leaves
+from common.run.config import config_path, each_method, leaves, load_config
 from common.run.errors import UserError, preview
 from common.run.files import has_content, write_json
 from common.run.fingerprint import digest, stat_parts
@@ -52,7 +52,8 @@ class Kind:
         return run.checkpoints, re.sub(r"\{.*?\}", "*", _named(self.weights))
 
     def training(
-        self, title: str, run: RunFolder, arguments: Sequence[str], source: Path, settings: dict[str, Any]
+        self, title: str, run: RunFolder, arguments: Sequence[str], source: Path,
+        settings: dict[str, Any] | None = None,
     ) -> Stage:  # fmt: skip
         """Its training as a stage."""
         return training(title, self.train, run, arguments, source, self.weights_in(run)[1], settings)
@@ -76,6 +77,28 @@ KINDS = {
 }  # fmt: skip
 WITHOUT_EFFECT = ("num_workers", "device", "vis_limit", "print_freq")
 MASK_COMMANDS = f"python {KINDS['irn'].masks} (or {KINDS['psa'].masks})"  # for messages
+
+
+def start_checks(config: Any, kind: str, run: RunFolder, *overrides: str) -> list[Callable[[], Any]]:
+    """Checks of the files that a kind's training starts from; none if there is no training, or it is done.
+
+    Args:
+        config: a pipeline's, whose section of that name has the kind's experiment.
+        run: the training's folder.
+        overrides: further settings of it.
+    """
+    stage = getattr(config, kind)
+    cls = KINDS[kind].config_class()
+    try:
+        own = load_config(cls, config_path(stage.exp, cls.method), [*stage.overrides, *overrides])
+    except UserError as error:
+        return [functools.partial(_raise, error)]
+    is_done = not KINDS[kind].train or KINDS[kind].training("", run, (), run.path).is_complete()
+    return [] if is_done else [functools.partial(check, False) for check in each_method(own, "check_start")]
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def _named(path: str) -> Any:
@@ -111,7 +134,7 @@ def files(
 
 def training(
     title: str, script: str, run: RunFolder, arguments: Sequence[str], source: Path, weights: str,
-    settings: dict[str, Any],
+    settings: dict[str, Any] | None = None,
 ) -> Stage:  # fmt: skip
     """A training, complete when there is a checkpoint whose name fits the pattern ``weights``; see `files`."""
     folder = run.checkpoints
@@ -121,7 +144,7 @@ def training(
         return any(map(has_content, folder.glob(weights)))
 
     return Stage(
-        title, script, command, run.path, is_complete, source, weights=folder, settings=settings,
+        title, script, command, run.path, is_complete, source, weights=folder, settings=settings or {},
         outputs=((folder, weights),),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.run.config import Leaf, leaves
+from common.run.config import Leaf, read_keys
 from common.run.errors import UserError
 from common.run.similar import similar_argument
 
@@ -64,22 +64,18 @@ def script_parser(
     """
     if cls is None:
         return ScriptParser(description=description.strip(), formatter_class=_Help, allow_abbrev=False)
-    keys = [leaf for leaf in leaves(cls()) if (reads is None or _is_in(leaf, reads)) and not _is_in(leaf, ignores)]
+    keys = read_keys(cls(), reads, ignores)
     parser = ScriptParser(
         description=description.strip(), epilog=_key_table(keys), formatter_class=_Help, allow_abbrev=False
     )
     parser.keys = [leaf.key for leaf in keys]
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set any configuration key (listed below)")
+    parser.add_argument("--check", action="store_true", help="only say whether all input is there, and what is missing")
     for leaf in keys:
         if leaf.flags:
             nargs = "+" if typing.get_origin(leaf.type) is list else None
             parser.add_argument(*leaf.flags, dest=f"flag:{leaf.key}", nargs=nargs, metavar="X", help=f"= {leaf.key}")
     return parser
-
-
-def _is_in(leaf: Leaf, names: Sequence[str]) -> bool:
-    """Whether a key is one of some sections and keys, or lies in one."""
-    return f"{leaf.key}.".startswith(tuple(f"{name}." for name in names))
 
 
 def parse_config(parser: ScriptParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:

@@ -7,11 +7,10 @@ Unknown keys and wrong types are errors that name the key.
 
 import dataclasses
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -19,6 +18,8 @@ from common.run.errors import UserError
 from common.run.files import atomic_write
 from common.run.method import CONFIG_DIR, ENTRY, check_method, method_of
 from common.run.similar import did_you_mean, similar_key
+from common.run.strict_yaml import LIMIT, parse_yaml
+from common.run.text import read_text
 
 C = TypeVar("C")
 
@@ -102,6 +103,19 @@ def leaves(config: Any, prefix: str = "") -> list[Leaf]:
     return found
 
 
+def read_keys(config: Any, reads: Sequence[str] | None = None, ignores: Sequence[str] = ()) -> list[Leaf]:
+    """The keys of a configuration that a script reads.
+
+    Args:
+        reads: sections and keys (None: all), and ``ignores`` exceptions among them.
+    """
+
+    def is_in(leaf: Leaf, names: Sequence[str]) -> bool:
+        return f"{leaf.key}.".startswith(tuple(f"{name}." for name in names))
+
+    return [leaf for leaf in leaves(config) if (reads is None or is_in(leaf, reads)) and not is_in(leaf, ignores)]
+
+
 def config_path(name: str, method: str = "") -> Path:
     """The YAML that ``--exp NAME`` means: a path to a file, or the name of one in ``configs/``.
 
@@ -137,7 +151,8 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     renamed = {leaf.former_key: leaf.key for leaf in keys if leaf.formerly}
     kinds = {leaf.key: leaf.type for leaf in keys}
     if yaml_path is not None:
-        content = _read_yaml(yaml_path)
+        texts = [key for leaf in keys for key in (leaf.key, leaf.former_key) if leaf.type in (str, list[str])]
+        content = read_yaml(yaml_path, texts)
         check_method(yaml_path, content.pop(ENTRY, None), getattr(cls, ENTRY, ""), kind)
         config = _merge(config, _under_new_names(content, renamed), str(yaml_path))
     for text in overrides:
@@ -147,7 +162,7 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
         key = renamed.get(key, key)
         try:
             nested = _value(value, kinds.get(key))
-        except yaml.YAMLError as error:
+        except ValueError as error:
             raise UserError(f"the value of {key}={value} is not valid YAML: {error}") from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
@@ -159,30 +174,39 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     for leaf in leaves(result):
         if leaf.rule and not leaf.rule.holds(leaf.default):
             raise UserError(f"{leaf.key} is {leaf.default!r}; it must be {leaf.rule.words}")
-    call_each(result, "check")
+    for check in each_method(result, "check"):
+        check()
     return result
 
 
-def call_each(config: Any, method: str, *arguments: Any) -> None:
-    """Calls a method of all sections, then of the whole, if they have it."""
+def each_method(config: Any, method: str) -> Iterator[Callable[..., Any]]:
+    """A method of all sections, then of the whole, where they have it."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            call_each(value, method, *arguments)
+            yield from each_method(value, method)
     if hasattr(config, method):
-        getattr(config, method)(*arguments)
+        yield getattr(config, method)
 
 
 def _value(text: str, kind: Any) -> Any:
     """A value from the command line: YAML, but for texts, which are taken as they are unless they come in quotes."""
     is_bare_text = kind is str and text[:1] not in ("'", '"')
-    return text if is_bare_text or not text else yaml.safe_load(text)
+    return text if is_bare_text or not text else parse_yaml(text)
 
 
-def _read_yaml(path: Path) -> dict:
+def read_yaml(path: Path, texts: Sequence[str] = ()) -> dict[str, Any]:
+    """The sections of a YAML file.
+
+    Args:
+        texts: keys whose values are taken as they are written; see `parse_yaml`.
+
+    Raises:
+        UserError: it cannot be read, is no YAML or is refused (`common.run.strict_yaml`), or holds no sections.
+    """
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(read_text(path, "the YAML", LIMIT), texts) or {}
+    except ValueError as error:
         raise UserError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold sections with keys, not {type(content).__name__}")

@@ -164,6 +164,19 @@ class RunFolder:
             )
         return self
 
+    def require_folder(self, name: str) -> str:
+        """Makes sure that a folder in this one is there.
+
+        Raises:
+            UserError: it is not; the message lists the folders that exist.
+        """
+        folder = self.path / name
+        if not folder.is_dir():
+            there = sorted(path.name for path in self.path.glob("*") if path.is_dir())
+            hint = did_you_mean(name, there)
+            raise UserError(f"no folder {folder}.{hint} {self.path} has {', '.join(there) or 'no folders'}")
+        return str(folder)
+
 
 def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, unit: str = "epoch") -> Path:
     """The file of an epoch (``--load_epo``), or of the best or last written one for None.

@@ -21,7 +21,7 @@ _START = re.compile(r'\bstart\(\s*__doc__, \w+, "([\w.-]+)"(?:, ([A-Z]+))?')
 def method_of(path: Path) -> str:
     """The entry of a YAML; empty if it has none or is unreadable."""
     try:
-        found = re.search(rf"^{ENTRY}:[ \t]*(\S.*?)[ \t]*(?:#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        found = re.search(rf"^{ENTRY}:[ \t]*(\S.*?)[ \t]*(?:#.*)?$", path.read_text(encoding="utf-8-sig"), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
         return ""
     return found[1].strip("\"'") if found else ""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from common.run.command import parse_config, script_parser
-from common.run.config import call_each, config_path, load_config, save_config
+from common.run.config import config_path, each_method, load_config, save_config
 from common.run.errors import UserError
 from common.run.files import require_weights
-from common.run.folder import SEEDS_DIR, RunFolder
+from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint
+from common.run.needs import DataSection, Needs, image_lists
 
 if TYPE_CHECKING:
     from common.run.device import Runtime
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class RunConfig(Protocol):
-    """A configuration with the section ``runtime``; every script with processes and a device has one.
+    """A configuration with a data set, processes and a device.
 
     Attributes:
         method: the name of its method, as in the entry ``method`` of its YAMLs.
@@ -31,6 +32,10 @@ class RunConfig(Protocol):
     method: ClassVar[str]
     runtime: "RuntimeConfig"
 
+    @property
+    def data(self) -> DataSection:
+        """The section that names the data set."""
+
 
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)
@@ -38,13 +43,18 @@ R = TypeVar("R", bound=RunConfig)
 
 @dataclass
 class Setup(Generic[C]):
-    """Arguments, configuration, run folder, processes and device of a script whose work begins."""
+    """Arguments, configuration, run folder, processes and device of a script whose work begins.
+
+    Attributes:
+        weights: the file of weights to use; None for a training, and for a script that chooses them itself.
+    """
 
     args: argparse.Namespace
     config: C
     run: RunFolder
     processes: "Processes"
     runtime: "Runtime"
+    weights: Path | None = None
 
     @property
     def method(self) -> str:
@@ -67,6 +77,7 @@ class Usage:
         reads: sections and keys of the configuration that it reads (None: all); shown in ``--help``.
         ignores: exceptions among them, which it does not read.
         check: raises a `UserError` where flags contradict each other or the configuration.
+        unread: keys of image lists that it does not read under these arguments and configuration.
     """
 
     kind: str
@@ -77,21 +88,17 @@ class Usage:
     reads: tuple[str, ...] | None = None
     ignores: tuple[str, ...] = ()
     check: Callable[[argparse.Namespace, Any], None] = lambda args, config: None
-
-
-def _check_training(args: argparse.Namespace, config: Any) -> None:
-    """Calls the method ``check_start`` of every section: sizes and files that only a training needs."""
-    call_each(config, "check_start", args.resume)
-
-
-def _check_refinement(args: argparse.Namespace, config: Any) -> None:
-    """Calls the method ``check_folder`` of every section: that of the seeds has one."""
-    call_each(config, "check_folder")
+    unread: Callable[[argparse.Namespace, Any], Sequence[str]] = lambda args, config: ()
 
 
 def _check_seeds(args: argparse.Namespace, config: Any) -> None:
     if (args.vis or args.crf) and not args.dict:
         raise UserError("--vis and --crf work on seed files: add --dict")
+
+
+def _unread_by_seeds(args: argparse.Namespace, config: Any) -> Sequence[str]:
+    """Without ``--dict`` nothing is stored, and the scored images alone are read."""
+    return () if args.dict or not config.infer.eval_list else ("infer.image_list",)
 
 
 def _check_masks(args: argparse.Namespace, config: Any) -> None:
@@ -105,7 +112,6 @@ _PACK = "pack the masks (with --crf the refined ones) for VOC's server"
 TRAINING = Usage(
     kind="training",
     overwrite="delete the contents of the run folder and start anew", is_training=True, ignores=("infer",),
-    check=_check_training,
 )  # fmt: skip
 SEEDS = Usage(
     kind="seeds",
@@ -124,6 +130,7 @@ SEEDS = Usage(
     reads=("data", "model", "infer", "eval", "runtime"),
     ignores=("infer.segment", "runtime.num_workers"),  # for scripts that make masks, and for trainings
     check=_check_seeds,
+    unread=_unread_by_seeds,
 )  # fmt: skip
 MASKS = Usage(
     kind="masks",
@@ -143,18 +150,15 @@ MASKS = Usage(
     ignores=("runtime.num_workers",),
     check=_check_masks,
 )  # fmt: skip
-PREPARATION = Usage(
-    kind="preparation", overwrite="delete earlier results of the script, and start anew", check=_check_refinement
-)
+PREPARATION = Usage(kind="preparation", overwrite="delete earlier results of the script, and start anew")
 REFINEMENT = Usage(
     kind="refinement", overwrite="delete existing masks, and start anew", weights="the last one",
-    check=_check_refinement,
 )  # fmt: skip
 
 
 def start(
     doc: str, cls: type[R], default_exp: str, usage: Usage = TRAINING, *, reads: Sequence[str] | None = None,
-    inputs: Sequence[str] = (),
+    inputs: Sequence[str] = (), file: str = EPOCH_FILE, unit: str = "epoch",
 ) -> Setup[R]:  # fmt: skip
     """Begins a script: parses the command line, checks configuration and run folder, starts processes and device.
 
@@ -167,22 +171,40 @@ def start(
         usage: its kind.
         reads: sections and keys of the configuration that it reads, in place of the kind's.
         inputs: of a training: see `RunFolder`.
+        file: the pattern of the names of weights, for a script that uses them; empty: it chooses them itself.
+        unit: what their numbers count.
 
     Raises:
-        UserError: command line, configuration, run folder or device are not usable.
+        UserError: command line, configuration or device are not usable, or input is missing: run folder, data set,
+            image lists, weights, folders; everything that is missing is named.
+        SystemExit: nothing is missing, and ``--check`` is given.
     """
     args, overrides = parse_arguments(doc, cls, default_exp, usage, reads)
     run = RunFolder(args.name, inputs)
-    config = load_config(cls, _config_source(args, run, default_exp, usage, cls.method), overrides, usage.kind)
+    needs = Needs()
+    source = needs.ask(_config_source, args, run, default_exp, usage, cls.method)
+    named = args.exp or (default_exp if usage.is_training else "")
+    if source is None and named and not getattr(args, "resume", False):
+        source = config_path(named, cls.method)
+    if source is None:  # the run that is missing has the configuration
+        needs.settle(args.check)
+    config = load_config(cls, source, overrides, usage.kind)
     usage.check(args, config)
-    if usage.weights and args.load_pretrained:
-        require_weights(args.load_pretrained)
+    if usage.is_training:
+        needs.ask_all(each_method(config, "check_start"), args.resume)
+        needs.ask_all(each_method(config, "check_run"), run)
+    else:
+        needs.ask_all(each_method(config, "check_folder"))
+    weights = needs.ask(_weights, args, run, file, unit) if usage.weights and not needs.missing else None
+    lists = image_lists(config, usage.reads if reads is None else reads, [*usage.ignores, *usage.unread(args, config)])
+    needs.ask_all(config.data.needs(lists))
+    needs.settle(args.check)
 
     from common.run.device import Runtime
     from common.run.processes import start_processes
 
     processes = start_processes()
-    return Setup(args, config, run, processes, Runtime(config.runtime, processes))
+    return Setup(args, config, run, processes, Runtime(config.runtime, processes), weights)
 
 
 def parse_arguments(
@@ -213,6 +235,9 @@ def parse_arguments(
         parser.add_argument(
             "--load_pretrained", type=Path, help="a checkpoint file from anywhere, used instead of the run's own"
         )
+        parser.add_argument(
+            "--key", default="", help="the state dict's name in that file, where it holds several (a.b: b within a)"
+        )
     for name, settings in usage.flags:
         parser.add_argument(name, **settings)
     if usage.overwrite:
@@ -237,6 +262,18 @@ def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, u
     if usage.weights and args.load_pretrained is None:
         run.existing()
     return run.config if run.config.is_file() and not args.exp else config_path(args.exp or default_exp, method)
+
+
+def _weights(args: argparse.Namespace, run: RunFolder, file: str, unit: str) -> Path | None:
+    """The file of weights that the command line names; None if the script chooses it.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if args.load_pretrained:
+        require_weights(args.load_pretrained)
+        return args.load_pretrained
+    return epoch_checkpoint(run.checkpoints, args.load_epo, file, unit) if file else None
 
 
 def start_run(

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from common.data.dataset import read_mask
 from common.data.layout import DataConfig, mask_paths
-from common.data.lists import find_list, read_list
+from common.data.lists import read_list
 from common.data.seeds import FORMATS, read_seed, seed_path
 from common.data.stamp import LABEL_MAPS, MARGINALS, MASKS, SEEDS, Kind, Stamp, read_stamp, require_kind
 from common.run.errors import UserError
@@ -79,8 +79,7 @@ class MaskFiles:
         if config.dataset == "folder" and list_name == "all":
             self.ids = list(self._paths.found())
         else:
-            ids = read_list(find_list(list_name, config.dataset, config.root), config.dataset)
-            self.ids = list(dict.fromkeys(ids))
+            self.ids = list(dict.fromkeys(read_list(config.list_file(list_name), config.dataset)))
 
     def path(self, image_id: str) -> Path:
         """Path of an image's mask, which need not exist."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.data.layout import DataConfig
-from common.data.lists import LIST_DIR, find_list, read_list
+from common.data.lists import LIST_DIR, read_list
 from common.data.stamp import Stamp
 from common.run.errors import UserError, preview
 from common.score.evaluate import FilePredictions, MaskFiles
@@ -61,6 +61,6 @@ def _lists(data: DataConfig) -> Iterable[tuple[str, set[str]]]:
     files = [*root.glob("ImageSets/Segmentation/*.txt"), *root.glob("*.txt"), *(LIST_DIR / data.dataset).glob("*.txt")]
     for name in dict.fromkeys(file.stem for file in files):
         try:
-            yield name, set(read_list(find_list(name, data.dataset, data.root), data.dataset))
+            yield name, set(read_list(data.list_file(name), data.dataset))
         except UserError:  # a text file that is no list
             continue

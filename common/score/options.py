@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from common.data.layout import DataConfig
-from common.run.config import leaves, load_config, option, section
+from common.run.config import leaves, load_config, option, read_yaml, section
 from common.run.errors import UserError
 
 
@@ -64,14 +63,15 @@ def shared_sections(path: Path) -> list[str]:
     Raises:
         UserError: the file is unreadable, has no section ``data``, or wrong values in the two sections.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not a readable YAML file: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+    kinds = {leaf.key: leaf.type for leaf in leaves(EvaluationConfig())}
+    content = read_yaml(path, [key for key, kind in kinds.items() if kind is str])
+    if not isinstance(content.get("data"), dict):
         raise UserError(f"{path} has no section 'data' to name the data set; give --data voc12, coco14 or another YAML")
-    known = [leaf.key.split(".") for leaf in leaves(EvaluationConfig())]
+    known = [key.split(".") for key in kinds]
     sections: dict[str, Any] = {name: content.get(name) or {} for name in ("data", "eval")}
+    for name, keys in sections.items():
+        if not isinstance(keys, dict):
+            raise UserError(f"{name} in {path} is a section: it takes keys, not {type(keys).__name__}")
     found = [f"{name}.{key}={json.dumps(sections[name][key])}" for name, key in known if key in sections[name]]
     try:
         load_config(EvaluationConfig, None, found)

@@ -64,6 +64,10 @@ class CourseConfig:
         """
         check_batch(self.batch_size, process_count(), self.accumulation)
 
+    def needs_list(self, name: str) -> bool:
+        """Whether the image list of that key is used."""
+        return name != "val_list" or self.validates_at_all()
+
     def length(self, steps: int) -> int:
         """Steps of the whole run; ``steps`` is the number in an epoch."""
         length = self.epochs * steps

@@ -88,6 +88,7 @@ class Trainer:
         is_resumed = setup.args.resume
         seed = self.config.runtime.seed
 
+        images.require_labels()
         self.val_images: Any = None  # of the kind that the script's validation takes
         if self.train.validates_at_all():
             kind = ImageSet if images.labels is None else LabelledImages

@@ -34,7 +34,7 @@ HEADINGS = ("Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-known")
 
 def main() -> int:
     """Goes in the order config, data, model; then boxes, scores, pictures of each weights. Returns the exit code."""
-    setup = start(__doc__, WSOLConfig, "crt_cub", EVALUATION)
+    setup = start(__doc__, WSOLConfig, "crt_cub", EVALUATION, file="")
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
     side = config.model.deit.img_size
 
@@ -53,7 +53,7 @@ def main() -> int:
     deit = wsol_deit(config.model, len(images.classes))
     checkpoints = chosen_weights(setup)
     for path in checkpoints.values():
-        load_checked(deit, released_deit(state_dict_in(path)), str(path))
+        load_checked(deit, released_deit(state_dict_in(path, setup.args.key)), str(path))
     deit.to(runtime.device).eval()
     start_run(run, config, processes, keep_config=True)
     processes.say(f"{len(images)} images of {images.list_name!r} on {runtime.describe()}")
@@ -61,7 +61,7 @@ def main() -> int:
     # Boxes, scores, pictures
     results = {}
     for name, path in checkpoints.items():
-        load_checked(deit, released_deit(state_dict_in(path)), str(path))
+        load_checked(deit, released_deit(state_dict_in(path, setup.args.key)), str(path))
         findings = locate(deit, images, config.eval, side, runtime, name)
         chosen_on = config.train.val_list if name in ("best", "best_loc") else None
         results[name] = {"checkpoint": str(path), "chosen_on": chosen_on, **summary(findings)}

@@ -22,14 +22,16 @@ from common.pipeline.builders import (
     run_stages,
     score,
     settings_of,
+    start_checks,
     training,
-)  # fmt: skip
+)
 from common.pipeline.stages import Stage
 from common.pipeline.table import Score
 from common.run.command import script_parser
-from common.run.config import config_path, load_config, save_config
+from common.run.config import config_path, each_method, load_config, save_config
 from common.run.errors import run_script
 from common.run.folder import EPOCH_FILE, MASK_SCORES, SEED_SCORES, RunFolder
+from common.run.needs import Needs, image_lists
 from common.score.evaluate import MaskFiles
 from methods.crt.config import CRTConfig, strided_path
 
@@ -45,6 +47,7 @@ def main() -> int:
     args, overrides = arguments()
     config = load_config(CRTConfig, config_path(args.exp), overrides)
     run = RunFolder(args.name)
+    require_input(args, config)
     steps = sample_steps(args, overrides, config)
     stages = [step for name, step in steps.items() if getattr(args, f"{name}_pass")]
     run.create()
@@ -66,6 +69,23 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     if args.voc12_root:
         overrides = [f"data.root={args.voc12_root}", *overrides]
     return args, overrides
+
+
+def require_input(args: argparse.Namespace, config: CRTConfig) -> None:
+    """Makes sure that data set, lists, and the first weights of both trainings are there.
+
+    Raises:
+        UserError: some are missing; all are named.
+        SystemExit: none is, and ``--check`` is given.
+    """
+    needs = Needs()
+    needs.ask_all(config.data.needs(image_lists(config, ("train", "infer"), ())))
+    cam = RunFolder(f"{args.name}_cam")
+    if args.train_cam_pass and not (cam.checkpoints / EPOCH_FILE.format(config.train.epochs - 1)).is_file():
+        needs.ask_all(each_method(config, "check_start"), False)
+    if args.train_irn_pass:
+        needs.ask_all(start_checks(config, "irn", RunFolder(f"{args.name}_irn")))
+    needs.settle(args.check)
 
 
 def truth(text: str) -> bool:

@@ -1,6 +1,7 @@
 """IRN's configuration: one YAML drives label maps, training and masks."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from common.crf.options import CRFConfig
@@ -9,7 +10,7 @@ from common.masks.options import SeedsConfig
 from common.nets.options import STAGES, ResNetConfig
 from common.run.config import Rule, at_least, option, section
 from common.run.errors import UserError
-from common.run.folder import LABELS_DIR
+from common.run.folder import LABELS_DIR, RunFolder
 from common.run.options import RuntimeConfig
 from common.train.course import CourseConfig, Position
 from common.train.schedule import poly
@@ -36,6 +37,19 @@ class LabelConfig:
         rule=Rule("between 0 and 1", lambda value: 0 < value < 1),
     )  # fmt: skip
     crf: CRFConfig = section(CRFConfig, bilateral_sxy=50.0, bilateral_srgb=5.0)
+
+    def check_run(self, run: RunFolder) -> None:
+        """Checks the folder of a training.
+
+        Raises:
+            UserError: it is missing.
+        """
+        if not self.place(run).is_dir():
+            raise UserError(f"no label maps in {self.place(run)}. Make them with: python methods/irn/make_ir_label.py")
+
+    def place(self, run: RunFolder) -> Path:
+        """The folder of the label maps: the configured one, else the one in the run folder."""
+        return Path(self.folder or run.labels)
 
     def settings(self) -> dict[str, Any]:
         """The settings that the label maps depend on besides the seeds: all but the CRF's backend and device."""

@@ -18,7 +18,7 @@ READS = ("data", "seeds", "model", "walk", "infer", "runtime.device", "runtime.p
 
 def main() -> None:
     """Goes in the order config, data, model, masks; then their score."""
-    setup = start(__doc__, IRNConfig, "irn_cti", REFINEMENT, reads=READS)
+    setup = start(__doc__, IRNConfig, "irn_cti", REFINEMENT, reads=READS, file=WEIGHTS_FILE)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
 
@@ -41,7 +41,7 @@ def main() -> None:
 
     # Model
     model = IRN(config.model)
-    weights = load_network(setup, images, model, unique_tensors, WEIGHTS_FILE)
+    weights = load_network(setup, images, model, unique_tensors)
 
     # Masks
     settings = {

@@ -8,15 +8,8 @@ from PIL import Image
 from common.data.dataset import ImageSet, read_mask
 from common.data.stamp import LABEL_MAPS, MASKS, require_kind
 from common.run.errors import UserError, preview
-from common.run.folder import RunFolder
-from methods.irn.config import LabelConfig
 
 MADE_BY = "Make them with: python methods/irn/make_ir_label.py"
-
-
-def label_folder(config: LabelConfig, run: RunFolder) -> Path:
-    """The folder of the label maps: the configured one, else the folder of make_ir_label.py in the run folder."""
-    return Path(config.folder or run.labels)
 
 
 class LabelFiles:

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from common.crf.options import CRFConfig
+from common.crf.options import CRFConfig, crf_folder
 from common.data.layout import DataConfig
 from common.data.seeds import FORMATS
 from common.masks.options import SeedsConfig
 from common.nets.options import BLOCKS, PRETRAINED_DIR, check_pretrained
 from common.run.config import Rule, at_least, numbers, option, section
 from common.run.errors import UserError
+from common.run.folder import RunFolder
 from common.run.options import RuntimeConfig
 from common.train.course import CourseConfig, Position
 from common.train.schedule import poly
@@ -42,6 +43,19 @@ class PSACRFConfig(CRFConfig):
         """
         super().check()
         self.alphas()
+
+    def check_run(self, run: RunFolder) -> None:
+        """Checks the folders of a training.
+
+        Raises:
+            UserError: one is missing.
+        """
+        for alpha in self.alphas():
+            if not crf_folder(run.crf, alpha).is_dir():
+                raise UserError(
+                    f"no CRF marginals in {crf_folder(run.crf, alpha)}. Make them with: python methods/psa/make_crf.py "
+                    f"--name {run.name} --seeds FOLDER"
+                )
 
     def alphas(self) -> tuple[int, int]:
         """Both exponents.

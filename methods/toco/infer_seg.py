@@ -20,7 +20,7 @@ READS = ("data", "model", "infer.segment", "eval", "runtime")
 
 def main() -> None:
     """Goes in the order config, data, model, masks; then scores and submission."""
-    setup = start(__doc__, ToCoConfig, "toco_cvpr23", MASKS, reads=READS)
+    setup = start(__doc__, ToCoConfig, "toco_cvpr23", MASKS, reads=READS, file=WEIGHTS_FILE, unit="iteration")
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer.segment
 
@@ -37,7 +37,7 @@ def main() -> None:
 
     # Model
     model = ToCo(config.model, len(class_names(config.data)))
-    weights = load_network(setup, images, model, file=WEIGHTS_FILE, unit="iteration")
+    weights = load_network(setup, images, model)
 
     # Masks
     folders = open_mask_folders(run, images, setup.method, infer, weights, runtime, args.crf, args.overwrite)
