@@ -23,8 +23,9 @@ from common.data.stamp import read_stamp
 from common.run.command import parse_config, script_parser
 from common.run.config import config_path, load_config
 from common.run.errors import UserError, run_script
-from common.run.files import atomic_write
+from common.run.files import atomic_write, sweep
 from common.run.folder import RunFolder
+from common.run.lock import lock
 from common.run.needs import Needs
 from common.run.processes import Processes, start_processes, stop_processes
 from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
@@ -72,6 +73,8 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
     args, overrides = parse_config(parser, argv)
     if (args.dict_dir is None) == (args.trivial is None):
         raise UserError("give either --dict_dir (the folder of the run's predictions) or --trivial")
+    if args.out and (Path(args.out).name != args.out or args.out.startswith(".")):
+        raise UserError(f"--out {args.out!r}: a plain name is needed; the files go to experiment/{args.name}")
     if args.trivial and args.task != "cam":
         raise UserError("--trivial is scored as --task cam")
     return args, load_config(EvaluationConfig, None, [*_from_yaml(args), *overrides])
@@ -216,6 +219,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if processes.is_main:
             folder = RunFolder(args.name).path
             stem = _stem(args)
+            folder.mkdir(parents=True, exist_ok=True)
+            lock(folder, f".{stem}.lock")
+            sweep(folder)
             result.write(folder, stem)
             show(result, args.verbose)
             print(f"{result.images} images of list {result.list_name}; {result.source}")

@@ -37,6 +37,7 @@ from common.pipeline.table import Score, is_scored
 from common.run.command import script_parser
 from common.run.config import config_path, load_config, save_config
 from common.run.errors import UserError, run_script
+from common.run.files import sweep
 from common.run.fingerprint import digest, stat_parts
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
 from common.run.needs import Needs
@@ -51,7 +52,8 @@ def main() -> int:
     require_input(run, config, args.check)
     pipeline = Pipeline(run, config)
     pipeline.build()
-    run.create()
+    run.lock()
+    sweep(run.path)
     save_config(config, pipeline.yaml)
     return run_stages(pipeline.stages, pipeline.scores, args.nproc, pipeline.yaml.with_suffix(".json"))
 

@@ -66,7 +66,7 @@ class FakeScripts:
         self.commands: list[list[str]] = []
         self.instead: dict[str, Callable[[Path], int]] = {}  # by script: what it does with its folder, its exit code
 
-    def __call__(self, command: list[str], start_new_session: bool) -> "FakeScripts":
+    def __call__(self, command: list[str], start_new_session: bool, **options: object) -> "FakeScripts":
         """As `subprocess.Popen`."""
         assert start_new_session and command[0] == sys.executable
         self.commands.append(command[1:])

@@ -1,6 +1,7 @@
 """Stages of a pipeline: scripts that run one after the other, are skipped when complete, and can be resumed."""
 
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -18,6 +19,8 @@ from common.run.errors import UserError
 from common.run.files import ROOT, has_content, write_json
 from common.run.fingerprint import MISSING, differences, folder_digest, in_words, plain
 from common.run.folder import CONFIG_FILE, LAST_FILE
+from common.run.lock import hand_on
+from common.run.parent import end_with_parent
 from common.run.text import read_json_object
 
 
@@ -119,7 +122,11 @@ class StageRunner:
     def run(self, command: Sequence[str]) -> int:
         """Runs a command and returns its exit code, or the signal's if the command ended well or was not started."""
         if self.signal is None:
-            self._process = subprocess.Popen(list(command), start_new_session=True)
+            # A group of its own, which a signal reaches once; where this process is killed, the kernel ends it, too.
+            preparation = functools.partial(end_with_parent, os.getpid()) if sys.platform == "linux" else None
+            self._process = subprocess.Popen(
+                list(command), start_new_session=True, preexec_fn=preparation, env=hand_on()
+            )
             if self.signal is not None:  # came before there was a process
                 self._process.send_signal(self.signal)
             code = self._process.wait()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 from common.run.command import parse_config, script_parser
 from common.run.config import config_path, each_method, load_config, save_config
 from common.run.errors import UserError
-from common.run.files import require_weights
+from common.run.files import require_weights, sweep
 from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint
 from common.run.needs import DataSection, Needs, image_lists
 
@@ -92,6 +92,7 @@ class Usage:
 
 
 def _check_seeds(args: argparse.Namespace, config: Any) -> None:
+    RunFolder(args.name).below(args.dict_dir, "--dict_dir")
     if (args.vis or args.crf) and not args.dict:
         raise UserError("--vis and --crf work on seed files: add --dict")
 
@@ -287,10 +288,15 @@ def start_run(
     Args:
         overwrite: Whether to delete the contents of the folder.
         keep_config: Whether an existing configuration, the training's, stays.
+
+    Raises:
+        UserError: another process writes into the folder, or it holds what no run has written.
     """
     processes.barrier()  # every process has looked at the folder
+    processes.on_main(run.lock)
     if processes.is_main:
         run.create(overwrite)
+        sweep(run.path)
         if not (keep_config and run.config.is_file()):
             save_config(config, run.config)
     processes.barrier()

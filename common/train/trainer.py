@@ -112,7 +112,7 @@ class Trainer:
         self.clip = clip
         self.scaler = self.runtime.grad_scaler()
         accuracies = [f"accuracy_{name}" for name in step.logits]
-        self.watch = LossWatch(("total", *step.terms, *accuracies), images.ids)
+        self.watch = LossWatch(("total", *step.terms, *accuracies), images.ids, lambda: self.checkpoints.kept())
         self.stop = StopRequest()
 
         identity = identity_of(setup, images, drop_last, inputs or {})
@@ -255,6 +255,7 @@ class Trainer:
                 f"--name {self.setup.run.name} --resume"
             )
             return self.stop.exit_code
+        self.checkpoints.finish()
         self.log.say(f"done: {self.position.total_steps} steps. {next_command}")
         self.log.close()
         stop_processes()

@@ -30,6 +30,7 @@ from common.pipeline.table import Score
 from common.run.command import script_parser
 from common.run.config import config_path, each_method, load_config, save_config
 from common.run.errors import run_script
+from common.run.files import sweep
 from common.run.folder import EPOCH_FILE, MASK_SCORES, SEED_SCORES, RunFolder
 from common.run.needs import Needs, image_lists
 from common.score.evaluate import MaskFiles
@@ -50,7 +51,8 @@ def main() -> int:
     require_input(args, config)
     steps = sample_steps(args, overrides, config)
     stages = [step for name, step in steps.items() if getattr(args, f"{name}_pass")]
-    run.create()
+    run.lock()
+    sweep(run.path)
     save_config(config, run.path / "run_sample.yaml")
     return run_stages(stages, sample_scores(args.name, config), args.nproc, run.path / "run_sample.json")
 
