@@ -13,6 +13,10 @@ Here:
     cub           CUB-200-2011: classes and bounding boxes
     masks         writing of label masks, as palette PNGs
     seeds         the formats of seed files
+    seed_labels   labels of seeds: the highest class at each pixel, or background
+    segments      the formats of segment files
+    rle           run lengths of regions, checked
+    agreement     the files of the agreement of fused runs
     stamp         kind and origin of the files in a folder, recorded in it
     outputs       folders of one file per image, and how they are filled
     transforms    the whole image as network input

@@ -304,6 +304,19 @@ def read_image(path: Path) -> Image.Image:
         ) from error
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image, from the head of its file.
+
+    Raises:
+        UserError: missing, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"the image {path} cannot be decoded ({error})") from error
+
+
 def read_mask(path: Path) -> np.ndarray:
     """A label mask, uint8 (H, W), from a palette or grey PNG; palette indices are read as they are.
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from common.data.dataset import ImageSet
 from common.data.masks import write_mask
-from common.data.stamp import Stamp, read_stamp
+from common.data.stamp import STAMP_FILE, Stamp, read_stamp
 from common.run.device import Runtime
 from common.run.errors import UserError, preview
 from common.run.files import has_content
@@ -175,7 +175,8 @@ class StampedFolder:
 
     def _open(self, stamp: Stamp, suffixes: Sequence[str], overwrite: bool, elsewhere: str) -> None:
         path = self.path
-        there = {file.stem: file for suffix in suffixes for file in path.glob(f"*.{suffix}")}
+        found = (file for suffix in suffixes for file in path.glob(f"*.{suffix}"))
+        there = {file.stem: file for file in found if file.name != STAMP_FILE}
         before = None if overwrite and not there else read_stamp(path)
         if there and (before is None or before.kind != stamp.kind or (stamp.changes(before) and not overwrite)):
             raise UserError(_refusal(path, stamp, before, elsewhere))
