@@ -179,7 +179,8 @@ class RunFolder:
             UserError: ``overwrite``, and the folder holds files that no run has written.
         """
         outputs = self._outputs()
-        is_of_run = self.config.is_file() or any(path.name.startswith("eval_") for path in outputs)
+        own = {CONFIG_FILE, METRICS_FILE, "log.txt", self.checkpoints.name}
+        is_of_run = any(path.name in own or path.name.startswith("eval_") for path in outputs)
         is_of_run |= any((path / "stamp.json").is_file() for path in outputs)
         if overwrite and outputs and not is_of_run:
             names = preview([path.name for path in outputs], 3)
