@@ -71,7 +71,7 @@ def main() -> None:
     """Command line → sheet."""
     parser = script_parser(__doc__, EvaluationConfig)
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
-    parser.add_argument("--list", help="image list: a file or a name (default: the seeds' own, as evaluation.py has it)")
+    parser.add_argument("--list", help="image list: a file or a name (default: as evaluation.py, the seeds' own)")
     parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
     parser.add_argument("--dict_dir", default=SEEDS_DIR, help="folder of the seeds in the run's (default: %(default)s)")
     parser.add_argument("--threshold", type=float, help="background threshold of the drawn seeds")
