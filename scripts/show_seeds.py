@@ -71,7 +71,7 @@ def main() -> None:
     """Command line → sheet."""
     parser = script_parser(__doc__, EvaluationConfig)
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
-    parser.add_argument("--list", help="image list: a file or a name (default: as evaluation.py, the seeds' own)")
+    parser.add_argument("--list", help="image list: a file or a name (default: the seeds' own, else val)")
     parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
     parser.add_argument("--dict_dir", default=SEEDS_DIR, help="folder of the seeds in the run's (default: %(default)s)")
     parser.add_argument("--threshold", type=float, help="background threshold of the drawn seeds")
@@ -81,7 +81,8 @@ def main() -> None:
     run = RunFolder(args.name).existing()
     own = shared_sections(run.config) if run.config.is_file() else []
     config = load_config(EvaluationConfig, None, [*own, *overrides])
-    args.list = args.list or list_of(config.data, read_stamp(run.path / args.dict_dir))
+    stamp = read_stamp(run.path / args.dict_dir)
+    args.list = args.list or (list_of(config.data, stamp) if stamp else "val")
     needs = Needs()
     needs.ask_all(config.data.needs([args.list]))
     needs.ask_all(functools.partial(run.require_folder, name) for name in [args.dict_dir])
