@@ -106,13 +106,9 @@ def require_input(args: argparse.Namespace, config: EvaluationConfig) -> None:
         needs.ask(_predictions, args)
     needs.ask(_masks, args, config.data)
     needs.ask(config.data.require_classes)
-<<<<<<< HEAD
+    if args.tune_on:
+        needs.ask(config.data.require_list, args.tune_on)
     needs.ask(lambda: config.data.require_list(_list_name(args, config.data)))
-=======
-    for name in (args.tune_on, args.list or DEFAULT_LISTS[config.data.dataset]):
-        if name:
-            needs.ask(config.data.require_list, name)
->>>>>>> main
     needs.settle(args.check)
 
 
@@ -147,9 +143,7 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
     Raises:
         UserError: see `common.score.evaluate.evaluate`; unusable predictions are also listed in a file.
     """
-<<<<<<< HEAD
-=======
-    list_name = args.list or DEFAULT_LISTS[config.data.dataset]
+    list_name = _list_name(args, config.data)
     tuned = score_list(args, config, args.tune_on, False, processes) if args.tune_on else None
     return dataclasses.replace(score_list(args, config, list_name, args.card, processes), tuned=tuned)
 
@@ -158,11 +152,9 @@ def score_list(
     args: argparse.Namespace, config: EvaluationConfig, list_name: str, card: bool, processes: Processes
 ) -> Evaluation:
     """Scores the predictions of a list; with counts of single images for a ``card``."""
->>>>>>> main
     run = RunFolder(args.name)
     classes = class_names(config.data)
     files = None if args.trivial else FilePredictions(Path(_predictions(args)), args.task)
-    list_name = _list_name(args, config.data)
     masks = MaskFiles(config.data, list_name, args.gt_dir or "")
     if files:
         files.require_kind(masks)

@@ -217,17 +217,12 @@ class Scoring:
     def _count(self, image_id: str, prediction: Prediction, mask: np.ndarray) -> None:
         if isinstance(self.counts, SweepCounts):
             seed = cast(dict[int, np.ndarray], prediction)
-<<<<<<< HEAD
             ends = finite_ends(seed)
-            truth = self.counts.add(seed, mask)
-            self.trivial.add(truth)
-            self.values.add(seed, ends, bool(truth[1:].any()))
-=======
             sweep = self.counts.add(seed, mask)
             self.trivial.add(sweep.truth)
+            self.values.add(seed, ends, bool(sweep.truth[1:].any()))
             if self.card is not None:
                 self.card.add_seed(image_id, seed, mask, sweep)
->>>>>>> main
             return
         if isinstance(prediction, dict):
             prediction = first_argmax(prediction, self.counts.num_labels, mask.shape)
@@ -268,21 +263,9 @@ class Scoring:
         images = len(ids) - len(left_out)
         card = None if self.card is None else CardCounts.joined(processes.gather_objects(self.card), ids)
         return Evaluation(
-<<<<<<< HEAD
-            self.task,
-            self.classes,
-            counts,
-            self.config,
-            images,
-            list_name,
-            source,
-            left_out,
-            trivial.scores(),
-            values.warnings(),
-=======
-            self.task, self.classes, counts, self.config, images, list_name, source, left_out, trivial.scores(), card
->>>>>>> main
-        )
+            self.task, self.classes, counts, self.config, images, list_name, source, left_out, trivial.scores(),
+            doubts=values.warnings(), card=card,
+        )  # fmt: skip
 
 
 def evaluate(

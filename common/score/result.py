@@ -69,13 +69,10 @@ class Evaluation:
         source: origin of the predictions.
         left_out: images that were not scored.
         trivial: mIoU, percent, of trivial predictions, by their names in `common.score.trivial.TRIVIAL`.
-<<<<<<< HEAD
         doubts: sentences about values of the predictions that make the scores doubtful.
         fingerprint: all that the scores depend on; see `common.score.origin`.
-=======
         card: counts of single images, if a card was asked for.
         tuned: the evaluation of another list, whose best threshold is reported as ``tuned``.
->>>>>>> main
     """
 
     task: str
@@ -87,13 +84,10 @@ class Evaluation:
     source: str = ""
     left_out: list[Problem] = field(default_factory=list)
     trivial: dict[str, float] = field(default_factory=dict)
-<<<<<<< HEAD
     doubts: list[str] = field(default_factory=list)
     fingerprint: dict[str, Any] = field(default_factory=dict)
-=======
     card: CardCounts | None = None
     tuned: "Evaluation | None" = None
->>>>>>> main
 
     @functools.cached_property
     def scores(self) -> Scores:
