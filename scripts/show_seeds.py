@@ -44,8 +44,8 @@ def best_threshold(path: Path, seeds: Path, otherwise: float) -> float:
         return otherwise
     try:
         scores = read_json_object(path, "the scores")
-        source = Path(scores.get("source", ""))
-        return otherwise if source.is_dir() and source != seeds else float(scores["best"]["threshold"])
+        is_of_other = scores.get("source", str(seeds)) not in (str(seeds), "seeds in memory")
+        return otherwise if is_of_other else float(scores["best"]["threshold"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} has no best threshold; delete it, or give --threshold") from error
 
