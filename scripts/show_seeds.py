@@ -14,13 +14,14 @@ import numpy as np
 
 from common.data.dataset import LabelledImages
 from common.data.seeds import read_seed, seed_path
-from common.data.stamp import SEEDS, require_kind
+from common.data.stamp import SEEDS, read_stamp, require_kind
 from common.run.command import parse_config, script_parser
 from common.run.config import load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
 from common.run.needs import Needs
 from common.run.text import read_json_object
+from common.score.lists import list_of
 from common.score.options import EvaluationConfig, shared_sections
 from common.visual import cam_panels, contact_sheet
 
@@ -43,8 +44,8 @@ def best_threshold(path: Path, seeds: Path, otherwise: float) -> float:
         return otherwise
     try:
         scores = read_json_object(path, "the scores")
-        source = Path(scores.get("source", ""))
-        return otherwise if source.is_dir() and source != seeds else float(scores["best"]["threshold"])
+        is_of_other = scores.get("source", str(seeds)) not in (str(seeds), "seeds in memory")
+        return otherwise if is_of_other else float(scores["best"]["threshold"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} has no best threshold; delete it, or give --threshold") from error
 
@@ -70,7 +71,7 @@ def main() -> None:
     """Command line → sheet."""
     parser = script_parser(__doc__, EvaluationConfig)
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
-    parser.add_argument("--list", default="val", help="image list: a file or a name (default: %(default)s)")
+    parser.add_argument("--list", help="image list: a file or a name (default: the seeds' own, else val)")
     parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
     parser.add_argument("--dict_dir", default=SEEDS_DIR, help="folder of the seeds in the run's (default: %(default)s)")
     parser.add_argument("--threshold", type=float, help="background threshold of the drawn seeds")
@@ -80,6 +81,8 @@ def main() -> None:
     run = RunFolder(args.name).existing()
     own = shared_sections(run.config) if run.config.is_file() else []
     config = load_config(EvaluationConfig, None, [*own, *overrides])
+    stamp = read_stamp(run.path / args.dict_dir)
+    args.list = args.list or (list_of(config.data, stamp) if stamp else "val")
     needs = Needs()
     needs.ask_all(config.data.needs([args.list]))
     needs.ask_all(functools.partial(run.require_folder, name) for name in [args.dict_dir])
