@@ -1,10 +1,10 @@
-"""Writers of a run folder, killed processes, launchers' variables, a full machine: nothing is lost, all is explained."""
+"""Writers of a run folder, killed processes, launchers' variables, a full machine: nothing is lost or unexplained."""
 
 import errno
 import json
 import os
+import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,14 +18,20 @@ import torch
 from common.run import lock as locks
 from common.run.errors import UserError, explained
 from common.run.files import ROOT, atomic_write, sweep
-from common.run.folder import RunFolder
 from common.run.lock import LOCK_FILE, hand_on, lock, unlock_all
 from common.run.processes import launched, process_count
-from common.train.checkpoint import Checkpoints
 from common.train.watch import LossWatch
-from tests.helpers import Scripts, evaluation_script, every_file, last
+from tests.helpers import Scripts, evaluation_script, last
 
-HOLD = "import sys, time; from pathlib import Path; from common.run.lock import lock; lock(Path(sys.argv[1])); print(1, flush=True); time.sleep(60)"
+HOST = socket.gethostname()
+HOLD = """
+import sys, time
+from pathlib import Path
+from common.run.lock import lock
+lock(Path(sys.argv[1]))
+print(1, flush=True)
+time.sleep(60)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +82,7 @@ def test_a_lock_is_handed_on_and_taken_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(("record", "is_taken"), [
-    ({"pid": 2**22 + 1, "host": socket.gethostname()}, True), ({"pid": os.getpid(), "host": socket.gethostname()}, False),
+    ({"pid": 2**22 + 1, "host": HOST}, True), ({"pid": os.getpid(), "host": HOST}, False),
     ({"pid": 1, "host": "elsewhere"}, False), ("{", True), ([], True),
 ])  # fmt: skip
 def test_a_disk_without_locks(record: object, is_taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +112,7 @@ def test_what_killed_processes_left_is_swept() -> None:
         path.touch()
     sweep(Path("x"))
     assert not any(path.exists() for path in gone) and all(path.exists() for path in kept)
-    with atomic_write("x/b" * 1 + "c" * 240) as file:
+    with atomic_write("x/b" + "c" * 240) as file:
         assert len(next(Path("x").glob(".b*.tmp")).name) < 200
         file.write(b"1")
 
@@ -115,11 +121,11 @@ def test_names_stay_within_the_run(scripts: Scripts, checkpoint: Path) -> None:
     Path("other/dict").mkdir(parents=True)
     Path("other/dict/a.npy").write_bytes(b"mine")
     for name in ("../../other/dict", str(Path("other/dict").absolute()), "", ".", "a/../.."):
-        with pytest.raises(UserError, match="--dict_dir .*leads out of experiment/x"):
+        with pytest.raises(UserError, match=r"--dict_dir .*leads out of experiment/x"):
             scripts.infer("x", "--load_pretrained", checkpoint, "--dict", "--overwrite", "--dict_dir", name)
     assert Path("other/dict/a.npy").read_bytes() == b"mine" and not Path("experiment").exists()
     for name in ("../a", "/a", ".a"):
-        with pytest.raises(UserError, match="--out .*plain name"):
+        with pytest.raises(UserError, match=r"--out .*plain name"):
             evaluation_script().main(["--name", "x", "--dict_dir", "dict", "--out", name])
 
 
@@ -172,8 +178,6 @@ def test_a_launchers_variables_are_checked_together(
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "/dev/shm"),
 ])  # fmt: skip
 def test_a_full_machine_is_explained(error: Exception, words: str) -> None:
-    import re
-
     assert re.search(words, explained(error)) and "Files written before are intact." in explained(error)
     assert not explained(RuntimeError("shapes differ")) and not explained(OSError(errno.ENOENT, "no such file"))
 
@@ -235,4 +239,3 @@ def test_a_killed_pipeline_takes_its_stage_with_it() -> None:
     while state.exists() and state.read_text().split()[2] != "Z" and time.monotonic() < until:
         time.sleep(0.02)
     assert not state.exists() or state.read_text().split()[2] == "Z"
-    assert signal.SIGKILL and Checkpoints and RunFolder and every_file

@@ -167,9 +167,7 @@ class RunFolder:
         """
         path = Path(os.path.normpath(name)) if name else Path()
         if path.is_absolute() or not path.parts or path.parts[0] in ("..", "~"):
-            raise UserError(
-                f"{flag} {name!r}: a name within {self.path} is needed, such as other_{path.name or 'name'}"
-            )
+            raise UserError(f"{flag} {name!r} leads out of {self.path}; a name within it is needed")
         return self.path / path
 
     def create(self, overwrite: bool = False) -> None:
