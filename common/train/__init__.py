@@ -9,6 +9,7 @@ Here:
     optim         AdamW in the groups of the DeiT recipes
     checkpoint    checkpoints, and exact resume
     identity      settings and inputs that a resumed run shares with its checkpoint
+    cost          operations and memory of a step before it runs
     watch         stop signals, averages of losses, progress
 
 Called by: all training scripts.
