@@ -28,7 +28,6 @@ from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.files import ROOT, write_json
 from common.run.lock import unlock_all
-from common.run.weights import load_torch
 
 KINDS = ("training", "inference", "evaluation", "pipeline")
 OUTPUT, MARK = "output.txt", "KILL_RUNS"
@@ -141,6 +140,8 @@ def _living(session: int, mark: str) -> list[int]:
 
 def results(folder: Path) -> dict[str, Any]:
     """All files of a run as values that are equal where the results are: without times, logs and curves."""
+    from common.run.weights import load_torch
+
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -244,14 +245,8 @@ def _is_finished() -> bool:
 
 
 def prepare(folder: Path) -> None:
-    """Makes images and configurations, and changes into the folder.
-
-    Raises:
-        UserError: the folder is not empty.
-    """
+    """Makes images and configurations, and changes into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; --folder names a new one")
     os.chdir(folder)
     shapes = [str(ROOT / "scripts/make_shapes.py"), "--root", "shapes", "--train", "12", "--val", "4", "--size", "48"]
     Killer(random.Random()).run([*shapes, "--workers", "1"])
@@ -270,6 +265,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="folder to work in (default: a temporary one)")
     args = parser.parse_args()
+    if args.folder and args.folder.exists() and any(args.folder.iterdir()):
+        raise UserError(f"{args.folder} is not empty; --folder names a new one")
     home = Path.cwd()
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in IMPORTED:

@@ -19,7 +19,7 @@ from common.run import lock as locks
 from common.run.errors import UserError, explained
 from common.run.files import ROOT, atomic_write, sweep
 from common.run.lock import LOCK_FILE, hand_on, lock, unlock_all
-from common.run.processes import launched, process_count
+from common.run.processes import launched, process_count, start_processes
 from common.train.watch import LossWatch
 from tests.helpers import Scripts, evaluation_script, last
 
@@ -146,9 +146,8 @@ LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "l
     ({}, None), ({"RANK": "", "LOCAL_RANK": "", "WORLD_SIZE": ""}, None), ({"RANK": "0", "WORLD_SIZE": "1"}, None),
     ({"WORLD_SIZE": "1"}, None), ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, None), (LAUNCHED, (1, 1, 2)),
     ({**LAUNCHED, "LOCAL_RANK": ""}, "RANK=1, WORLD_SIZE=2, but not LOCAL_RANK.*torchrun"),
-    ({"WORLD_SIZE": "2"}, "but not RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"), ({"RANK": "3"}, "but not LOCAL_RANK"),
+    ({"WORLD_SIZE": "2"}, "but not RANK, LOCAL_RANK"), ({"RANK": "3"}, "but not LOCAL_RANK"),
     ({**LAUNCHED, "RANK": "two"}, "no numbers: RANK=two"), ({**LAUNCHED, "RANK": "2"}, "contradict each other: RANK=2"),
-    ({**LAUNCHED, "MASTER_PORT": ""}, "but not MASTER_PORT"),
     ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "SLURM_PROCID=1 of 2: .*process 0 again.*torchrun"),
     ({"OMPI_COMM_WORLD_RANK": "3"}, "OMPI_COMM_WORLD_RANK=3 of several"),
 ])  # fmt: skip
@@ -164,6 +163,10 @@ def test_a_launchers_variables_are_checked_together(
             launched()
     else:
         assert launched() == found and process_count() == (found[2] if found else 1)
+        if found:
+            monkeypatch.setenv("MASTER_PORT", "")
+            with pytest.raises(UserError, match="but not MASTER_PORT"):
+                start_processes()
 
 
 @pytest.mark.parametrize(("error", "words"), [

@@ -115,7 +115,7 @@ def launched() -> tuple[int, int, int] | None:
     Raises:
         UserError: they are incomplete, contradict each other, or another launcher has started several processes.
     """
-    given = {name: os.environ.get(name, "").strip() for name in (*NUMBERS, *ADDRESS)}
+    given = {name: os.environ.get(name, "").strip() for name in NUMBERS}
     numbers = {name: given[name] for name in NUMBERS if given[name]}
     try:
         rank, local_rank, world = (
@@ -127,12 +127,17 @@ def launched() -> tuple[int, int, int] | None:
         _refuse_other_launchers()
     if world <= 1 and rank == 0:
         return None
-    missing = [name for name, value in given.items() if not value]
-    if missing:
-        raise UserError(f"the launcher has set {_listed(numbers)}, but not {', '.join(missing)}. {LAUNCH}")
+    _refuse_missing(given)
     if not (0 <= rank < world and 0 <= local_rank < world):
         raise UserError(f"the launcher's variables contradict each other: {_listed(numbers)}. {LAUNCH}")
     return rank, local_rank, world
+
+
+def _refuse_missing(given: dict[str, str]) -> None:
+    missing = [name for name, value in given.items() if not value]
+    if missing:
+        there = _listed({name: value for name, value in given.items() if value})
+        raise UserError(f"the launcher has set {there}, but not {', '.join(missing)}. {LAUNCH}")
 
 
 def _refuse_other_launchers() -> None:
@@ -168,6 +173,7 @@ def start_processes() -> Processes:
         end_with_parent()
     if found is None:
         return Processes()
+    _refuse_missing({name: os.environ.get(name, "").strip() for name in (*NUMBERS, *ADDRESS)})
     import torch
     import torch.distributed as torch_dist
 
