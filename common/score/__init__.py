@@ -11,6 +11,7 @@ Here:
     values      values of seeds that make a score doubtful
     origin      the fingerprint of a score: all that it depends on
     lists       the list that predictions are scored on
+    sheet       choice and captions of the images on contact sheets of predictions
     images      images that can be scored: images with true masks
     options     the configuration section ``eval``
 
