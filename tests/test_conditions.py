@@ -20,8 +20,9 @@ from common.run.errors import UserError, explained
 from common.run.files import ROOT, atomic_write, sweep
 from common.run.lock import LOCK_FILE, hand_on, lock, unlock_all
 from common.run.processes import launched, process_count, start_processes
+from common.train.checkpoint import Checkpoints
 from common.train.watch import LossWatch
-from tests.helpers import Scripts, evaluation_script, last
+from tests.helpers import Scripts, evaluation_script, last, metrics
 
 HOST = socket.gethostname()
 HOLD = """
@@ -219,6 +220,21 @@ def test_a_diverged_run_keeps_the_checkpoint_before_the_last(scripts: Scripts, m
     assert "previous.pth" not in {path.name for path in Path("experiment/x/ckpt").iterdir()}
     shutil.copy("previous.pth", "experiment/x/ckpt/last.pth")
     assert scripts.train("x", "--resume", "train.max_steps=4") == 0 and last("x")["position"]["total_steps"] == 4
+
+
+def test_a_validation_that_a_kill_cut_is_logged_once(scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line was written, but no checkpoint that knows of it."""
+    given = ("train.epochs=2", "train.validate_from=0")
+    assert scripts.train("whole", *given) == 0
+
+    def fail(checkpoints: Checkpoints) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Checkpoints, "save_best", fail)
+        scripts.train("x", *given)
+    assert metrics("x")[-1]["kind"] == "validation"
+    assert scripts.train("x", "--resume") == 0 and metrics("x") == metrics("whole")
 
 
 PARENT = """

@@ -129,7 +129,8 @@ class Trainer:
         changes = changes_of_resumed(setup) if is_resumed else []
         start_run(setup.run, self.config, self.processes, setup.args.overwrite)
         resumed_at = self.position.total_steps if is_resumed else None
-        self.log = RunLog(setup.run.path, self.processes.is_main, resumed_at)
+        is_scored = self.position.validated == self.position.total_steps
+        self.log = RunLog(setup.run.path, self.processes.is_main, resumed_at, is_scored)
         for line in changes:
             self.log.say(line)
         labels = "no labels" if images.labels is None else f"{len(images.classes)} classes"
