@@ -279,7 +279,6 @@ class Evaluation:
         """
         folder = Path(folder)
         remove_card(folder, stem)
-        write_json(folder / f"{stem}.json", self.as_dict())
         points = self.points()
         with atomic_write(folder / f"{stem}.csv", "w") as file:
             table = csv.writer(file, lineterminator=os.linesep)
@@ -298,3 +297,4 @@ class Evaluation:
         if self.card is not None:
             counts = {name: self.images_at(point) for name, point in points.items()}
             write_card(folder, stem, self.card_content(counts), counts)
+        write_json(folder / f"{stem}.json", self.as_dict())  # last: a pipeline takes it for the end of the evaluation
