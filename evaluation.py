@@ -23,19 +23,22 @@ import numpy as np
 
 from common.data.dataset import LabelledImages, class_names
 from common.data.layout import DataConfig
+from common.data.stamp import read_stamp
 from common.run.command import number, parse_config, script_parser
 from common.run.config import at_least, config_path, load_config
 from common.run.errors import UserError, run_script
-from common.run.files import atomic_write
+from common.run.files import atomic_write, sweep
 from common.run.folder import RunFolder
+from common.run.lock import lock
 from common.run.needs import Needs
 from common.run.processes import Processes, start_processes, stop_processes
 from common.score.card import CARD_FILES, card_lines, read_card
 from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
+from common.score.lists import DEFAULT_LISTS, list_of, require_there
 from common.score.options import EvaluationConfig, shared_sections
+from common.score.origin import score_fingerprint
 from common.score.result import Evaluation
 
-DEFAULT_LISTS = {"voc12": "train", "coco14": "train14_small", "folder": "all"}
 DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014"}
 
 
@@ -49,7 +52,7 @@ class TrivialPredictions:
     def __call__(self, image_id: str, shape: tuple[int, int]) -> dict[int, np.ndarray]:
         """A seed without classes, or of one class whose map is above every threshold."""
         present = np.flatnonzero(self.labels[image_id]).tolist() if self.kind == "first_label" else []
-        return {present[0]: np.full(shape, np.inf, dtype=np.float32)} if present else {}
+        return {present[0]: np.full(shape, np.finfo(np.float32).max, dtype=np.float32)} if present else {}
 
 
 def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, EvaluationConfig]:
@@ -65,7 +68,7 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
     add("--task", choices=TASKS, default="cam", help="cam (default): seeds; crf, dl: .npy maps or labels; png: masks")
     add("--dict_dir", help="folder of the predictions, relative to experiment/<name>")
     add("--trivial", choices=("background", "first_label"), help="score this instead of predictions")
-    add("--list", help=f"image list: a file or a name (default: {lists})")
+    add("--list", help=f"image list: a file or a name (default: {lists}; else the list recorded with the predictions)")
     add("--gt_dir", help="folder of the masks (default: the data set's own)")
     add("--data", help="voc12, coco14, or a YAML with a section data (default: the run's config.yaml, else voc12)")
     add("--allow-missing", action="store_true", help="leave out images without a usable prediction instead of failing")
@@ -82,6 +85,8 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
     args, overrides = parse_config(parser, argv)
     if (args.dict_dir is None) == (args.trivial is None):
         raise UserError("give either --dict_dir (the folder of the run's predictions) or --trivial")
+    if args.out and (Path(args.out).name != args.out or args.out.startswith(".")):
+        raise UserError(f"--out {args.out!r}: a plain name is needed; the files go to experiment/{args.name}")
     if args.trivial and args.task != "cam":
         raise UserError("--trivial is scored as --task cam")
     if args.tune_on and args.task != "cam":
@@ -109,15 +114,25 @@ def require_input(args: argparse.Namespace, config: EvaluationConfig) -> None:
         needs.ask(_predictions, args)
     needs.ask(_masks, args, config.data)
     needs.ask(config.data.require_classes)
-    for name in (args.tune_on, args.list or DEFAULT_LISTS[config.data.dataset]):
-        if name:
-            needs.ask(config.data.require_list, name)
+    if args.tune_on:
+        needs.ask(config.data.require_list, args.tune_on)
+    needs.ask(lambda: config.data.require_list(_list_name(args, config.data)))
     needs.settle(args.check)
 
 
+def _list_name(args: argparse.Namespace, data: DataConfig) -> str:
+    """The list that is scored: ``--list``, else see `list_of`."""
+    folder = RunFolder(args.name).path / (args.dict_dir or "")
+    return args.list or list_of(data, read_stamp(os.path.normpath(folder)) if args.dict_dir else None)
+
+
 def _predictions(args: argparse.Namespace) -> str:
-    """The folder of predictions; raises `UserError` if it is missing."""
-    folder = RunFolder(args.name).existing().path / args.dict_dir
+    """The folder of predictions, which may be another run's, also seen from a run folder that is a link.
+
+    Raises:
+        UserError: it is missing.
+    """
+    folder = Path(os.path.normpath(RunFolder(args.name).existing().path / args.dict_dir))
     if not folder.is_dir():
         raise UserError(f"no folder of predictions {folder}; the method's inference script (--dict) makes seeds")
     return str(folder)
@@ -136,7 +151,7 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
     Raises:
         UserError: see `common.score.evaluate.evaluate`; unusable predictions are also listed in a file.
     """
-    list_name = args.list or DEFAULT_LISTS[config.data.dataset]
+    list_name = _list_name(args, config.data)
     tuned = score_list(args, config, args.tune_on, False, processes) if args.tune_on else None
     return dataclasses.replace(score_list(args, config, list_name, args.card, processes), tuned=tuned)
 
@@ -147,20 +162,22 @@ def score_list(
     """Scores the predictions of a list; with counts of single images for a ``card``."""
     run = RunFolder(args.name)
     classes = class_names(config.data)
+    files = None if args.trivial else FilePredictions(Path(_predictions(args)), args.task)
     masks = MaskFiles(config.data, list_name, args.gt_dir or "")
-    predict: Predictor
-    if args.trivial:
-        predict = _trivial(args.trivial, config.data, list_name)
-        source = f"trivial {args.trivial}"
-    else:
-        source = _predictions(args)
-        predict = FilePredictions(Path(source), args.task)
-        predict.require_kind(masks)
+    if files:
+        files.require_kind(masks)
+        if not args.allow_missing:
+            require_there(files, masks, config.data)
+    predict: Predictor = files or _trivial(args.trivial, config.data, list_name)
+    source = str(files.folder) if files else f"trivial {args.trivial}"
     try:
-        return evaluate(
+        result = evaluate(
             masks.ids, predict, masks, classes, config.eval, args.task, list_name, source,
             allow_missing=args.allow_missing, processes=processes, num_workers=args.num_workers, card=card,
         )  # fmt: skip
+        if files and processes.is_main:
+            result.fingerprint = score_fingerprint(masks, files, config.eval)
+        return result
     except UnusablePredictions as error:
         if processes.is_main and run.path.is_dir():
             with atomic_write(run.path / f"{_stem(args)}_unusable.txt", "w") as file:
@@ -228,6 +245,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if processes.is_main:
             folder = RunFolder(args.name).path
             stem = _stem(args)
+            folder.mkdir(parents=True, exist_ok=True)
+            lock(folder, f".{stem}.lock")
+            sweep(folder)
             result.write(folder, stem)
             show(result, args.verbose)
             print(f"{result.images} images of list {result.list_name}; {result.source}")

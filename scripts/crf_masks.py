@@ -44,7 +44,7 @@ def main() -> None:
 
     # Masks
     settings = {**seed_settings(seeds), **config.crf.settings()}
-    stamp = stamp_of(MASKS, setup.method, settings, images)
+    stamp = stamp_of(MASKS, setup.method, settings, images, seeds)
     folder = MaskFolder(run.masks, stamp, runtime, setup.args.overwrite)
     start_run(run, config, processes)
 

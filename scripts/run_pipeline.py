@@ -21,13 +21,25 @@ from common.data.dataset import ImageSet
 from common.data.seeds import FORMATS
 from common.masks.from_seeds import require_maps
 from common.masks.options import SeedsConfig
-from common.pipeline.builders import KINDS, files, parse_pipeline, require_within, run_stages, score, start_checks
+from common.pipeline.builders import (
+    KINDS,
+    files,
+    images_digest,
+    parse_pipeline,
+    require_within,
+    run_stages,
+    score,
+    settings_of,
+    start_checks,
+)
 from common.pipeline.options import PipelineConfig, data_overrides
 from common.pipeline.stages import Stage, has_files
 from common.pipeline.table import Score, is_scored
 from common.run.command import script_parser
 from common.run.config import config_path, load_config, save_config
 from common.run.errors import UserError, run_script
+from common.run.files import sweep
+from common.run.fingerprint import digest, stat_parts
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
 from common.run.needs import Needs
 from common.score.evaluate import MaskFiles
@@ -43,7 +55,8 @@ def main() -> int:
     require_input(run, config, args.check)
     pipeline = Pipeline(run, config)
     pipeline.build()
-    run.create()
+    run.lock()
+    sweep(run.path)
     save_config(config, pipeline.yaml)
     return run_stages(pipeline.stages, pipeline.scores, args.nproc, pipeline.yaml.with_suffix(".json"))
 
@@ -105,6 +118,7 @@ class Pipeline:
         self.refined = RunFolder(f"{run.name}_{self.kind}")
         self.seeds = Path(config.seeds.folder or run.seeds)
         self.images = ImageSet(config.data, self.lists.train)
+        self.digests = images_digest(self.images)
         self.truth = {name: MaskFiles(config.data, name) for name in (self.lists.score, self.lists.val)}
         self.stages: list[Stage] = []
         self.scores: list[Score] = []
@@ -129,7 +143,7 @@ class Pipeline:
             raise UserError(f"--from masks: not every image of {self.lists.train!r} has a mask in {self.refined.masks}")
         self.scores.append(Score(f"masks ({self.kind})", self.refined.scores(MASK_SCORES), self.lists.score))
         if network:
-            self.add_network(network[0])
+            self.add_network(*network)
 
     def settings(self, kind: str) -> tuple[list[str], Any]:
         """The arguments of a stage's scripts, and the configuration that results from them."""
@@ -158,7 +172,11 @@ class Pipeline:
     def add_score(self, row: str, folder: Path, task: str, list_name: str, stem: str) -> None:
         """Adds the score of a folder of seeds or CRF marginals, in the pipeline's own folder, and its rows."""
         more = "--out", stem, "--data", str(self.yaml)
-        self.stages.append(score(f"score: {row}, {list_name}", self.run, folder, task, list_name, stem, more))
+        truth = self.truth[list_name]
+        masks = digest(*truth.ids, *map(stat_parts, map(truth.path, truth.ids)))
+        settings = {"eval": vars(self.config.eval), "masks": masks}
+        title = f"score: {row}, {list_name}"
+        self.stages.append(score(title, self.run, folder, task, list_name, stem, more, settings))
         file = self.run.scores(stem)
         if task == "cam":
             points = ("best", "fixed")
@@ -181,24 +199,29 @@ class Pipeline:
         kind = KINDS[self.kind]
         ids = self.images.ids
         of_seeds = ["--seeds", str(self.seeds), *given]
+        scripts = (kind.prepare, kind.train, kind.masks)
+        prepared, trained, masked = (settings_of(script, own, self.digests) if script else {} for script in scripts)
+        weights = (kind.weights_in(run),) if kind.weights else ()
         if self.kind == "irn":
             self.stages += [
-                files("IRN's labels", kind.prepare, run, of_seeds, self.seeds, [run.labels], ids),
-                kind.training("IRN's training", run, given, run.labels),
+                files("IRN's labels", kind.prepare, run, of_seeds, self.seeds, [run.labels], ids, settings=prepared),
+                kind.training("IRN's training", run, given, run.labels, trained),
             ]
         if self.kind == "psa":
             folders = [crf_folder(run.crf, alpha) for alpha in own.crf.alphas()]
-            crf = files("PSA's CRF marginals", kind.prepare, run, of_seeds, self.seeds, folders, ids, FORMATS)
-            self.stages.append(crf)
+            title = "PSA's CRF marginals"
+            self.stages.append(
+                files(title, kind.prepare, run, of_seeds, self.seeds, folders, ids, FORMATS, settings=prepared)
+            )
             if self.can_score(self.lists.score) and own.crf.format == "npy":  # what evaluation.py reads
                 self.add_marginals(folders)
-            self.stages.append(kind.training("PSA's training", run, given, folders[0]))
+            self.stages.append(kind.training("PSA's training", run, given, folders[0], trained))
 
         def is_reported() -> bool:
             return self.is_reported(run.scores(MASK_SCORES), self.lists.score)
 
         masks = f"masks ({self.kind})", kind.masks, run, of_seeds, self.seeds, [run.masks], ids
-        self.stages.append(files(*masks, is_reported=is_reported))
+        self.stages.append(files(*masks, is_reported=is_reported, settings=masked, inputs=weights))
 
     def add_marginals(self, folders: Sequence[Path]) -> None:
         """Adds scores of the CRF marginals, which go to the pipeline's folder: PSA's may hold only training inputs."""
@@ -206,7 +229,7 @@ class Pipeline:
             row = f"CRF marginals, exponent {int(folder.name)}"
             self.add_score(row, folder, "crf", self.lists.score, f"eval_psa_crf_{folder.name}")
 
-    def add_network(self, given: list[str]) -> None:
+    def add_network(self, given: list[str], own: Any) -> None:
         """Adds the training on the masks, and the test on the held-out list."""
         segment = self.config.flow.segment
         kind = KINDS[segment]
@@ -222,8 +245,19 @@ class Pipeline:
 
         test = f"{name}'s test", kind.masks, run, ["--crf", *given], masks, folders, self.truth[val].ids
         self.stages += [
-            kind.training(f"{name}'s training", run, ["--masks", str(masks), *given], masks),
-            files(*test, is_reported=is_reported),
+            kind.training(
+                f"{name}'s training",
+                run,
+                ["--masks", str(masks), *given],
+                masks,
+                settings_of(kind.train, own, self.digests),
+            ),
+            files(
+                *test,
+                is_reported=is_reported,
+                settings=settings_of(kind.masks, own, {}),
+                inputs=(kind.weights_in(run),),
+            ),
         ]
         self.scores += [Score(name, scores[0], val), Score(f"{name} after the CRF", scores[1], val)]
 

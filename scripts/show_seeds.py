@@ -23,6 +23,7 @@ from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
 from common.run.needs import Needs
 from common.run.text import read_json_object
+from common.score.lists import list_of
 from common.score.options import EvaluationConfig, shared_sections
 from common.score.sheet import CHOICES, Panels, chosen_images, header, of_weights, score_line, score_of
 from common.visual import ERRORS, cam_panels, contact_sheet, error_panel, seed_labels
@@ -30,8 +31,8 @@ from common.visual import ERRORS, cam_panels, contact_sheet, error_panel, seed_l
 SHOW_OTHERS = "Name a folder of seeds with --dict_dir; masks are drawn by scripts/show_masks.py"
 
 
-def best_threshold(path: Path, otherwise: float) -> float:
-    """The best threshold of an evaluation's result; ``otherwise`` without a result.
+def best_threshold(path: Path, seeds: Path, otherwise: float) -> float:
+    """The best threshold of an evaluation's result; ``otherwise`` without a result of this folder of seeds.
 
     Raises:
         UserError: the result is damaged.
@@ -39,7 +40,9 @@ def best_threshold(path: Path, otherwise: float) -> float:
     if not path.is_file():
         return otherwise
     try:
-        return float(read_json_object(path, "the scores")["best"]["threshold"])
+        scores = read_json_object(path, "the scores")
+        is_of_other = scores.get("source", str(seeds)) not in (str(seeds), "seeds in memory")
+        return otherwise if is_of_other else float(scores["best"]["threshold"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} has no best threshold; delete it, or give --threshold") from error
 
@@ -80,7 +83,7 @@ def main() -> None:
     """Command line → sheet."""
     parser = script_parser(__doc__, EvaluationConfig)
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
-    parser.add_argument("--list", default="val", help="image list: a file or a name (default: %(default)s)")
+    parser.add_argument("--list", help="image list: a file or a name (default: the seeds' own, else val)")
     parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
     parser.add_argument("--images", choices=CHOICES, default="spread", help="which (default: %(default)s)")
     parser.add_argument("--dict_dir", default=SEEDS_DIR, help="folder of the seeds in the run's (default: %(default)s)")
@@ -91,6 +94,8 @@ def main() -> None:
     run = RunFolder(args.name).existing()
     own = shared_sections(run.config) if run.config.is_file() else []
     config = load_config(EvaluationConfig, None, [*own, *overrides])
+    stamp = read_stamp(run.path / args.dict_dir)
+    args.list = args.list or (list_of(config.data, stamp) if stamp else "val")
     needs = Needs()
     needs.ask_all(config.data.needs([args.list]))
     needs.ask_all(functools.partial(run.require_folder, name) for name in [args.dict_dir])
@@ -98,7 +103,7 @@ def main() -> None:
     images = LabelledImages(config.data, args.list)
     threshold = args.threshold
     if threshold is None:
-        threshold = best_threshold(run.scores(SEED_SCORES), config.eval.fixed_threshold)
+        threshold = best_threshold(run.scores(SEED_SCORES), run.path / args.dict_dir, config.eval.fixed_threshold)
     folder = run.path / args.dict_dir
     require_kind(folder, SEEDS, lambda found, stamp: SHOW_OTHERS, images.ids, images.sample_classes)
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from common.data.masks import write_mask
 from common.run.files import ROOT
+from common.run.lock import unlock_all
 
 
 def script(name: str) -> ModuleType:
@@ -27,7 +28,10 @@ def script(name: str) -> ModuleType:
 def call(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> int:
     """Runs a script's ``main`` with a command line; its return code. A `UserError` comes through."""
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-    return script(name).main() or 0
+    try:
+        return script(name).main() or 0
+    finally:
+        unlock_all()  # as the end of its process does
 
 
 def run(name: str, *arguments: object) -> subprocess.CompletedProcess:

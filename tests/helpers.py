@@ -21,6 +21,7 @@ from common.data.stamp import STAMP_FILE
 from common.run import files
 from common.run.errors import run_script
 from common.run.files import ROOT
+from common.run.lock import unlock_all
 from common.run.weights import load_torch
 from methods.crt import eval_wsol, make_cam, train_cam, train_wsol
 from methods.cti import infer_trm, train_trm
@@ -66,6 +67,7 @@ class Scripts:
             return module.main() or 0
         finally:
             torch.set_num_threads(threads)
+            unlock_all()  # as the end of its process does
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 

@@ -17,9 +17,7 @@ from common.data.seeds import write_seed
 from common.run.errors import UserError
 from common.run.files import ROOT
 from common.run.processes import Processes
-from common.score.counts import SweepCounts
 from common.score.evaluate import EvalConfig, FilePredictions, MaskFiles, Scoring, UnusablePredictions, evaluate
-from common.score.trivial import TrivialCounts
 from tests.helpers import evaluation_script
 
 MASKS = {
@@ -277,7 +275,8 @@ class TwoProcesses(Processes):
 
     def gather_objects(self, value: object) -> list:
         other = type(self).other
-        return [value, {SweepCounts: other.counts, TrivialCounts: other.trivial}.get(type(value), other.problems)]
+        parts = {type(part): part for part in (other.counts, other.trivial, other.values)}
+        return [value, parts.get(type(value), other.problems)]
 
 
 def test_threads_and_counting_in_memory_give_the_same(folder: Path) -> None:

@@ -66,7 +66,7 @@ class FakeScripts:
         self.commands: list[list[str]] = []
         self.instead: dict[str, Callable[[Path], int]] = {}  # by script: what it does with its folder, its exit code
 
-    def __call__(self, command: list[str], start_new_session: bool) -> "FakeScripts":
+    def __call__(self, command: list[str], start_new_session: bool, **options: object) -> "FakeScripts":
         """As `subprocess.Popen`."""
         assert start_new_session and command[0] == sys.executable
         self.commands.append(command[1:])
@@ -87,13 +87,13 @@ class FakeScripts:
             self.score(folder / f"{stem}.json", list_name, MIOU[list_name])
         elif which in WEIGHTS:
             (folder / "ckpt").mkdir(exist_ok=True)
-            (folder / "ckpt" / WEIGHTS[which]).touch()
+            (folder / "ckpt" / WEIGHTS[which]).write_text("weights")
         else:
             list_name = "val" if which == DEEPLAB[1] else "train"
             for name in FOLDERS.get(which, ["masks"]):
                 (folder / name).mkdir(parents=True, exist_ok=True)
                 for image_id in self.lists[list_name]:
-                    (folder / name / f"{image_id}.{'npy' if which == SCORES else 'png'}").touch()
+                    (folder / name / f"{image_id}.{'npy' if which == SCORES else 'png'}").write_text(which)
         if which in (IRN_MASKS, PSA_MASKS, CRF_MASKS, DEEPLAB[1]):
             self.score(folder / "eval_png.json", list_name, MIOU[list_name] + 5)
         if which == DEEPLAB[1]:
@@ -236,6 +236,47 @@ def test_output_of_other_settings_is_refused(run: Callable[..., int], fake: Fake
         shutil.rmtree(Path("experiment") / folder)
     assert run() == 0
     assert fake.called() == STEPS["irn"][2:]
+
+
+def test_what_was_changed_by_hand_is_seen(run: Callable[..., int], fake: FakeScripts, shapes: Path) -> None:
+    """A YAML, a threshold, masks, weights, seeds, an image: nothing of the old table is passed off as new."""
+    irn = (CONFIG_DIR / "irn_demo.yaml").read_text()
+    Path("irn.yaml").write_text(irn)
+    shutil.copytree(shapes, "data")
+    shutil.copytree("experiment/x/dict", "experiment/x/copy")
+    Path("experiment/x/dict").unlink()
+    Path("experiment/x/copy").rename("experiment/x/dict")
+    given = ("irn.exp=irn.yaml", "data.root=data", "data.classes=data/classes.txt")
+    assert run(*given) == 0 and fake.called() == STEPS["irn"]
+    assert run(*given) == 0 and fake.called() == []
+    assert run(*given, "eval.fixed_threshold=0.3") == 0
+    assert fake.called() == [SCORE, SCORE]  # the stages of refinement do not depend on it
+
+    def refused(words: str) -> None:
+        with pytest.raises(UserError, match=words):
+            run(*given)
+        fake.called()
+
+    edited = yaml.safe_load(irn)
+    edited["walk"] = {**edited.get("walk", {}), "beta": 3}
+    Path("irn.yaml").write_text(yaml.safe_dump(edited))
+    refused(r"'masks \(irn\)'.*settings.config.walk.beta was .*, is 3")
+    Path("irn.yaml").write_text(irn)
+    assert run(*given) == 0
+    fake.called()
+    for file, title in (
+        ("x_irn/masks/{}.png", r"masks \(irn\)"), ("x_irn/ckpt/001res50_irn.pth", "IRN's training"),
+        ("x/dict/{}.npy", "IRN's labels"),
+    ):  # fmt: skip
+        path = Path("experiment", file.format(fake.lists["train"][3]))
+        content, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+        path.write_bytes(b"other")
+        refused(f"{title}.*of other files in {path.parent}")
+        path.write_bytes(content)
+        os.utime(path, ns=times)
+    image = Path("data/JPEGImages", f"{fake.lists['train'][0]}.jpg")
+    os.utime(image, ns=(1, 1))
+    refused("IRN's labels.*settings.images was")
 
 
 def test_beginning_with_masks(run: Callable[..., int], fake: FakeScripts) -> None:

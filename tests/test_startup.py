@@ -173,6 +173,7 @@ WRONG = {
         **OF_RUN, "--name x": "which runs", "--name x used lost": "no seeds of 'used'",
         "--name x used --how min --weights 1": "have no meaning",
     },
+    "scripts/kill_runs.py": {"--kinds all": "--kinds", "--folder experiment": "not empty"},
     "scripts/list_runs.py": {"--lst val": "Did you mean --list?"},
     "scripts/make_cub_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/make_segments.py": {**OF_RUN, "--name x --with sam9": "it must be one of"},

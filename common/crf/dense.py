@@ -16,6 +16,7 @@ from common.crf.options import CRFConfig, crf_folder
 from common.data.dataset import read_image
 from common.data.seeds import Seed, write_seed
 from common.run.errors import UserError
+from common.run.files import has_content
 from common.run.pool import WorkerPool
 
 SMALLEST_PROBABILITY = 1e-5  # seeds hold exact zeros
@@ -92,7 +93,7 @@ def crf_done(
     """Whether an image's refined seeds exist for every alpha, none older than the seed file, if one is given."""
     files = [crf_folder(folder, alpha) / f"{image_id}.{fmt}" for alpha in alphas]
     made = seed.stat().st_mtime_ns if seed else 0
-    return all(file.is_file() and file.stat().st_mtime_ns >= made for file in files)
+    return all(has_content(file) and file.stat().st_mtime_ns >= made for file in files)
 
 
 def refine_to_files(

@@ -60,7 +60,7 @@ class ImageSet:
     """The images of one list, with masks. Files are only opened when asked for.
 
     Attributes:
-        ids: image ids in list order.
+        ids: image ids in list order, each once.
         images: paths of the files.
         classes: C foreground class names; none where no file names them.
         labels: None; see `LabelledImages`.
@@ -91,7 +91,7 @@ class ImageSet:
                 raise UserError(f"no image {self._paths.pattern}: the list 'all' is empty. Put images there")
         else:
             file = config.list_file(list_name)
-            self.ids = read_list(file, config.dataset)
+            self.ids = list(dict.fromkeys(read_list(file, config.dataset)))
             self._say_ignored_folders(file)
         self.images = self._paths.paths(self.ids)
         if require_images:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from common.data.dataset import TrainingImages
 from common.data.options import check_batch
 from common.run.errors import UserError
+from common.run.parent import end_with_parent
 from common.run.random import draws_from, seed_everything
 
 
@@ -128,6 +129,7 @@ def start_worker(worker: int) -> None:
     the step and saved a checkpoint.
     """
     torch.set_num_threads(1)
+    end_with_parent()
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

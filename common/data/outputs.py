@@ -12,7 +12,9 @@ Work for the CPU alone goes image by image through a pool of processes, where ea
 Both share the images among all processes, skip images that are done, and print the number of files written.
 """
 
+import contextlib
 import functools
+import json
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +28,10 @@ from common.data.dataset import ImageSet
 from common.data.masks import write_mask
 from common.data.stamp import STAMP_FILE, Stamp, read_stamp
 from common.run.device import Runtime
-from common.run.errors import UserError
+from common.run.errors import UserError, preview
+from common.run.files import has_content
+from common.run.fingerprint import in_words
+from common.run.folder import EXPERIMENT_DIR
 from common.run.pool import WorkerPool
 from common.run.processes import Processes
 
@@ -139,7 +144,8 @@ def _say_written(images: ImageSet, output: Output, count: int, processes: Proces
 class StampedFolder:
     """A folder of one file for each image that one inference writes; refuses to mix two inferences.
 
-    Its settings are in it, see `common.data.stamp`.
+    Its settings are in it, see `common.data.stamp`. Files whose image, labels or seed have changed are made again, and
+    scores of the folder are deleted before any file is written.
 
     Attributes:
         path: the folder.
@@ -155,37 +161,68 @@ class StampedFolder:
         Args:
             stamp: kind and settings of the files, and the list that they are made for.
             suffixes: of the files in it, such as ``png``.
-            overwrite: whether existing files are deleted.
+            overwrite: whether existing files of the same kind are deleted; others never are.
             elsewhere: argument that names another folder, for the message.
 
         Raises:
-            UserError: it holds files of another kind or of other settings and ``overwrite`` is not given.
+            UserError: it holds files of another kind or without a stamp, or of other settings and ``overwrite`` is not
+                given.
         """
         self.path, self.content = path, stamp.kind.name
         if runtime.processes.is_main:
-            found = (file for suffix in suffixes for file in path.glob(f"*.{suffix}"))
-            existing = [file for file in found if file.name != STAMP_FILE]
-            before = None if overwrite else read_stamp(path)
-            if overwrite:
-                for file in existing:
-                    file.unlink()
-            elif existing and (before is None or not before.is_like(stamp)):
-                raise UserError(_refusal(path, stamp, before, elsewhere))
-            path.mkdir(parents=True, exist_ok=True)
-            (stamp if before is None else stamp.joined(before)).write(path)
+            self._open(stamp, suffixes, overwrite, elsewhere)
         runtime.processes.barrier()
+
+    def _open(self, stamp: Stamp, suffixes: Sequence[str], overwrite: bool, elsewhere: str) -> None:
+        path = self.path
+        found = (file for suffix in suffixes for file in path.glob(f"*.{suffix}"))
+        there = {file.stem: file for file in found if file.name != STAMP_FILE}
+        before = None if overwrite and not there else read_stamp(path)
+        if there and (before is None or before.kind != stamp.kind or (stamp.changes(before) and not overwrite)):
+            raise UserError(_refusal(path, stamp, before, elsewhere))
+        outdated = list(there) if overwrite else stamp.outdated(before) if before else []
+        for image_id in outdated:
+            for suffix in suffixes:
+                (path / f"{image_id}.{suffix}").unlink(missing_ok=True)
+        if outdated and not overwrite:
+            print(
+                f"{path}: {stamp.kind.name} of {len(outdated)} images are made again, as their image, labels or seed "
+                f"have changed: {preview(outdated, 3)}"
+            )
+        if outdated or stamp.images.keys() - there.keys():
+            forget_scores(path)
+        path.mkdir(parents=True, exist_ok=True)
+        (stamp if before is None or overwrite else stamp.joined(before)).write(path)
 
     def __str__(self) -> str:
         return str(self.path)
 
 
 def _refusal(path: Path, stamp: Stamp, before: Stamp | None, elsewhere: str) -> str:
-    again = f"Start anew with --overwrite, or write elsewhere with {elsewhere}"
     if before is None:
-        return f"{path} holds files without a stamp, which may be of anything. {again}"
+        return (
+            f"{path} holds files without a stamp, which this project has not written; they are neither mixed nor "
+            f"deleted. Move them, or write elsewhere with {elsewhere}"
+        )
     if before.kind != stamp.kind:
-        return f"{path} holds {before.kind}, and {stamp.kind.name} are to be written there. {again}"
-    return f"{path} holds {stamp.kind.name} of another checkpoint or other settings (see {path / STAMP_FILE}). {again}"
+        return (
+            f"{path} holds {before.kind}, where {stamp.kind.name} are to be written; write elsewhere with {elsewhere}"
+        )
+    return (
+        f"{path} holds {stamp.kind.name} of another checkpoint or other settings: {in_words(stamp.changes(before))}. "
+        f"Start anew with --overwrite, or write elsewhere with {elsewhere}"
+    )
+
+
+def forget_scores(folder: Path) -> None:
+    """Deletes the scores of a folder's files from its run folder, as the files are going to change."""
+    runs = [parent for parent in folder.parents if parent.parent == EXPERIMENT_DIR]
+    for file in sorted(runs[0].glob("*.json")) if runs else ():
+        with contextlib.suppress(OSError, ValueError):
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and {"source", "list"} <= content.keys() and content["source"] == str(folder):
+                for suffix in (".json", ".csv", ".png"):
+                    file.with_suffix(suffix).unlink(missing_ok=True)
 
 
 class MaskFolder(StampedFolder):
@@ -201,7 +238,7 @@ class MaskFolder(StampedFolder):
 
     def is_done(self, image_id: str) -> bool:
         """Whether the image's mask is there."""
-        return self.file(image_id).is_file()
+        return has_content(self.file(image_id))
 
     def write(self, image_id: str, mask: np.ndarray) -> None:
         """Writes an image's mask, labels uint8 (H, W)."""

@@ -2,11 +2,13 @@
 
 It is the file ``stamp.json`` in the folder itself, so that it moves and is copied with the files:
 
-    {"kind": "seeds", "first_class": 0, "method": "cti", "lists": {"train_aug": 10582}, "settings": {...}}
+    {"kind": "seeds", "first_class": 0, "method": "cti", "lists": {"train_aug": 10582}, "settings": {...},
+     "images": {"2007_000032": "5f0c...", ...}}
 
 ``first_class`` is the key or label of the first foreground class, ``lists`` the number of images of every list that was
-written, ``settings`` all that a file's content depends on. Folders of `common.data.outputs` write it by themselves; any
-other writer, and every reader, needs one call:
+written, ``settings`` all that a file's content depends on besides its image, ``images`` a digest of every image's own
+inputs: name, size and time of change of its file, its labels, and the file of its seed. Folders of
+`common.data.outputs` write the stamp by themselves; any other writer, and every reader, needs one call:
 
     stamp = stamp_of(SEGMENTS, "slic", settings, images)       # for `StampedFolder`, or stamp.write(folder)
     stamp = read_stamp(folder)                                 # None: a folder from elsewhere
@@ -20,16 +22,20 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.data.dataset import ImageSet
-from common.data.seeds import read_seed, seed_path
+from common.data.seeds import find_seed, read_seed, seed_path
 from common.run.errors import UserError
 from common.run.files import write_json
+from common.run.fingerprint import differences, digest, plain, stat_parts
 
 STAMP_FILE = "stamp.json"
+PLACES = ("checkpoint", "seeds")  # keys of settings that name files whose content has a key of its own
 SAMPLE = 20  # files whose keys are read where there is no stamp
 
 # Gives the class indices of some of the images, as their labels or true masks have them.
@@ -76,15 +82,17 @@ class Stamp:
         method: the method or stage whose script wrote them.
         settings: all that a file depends on, as plain containers.
         lists: number of images of every list that was written, by the list's name.
+        images: digest of every image's own inputs, by id.
     """
 
     kind: Kind
     method: str
     settings: dict[str, Any]
     lists: dict[str, int] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.settings = json.loads(json.dumps(self.settings))  # as it will be read
+        self.settings = plain(self.settings)
 
     @property
     def seeds(self) -> str:
@@ -92,19 +100,27 @@ class Stamp:
         folder = self.settings.get("seeds", "")
         return folder if isinstance(folder, str) else ""
 
-    def is_like(self, other: "Stamp") -> bool:
-        """Whether files of both may lie in one folder: of one kind and of the same settings, of any lists."""
-        return (self.kind, self.settings) == (other.kind, other.settings)
+    def changes(self, before: "Stamp") -> dict[str, tuple[Any, Any]]:
+        """The settings that differ, by key: files of both may lie in one folder if none does, whatever their lists.
+
+        The places of weights and seeds do not count, as their content does.
+        """
+        found = differences(before.settings, self.settings)
+        return {key: pair for key, pair in found.items() if key.rpartition(".")[2] not in PLACES}
+
+    def outdated(self, before: "Stamp") -> list[str]:
+        """Images whose own inputs have changed since their files were made."""
+        return [key for key, value in self.images.items() if before.images.get(key, value) != value]
 
     def joined(self, before: "Stamp") -> "Stamp":
         """The stamp of a folder that was written for other lists before."""
-        return Stamp(self.kind, self.method, self.settings, {**before.lists, **self.lists})
+        return replace(self, lists={**before.lists, **self.lists}, images={**before.images, **self.images})
 
     def as_dict(self) -> dict[str, Any]:
         """The content of the file."""
         return {
             "kind": self.kind.name, "first_class": self.kind.first_class, "method": self.method, "lists": self.lists,
-            "settings": self.settings,
+            "settings": self.settings, "images": self.images,
         }  # fmt: skip
 
     def write(self, folder: Path) -> None:
@@ -115,9 +131,22 @@ class Stamp:
         write_json(folder / STAMP_FILE, self.as_dict())
 
 
-def stamp_of(kind: Kind, method: str, settings: dict[str, Any], images: ImageSet) -> Stamp:
-    """The stamp of files that are made for the images of a list."""
-    return Stamp(kind, method, settings, {images.list_name: len(images.unique())})
+def stamp_of(kind: Kind, method: str, settings: dict[str, Any], images: ImageSet, seeds: Path | None = None) -> Stamp:
+    """The stamp of files that are made for the images of a list.
+
+    Args:
+        seeds: folder of the seeds that they are made of.
+    """
+    digests = {}
+    for index in images.unique():
+        parts: list[object] = list(stat_parts(images.images[index]))
+        if images.labels is not None:
+            parts.append(np.flatnonzero(images.labels[index]).tolist())
+        if seeds is not None:
+            parts += stat_parts(find_seed(seeds, images.ids[index]))
+        digests[images.ids[index]] = digest(*parts)
+    settings = {**settings, "classes": images.classes}
+    return Stamp(kind, method, settings, {images.list_name: len(digests)}, digests)
 
 
 def read_stamp(folder: str | Path) -> Stamp | None:
@@ -136,7 +165,8 @@ def read_stamp(folder: str | Path) -> Stamp | None:
     try:
         kind = KINDS[content["kind"]]
         lists = {str(name): int(count) for name, count in content["lists"].items()}
-        return Stamp(kind, str(content["method"]), dict(content["settings"]), lists)
+        images = {str(image_id): str(value) for image_id, value in content.get("images", {}).items()}
+        return Stamp(kind, str(content["method"]), dict(content["settings"]), lists, images)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is no stamp of this project ({type(error).__name__}: {error}). Make the files of {folder} again, "
@@ -147,7 +177,7 @@ def read_stamp(folder: str | Path) -> Stamp | None:
 def seed_settings(folder: Path) -> dict[str, Any]:
     """A folder of seeds and its settings: part of the settings of all files that are made of these seeds."""
     stamp = read_stamp(folder)
-    return {"seeds": str(folder), "made_by": stamp.settings if stamp else {}}
+    return {"seeds": str(folder), "made_by": {**stamp.settings, "method": stamp.method} if stamp else {}}
 
 
 def require_kind(

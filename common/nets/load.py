@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from common.data.dataset import ImageSet
+from common.run.config import leaves
 from common.run.errors import UserError, preview
+from common.run.fingerprint import content_digest
 from common.run.script import Setup, start_run
 from common.run.weights import load_torch
 
@@ -215,7 +217,8 @@ def load_network(
         needed: picks from a checkpoint what this network has, where trainings save more.
 
     Returns:
-        The file of the weights and its time of change: part of the stamp of all files that they give.
+        The file of the weights, a digest of its content, and the network's settings: part of the stamp of all files
+        that they give.
     """
     run, runtime, checkpoint = setup.run, setup.runtime, setup.weights
     assert checkpoint is not None, "the script's kind uses no weights"
@@ -225,4 +228,7 @@ def load_network(
     setup.processes.say(
         f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
     )
-    return {"checkpoint": str(checkpoint), "modified": checkpoint.stat().st_mtime_ns}
+    network = {
+        leaf.key: leaf.default for leaf in leaves(setup.config.model) if leaf.key.rpartition(".")[2] != "pretrained"
+    }
+    return {"checkpoint": str(checkpoint), "weights": content_digest(checkpoint), "model": network}

@@ -9,17 +9,19 @@ import functools
 import importlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.data.dataset import ImageSet
 from common.pipeline.stages import Stage, carry_out, has_files, read_state
 from common.pipeline.table import Score, is_scored, table, with_gains
 from common.run.command import ScriptParser, parse_config
-from common.run.config import config_path, each_method, load_config
+from common.run.config import config_path, each_method, leaves, load_config
 from common.run.errors import UserError, preview
-from common.run.files import write_json
+from common.run.files import has_content, write_json
+from common.run.fingerprint import digest, stat_parts
 from common.run.folder import RunFolder
 
 
@@ -45,9 +47,16 @@ class Kind:
         """The class of its configuration."""
         return named(self.config)
 
-    def training(self, title: str, run: RunFolder, arguments: Sequence[str], source: Path) -> Stage:
+    def weights_in(self, run: RunFolder) -> tuple[Path, str]:
+        """Folder and pattern of the weights that the training ends with."""
+        return run.checkpoints, re.sub(r"\{.*?\}", "*", named(self.weights))
+
+    def training(
+        self, title: str, run: RunFolder, arguments: Sequence[str], source: Path,
+        settings: dict[str, Any] | None = None,
+    ) -> Stage:  # fmt: skip
         """Its training as a stage."""
-        return training(title, self.train, run, arguments, source, re.sub(r"\{.*?\}", "*", named(self.weights)))
+        return training(title, self.train, run, arguments, source, self.weights_in(run)[1], settings)
 
 
 KINDS = {
@@ -70,6 +79,7 @@ KINDS = {
         weights="methods.vitseg.config:FINAL_FILE", masks="methods/vitseg/test_vitseg.py",
     ),
 }  # fmt: skip
+WITHOUT_EFFECT = ("num_workers", "device", "vis_limit", "print_freq")
 MASK_COMMANDS = f"python {KINDS['irn'].masks} (or {KINDS['psa'].masks})"  # for messages
 
 
@@ -122,6 +132,7 @@ def named(path: str) -> Any:
 def files(
     title: str, script: str, run: RunFolder, arguments: Sequence[str], source: Path, folders: Sequence[Path],
     ids: Sequence[str], suffixes: Sequence[str] = ("png",), is_reported: Callable[[], bool] = lambda: True,
+    settings: dict[str, Any] | None = None, inputs: tuple[tuple[Path, str], ...] = (),
 ) -> Stage:  # fmt: skip
     """A script that writes a file for every image.
 
@@ -130,26 +141,41 @@ def files(
         source: see `Stage`.
         folders: where every image of ``ids`` has a file of one of the suffixes when it is complete.
         is_reported: whether its other files are there, such as scores.
+        settings: see `Stage`.
+        inputs: see `Stage`.
     """
 
     def is_complete() -> bool:
         return all(has_files(folder, ids, suffixes) for folder in folders) and is_reported()
 
-    return Stage(title, script, ("--name", run.name, *arguments), run.path, is_complete, source)
+    made = tuple((folder, f"*.{suffix}") for folder in folders for suffix in suffixes[:1])
+    return Stage(
+        title, script, ("--name", run.name, *arguments), run.path, is_complete, source, settings=settings or {},
+        outputs=made, inputs=inputs,
+    )  # fmt: skip
 
 
 def training(
-    title: str, script: str, run: RunFolder, arguments: Sequence[str], source: Path, weights: str
+    title: str, script: str, run: RunFolder, arguments: Sequence[str], source: Path, weights: str,
+    settings: dict[str, Any] | None = None,
 ) -> Stage:  # fmt: skip
     """A training, complete when there is a checkpoint whose name fits the pattern ``weights``; see `files`."""
     folder = run.checkpoints
     command = "--name", run.name, *arguments
-    return Stage(title, script, command, run.path, lambda: any(folder.glob(weights)), source, weights=folder)
+
+    def is_complete() -> bool:
+        return any(map(has_content, folder.glob(weights)))
+
+    return Stage(
+        title, script, command, run.path, is_complete, source, weights=folder, settings=settings or {},
+        outputs=((folder, weights),),
+    )  # fmt: skip
 
 
 def score(
-    title: str, run: RunFolder, folder: Path, task: str, list_name: str, stem: str, arguments: Sequence[str] = ()
-) -> Stage:
+    title: str, run: RunFolder, folder: Path, task: str, list_name: str, stem: str, arguments: Sequence[str] = (),
+    settings: dict[str, Any] | None = None,
+) -> Stage:  # fmt: skip
     """A call of evaluation.py for a folder of predictions; ``stem`` names its files in the run folder.
 
     Args:
@@ -158,7 +184,37 @@ def score(
     place = os.path.relpath(folder, run.path)
     command = "--name", run.name, "--task", task, "--dict_dir", place, "--list", list_name, *arguments
     is_there = functools.partial(is_scored, run.scores(stem), list_name)
-    return Stage(title, "evaluation.py", command, run.path, is_there, folder, is_score=True)
+    return Stage(title, "evaluation.py", command, run.path, is_there, folder, is_score=True, settings=settings or {})
+
+
+def settings_of(script: str, config: Any, images: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a stage.
+
+    Args:
+        script: its path; of a method's script that names the sections it reads, these alone count.
+        config: its configuration.
+        images: of `images_digest`.
+    """
+    is_of_method = script.startswith("methods/")
+    module = importlib.import_module(script.removesuffix(".py").replace("/", ".")) if is_of_method else None
+    reads = getattr(module, "READS", ())
+    skipped = ("runtime", *(("infer", "walk", "eval", "seeds") if "/train_" in script else ()))
+    values = {leaf.key: leaf.default for leaf in leaves(config) if _counts(leaf.key, reads, skipped)}
+    return {"config": values, **images}
+
+
+def _counts(key: str, reads: Sequence[str], skipped: Sequence[str]) -> bool:
+    """Whether a key of a configuration decides about the content of files."""
+
+    def is_in(names: Sequence[str]) -> bool:
+        return any(key == name or key.startswith(f"{name}.") for name in names)
+
+    return (not reads or is_in(reads)) and not is_in(skipped) and key.rpartition(".")[2] not in WITHOUT_EFFECT
+
+
+def images_digest(images: ImageSet) -> dict[str, str]:
+    """Digests of a list and of its image files: names, sizes and times of change."""
+    return {"list": digest(*images.ids), "images": digest(*map(stat_parts, images.images))}
 
 
 def require_within(scored: Sequence[str], made: Sequence[str], setting: str, within: str, what: str) -> None:

@@ -1,6 +1,7 @@
 """Stages of a pipeline: scripts that run one after the other, are skipped when complete, and can be resumed."""
 
 import contextlib
+import functools
 import os
 import resource
 import shlex
@@ -9,15 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from common.data.stamp import seed_settings
 from common.run.errors import UserError
-from common.run.files import ROOT, write_json
+from common.run.files import ROOT, has_content, write_json
+from common.run.fingerprint import MISSING, differences, folder_digest, in_words, plain
 from common.run.folder import CONFIG_FILE, LAST_FILE
+from common.run.lock import hand_on
+from common.run.parent import end_with_parent
 from common.run.text import read_json_object
 
 
@@ -30,8 +34,11 @@ class Stage:
         script: its path in the repository.
         folder: its run folder.
         is_complete: whether all its output is there.
-        source: the folder of its input files; the stamp beside it records their settings.
+        source: the folder of its input files, whose stamp records their settings.
         weights: for a training the folder of its checkpoints.
+        settings: all settings of its script, and digests of the images and other files that it reads.
+        outputs: folders and patterns of the files that it makes.
+        inputs: further folders and patterns of files that it reads.
         is_score: whether it scores files: a score is simply made again when they have changed.
     """
 
@@ -43,10 +50,20 @@ class Stage:
     source: Path
     weights: Path | None = None
     is_score: bool = False
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
+    outputs: tuple[tuple[Path, str], ...] = ()
+    inputs: tuple[tuple[Path, str], ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Everything known to the pipeline that its output depends on."""
-        return {"command": [self.script, *self.arguments], "source": seed_settings(self.source)}
+        return {
+            "command": [self.script, *self.arguments], "source": plain(seed_settings(self.source)),
+            "settings": plain(self.settings), "files": _digests(((self.source, "*"), *self.inputs)),
+        }  # fmt: skip
+
+    def made(self) -> dict[str, str]:
+        """Digests of the files that it has made, by folder."""
+        return _digests(self.outputs)
 
     def is_new(self) -> bool:
         """Whether its run folder holds no training yet."""
@@ -66,9 +83,13 @@ class Stage:
         return ["--overwrite"] if began_new and not self.is_new() else []  # stopped before its first checkpoint
 
 
+def _digests(places: Sequence[tuple[Path, str]]) -> dict[str, str]:
+    return {str(folder): folder_digest(folder, pattern) for folder, pattern in places}
+
+
 def has_files(folder: Path, ids: Sequence[str], suffixes: Sequence[str]) -> bool:
-    """Whether every image has a file of one of the suffixes in a folder."""
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    """Whether every image has a file of one of the suffixes in a folder; empty files do not count."""
+    there = {path.name for path in folder.iterdir() if has_content(path)} if folder.is_dir() else set()
     return all(any(f"{image_id}.{suffix}" in there for suffix in suffixes) for image_id in ids)
 
 
@@ -107,7 +128,11 @@ class StageRunner:
     def run(self, command: Sequence[str]) -> int:
         """Runs a command and returns its exit code, or the signal's if the command ended well or was not started."""
         if self.signal is None:
-            self._process = subprocess.Popen(list(command), start_new_session=True)
+            # A group of its own, which a signal reaches once; where this process is killed, the kernel ends it, too.
+            preparation = functools.partial(end_with_parent, os.getpid()) if sys.platform == "linux" else None
+            self._process = subprocess.Popen(
+                list(command), start_new_session=True, preexec_fn=preparation, env=hand_on()
+            )
             if self.signal is not None:  # came before there was a process
                 self._process.send_signal(self.signal)
             code = self._process.wait()
@@ -164,13 +189,16 @@ def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
             head = f"[{number}/{len(stages)}] {stage.title}"
             record = stage.record()
             before = done.get(stage.title)
-            has_changed = before is not None and {key: before.get(key) for key in record} != record
-            if has_changed and not stage.is_score:
-                raise UserError(_changed(stage, before, record))
-            known = before if before and not has_changed else {}
+            is_complete = stage.is_complete()
+            changed = _changes(stage, before, record, is_complete) if before else {}
+            if changed and not stage.is_score:
+                raise UserError(_changed(stage, changed))
+            known = before if before and not changed else {}
             began_new = known.get("began_new", stage.is_new())
+            was_made = known.get("made", {})
             done[stage.title] = entry = {**record, "seconds": known.get("seconds", 0.0), "began_new": began_new}
-            if stage.is_complete() and not has_changed:
+            if is_complete and not changed:
+                entry["made"] = was_made or stage.made()
                 print(f"{head}: complete, skipped", flush=True)
                 continue
             write_json(state_file, state)
@@ -179,6 +207,9 @@ def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
             started = time.monotonic()
             code = runner.run([sys.executable, *launcher, str(ROOT / stage.script), *options])
             entry["seconds"] = round(entry["seconds"] + time.monotonic() - started, 1)
+            if code == 0 and stage.is_complete():
+                entry["made"] = stage.made()
+                _take_over(done, was_made, entry["made"])
             write_json(state_file, state)
             if code:
                 print(_failed(stage, code, runner.signal), file=sys.stderr, flush=True)
@@ -191,12 +222,39 @@ def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
     return 0
 
 
-def _changed(stage: Stage, before: dict[str, Any], record: dict[str, Any]) -> str:
-    was, now = (shlex.join(entry.get("command", [])) for entry in (before, record))
-    how = f"by another command:\n  was: {was}\n  is:  {now}" if was != now else f"of other files in {stage.source}"
+def _changes(
+    stage: Stage, before: dict[str, Any], record: dict[str, Any], is_complete: bool
+) -> dict[str, tuple[Any, Any]]:  # fmt: skip
+    """What has changed since a stage was recorded, as old and new values; what an older record lacks is left out."""
+    found = differences({key: before[key] for key in record if key in before}, record)
+    made = before.get("made", {})
+    if is_complete and made:  # else missing files are made again
+        found |= {f"made.{key}": pair for key, pair in differences(made, stage.made()).items()}
+    return {key: pair for key, pair in found.items() if pair[0] != MISSING or key.partition(".")[0] in before}
+
+
+def _take_over(done: dict[str, Any], was: dict[str, str], now: dict[str, str]) -> None:
+    """Lets later stages know files that a stage has completed under the same settings: missing ones were made again."""
+    for entry in done.values():
+        files = entry.get("files", {})
+        for folder, old in was.items():
+            if files.get(folder) == old:
+                files[folder] = now[folder]
+
+
+def _changed(stage: Stage, changed: dict[str, tuple[Any, Any]]) -> str:
+    folders = [key.partition(".")[2] for key in changed if key.startswith(("files.", "made."))]
+    folders += [str(stage.source)] if any(key.startswith("source") for key in changed) else []
+    settings = {key: pair for key, pair in changed.items() if key.startswith("settings")}
+    how = []
+    if "command" in changed:
+        was, now = (shlex.join(command) for command in changed["command"])
+        how.append(f"by another command:\n  was: {was}\n  is:  {now}\n ")
+    how += [f"of other files in {folder}" for folder in dict.fromkeys(folders)]
+    how += [f"with other settings: {in_words(settings)}"] if settings else []
     return (
-        f"the output of the stage {stage.title!r} in {stage.folder} was made {how}\nUse another --name, or delete "
-        f"{stage.folder} and the folders of the stages after it"
+        f"the output of the stage {stage.title!r} in {stage.folder} was made {', '.join(how)}\nUse another --name, or "
+        f"delete {stage.folder} and the folders of the stages after it"
     )
 
 

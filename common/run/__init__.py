@@ -9,6 +9,9 @@ Here:
     similar      "Did you mean ...?"
     needs        input of a script, checked before any work
     options      the configuration section ``runtime``
+    lock         one writer at a time in a run folder
+    parent       processes that end with the one that started them
+    fingerprint  digests of files, and differences of settings
     folder       names and places of all files of a run
     files        atomic writing; reading of files of arrays
     pickles      pickles of arrays, read without running their code

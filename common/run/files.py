@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import os
+import re
+import socket
 import tempfile
 import warnings
 import zipfile
@@ -35,7 +37,7 @@ def atomic_write(path: str | Path, mode: str = "wb", durable: bool = True) -> It
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.{_owner()}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(handle, mode) as file:
             yield file
             file.flush()
@@ -53,6 +55,37 @@ def atomic_write(path: str | Path, mode: str = "wb", durable: bool = True) -> It
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def _owner() -> str:
+    """This process on this machine, as temporary files name it."""
+    return f"{os.getpid()}-{socket.gethostname().partition('.')[0][:40]}"
+
+
+def sweep(folder: Path) -> None:
+    """Deletes the temporary files that killed processes have left in a folder and those in it."""
+    for path in folder.rglob(".*.tmp"):
+        found = re.fullmatch(r"\..*\.(\d+)-([^.]*)\.[^.]*\.tmp", path.name)
+        if found and found[2] == _owner().partition("-")[2] and not _is_alive(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def has_content(path: Path) -> bool:
+    """Whether there is a file that is not empty: some file systems leave empty ones after a loss of power."""
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    except FileNotFoundError:  # deleted in between
+        return False
 
 
 def require_weights(path: str | Path) -> None:

@@ -1,11 +1,13 @@
 """The run folder ``experiment/<name>/``: names and places of all files that the scripts of a run write."""
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.run.errors import UserError
+from common.run.errors import UserError, preview
+from common.run.lock import LOCK_FILE, lock
 from common.run.similar import did_you_mean
 
 EXPERIMENT_DIR = Path("experiment")
@@ -14,6 +16,7 @@ EXPERIMENT_DIR = Path("experiment")
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
 LAST_FILE = "last.pth"  # in the folder of checkpoints: for resuming; the best weights; the weights of an epoch
+PREVIOUS_FILE = "previous.pth"  # the checkpoint before the last, until the run is finished
 BEST_FILE = "best.pth"
 EPOCH_FILE = "{:03d}net_trm.pth"
 SEEDS_DIR = "dict"
@@ -153,18 +156,51 @@ class RunFolder:
                     "not empty)"
                 )
 
+    def lock(self) -> None:
+        """Makes the folder, if it is missing, and locks it for this process.
+
+        Raises:
+            UserError: another process holds it; it is named.
+        """
+        _make(self.path)
+        lock(self.path)
+
+    def below(self, name: str, flag: str) -> Path:
+        """A place within the folder, by a name from the command line.
+
+        Raises:
+            UserError: the name leads out of the folder, or names the folder itself.
+        """
+        path = Path(os.path.normpath(name)) if name else Path()
+        if path.is_absolute() or not path.parts or path.parts[0] in ("..", "~"):
+            raise UserError(f"{flag} {name!r} leads out of {self.path}; a name within it is needed")
+        return self.path / path
+
     def create(self, overwrite: bool = False) -> None:
-        """Makes the folder; ``overwrite`` deletes all but the inputs in it."""
-        for path in self._outputs() if overwrite else ():
+        """Makes the folder; ``overwrite`` deletes all but the inputs in it.
+
+        Raises:
+            UserError: ``overwrite``, and the folder holds files that no run has written.
+        """
+        outputs = self._outputs()
+        own = {CONFIG_FILE, METRICS_FILE, "log.txt", self.checkpoints.name}
+        is_of_run = any(path.name in own or path.name.startswith("eval_") for path in outputs)
+        is_of_run |= any((path / "stamp.json").is_file() for path in outputs)
+        if overwrite and outputs and not is_of_run:
+            names = preview([path.name for path in outputs], 3)
+            raise UserError(
+                f"{self.path} is no run's folder ({names}): nothing in it is deleted. Choose another --name"
+            )
+        for path in outputs if overwrite else ():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        self.path.mkdir(parents=True, exist_ok=True)
+        _make(self.path)
 
     def _outputs(self) -> list[Path]:
         there = self.path.iterdir() if self.path.exists() else ()
-        return [path for path in there if path.name not in self.inputs]
+        return [path for path in there if path.name not in self.inputs and path.name != LOCK_FILE]
 
     def existing(self) -> "RunFolder":
         """The folder of an existing run.
@@ -193,6 +229,14 @@ class RunFolder:
             hint = did_you_mean(name, there)
             raise UserError(f"no folder {folder}.{hint} {self.path} has {', '.join(there) or 'no folders'}")
         return str(folder)
+
+
+def _make(folder: Path) -> None:
+    """Makes a folder, or the target of a link that leads nowhere yet."""
+    try:
+        (folder.resolve() if folder.is_symlink() else folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
 
 
 def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, unit: str = "epoch") -> Path:

@@ -19,11 +19,14 @@ class RunLog:
     Only the main process writes.
     """
 
-    def __init__(self, folder: Path, active: bool = True, resumed_at: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, active: bool = True, resumed_at: int | None = None, is_scored: bool = True
+    ) -> None:  # fmt: skip
         """Opens the files.
 
         Args:
             resumed_at: the step from which a run resumes; lines of later steps are dropped, as they are written again.
+            is_scored: whether the checkpoint of that step knows its validation; else its line is dropped, too.
         """
         self.active = active
         if not active:
@@ -31,7 +34,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        damaged = 0 if resumed_at is None else _drop_after(folder / METRICS_FILE, resumed_at)
+        damaged = 0 if resumed_at is None else _drop_after(folder / METRICS_FILE, resumed_at, is_scored)
         self._text = (folder / "log.txt").open("a", encoding="utf-8")
         self._metrics = (folder / METRICS_FILE).open("a", encoding="utf-8")
         self._curves = SummaryWriter(
@@ -91,7 +94,7 @@ def _numbers(line: bytes) -> dict[str, Any] | None:
     return values if is_sound else None
 
 
-def _drop_after(path: Path, step: int) -> int:
+def _drop_after(path: Path, step: int, is_scored: bool) -> int:
     """Removes the lines of later steps from a metrics file, and damaged ones, such as a last line that a kill cut.
 
     Returns:
@@ -105,10 +108,16 @@ def _drop_after(path: Path, step: int) -> int:
     last = max((number for number, line in enumerate(lines) if line.strip()), default=0)
     for number, line in enumerate(lines):
         values = _numbers(line)
-        if values is not None and values["step"] <= step:
+        if values is not None and _is_kept(values, step, is_scored):
             kept.append(line + b"\n")
         elif values is None and line.strip() and number < last:
             damaged.append(number)
     with atomic_write(path) as file:
         file.writelines(kept)
     return len(damaged)
+
+
+def _is_kept(values: dict[str, Any], step: int, is_scored: bool) -> bool:
+    """Whether a resumed run does not write a line again."""
+    is_repeated = values.get("kind") == "validation" and not is_scored
+    return values["step"] < step or (values["step"] == step and not is_repeated)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 from common.run.command import number, parse_config, script_parser
 from common.run.config import at_least, config_path, each_method, load_config, save_config
 from common.run.errors import UserError
-from common.run.files import require_weights
+from common.run.files import require_weights, sweep
 from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint
 from common.run.method import experiment_of
 from common.run.needs import DataSection, Needs, image_lists
@@ -61,9 +61,8 @@ class Setup(Generic[C]):
 
     @property
     def method(self) -> str:
-        """The method or stage that the script belongs to: the package of its configuration."""
-        package = type(self.config).__module__.split(".")
-        return package[1] if package[0] == "methods" else "crf"
+        """The name of the script's method or stage."""
+        return getattr(self.config, "method", "")
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,7 @@ class Usage:
 
 
 def _check_seeds(args: argparse.Namespace, config: Any) -> None:
+    RunFolder(args.name).below(args.dict_dir, "--dict_dir")
     if (args.vis or args.crf) and not args.dict:
         raise UserError("--vis and --crf work on seed files: add --dict")
 
@@ -200,8 +200,9 @@ def start(
     run = RunFolder(args.name, inputs)
     needs = Needs()
     source = needs.ask(_config_source, args, run, default_exp, usage, cls.method)
-    if source is None and args.exp and not getattr(args, "resume", False):
-        source = config_path(args.exp, cls.method)
+    named = args.exp or (default_exp if usage.is_training else "")
+    if source is None and named and not getattr(args, "resume", False):
+        source = config_path(named, cls.method)
     if source is None:  # the run that is missing has the configuration
         needs.settle(args.check)
     config = load_config(cls, source, overrides, usage.kind)
@@ -234,7 +235,7 @@ def parse_arguments(
     parser.add_argument("--name", required=True, help="name of the run, whose folder is experiment/NAME/")
     if usage.is_training:
         parser.add_argument(
-            "--exp", default=default_exp, help="experiment: a YAML in configs/ or a path to one (default: %(default)s)"
+            "--exp", default="", help=f"experiment: a YAML in configs/ or a path to one (default: {default_exp})"
         )
         parser.add_argument(
             "--resume", action="store_true",
@@ -281,7 +282,7 @@ def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, u
         run.refuse_if_used(args.resume, args.overwrite)
         if args.resume:
             run.require_resumable()
-        return run.config if args.resume else config_path(args.exp, method)
+        return run.config if args.resume else config_path(args.exp or default_exp, method)
     if usage.weights and args.load_pretrained is None:
         run.existing()
     return run.config if run.config.is_file() and not args.exp else config_path(args.exp or default_exp, method)
@@ -310,10 +311,15 @@ def start_run(
     Args:
         overwrite: Whether to delete the contents of the folder.
         keep_config: Whether an existing configuration, the training's, stays.
+
+    Raises:
+        UserError: another process writes into the folder, or it holds what no run has written.
     """
     processes.barrier()  # every process has looked at the folder
+    processes.on_main(run.lock)
     if processes.is_main:
         run.create(overwrite)
+        sweep(run.path)
         if not (keep_config and run.config.is_file()):
             save_config(config, run.config, run.experiment)
     processes.barrier()

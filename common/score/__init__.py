@@ -8,6 +8,9 @@ Here:
     result      an evaluation's points and files
     report      scores within a script, or the reason for none
     trivial     scores of the two trivial predictions, which every prediction must beat
+    values      values of seeds that make a score doubtful
+    origin      the fingerprint of a score: all that it depends on
+    lists       the list that predictions are scored on
     sheet       choice and captions of the images on contact sheets of predictions
     images      images that can be scored: images with true masks
     options     the configuration section ``eval``

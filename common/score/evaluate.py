@@ -33,15 +33,17 @@ from common.data.dataset import read_mask
 from common.data.layout import DataConfig, mask_paths
 from common.data.lists import read_list
 from common.data.seeds import FORMATS, read_seed, seed_path
-from common.data.stamp import LABEL_MAPS, MARGINALS, MASKS, SEEDS, Kind, Stamp, require_kind
+from common.data.stamp import LABEL_MAPS, MARGINALS, MASKS, SEEDS, Kind, Stamp, read_stamp, require_kind
 from common.run.errors import UserError
 from common.run.files import load_npy
+from common.run.fingerprint import files_digest
 from common.run.processes import Processes
 from common.score.counts import ConfusionCounts, LabelRangeError, SweepCounts, first_argmax
 from common.score.image_counts import CardCounts
 from common.score.options import EvalConfig
 from common.score.result import Counts, Evaluation, Problem
 from common.score.trivial import TrivialCounts
+from common.score.values import SeedValues, finite_ends
 
 TASKS = ("cam", "crf", "png", "dl")
 KINDS_OF = {"cam": (SEEDS,), "crf": (MARGINALS,), "dl": (MARGINALS,), "png": (MASKS, LABEL_MAPS)}
@@ -60,7 +62,7 @@ class MaskFiles:
 
     Attributes:
         list_name: the list.
-        ids: the list's image ids, in its order.
+        ids: the list's image ids, each once, in its order.
     """
 
     def __init__(self, config: DataConfig, list_name: str, gt_dir: str = "") -> None:
@@ -78,7 +80,7 @@ class MaskFiles:
         if config.dataset == "folder" and list_name == "all":
             self.ids = list(self._paths.found())
         else:
-            self.ids = read_list(config.list_file(list_name), config.dataset)
+            self.ids = list(dict.fromkeys(read_list(config.list_file(list_name), config.dataset)))
 
     def path(self, image_id: str) -> Path:
         """Path of an image's mask, which need not exist."""
@@ -126,6 +128,18 @@ class FilePredictions:
 
         return require_kind(self.folder, KINDS_OF[self.task], advice, masks.ids, masks.sample_classes)
 
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the files, without the dot."""
+        return FORMATS if self.task == "cam" else ("png",) if self.task == "png" else ("npy",)
+
+    def stamp(self) -> Stamp | None:
+        """The folder's stamp, if it has one."""
+        return read_stamp(self.folder)
+
+    def digest(self, ids: Sequence[str]) -> str:
+        """A digest of the files of images."""
+        return files_digest(path for image_id in ids if (path := self.find(image_id)))
+
     def find(self, image_id: str) -> Path | None:
         """The file of an image, if there is one."""
         if self.task == "cam":
@@ -137,8 +151,7 @@ class FilePredictions:
         """Raises `UserError` for a missing, damaged or unsafe file."""
         path = self.find(image_id)
         if path is None:
-            suffixes = FORMATS if self.task == "cam" else ("png",) if self.task == "png" else ("npy",)
-            raise UserError(f"missing: {Path(self.folder) / image_id}.{' or .'.join(suffixes)}")
+            raise UserError(f"missing: {Path(self.folder) / image_id}.{' or .'.join(self.suffixes())}")
         if self.task == "png":
             return read_mask(path)
         if self.task != "cam":
@@ -181,6 +194,7 @@ class Scoring:
         labels = len(self.classes) + 1
         self.counts: Counts = SweepCounts(labels, config.grid()) if task == "cam" else ConfusionCounts(labels)
         self.trivial = TrivialCounts(labels)
+        self.values = SeedValues()
         self.problems: list[Problem] = []
         self.card = CardCounts(labels, len(config.grid()) if task == "cam" else 0) if card else None
 
@@ -203,8 +217,10 @@ class Scoring:
     def _count(self, image_id: str, prediction: Prediction, mask: np.ndarray) -> None:
         if isinstance(self.counts, SweepCounts):
             seed = cast(dict[int, np.ndarray], prediction)
+            ends = finite_ends(seed)
             sweep = self.counts.add(seed, mask)
             self.trivial.add(sweep.truth)
+            self.values.add(seed, ends, bool(sweep.truth[1:].any()))
             if self.card is not None:
                 self.card.add_seed(image_id, seed, mask, sweep)
             return
@@ -218,6 +234,7 @@ class Scoring:
     def __iadd__(self, other: "Scoring") -> "Scoring":
         self.counts = _sum([self.counts, other.counts])
         self.trivial += other.trivial
+        self.values += other.values
         self.problems += other.problems
         if self.card is not None and other.card is not None:
             self.card += other.card
@@ -238,6 +255,7 @@ class Scoring:
         """
         counts = _sum(processes.gather_objects(self.counts))
         trivial = functools.reduce(operator.add, processes.gather_objects(self.trivial))
+        values = functools.reduce(operator.add, processes.gather_objects(self.values))
         position = {image_id: number for number, image_id in reversed(list(enumerate(ids)))}
         problems = itertools.chain.from_iterable(processes.gather_objects(self.problems))
         left_out = sorted(problems, key=lambda problem: position[problem.image_id])
@@ -245,8 +263,9 @@ class Scoring:
         images = len(ids) - len(left_out)
         card = None if self.card is None else CardCounts.joined(processes.gather_objects(self.card), ids)
         return Evaluation(
-            self.task, self.classes, counts, self.config, images, list_name, source, left_out, trivial.scores(), card
-        )
+            self.task, self.classes, counts, self.config, images, list_name, source, left_out, trivial.scores(),
+            doubts=values.warnings(), card=card,
+        )  # fmt: skip
 
 
 def evaluate(

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from common.data.dataset import ImageSet, class_names
 from common.data.layout import DataConfig
+from common.run.fingerprint import digest
 from common.run.folder import RunFolder
 from common.run.processes import Processes
 from common.score.evaluate import FilePredictions, MaskFiles, Prediction, evaluate
 from common.score.options import EvalConfig
+from common.score.origin import score_fingerprint
 from common.score.result import Evaluation
 
 
@@ -33,9 +35,11 @@ def score_in_memory(
         UnusablePredictions: as `evaluate`.
     """
     ids, masks = [images.ids[index] for index in images.unique()], MaskFiles(images.config, images.list_name)
-    return evaluate(
+    result = evaluate(
         ids, predictions, masks, images.classes, config, task, images.list_name, source, processes=processes
     )
+    result.fingerprint = {"ids": digest(*ids), "eval": dict(vars(config))}
+    return result
 
 
 def score_folder(
@@ -58,10 +62,13 @@ def score_folder(
         return NotScored(f"{missing} of the {len(masks.ids)} images of {list_name!r} have no {kind} in {folder}")
     if not any(masks.path(image_id).is_file() for image_id in masks.ids):
         return NotScored(f"no masks of {list_name!r}, such as {masks.path(masks.ids[0])}")
-    return evaluate(
+    result = evaluate(
         masks.ids, predictions, masks, class_names(data), config, task, list_name, str(folder),
         processes=processes, num_workers=num_workers,
     )  # fmt: skip
+    if processes.is_main:
+        result.fingerprint = score_fingerprint(masks, predictions, config)
+    return result
 
 
 def report(result: Evaluation | NotScored, run: RunFolder, stem: str, processes: Processes) -> None:

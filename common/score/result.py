@@ -69,6 +69,8 @@ class Evaluation:
         source: origin of the predictions.
         left_out: images that were not scored.
         trivial: mIoU, percent, of trivial predictions, by their names in `common.score.trivial.TRIVIAL`.
+        doubts: sentences about values of the predictions that make the scores doubtful.
+        fingerprint: all that the scores depend on; see `common.score.origin`.
         card: counts of single images, if a card was asked for.
         tuned: the evaluation of another list, whose best threshold is reported as ``tuned``.
     """
@@ -82,6 +84,8 @@ class Evaluation:
     source: str = ""
     left_out: list[Problem] = field(default_factory=list)
     trivial: dict[str, float] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+    fingerprint: dict[str, Any] = field(default_factory=dict)
     card: CardCounts | None = None
     tuned: "Evaluation | None" = None
 
@@ -189,7 +193,15 @@ class Evaluation:
 
     def warnings(self) -> list[str]:
         """Reasons to doubt the scores, a sentence each."""
-        found = []
+        if self.source.startswith("trivial "):
+            return []
+        found = list(self.doubts)
+        index, last = self.best.index, None if self.thresholds is None else len(self.thresholds) - 1
+        if index is not None and last and index in (0, last):
+            found.append(
+                f"the best threshold, {self.best.threshold:.2f}, is the {'last' if index else 'first'} one that was "
+                "tried: a better one may lie beyond (eval.thresholds)"
+            )
         if self.trivial and self.best.miou < min(self.trivial.values()):
             bounds = ", ".join(f"{TRIVIAL[name]}: {miou:.2f}" for name, miou in self.trivial.items())
             found.append(
@@ -208,7 +220,7 @@ class Evaluation:
         content: dict[str, Any] = {
             "task": self.task, "source": self.source, "list": self.list_name, "images": self.images,
             "left_out": {problem.image_id: problem.reason for problem in self.left_out}, "unit": "percent",
-            "trivial": self.trivial, "warnings": self.warnings(),
+            "trivial": self.trivial, "warnings": self.warnings(), "fingerprint": self.fingerprint,
         }  # fmt: skip
         for name, point in self.points().items():
             content[name] = {
@@ -267,7 +279,6 @@ class Evaluation:
         """
         folder = Path(folder)
         remove_card(folder, stem)
-        write_json(folder / f"{stem}.json", self.as_dict())
         points = self.points()
         with atomic_write(folder / f"{stem}.csv", "w") as file:
             table = csv.writer(file, lineterminator=os.linesep)
@@ -286,3 +297,4 @@ class Evaluation:
         if self.card is not None:
             counts = {name: self.images_at(point) for name, point in points.items()}
             write_card(folder, stem, self.card_content(counts), counts)
+        write_json(folder / f"{stem}.json", self.as_dict())  # last: a pipeline takes it for the end of the evaluation

@@ -15,6 +15,7 @@ from common.data.seeds import FORMATS, Seed, write_seed
 from common.data.stamp import Stamp
 from common.data.whole import image_batches
 from common.run.device import Runtime
+from common.run.files import has_content
 from common.seeds.cam import multi_view_cams
 from common.seeds.options import InferConfig
 
@@ -70,7 +71,7 @@ class SeedFolder(StampedFolder):
 
     def is_done(self, image_id: str) -> bool:
         """Whether the image's seed is there."""
-        return (self.path / f"{image_id}.{self.format}").is_file()
+        return has_content(self.path / f"{image_id}.{self.format}")
 
     def write(self, image_id: str, seed: Seed) -> None:
         """Writes one seed."""

@@ -72,7 +72,7 @@ def open_crf_folders(
         UserError: as `StampedFolder`.
     """
     for alpha in alphas:
-        stamp = stamp_of(MARGINALS, method, {**seed_settings(seeds), "alpha": alpha, **settings}, images)
+        stamp = stamp_of(MARGINALS, method, {**seed_settings(seeds), "alpha": alpha, **settings}, images, seeds)
         StampedFolder(crf_folder(folder, alpha), stamp, FORMATS, runtime, overwrite)
 
 

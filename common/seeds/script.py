@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.data.dataset import LabelledImages
 from common.data.outputs import write_each
-from common.data.stamp import SEEDS, stamp_of
+from common.data.stamp import SEEDS, read_stamp, stamp_of
 from common.nets.load import load_network
 from common.run.folder import SEED_SCORES
 from common.run.processes import stop_processes
@@ -48,6 +48,18 @@ def write_dict(
     return seeds.path
 
 
+def _not_written(folder: Path, weights: dict[str, Any]) -> str:
+    """The line that tells what an inference without ``--dict`` leaves in the folder of the seeds."""
+    stamp = read_stamp(folder)
+    if not folder.is_dir():
+        return "no seeds were written; --dict writes them"
+    same = stamp is not None and stamp.settings.get("weights") == weights["weights"]
+    whose = "the same weights" if same else "other weights" if stamp else "an unknown origin"
+    return (
+        f"no seeds were written; --dict writes them. {folder} holds old seeds, of {whose}: evaluation.py scores these"
+    )
+
+
 def run_inference(
     setup: Setup,
     build: Callable[[Any, int], nn.Module],
@@ -79,7 +91,10 @@ def run_inference(
     maps = maps_of(model, infer)
 
     if not args.dict:
-        report(score_seeds(maps, images, infer, config.eval, runtime), run, SEED_SCORES, processes)
+        in_memory = score_seeds(maps, images, infer, config.eval, runtime)
+        in_memory.fingerprint |= weights
+        report(in_memory, run, SEED_SCORES, processes)
+        processes.say(_not_written(run.path / args.dict_dir, weights))
         return stop_processes()
 
     # Seeds, their CRF, pictures and score

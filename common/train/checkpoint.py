@@ -1,5 +1,6 @@
 """Checkpoints: ``last.pth`` for exact resume, a bare state dict per epoch under the papers' names, and the best."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from common.run.errors import UserError, preview
-from common.run.folder import BEST_FILE, LAST_FILE
+from common.run.folder import BEST_FILE, LAST_FILE, PREVIOUS_FILE
 from common.run.processes import Processes
 from common.run.random import RandomStates
 from common.run.weights import load_torch, save_torch
 from common.train.course import Position
+from common.train.identity import other_run
 
 
 class Stateful(Protocol):
@@ -36,16 +38,34 @@ class Checkpoints:
             model: the network, without wrappers; the epoch files hold its state dict.
             parts: everything else that is equal on all processes: optimiser, loss scaler, method state.
             own_parts: state that differs between processes, besides the random states.
-            identity: settings that a resumed run must share with the saved one (global batch, number of images, ...).
+            identity: settings that a resumed run must share with the saved one: see `identity_of`.
         """
         self.folder, self.model, self.processes, self.identity = folder, model, processes, identity
         self.parts: dict[str, Stateful] = {"model": model, **parts}
         self.own_parts: dict[str, Stateful] = {"random": RandomStates(), **own_parts}
+        self._saved: int | None = None  # steps done at the last checkpoint
 
     @property
     def last(self) -> Path:
         """The file to resume from."""
         return self.folder / LAST_FILE
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the last one."""
+        return self.folder / PREVIOUS_FILE
+
+    def kept(self) -> str:
+        """The checkpoints that a run which diverges can go on from, as text for its message."""
+        if not self.last.is_file():
+            return "There is no checkpoint yet. "
+        earlier = f"; the one before it is {self.previous}: copy it to {LAST_FILE} to go on from there"
+        return f"The last checkpoint, {self.last}, is kept{earlier if self.previous.is_file() else ''}. "
+
+    def finish(self) -> None:
+        """Deletes the checkpoint before the last, as the run is finished."""
+        if self.processes.is_main:
+            self.previous.unlink(missing_ok=True)
 
     def save_last(self, position: Position) -> None:
         """Saves everything needed to go on bitwise, the random states of all processes included."""
@@ -53,7 +73,10 @@ class Checkpoints:
         if self.processes.is_main:
             content: dict[str, Any] = {name: dict(part.state_dict()) for name, part in self.parts.items()}
             content |= {"model": self._weights(), "position": asdict(position), "own": own, "identity": self.identity}
+            if self._saved not in (None, position.total_steps):
+                _link(self.last, self.previous)
             save_torch(self.last, content)
+            self._saved = position.total_steps
         self.processes.barrier()
 
     def save_weights(self, file: str) -> None:
@@ -83,8 +106,8 @@ class Checkpoints:
         broken = [name for name, value in state.items() if not value.isfinite().all()]
         if broken:
             raise UserError(
-                f"the weights are not finite after the last step: {preview(broken, 3)}. They are not saved; the last "
-                "checkpoint is kept. Lower optim.lr or use runtime.precision=fp32, then go on with --resume."
+                f"the weights are not finite after the last step: {preview(broken, 3)}. They are not saved. "
+                f"{self.kept()}Lower optim.lr or use runtime.precision=fp32, then go on with --resume."
             )
         return state
 
@@ -96,14 +119,12 @@ class Checkpoints:
         """
         content = load_torch(self.last)
         try:
-            differing = {
-                key: (content["identity"].get(key), value)
-                for key, value in self.identity.items()
-                if content["identity"].get(key) != value
-            }
+            differing = other_run(content["identity"], self.identity)
             if differing:
-                text = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in differing.items())
-                raise UserError(f"{self.last} cannot be resumed under this configuration: {text}")
+                raise UserError(
+                    f"{self.last} does not fit this run: {differing}. Resume it as it was, or start another run under "
+                    "another --name"
+                )
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
             if len(content["own"]) == self.processes.world:
@@ -114,6 +135,21 @@ class Checkpoints:
                     f"note: saved by {len(content['own'])} process(es), resumed by {self.processes.world}: "
                     "random draws of the model go on from fresh seeds"
                 )
-            return Position(**content["position"])
+            position = Position(**content["position"])
+            self._saved = position.total_steps
+            return position
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise UserError(f"{self.last} does not fit this run ({type(error).__name__}: {error})") from error
+
+
+def _link(path: Path, other: Path) -> None:
+    """Gives a file a second name, in place of what had it; a copy where the disk has no such links."""
+    new = other.with_name(f".{other.name}.tmp")
+    new.unlink(missing_ok=True)
+    if not path.is_file():
+        return
+    try:
+        new.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, new)
+    new.replace(other)

@@ -12,7 +12,8 @@ It keeps the order of the batches, accumulation, loss scaling, stop signals, che
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from common.seeds.score import validate
 from common.tensors import compiled
 from common.train.checkpoint import Checkpoints, Stateful
 from common.train.course import Position
+from common.train.identity import changes_of_resumed, identity_of
 from common.train.optim import Optimizer, adamw, set_lr
 from common.train.schedule import Rate, learning_rate
 from common.train.step import Batch, TrainingStep
@@ -58,6 +60,7 @@ class Trainer:
         step: TrainingStep, start: str, *, parts: Mapping[str, Stateful] | None = None,
         optimizer: Optimizer | None = None, rate: Rate | None = None, clip: float = 0.0,
         load: Callable[[int], Any] | None = None, val_images: TrainingImages | None = None, drop_last: bool = True,
+        inputs: Mapping[str, Iterable[Path]] | None = None,
     ) -> None:  # fmt: skip
         """Restores a resumed run, and makes the run folder, as all input has proved to be there.
 
@@ -75,6 +78,7 @@ class Trainer:
             val_images: the images of the validation; None: the list ``train.val_list``, which needs masks.
             drop_last: whether the incomplete last batch of an epoch is left out; a step that takes it weights its
                 losses by `EpochBatches.mean_part`.
+            inputs: files that ``load`` reads, by a plural noun: a resumed run must find the same ones.
         """
         self.setup = setup
         self.config = setup.config
@@ -108,16 +112,12 @@ class Trainer:
         self.clip = clip
         self.scaler = self.runtime.grad_scaler()
         accuracies = [f"accuracy_{name}" for name in step.logits]
-        self.watch = LossWatch(("total", *step.terms, *accuracies), images.ids)
+        self.watch = LossWatch(("total", *step.terms, *accuracies), images.ids, lambda: self.checkpoints.kept())
         self.clock = StepClock()
         self._shown: dict[str, float] = {}  # the last averages
         self.stop = StopRequest()
 
-        classes = 0 if images.labels is None else len(images.classes)
-        identity = {
-            "train.batch_size": self.train.batch_size, "training images": len(images), "classes": classes,
-            "runtime.seed": seed, "train.drop_last": drop_last,
-        }  # fmt: skip
+        identity = identity_of(setup, images, drop_last, inputs or {})
         state = {"optimizer": self.optimizer, "scaler": self.scaler, **(parts or {})}
         self.checkpoints = Checkpoints(
             setup.run.checkpoints, model, state, {"watch": self.watch}, self.processes, identity
@@ -126,10 +126,14 @@ class Trainer:
         self._is_interrupted = False
         self._is_finished = False
 
+        changes = changes_of_resumed(setup) if is_resumed else []
         start_run(setup.run, self.config, self.processes, setup.args.overwrite)
         resumed_at = self.position.total_steps if is_resumed else None
-        self.log = RunLog(setup.run.path, self.processes.is_main, resumed_at)
-        labels = f"{classes} classes" if classes else "no labels"
+        is_scored = self.position.validated == self.position.total_steps
+        self.log = RunLog(setup.run.path, self.processes.is_main, resumed_at, is_scored)
+        for line in changes:
+            self.log.say(line)
+        labels = "no labels" if images.labels is None else f"{len(images.classes)} classes"
         self.log.say(
             f"{setup.run.path}: {len(images)} images, {labels}, {len(self.sampler)} steps an epoch on "
             f"{self.runtime.describe()}"
@@ -256,6 +260,7 @@ class Trainer:
                 f"--name {self.setup.run.name} --resume"
             )
             return self.stop.exit_code
+        self.checkpoints.finish()
         self.log.say(f"done: {self.position.total_steps} steps. {next_command}")
         self.log.close()
         stop_processes()

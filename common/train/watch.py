@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -43,13 +43,14 @@ class LossWatch:
     Values are read one step late, so that the host never waits for the step it has just queued.
     """
 
-    def __init__(self, terms: Sequence[str], ids: Sequence[str]) -> None:
+    def __init__(self, terms: Sequence[str], ids: Sequence[str], kept: Callable[[], str] = lambda: "") -> None:
         """Names the terms.
 
         Args:
             ids: image ids by data-set index, for the message.
+            kept: names the checkpoints that are kept, for the message.
         """
-        self.terms, self._ids = list(terms), ids
+        self.terms, self._ids, self._kept = list(terms), ids, kept
         self._sum: Tensor | None = None
         self._count = 0
         self.steps = 0  # completed since the last averages
@@ -81,7 +82,7 @@ class LossWatch:
             raise UserError(
                 f"the loss is not finite: {', '.join(wrong)}, in a batch of the images "
                 f"{preview([self._ids[i] for i in indices.tolist()], 16)}. "
-                "The last checkpoint is from before this step and is kept. Lower optim.lr, use runtime.precision=fp32 "
+                f"{self._kept()}Lower optim.lr, use runtime.precision=fp32 "
                 "or bf16 instead of fp16, "
                 "or look at these images; then go on with --resume."
             )

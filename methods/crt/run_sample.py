@@ -10,17 +10,18 @@ experiment/NAME/run_sample.json. Then DeepLab: scripts/run_pipeline.py --name NA
 """
 
 import argparse
-from pathlib import Path
 
 from common.data.dataset import ImageSet
 from common.data.seeds import FORMATS
 from common.pipeline.builders import (
     KINDS,
     files,
+    images_digest,
     parse_pipeline,
     require_within,
     run_stages,
     score,
+    settings_of,
     start_checks,
     training,
 )
@@ -29,6 +30,7 @@ from common.pipeline.table import Score
 from common.run.command import script_parser
 from common.run.config import config_path, each_method, leaves, load_config, save_config
 from common.run.errors import run_script
+from common.run.files import sweep
 from common.run.folder import EPOCH_FILE, MASK_SCORES, SEED_SCORES, RunFolder
 from common.run.needs import Needs, image_lists
 from common.score.evaluate import MaskFiles
@@ -51,7 +53,8 @@ def main() -> int:
     require_input(args, config)
     steps = sample_steps(args, overrides, config)
     stages = [step for name, step in steps.items() if getattr(args, f"{name}_pass")]
-    run.create()
+    run.lock()
+    sweep(run.path)
     save_config(config, run.path / "run_sample.yaml")
     return run_stages(stages, sample_scores(args.name, config), args.nproc, run.path / "run_sample.json")
 
@@ -111,11 +114,16 @@ def sample_steps(args: argparse.Namespace, overrides: list[str], config: CRTConf
     cam = RunFolder(f"{args.name}_cam")
     irn = RunFolder(f"{args.name}_irn")
     infer = config.infer
-    ids = ImageSet(config.data, infer.image_list).ids
+    images = ImageSet(config.data, infer.image_list)
+    ids = images.ids
     scored = MaskFiles(config.data, infer.eval_list).ids if infer.eval_list else []
     image_list = f"infer.image_list={infer.image_list}"
     require_within(scored, ids, f"infer.eval_list={infer.eval_list}", image_list, "seeds")
     kind = KINDS["irn"]
+    digests = images_digest(images)
+    of_training = images_digest(ImageSet(config.data, config.train.image_list, require_images=False))
+    trained = settings_of("methods/crt/train_cam.py", config, of_training)
+    seeded = {"infer": {**infer.settings(), "model": vars(config.model.deit)}, **digests}
     strided = strided_path(cam.seeds)
     last = EPOCH_FILE.format(config.train.epochs - 1)
     of_cam = ["--exp", args.exp, *overrides]
@@ -125,18 +133,25 @@ def sample_steps(args: argparse.Namespace, overrides: list[str], config: CRTConf
         f"train.image_list={infer.image_list}", f"train.displacement_list={infer.eval_list or infer.image_list}",
         image_list, *config.irn.overrides,
     ]  # fmt: skip
+    own = load_config(kind.config_class(), config_path(config.irn.exp), of_irn[2:])
     of_labels = [*of_irn, "--seeds", str(cam.seeds)]
     of_masks = [*of_irn, "infer.eval_list=", "--seeds", str(strided)]
     steps = [
-        training(STEPS["train_cam"], "methods/crt/train_cam.py", cam, of_cam, Path(config.data.root), last),
+        training(STEPS["train_cam"], "methods/crt/train_cam.py", cam, of_cam, cam.seeds / "none", last, trained),
         files(
             STEPS["make_cam"], "methods/crt/make_cam.py", cam, of_seeds, cam.checkpoints, [cam.seeds, strided], ids,
-            FORMATS,
+            FORMATS, settings=seeded, inputs=((cam.checkpoints, last),),
         ),
         score(STEPS["eval_cam"], cam, cam.seeds, "cam", infer.eval_list, SEED_SCORES),
-        files(STEPS["cam_to_ir_label"], kind.prepare, irn, of_labels, cam.seeds, [irn.labels], ids),
-        kind.training(STEPS["train_irn"], irn, of_irn, irn.labels),
-        files(STEPS["make_sem_seg"], kind.masks, irn, of_masks, strided, [irn.masks], ids),
+        files(
+            STEPS["cam_to_ir_label"], kind.prepare, irn, of_labels, cam.seeds, [irn.labels], ids,
+            settings=settings_of(kind.prepare, own, digests),
+        ),
+        kind.training(STEPS["train_irn"], irn, of_irn, irn.labels, settings_of(kind.train, own, digests)),
+        files(
+            STEPS["make_sem_seg"], kind.masks, irn, of_masks, strided, [irn.masks], ids,
+            settings=settings_of(kind.masks, own, digests), inputs=(kind.weights_in(irn),),
+        ),
         score(STEPS["eval_sem_seg"], irn, irn.masks, "png", infer.eval_list, MASK_SCORES),
     ]  # fmt: skip
     named = dict(zip(STEPS, steps, strict=True))

@@ -44,7 +44,16 @@ def main() -> int:
 
     # Training
     trainer = Trainer(
-        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=masks.load
+        setup,
+        images,
+        transform,
+        model,
+        step,
+        origin,
+        optimizer=optimizer,
+        rate=config.optim.rate,
+        load=masks.load,
+        inputs={"masks": masks.paths},
     )
 
     def score() -> float:

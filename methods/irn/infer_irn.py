@@ -48,7 +48,7 @@ def main() -> None:
         **weights, **seed_settings(seeds), **vars(config.walk), "canvas": infer.canvas,
         "batch_size": infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
-    stamp = stamp_of(MASKS, setup.method, settings, images)
+    stamp = stamp_of(MASKS, setup.method, settings, images, seeds)
     folder = MaskFolder(run.masks, stamp, runtime, setup.args.overwrite)
     write_each(images, folder, pseudo_masks(model, images, seeds, config, runtime, folder.is_done), processes)
 

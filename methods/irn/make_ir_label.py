@@ -40,8 +40,9 @@ def main() -> None:
     crf_backend(config.labels.crf)  # an error, if there is none, comes before the work
 
     # Label maps: a GPU computes the CRF from within this process
+    processes.on_main(run.lock)
     settings = {**seed_settings(seeds), **config.labels.settings()}
-    stamp = stamp_of(LABEL_MAPS, setup.method, settings, images)
+    stamp = stamp_of(LABEL_MAPS, setup.method, settings, images, seeds)
     folder = MaskFolder(run.labels, stamp, runtime, setup.args.overwrite)
 
     def job(index: int) -> tuple[Any, ...]:

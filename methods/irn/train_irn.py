@@ -40,7 +40,16 @@ def main() -> int:
 
     # Training; the last step sets the mean displacement
     trainer = Trainer(
-        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=label_maps.load
+        setup,
+        images,
+        transform,
+        model,
+        step,
+        origin,
+        optimizer=optimizer,
+        rate=config.optim.rate,
+        load=label_maps.load,
+        inputs={"label maps": label_maps.files},
     )
     for epoch in trainer.epochs():
         for batch in trainer.batches():

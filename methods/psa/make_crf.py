@@ -32,6 +32,7 @@ def main() -> None:
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
 
     # Marginals
+    processes.on_main(run.lock)
     write_marginals(images, seeds, run.crf, config.crf, runtime, setup.args.overwrite)
     processes.say(f"Training: python methods/psa/train_aff.py --name {run.name}")
     stop_processes()

@@ -10,7 +10,7 @@ from common.crf.dense import crf_pool, seed_crf
 from common.crf.options import crf_folder
 from common.data.dataset import ImageSet, read_image
 from common.data.outputs import write_by_jobs
-from common.data.seeds import write_seed
+from common.data.seeds import find_seed, write_seed
 from common.data.stamp import MARGINALS
 from common.masks.from_seeds import read_maps, require_maps
 from common.run.device import Runtime
@@ -77,6 +77,10 @@ class MarginalFiles:
         self.folders = [crf_folder(folder, alpha) for alpha in config.alphas()]
         for path in self.folders:
             require_maps(images, path, made_by, MARGINALS)
+
+    def files(self) -> list[Path]:
+        """All files of the image set."""
+        return [find_seed(folder, image_id) for folder in self.folders for image_id in self.images.ids]
 
     def load(self, index: int) -> tuple[Image.Image, Marginals]:
         """RGB image and marginals.

@@ -39,7 +39,16 @@ def main() -> int:
 
     # Training
     trainer = Trainer(
-        setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate, load=marginals.load
+        setup,
+        images,
+        transform,
+        model,
+        step,
+        origin,
+        optimizer=optimizer,
+        rate=config.optim.rate,
+        load=marginals.load,
+        inputs={"CRF marginals": marginals.files()},
     )
     low, high = config.crf.alphas()
     trainer.log.say(f"targets by background exponents {low} and {high}; momentum {config.optim.momentum}")
