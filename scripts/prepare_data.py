@@ -32,7 +32,8 @@ from tqdm.contrib.concurrent import process_map
 
 from common.data.classes import COCO14
 from common.data.cub import OFFICIAL_IMAGES, TABLES, CUBConfig, CUBImages, missing_files
-from common.data.dataset import LAYOUTS, read_image
+from common.data.dataset import LAYOUTS
+from common.data.images import read_image
 from common.data.labels import Labels, read_labels, write_labels
 from common.data.lists import LIST_DIR, read_list
 from common.data.masks import write_mask

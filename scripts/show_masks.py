@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.dataset import ImageSet, class_names, read_mask
+from common.data.dataset import ImageSet, class_names
+from common.data.masks import read_mask
 from common.data.stamp import LABEL_MAPS, MASKS, require_kind
 from common.run.command import parse_config, script_parser
 from common.run.config import load_config

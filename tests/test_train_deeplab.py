@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from common.crf.dense import dense_crf
-from common.data.dataset import DataConfig, ImageSet, read_mask
+from common.data.dataset import DataConfig, ImageSet
 from common.data.loader import EpochBatches, TrainViews
+from common.data.masks import read_mask
 from common.run.config import config_path, load_config
 from common.run.errors import UserError
 from common.run.weights import load_torch

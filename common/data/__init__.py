@@ -11,7 +11,9 @@ Here:
     instances     instances JSON in COCO's format, checked
     classes       class names of the public data sets, and of a user's file
     cub           CUB-200-2011: classes and bounding boxes
-    masks         writing of label masks, as palette PNGs
+    images        the one reader of images
+    sizes         sizes of the images of a list, from their headers
+    masks         the one reader of label masks, and their writer
     seeds         the formats of seed files
     stamp         kind and origin of the files in a folder, recorded in it
     outputs       folders of one file per image, and how they are filled

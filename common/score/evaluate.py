@@ -29,9 +29,9 @@ from typing import cast
 import numpy as np
 from tqdm import tqdm
 
-from common.data.dataset import read_mask
 from common.data.layout import DataConfig, mask_paths
 from common.data.lists import read_list
+from common.data.masks import read_mask
 from common.data.seeds import FORMATS, read_seed, seed_path
 from common.data.stamp import LABEL_MAPS, MARGINALS, MASKS, SEEDS, Kind, Stamp, require_kind
 from common.run.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from common.crf.options import CRFConfig
-from common.data.dataset import read_mask
+from common.data.masks import read_mask
 from common.data.seeds import Seed, write_seed
 from common.run.errors import UserError
 from methods.irn import labels
