@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from common.data.classes import BACKGROUND, IGNORE_LABEL
 from common.data.masks import voc_palette
+from common.data.seed_labels import seed_labels
 from common.run.files import atomic_write
 
 CAPTION_SIZE = 15  # pixels of type
@@ -40,17 +41,6 @@ def overlay_cam(image: np.ndarray, cam: np.ndarray, opacity: float = 0.55) -> np
     """
     heat = cv2.applyColorMap(np.round(np.clip(cam, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
     return np.round((1 - opacity) * image + opacity * heat).astype(np.uint8)
-
-
-def seed_labels(seed: Mapping[int, np.ndarray], threshold: float, shape: tuple[int, int]) -> np.ndarray:
-    """The label mask uint8 (H, W) of a seed at a background threshold (a tie is background, the lower class wins)."""
-    labels = np.zeros(shape, dtype=np.uint8)
-    best = np.full(shape, threshold, dtype=np.float32)
-    for key in sorted(seed):
-        better = seed[key] > best
-        labels[better] = key + 1
-        best = np.maximum(best, seed[key])
-    return labels
 
 
 def cam_panels(

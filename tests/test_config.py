@@ -19,16 +19,18 @@ from methods.cti.config import CTIConfig
 from methods.deeplab.config import DeepLabConfig
 from methods.dig.config import DiGConfig
 from methods.dig.diffusion_config import DiffusionConfig
+from methods.fusion.config import FusionConfig
 from methods.irn.config import IRNConfig
 from methods.pcss.config import PCSSConfig
 from methods.psa.config import PSAConfig
+from methods.segments.config import SegmentsConfig
 from methods.toco.config import ToCoConfig
 
 # By the beginning of the YAML's name; the longest that fits.
 CLASSES = {
     "cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig, "toco": ToCoConfig,
     "psa": PSAConfig, "irn": IRNConfig, "crf": CRFMasksConfig, "deeplab": DeepLabConfig, "pipeline": PipelineConfig,
-    "crt": CRTConfig, "crt_cub": WSOLConfig,
+    "crt": CRTConfig, "crt_cub": WSOLConfig, "segments": SegmentsConfig, "fusion": FusionConfig,
 }  # fmt: skip
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 

@@ -17,7 +17,7 @@ from common.run.files import ROOT
 # Where the name of the import differs from the name of the package.
 IMPORTS = {
     "pillow": "PIL", "opencv-python-headless": "cv2", "pydensecrf2": "pydensecrf", "pyyaml": "yaml",
-    "pytest-xdist": "xdist",
+    "pytest-xdist": "xdist", "scikit-image": "skimage",
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_what_is_compiled_is_apart() -> None:
 @pytest.mark.parametrize("folder", ["common", "methods", "scripts", "tests", "."])
 def test_only_declared_packages_are_imported(folder: str) -> None:
     extras = project()["optional-dependencies"]
-    names = {Requirement(text).name for text in [*project()["dependencies"], *extras["crf"]]}
+    names = {Requirement(text).name for text in [*project()["dependencies"], *extras["crf"], *extras["sam"]]}
     names.add("huggingface_hub")  # comes with timm
     if folder == "tests":
         names |= {Requirement(text).name for text in extras["dev"]}

@@ -141,6 +141,10 @@ WRONG = {
         **OF_TRAINING, "--name x": "no weights of ResNet-38", "--name x model.pretrained=lost.pth": "no weights file",
         "--name x --low_alpha 9 --high_alpha 9": "must be less than",
     },
+    "methods/segments/vote.py": {
+        **WITH_SEEDS, "--name x --seeds . --tune_on a --thresholds b": "give one of them",
+        "--name x --seeds . vote.min_agreement=0.5": "needs the folder of the agreement",
+    },
     "methods/toco/infer_cam.py": OF_SEEDS,
     "methods/toco/infer_seg.py": OF_MASKS,
     "methods/toco/train_toco.py": {
@@ -153,12 +157,19 @@ WRONG = {
     "scripts/check_data.py": {
         "data.rot=y": "unknown configuration key", "--show many": "wrong value", "data.root=lost": "no PASCAL VOC 2012",
     },
+    "scripts/compare_runs.py": {"": "NAME", "x": "two runs are needed", "x x": "no run folder", "used used": "--card"},
     "scripts/crf_masks.py": {**WITH_SEEDS, "--name x --alpha 0": "above 0"},
+    "scripts/fuse_seeds.py": {
+        **OF_RUN, "--name x": "which runs", "--name x used lost": "no seeds of 'used'",
+        "--name x used --how min --weights 1": "have no meaning",
+    },
     "scripts/make_cub_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
+    "scripts/make_segments.py": {**OF_RUN, "--name x --with sam9": "it must be one of"},
     "scripts/make_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/pipeline_table.py": {"": "--name", "--name x": "no run folder"},
     "scripts/plot_run.py": {"": "NAME", "x/y": "a run's name", "x": "no run folder"},
     "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
+    "scripts/results_table.py": {"": "command", "show": "show takes runs", "show x": "no run folder"},
     "scripts/run_pipeline.py": {
         **OF_CONFIGURATION, "--name x --exp nothing": "no configuration", "--name x --nproc 0": "at least one process",
     },
@@ -265,6 +276,9 @@ def test_refinement_of_seeds(shapes: Path, tmp_path: Path) -> None:
         classes = sorted({*np.unique(mask)} - {0, IGNORE_LABEL})
         write_seed(tmp_path / "seeds", image_id, {int(k) - 1: (mask == k).astype(np.float32) for k in classes})
     data = f"data.root={shapes} data.classes={shapes}/classes.txt --seeds seeds runtime.num_workers=0"
+    of_set = f"data.root={shapes} data.classes={shapes}/classes.txt runtime.num_workers=0"
+    own = f"{of_set} --exp segments_demo"
+    lists = "infer.image_list=own.txt infer.eval_list="  # the curve of a score needs matplotlib
     irn = f"--name irn {data} --exp irn_demo"
     psa = f"--name psa {data} --exp psa_demo"
     save_torch(tmp_path / "irn.pth", IRN(load_config(IRNConfig, config_path("irn_demo")).model).state_dict())
@@ -275,6 +289,9 @@ def test_refinement_of_seeds(shapes: Path, tmp_path: Path) -> None:
         ("methods/irn/infer_irn.py", f"{irn} {masks} --load_pretrained irn.pth"),
         ("methods/psa/make_crf.py", f"{psa} train.image_list=own.txt"),
         ("methods/psa/infer_aff.py", f"{psa} {masks} infer.num_workers=0 --load_pretrained psa.pth"),
+        ("scripts/make_segments.py", f"--name segments {own} infer.image_list=own.txt"),
+        ("methods/segments/vote.py", f"--name segments {own} --seeds seeds {lists}"),
+        ("scripts/fuse_seeds.py", f"--name fused seeds seeds --exp fusion_demo {of_set} {lists}"),
         ("scripts/crf_masks.py", f"--name crf {data} infer.image_list=own.txt infer.eval_list=own.txt"),
     ):
         assert_imports(script, arguments, tmp_path, {"torch"})

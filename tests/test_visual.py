@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.data.seed_labels import seed_labels
 from common.score.counts import SweepCounts
 from common.visual import (
     CAPTION_SIZE,
@@ -17,7 +18,6 @@ from common.visual import (
     overlay_cam,
     plot_curve,
     save_overlay,
-    seed_labels,
 )
 
 CLASSES = ["cat", "dog"]

@@ -15,6 +15,10 @@ Here:
     sizes         sizes of the images of a list, from their headers
     masks         the one reader of label masks, and their writer
     seeds         the formats of seed files
+    seed_labels   labels of seeds: the highest class at each pixel, or background
+    segments      the formats of segment files
+    rle           run lengths of regions, checked
+    agreement     the files of the agreement of fused runs
     stamp         kind and origin of the files in a folder, recorded in it
     outputs       folders of one file per image, and how they are filled
     transforms    the whole image as network input

@@ -163,7 +163,8 @@ class StampedFolder:
         """
         self.path, self.content = path, stamp.kind.name
         if runtime.processes.is_main:
-            existing = [file for suffix in suffixes for file in path.glob(f"*.{suffix}")]
+            found = (file for suffix in suffixes for file in path.glob(f"*.{suffix}"))
+            existing = [file for file in found if file.name != STAMP_FILE]
             before = None if overwrite else read_stamp(path)
             if overwrite:
                 for file in existing:

@@ -62,8 +62,9 @@ MARGINALS = Kind("CRF marginals", "key 0 is background, key 1 the first class", 
 MASKS = Kind("masks", "label 0 is background, label 1 the first class", 1, "png")
 LABEL_MAPS = Kind("label maps", "label 0 is background, label 1 the first class, 255 not labelled", 1, "png")
 SEGMENTS = Kind("segments", "numbers of segments, without classes", None)
+AGREEMENT = Kind("agreement", "share of fused runs that agree, by pixel", None)
 SHIFTED = Kind("seeds of another numbering", "key 1 is the first class, and no key is background", 1)
-KINDS = {kind.name: kind for kind in (SEEDS, STRIDED_SEEDS, MARGINALS, MASKS, LABEL_MAPS, SEGMENTS)}
+KINDS = {kind.name: kind for kind in (SEEDS, STRIDED_SEEDS, MARGINALS, MASKS, LABEL_MAPS, SEGMENTS, AGREEMENT)}
 
 
 @dataclass

@@ -52,3 +52,15 @@ def read_maps(folder: Path, image_id: str, size: tuple[int, int]) -> Seed:
     if shapes - {tuple(size)}:
         raise UserError(f"{path} holds maps of {shapes.pop()}, but the image is of {tuple(size)} pixels (H, W)")
     return maps
+
+
+def read_class_maps(folder: Path, image_id: str, size: tuple[int, int], num_classes: int) -> Seed:
+    """As `read_maps`, of seeds of a data set with ``num_classes`` classes, background not among them.
+
+    Raises:
+        UserError: as `read_maps`, or the seed has other classes.
+    """
+    seed = read_maps(folder, image_id, size)
+    if seed and not 0 <= min(seed) <= max(seed) < num_classes:
+        raise UserError(f"the seed of {image_id} in {folder} has classes {list(seed)} of {num_classes}")
+    return seed

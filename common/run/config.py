@@ -179,11 +179,16 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     return result
 
 
-def each_method(config: Any, method: str) -> Iterator[Callable[..., Any]]:
-    """A method of all sections, then of the whole, where they have it."""
+def each_method(config: Any, method: str, reads: Sequence[str] | None = None) -> Iterator[Callable[..., Any]]:
+    """A method of all sections, then of the whole, where they have it.
+
+    Args:
+        reads: sections and keys that a script reads; None: all.
+    """
+    read = None if reads is None else {name.partition(".")[0] for name in reads}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and (read is None or field.name in read):
             yield from each_method(value, method)
     if hasattr(config, method):
         yield getattr(config, method)

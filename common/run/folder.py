@@ -30,7 +30,8 @@ class RunFolder:
     Training: ``config`` (``config.yaml``), ``log.txt``, ``metrics`` (``metrics.jsonl``), ``tensorboard/``,
     ``checkpoints`` (``ckpt/``).
     Seeds: ``seeds`` (``dict/``), ``crf`` (``crf/<exponent>/``), ``pictures`` (``vis/``).
-    Refinement of seeds: ``labels`` (``ir_label/``), ``masks`` (``masks/``).
+    Refinement of seeds: ``segments`` (``segments/``), ``labels`` (``ir_label/``), ``masks`` (``masks/``).
+    Fusion of seeds: ``agreement`` (``agreement/``).
     Segmentation: ``segs`` (``segs/<list>/``), ``refined_segs`` (``segs_crf/<list>/``).
     Scores: ``scores`` (``eval_*.json``, with .csv and .png beside it).
     A folder of files for images has its stamp in it, see `common.data.stamp`.
@@ -96,6 +97,16 @@ class RunFolder:
     def masks(self) -> Path:
         """Folder of pseudo masks."""
         return self.path / "masks"
+
+    @property
+    def segments(self) -> Path:
+        """Folder of segments, regions without classes."""
+        return self.path / "segments"
+
+    @property
+    def agreement(self) -> Path:
+        """Folder of the agreement of fused seeds."""
+        return self.path / "agreement"
 
     def segs(self, list_name: str) -> Path:
         """Folder of a segmentation network's masks of a list."""

@@ -4,6 +4,7 @@ Mistakes of a user are reported before this module imports PyTorch, which the fi
 """
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,8 @@ class Usage:
         weights: name of the run's weights that are used without ``--load_epo`` and ``--load_pretrained``, for the help;
             empty: none, and the run need not exist.
         flags: further flags, and the arguments that `argparse` needs for them.
+        words: the configuration key, a list, that takes the words on the command line that are no ``key=value``; empty:
+            there may be none.
         reads: sections and keys of the configuration that it reads (None: all); shown in ``--help``.
         ignores: exceptions among them, which it does not read.
         check: raises a `UserError` where flags contradict each other or the configuration.
@@ -86,6 +89,7 @@ class Usage:
     is_training: bool = False
     weights: str = ""
     flags: tuple[tuple[str, dict[str, Any]], ...] = ()
+    words: str = ""
     reads: tuple[str, ...] | None = None
     ignores: tuple[str, ...] = ()
     check: Callable[[argparse.Namespace, Any], None] = lambda args, config: None
@@ -152,6 +156,15 @@ MASKS = Usage(
     check=_check_masks,
 )  # fmt: skip
 PREPARATION = Usage(kind="preparation", overwrite="delete earlier results of the script, and start anew")
+SEGMENTING = Usage(kind="segmenting", overwrite="delete existing segments, and start anew")
+FUSION = Usage(
+    kind="fusion", overwrite="delete existing seeds of other settings, and start anew", words="fuse.runs",
+    flags=(
+        ("--search", {
+            "metavar": "LIST", "help": "fuse nothing: try pairs of the runs and all rules on a list with true masks",
+        }),
+    ),
+)  # fmt: skip
 REFINEMENT = Usage(
     kind="refinement", overwrite="delete existing masks, and start anew", weights="the last one",
 )  # fmt: skip
@@ -194,7 +207,7 @@ def start(
         needs.ask_all(each_method(config, "check_start"), args.resume)
         needs.ask_all(each_method(config, "check_run"), run)
     else:
-        needs.ask_all(each_method(config, "check_folder"))
+        needs.ask_all(each_method(config, "check_folder", usage.reads if reads is None else reads))
     weights = needs.ask(_weights, args, run, file, unit) if usage.weights and not needs.missing else None
     lists = image_lists(config, usage.reads if reads is None else reads, [*usage.ignores, *usage.unread(args, config)])
     needs.ask_all(config.data.needs(lists))
@@ -242,7 +255,12 @@ def parse_arguments(
         parser.add_argument(name, **settings)
     if usage.overwrite:
         parser.add_argument("--overwrite", action="store_true", help=usage.overwrite)
-    return parse_config(parser, argv)
+    if not usage.words:
+        return parse_config(parser, argv)
+    args, texts = parse_config(parser, argv)
+    words = [text for text in texts if "=" not in text and text not in parser.keys]  # a key lacks its value
+    overrides = [text for text in texts if text not in words]
+    return args, ([f"{usage.words}={json.dumps(words)}"] if words else []) + overrides
 
 
 def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, usage: Usage, method: str) -> Path:
