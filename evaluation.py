@@ -33,6 +33,7 @@ from common.run.processes import Processes, start_processes, stop_processes
 from common.score.card import CARD_FILES, card_lines, read_card
 from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
 from common.score.options import EvaluationConfig, shared_sections
+from common.score.report import known_labels
 from common.score.result import Evaluation
 
 DEFAULT_LISTS = {"voc12": "train", "coco14": "train14_small", "folder": "all"}
@@ -155,6 +156,7 @@ def score_list(
         return evaluate(
             masks.ids, predict, masks, classes, config.eval, args.task, list_name, source,
             allow_missing=args.allow_missing, processes=processes, num_workers=args.num_workers, card=card,
+            image_labels=known_labels(config.data, list_name),
         )  # fmt: skip
     except UnusablePredictions as error:
         if processes.is_main and run.path.is_dir():

@@ -28,13 +28,14 @@ from common.data.images import LEAST_SIDE, ImageFacts, ImageFile
 from common.data.labels import foreign_names
 from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, read_list
-from common.data.masks import read_mask
+from common.data.masks import is_renumbered, read_mask
 from common.data.prepare.cub_check import check_cub
 from common.data.prepare.report import Table
 from common.run.command import parse_config, script_parser
 from common.run.config import load_config, option, section
 from common.run.errors import UserError, run_script
 from common.run.needs import Needs
+from common.score.mask_meaning import MaskMeaning
 
 DEFAULT_ROOTS = {
     "voc12": "data/VOC2012",
@@ -68,6 +69,7 @@ class Decoded:
     values: frozenset[int] = frozenset()
     image_error: str = ""
     mask_error: str = ""
+    is_renumbered: bool = False
 
 
 def decode(job: tuple[ImageFile, Path]) -> Decoded:
@@ -76,6 +78,7 @@ def decode(job: tuple[ImageFile, Path]) -> Decoded:
     image = mask_size = None
     values: frozenset[int] = frozenset()
     image_error = mask_error = ""
+    renumbered = False
     try:
         if image_file.path.exists():
             image = image_file.describe()
@@ -84,10 +87,11 @@ def decode(job: tuple[ImageFile, Path]) -> Decoded:
     try:
         if mask_path.exists():
             mask = read_mask(mask_path)
+            renumbered = is_renumbered(mask_path)
             mask_size, values = mask.shape, frozenset(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist())
     except UserError as error:
         mask_error = str(error)
-    return Decoded(image, mask_size, values, image_error, mask_error)
+    return Decoded(image, mask_size, values, image_error, mask_error, renumbered)
 
 
 def open_list(table: Table, data: DataConfig, name: str) -> ImageSet:
@@ -139,6 +143,8 @@ def check_files(table: Table, images: ImageSet, found: dict[str, Decoded], need_
         f"masks with values outside 0..{len(images.classes)} and {IGNORE_LABEL}",
         [f"{key}: {sorted(item.values - allowed)}" for key, item in found.items() if item.values - allowed],
     )
+    renumbered = [key for key, item in found.items() if item.is_renumbered]
+    table.offence("masks with VOC's colours under other indices", renumbered, _colours_verdict(images))
     table.offence(
         "image and mask differ in size (H, W)",
         [
@@ -147,6 +153,11 @@ def check_files(table: Table, images: ImageSet, found: dict[str, Decoded], need_
             if item.image and item.mask_size and item.image.size != item.mask_size
         ],
     )
+
+
+def _colours_verdict(images: ImageSet) -> str:
+    """A set with classes of its own may give VOC's colours to them in an order of its own."""
+    return "PROBLEM" if tuple(images.classes) == LAYOUTS[images.config.dataset].classes else "note"
 
 
 def check_images(table: Table, exif: str, found: dict[str, Decoded]) -> None:
@@ -179,17 +190,20 @@ def check_labels(table: Table, images: LabelledImages, found: dict[str, Decoded]
     meant = [name for name in images.foreign if looks_like(name, images.classes)]
     named = foreign_names(images.foreign, images.classes, table.show)
     table.row("names of objects that are no class", len(images.foreign), _verdict(meant, images.foreign), [named])
+    meaning = MaskMeaning(images.classes)
     only_mask: list[str] = []
     only_label: list[str] = []
     for key, item in found.items():
         if item.mask_size is None:
             continue
+        meaning.add(item.values, labels[key])
         seen = {value - 1 for value in item.values if 0 < value <= len(images.classes)}
         for extra, target in ((seen - labels[key], only_mask), (labels[key] - seen, only_label)):
             if extra:
                 target.append(f"{key}: {', '.join(images.classes[i] for i in sorted(extra))}")
     table.offence("masks with a class that the label lacks", only_mask, "note")
     table.offence("labels with a class that the mask lacks", only_label, "note")
+    table.offence("signs that masks mean other classes", meaning.findings())
 
 
 def _verdict(meant: Sequence[str], foreign: Counter[str]) -> str:

@@ -30,6 +30,24 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
         image.save(file, format="PNG")
 
 
+LABEL_OF = {tuple(colour): label for label, colour in enumerate(voc_palette().tolist())}
+
+
+def is_renumbered(path: Path) -> bool:
+    """Whether a mask's colours are VOC's, but of other labels than its indices: a program has renumbered them.
+
+    Raises:
+        UserError: as `read_mask`.
+    """
+    with opened(path, "mask", FORMATS) as image:
+        if image.mode != "P":
+            return False
+        palette = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3).tolist()
+        used = [label for label in np.unique(np.array(image)).tolist() if label < len(palette)]
+        meant = [LABEL_OF.get(tuple(palette[label])) for label in used]
+        return None not in meant and meant != used
+
+
 def read_mask(path: Path) -> np.ndarray:
     """A label mask, uint8 (H, W), from a PNG: palette indices and grey values are read as they are.
 

@@ -71,6 +71,7 @@ class Evaluation:
         trivial: mIoU, percent, of trivial predictions, by their names in `common.score.trivial.TRIVIAL`.
         card: counts of single images, if a card was asked for.
         tuned: the evaluation of another list, whose best threshold is reported as ``tuned``.
+        findings: reasons to doubt the true masks, a sentence each; see `common.score.mask_meaning`.
     """
 
     task: str
@@ -84,6 +85,7 @@ class Evaluation:
     trivial: dict[str, float] = field(default_factory=dict)
     card: CardCounts | None = None
     tuned: "Evaluation | None" = None
+    findings: list[str] = field(default_factory=list)
 
     @functools.cached_property
     def scores(self) -> Scores:
@@ -189,7 +191,7 @@ class Evaluation:
 
     def warnings(self) -> list[str]:
         """Reasons to doubt the scores, a sentence each."""
-        found = []
+        found = list(self.findings)
         if self.trivial and self.best.miou < min(self.trivial.values()):
             bounds = ", ".join(f"{TRIVIAL[name]}: {miou:.2f}" for name, miou in self.trivial.items())
             found.append(
