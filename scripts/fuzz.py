@@ -258,11 +258,7 @@ ANNOTATION = (
     '<?xml version="1.0" encoding="utf-8"?><annotation><object><name>cat</name>'
     "<part><name>head</name></part></object></annotation>"
 )
-CONFIG = "data:
-  root: data/x
-  range: [0, 255]
-  exif: apply
-"
+CONFIG = "data:\n  root: data/x\n  range: [0, 255]\n  exif: apply\n"
 
 
 def readers() -> dict[str, Reader]:
