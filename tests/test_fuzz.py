@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,17 @@ import pytest
 
 from common.run.errors import UserError
 from common.run.fuzzing import Reader, fuzz, outcome_of
-from scripts.fuzz import main, readers
+from tests.datasets import call, script
 
+READERS = script("fuzz").readers()
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("name", readers())
+@pytest.mark.parametrize("name", READERS)
 @pytest.mark.filterwarnings("ignore")
 def test_mutated_files_give_a_value_or_one_clear_line(tmp_path: Path, name: str) -> None:
     """A short run; of the sound files some give values."""
-    reader = readers()[name]
+    reader = READERS[name]
     found = []
     for content in reader.samples():
         (tmp_path / f"input{reader.suffix}").write_bytes(content)
@@ -62,7 +62,6 @@ def test_failures_are_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_script_saves_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """And its exit code tells of them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("scripts.fuzz.readers", lambda: {"bad": Reader(".x", failing, lambda: [b"a"])})
-    monkeypatch.setattr(sys, "argv", ["fuzz.py", "bad", "--seconds", "0.3"])
-    assert main() == 1
+    monkeypatch.setattr(script("fuzz"), "readers", lambda: {"bad": Reader(".x", failing, lambda: [b"a"])})
+    assert call(monkeypatch, "fuzz", "bad", "--seconds", 0.3) == 1
     assert "the first: experiment/fuzz/bad-0.x" in capsys.readouterr().out and Path("experiment/fuzz/bad-0.x").is_file()
