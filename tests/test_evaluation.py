@@ -277,7 +277,8 @@ class TwoProcesses(Processes):
 
     def gather_objects(self, value: object) -> list:
         other = type(self).other
-        return [value, {SweepCounts: other.counts, TrivialCounts: other.trivial}.get(type(value), other.problems)]
+        sent = {SweepCounts: other.counts, TrivialCounts: other.trivial, MaskMeaning: other.meaning}
+        return [value, sent.get(type(value), other.problems)]
 
 
 def test_threads_and_counting_in_memory_give_the_same(folder: Path) -> None:
