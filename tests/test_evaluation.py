@@ -19,6 +19,7 @@ from common.run.files import ROOT
 from common.run.processes import Processes
 from common.score.counts import SweepCounts
 from common.score.evaluate import EvalConfig, FilePredictions, MaskFiles, Scoring, UnusablePredictions, evaluate
+from common.score.mask_meaning import MaskMeaning
 from common.score.trivial import TrivialCounts
 from tests.helpers import evaluation_script
 
