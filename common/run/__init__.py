@@ -18,6 +18,7 @@ Here:
     device       device, number format, seeds of this process
     random       generators seeded from integers, and their states
     fuzzing      mutated inputs for readers, in processes of limited memory and time
+    papers       flags of the papers' own commands that are no flags here
     provenance   origin of a result: commit, versions, device, hashes
     pool         processes for CPU work beside the network
     text         text files and JSON of users

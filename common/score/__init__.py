@@ -5,12 +5,13 @@ Here:
     evaluate      scores predictions from files or from memory, over all processes
     counts        the pixel counts behind a score, for all thresholds in one pass
     bins        numbers of thresholds below values
-    result        an evaluation's points and files
-    report        scores within a script, or the reason for none
-    mask_meaning  whether true masks and image labels mean the same classes
-    trivial       scores of the two trivial predictions, which every prediction must beat
-    images        images that can be scored: images with true masks
-    options       the configuration section ``eval``
+    result      an evaluation's points and files
+    report      scores within a script, or the reason for none
+    mask_meaning    whether true masks and image labels mean the same classes
+    trivial     scores of the two trivial predictions, which every prediction must beat
+    sheet       choice and captions of the images on contact sheets of predictions
+    images      images that can be scored: images with true masks
+    options     the configuration section ``eval``
 
     card        the evaluation card: all scores with intervals, and its files
     image_counts     pixel counts of every single image
