@@ -80,8 +80,8 @@ def test_more_than_8_bits_are_refused_or_scaled(tmp_path: Path, name: str, value
 
 def test_ranges_are_checked() -> None:
     """On the command line, before any image is opened; and 8 bits are never scaled."""
-    for wrong in ("[5]", "[1,0]", "[0,.inf]", "[.nan,1]", "[0,1,2]"):
-        with pytest.raises(UserError, match=r"data\.range.*(two finite numbers|it must be finite)"):
+    for wrong in ("[5]", "[{}, 1]", "[1,0]", "[0,.inf]", "[.nan,1]", "[0,1,2]"):
+        with pytest.raises(UserError, match=r"data\.range.*(two finite numbers|it must be finite|list)"):
             load_config(Sections, overrides=[f"data.range={wrong}"])
     config = load_config(Sections, overrides=["data.range=[0,65535]", "data.exif=apply"]).data
     assert config.range == [0, 65535] and config.exif == "apply"

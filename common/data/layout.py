@@ -50,7 +50,8 @@ LAYOUTS = {
 
 
 def _is_range(values: list[float]) -> bool:
-    return len(values) == 2 and all(map(math.isfinite, values)) and values[0] < values[1]
+    are_numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return are_numbers and len(values) == 2 and values[0] < values[1]
 
 
 @dataclass
