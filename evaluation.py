@@ -37,6 +37,7 @@ from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, 
 from common.score.lists import DEFAULT_LISTS, list_of, require_there
 from common.score.options import EvaluationConfig, shared_sections
 from common.score.origin import score_fingerprint
+from common.score.report import known_labels
 from common.score.result import Evaluation
 
 DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014"}
@@ -174,6 +175,7 @@ def score_list(
         result = evaluate(
             masks.ids, predict, masks, classes, config.eval, args.task, list_name, source,
             allow_missing=args.allow_missing, processes=processes, num_workers=args.num_workers, card=card,
+            image_labels=known_labels(config.data, list_name),
         )  # fmt: skip
         if files and processes.is_main:
             result.fingerprint = score_fingerprint(masks, files, config.eval)

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from common.crf.options import CRFConfig
-from common.data.dataset import read_image
+from common.data.images import read_image
 from common.run.errors import run_script
 
 if TYPE_CHECKING:

@@ -23,16 +23,19 @@ from tqdm.contrib.concurrent import process_map
 from common.data.classes import IGNORE_LABEL, looks_like
 from common.data.cub import TITLE as CUB_TITLE
 from common.data.cub import CUBConfig
-from common.data.dataset import ImageSet, LabelledImages, read_image, read_mask, why_missing
+from common.data.dataset import ImageSet, LabelledImages, why_missing
+from common.data.images import LEAST_SIDE, ImageFacts, ImageFile
 from common.data.labels import foreign_names
 from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, read_list
+from common.data.masks import is_renumbered, read_mask
 from common.data.prepare.cub_check import check_cub
 from common.data.prepare.report import Table
 from common.run.command import parse_config, script_parser
 from common.run.config import at_least, load_config, option, section
 from common.run.errors import UserError, run_script
 from common.run.needs import Needs
+from common.score.mask_meaning import MaskMeaning
 
 DEFAULT_ROOTS = {
     "voc12": "data/VOC2012",
@@ -59,34 +62,36 @@ class CheckConfig:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The result of decoding an image and its mask: sizes (H, W), values of the mask, error texts."""
+    """The result of decoding an image and its mask: facts, sizes (H, W), values of the mask, error texts."""
 
-    image_size: tuple[int, int] | None = None
+    image: ImageFacts | None = None
     mask_size: tuple[int, int] | None = None
     values: frozenset[int] = frozenset()
     image_error: str = ""
     mask_error: str = ""
+    is_renumbered: bool = False
 
 
-def decode(job: tuple[Path, Path]) -> Decoded:
+def decode(job: tuple[ImageFile, Path]) -> Decoded:
     """Decodes an image and its mask, if they exist."""
-    image_path, mask_path = job
-    image_size = mask_size = None
+    image_file, mask_path = job
+    image = mask_size = None
     values: frozenset[int] = frozenset()
     image_error = mask_error = ""
+    renumbered = False
     try:
-        if image_path.exists():
-            image = read_image(image_path)
-            image_size = (image.height, image.width)
+        if image_file.path.exists():
+            image = image_file.describe()
     except UserError as error:
         image_error = str(error)
     try:
         if mask_path.exists():
             mask = read_mask(mask_path)
+            renumbered = is_renumbered(mask_path)
             mask_size, values = mask.shape, frozenset(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist())
     except UserError as error:
         mask_error = str(error)
-    return Decoded(image_size, mask_size, values, image_error, mask_error)
+    return Decoded(image, mask_size, values, image_error, mask_error, renumbered)
 
 
 def open_list(table: Table, data: DataConfig, name: str) -> ImageSet:
@@ -125,7 +130,7 @@ def check_files(table: Table, images: ImageSet, found: dict[str, Decoded], need_
     paths = dict(zip(images.ids, images.images, strict=True))
     allowed = {*range(len(images.classes) + 1), IGNORE_LABEL}
     no_mask = [image_id for image_id, item in found.items() if item.mask_size is None and not item.mask_error]
-    missing = [paths[key] for key, item in found.items() if item.image_size is None and not item.image_error]
+    missing = [paths[key] for key, item in found.items() if item.image is None and not item.image_error]
     present = [path for folder in {path.parent for path in missing} if folder.is_dir() for path in folder.iterdir()]
     reason = why_missing(missing, present).strip()
     table.row("missing images", len(missing), "PROBLEM" if missing else "ok", [*([reason] if reason else []), *missing])
@@ -140,14 +145,36 @@ def check_files(table: Table, images: ImageSet, found: dict[str, Decoded], need_
         f"masks with values outside 0..{len(images.classes)} and {IGNORE_LABEL}",
         [f"{key}: {sorted(item.values - allowed)}" for key, item in found.items() if item.values - allowed],
     )
+    renumbered = [key for key, item in found.items() if item.is_renumbered]
+    table.offence("masks with VOC's colours under other indices", renumbered, _colours_verdict(images))
     table.offence(
         "image and mask differ in size (H, W)",
         [
-            f"{key}: image {item.image_size}, mask {item.mask_size}"
+            f"{key}: image {item.image.size}, mask {item.mask_size}"
             for key, item in found.items()
-            if item.image_size and item.mask_size and item.image_size != item.mask_size
+            if item.image and item.mask_size and item.image.size != item.mask_size
         ],
     )
+
+
+def _colours_verdict(images: ImageSet) -> str:
+    """A set with classes of its own may give VOC's colours to them in an order of its own."""
+    return "PROBLEM" if tuple(images.classes) == LAYOUTS[images.config.dataset].classes else "note"
+
+
+def check_images(table: Table, exif: str, found: dict[str, Decoded]) -> None:
+    """What images have beyond their pixels, and images that are too small.
+
+    Args:
+        exif: the rule for their orientation.
+    """
+    images = {key: item.image for key, item in found.items() if item.image}
+    small = [f"{key}: {image.size}" for key, image in images.items() if min(image.size) < LEAST_SIDE]
+    table.offence(f"images with a side below {LEAST_SIDE} pixels (H, W)", small)
+    turned = [f"{key}: orientation {image.orientation}" for key, image in images.items() if image.orientation != 1]
+    table.offence(f"images that EXIF data turn (data.exif={exif})", turned, "note")
+    hidden = [key for key, image in images.items() if image.is_transparent]
+    table.offence("images with transparency, which is dropped", hidden, "note")
 
 
 def check_labels(table: Table, images: LabelledImages, found: dict[str, Decoded], is_training: bool) -> None:
@@ -165,17 +192,20 @@ def check_labels(table: Table, images: LabelledImages, found: dict[str, Decoded]
     meant = [name for name in images.foreign if looks_like(name, images.classes)]
     named = foreign_names(images.foreign, images.classes, table.show)
     table.row("names of objects that are no class", len(images.foreign), _verdict(meant, images.foreign), [named])
+    meaning = MaskMeaning(images.classes)
     only_mask: list[str] = []
     only_label: list[str] = []
     for key, item in found.items():
         if item.mask_size is None:
             continue
+        meaning.add(item.values, labels[key])
         seen = {value - 1 for value in item.values if 0 < value <= len(images.classes)}
         for extra, target in ((seen - labels[key], only_mask), (labels[key] - seen, only_label)):
             if extra:
                 target.append(f"{key}: {', '.join(images.classes[i] for i in sorted(extra))}")
     table.offence("masks with a class that the label lacks", only_mask, "note")
     table.offence("labels with a class that the mask lacks", only_label, "note")
+    table.offence("signs that masks mean other classes", meaning.findings())
 
 
 def _verdict(meant: Sequence[str], foreign: Counter[str]) -> str:
@@ -198,13 +228,14 @@ def check_list(
     images = open_list(table, config.data, name)
     check_ids(table, images, name)
     check_left_out(table, images, name)
-    jobs = {key: (path, images.mask_path(key)) for key, path in zip(images.ids, images.images, strict=True)}
+    jobs = {key: (images.file(index), images.mask_path(key)) for index, key in enumerate(images.ids)}
     decoded = process_map(
         decode, jobs.values(), total=len(jobs), max_workers=config.workers, chunksize=32, desc=f"list {name}",
         unit="image",
     )  # fmt: skip
     found = dict(zip(jobs, decoded, strict=True))
     check_files(table, images, found, set(images.ids) if need_mask is None else need_mask)
+    check_images(table, config.data.exif, found)
     if isinstance(images, LabelledImages):
         check_labels(table, images, found, is_training)
     return images

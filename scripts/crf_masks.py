@@ -50,7 +50,7 @@ def main() -> None:
 
     def job(index: int) -> tuple[Any, ...]:
         image_id = images.ids[index]
-        return write_crf_mask, images.images[index], image_id, seeds, folder.file(image_id), config.crf, classes
+        return write_crf_mask, images.file(index), image_id, seeds, folder.file(image_id), config.crf, classes
 
     write_by_jobs(images, folder, job, crf_pool(usable_workers(num_workers), config.crf), processes, "dense CRF")
 

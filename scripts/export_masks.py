@@ -15,7 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from common.data.classes import IGNORE_LABEL
-from common.data.dataset import class_names, read_mask
+from common.data.dataset import class_names
+from common.data.masks import read_mask
 from common.data.prepare.annotations import FORMATS, WRITERS, Annotated
 from common.run.command import parse_config, script_parser
 from common.run.config import load_config

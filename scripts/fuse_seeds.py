@@ -54,7 +54,7 @@ def main() -> None:
     start_run(run, config, processes)
 
     def job(index: int) -> tuple[Any, ...]:
-        inputs = Inputs(images.ids[index], images.images[index], classes)
+        inputs = Inputs(images.ids[index], images.file(index), classes)
         return write_fused, runs, inputs, how, folders.seeds.path, folders.agreement.path, config.fuse.format
 
     write_by_jobs(images, folders, job, WorkerPool(usable_workers(num_workers), "fusion"), processes, how)

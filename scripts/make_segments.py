@@ -51,7 +51,7 @@ def main() -> None:
     start_run(run, config, processes, keep_config=True)
 
     def job(index: int) -> tuple[Any, ...]:
-        return write_label_map, images.images[index], labels.file(images.ids[index]), made_by
+        return write_label_map, images.file(index), labels.file(images.ids[index]), made_by
 
     pool = WorkerPool(usable_workers(config.runtime.num_workers), made_by.segmenter)
     write_by_jobs(images, labels, job, pool, processes, made_by.segmenter)

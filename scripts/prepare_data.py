@@ -6,6 +6,8 @@
     python scripts/prepare_data.py cub                              CUB-200-2011 into data/CUB_200_2011
     python scripts/prepare_data.py coco --root data/mini --split train --json instances.json --images folder/of/images
 
+    python scripts/prepare_data.py masks --source my_masks --target my_set/masks    your own masks, whatever their form
+
 Existing files are kept, not fetched or made again, so the command can be interrupted and repeated.
 
 VOC: SegmentationClassAug/ gets the masks of SBD, and the official mask wherever there is one; labels.npz holds the
@@ -15,6 +17,9 @@ COCO: index masks (category index + 1) are painted from the instances JSON. Crow
 regions from large to small, so that small objects stay visible on large ones; equal areas by annotation id. Crowd
 regions are painted as their class, or as 255 (ignored) with --crowd ignore; in the image labels they always count. An
 image without annotations gets a mask of background and labels of zeros.
+
+Masks: colours of VOC's palette, alpha channels, 16 and 32 bits and arrays become palette PNGs of label indices.
+--map replaces labels, --by-colour restores indices that a program has renumbered.
 
 CUB: the images and the tables of their paths, classes, split and boxes are unpacked, and counted.
 """
@@ -26,18 +31,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from tqdm.contrib.concurrent import process_map
 
 from common.data.classes import COCO14
 from common.data.cub import OFFICIAL_IMAGES, TABLES, CUBConfig, CUBImages, missing_files
-from common.data.dataset import LAYOUTS, read_image
+from common.data.dataset import LAYOUTS
+from common.data.images import read_image
 from common.data.labels import Labels, read_labels, write_labels
 from common.data.lists import LIST_DIR, read_list
 from common.data.masks import write_mask
 from common.data.prepare.coco import Instances, Region, check_rules, link_images, paint_mask, read_instances
 from common.data.prepare.fetch import Archive, obtain, unpack
+from common.data.prepare.mask_files import convert_masks, parse_map
 from common.data.prepare.voc import augment_masks, label_voc
 from common.run.command import number, script_parser
 from common.run.config import at_least
@@ -260,7 +268,7 @@ def _paint_job(ignore_crowds: bool, job: tuple[Path, Path, tuple[int, int], list
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = script_parser(__doc__)
-    commands = parser.add_subparsers(dest="set", required=True, metavar="voc | coco | cub")
+    commands = parser.add_subparsers(dest="set", required=True, metavar="voc | coco | cub | masks")
     for name, root, run in (
         ("voc", "data/VOC2012", prepare_voc), ("coco", "data/COCO2014", prepare_coco),
         ("cub", "data/CUB_200_2011", prepare_cub),
@@ -288,7 +296,25 @@ def parse_args() -> argparse.Namespace:
         add("--images", type=Path, help="folder of its images; they are linked into ROOT/<split>2014/")
         add("--crowd", choices=("paint", "ignore"), default="paint", help="crowd regions: their class, or 255")
         add("--overwrite", action="store_true", help="paint all masks again")
+    _add_masks(commands)
     return parser.parse_args()
+
+
+def _add_masks(commands: Any) -> None:
+    """The command that converts masks."""
+    command = commands.add_parser("masks", help="convert masks of other forms into palette PNGs of label indices")
+    command.set_defaults(run=prepare_masks)
+    add = command.add_argument
+    add("--source", type=Path, required=True, help="folder of masks: PNG, BMP, TIFF, WebP or .npy arrays")
+    add("--target", type=Path, required=True, help="folder that the palette PNGs go to")
+    add("--map", default="", help="labels that replace others, such as 255=1,7=0; coco: the official category ids")
+    add("--by-colour", action="store_true", help="read palette images by their colours, not by their indices")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+
+
+def prepare_masks(args: argparse.Namespace) -> None:
+    """Converts a folder of masks."""
+    print(convert_masks(args.source, args.target, parse_map(args.map), args.by_colour, args.workers))
 
 
 def main() -> None:

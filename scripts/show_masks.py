@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.dataset import ImageSet, class_names, read_mask
+from common.data.dataset import ImageSet, class_names
+from common.data.masks import read_mask
 from common.data.seeds import read_seed, seed_path
 from common.data.stamp import LABEL_MAPS, MASKS, SEEDS, STRIDED_SEEDS, read_stamp, require_kind
 from common.run.command import number, parse_config, script_parser

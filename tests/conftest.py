@@ -16,8 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from xdist.scheduler import LoadFileScheduling
 
-from common.data.dataset import read_mask
 from common.data.lists import read_list
+from common.data.masks import read_mask
 from common.data.seeds import write_seed
 from common.train.watch import ProgressLine
 from methods.dig.config import UNetConfig

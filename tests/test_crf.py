@@ -14,6 +14,7 @@ from PIL import Image
 
 from common.crf.dense import crf_backend, crf_done, crf_pool, dense_crf, refine_to_files, seed_crf
 from common.crf.options import CRFConfig
+from common.data.images import ImageFile
 from common.data.seeds import read_seed
 from common.run.errors import UserError
 from tests.helpers import needs_pydensecrf
@@ -147,7 +148,12 @@ def test_the_pool_writes_what_one_process_writes(tmp_path: Path) -> None:
             for index in range(6):
                 seed = noisy_seed() if index else {}
                 pool.submit(
-                    refine_to_files, tmp_path / "image.png", f"id{index}", seed, [6, 24], tmp_path / f"crf{workers}"
+                    refine_to_files,
+                    ImageFile(tmp_path / "image.png"),
+                    f"id{index}",
+                    seed,
+                    [6, 24],
+                    tmp_path / f"crf{workers}",
                 )
                 assert pool._pool is None or len(pool._pool._pending_work_items) <= 4
     for folder in ("06", "24"):
@@ -161,15 +167,15 @@ def test_the_pool_writes_what_one_process_writes(tmp_path: Path) -> None:
 def test_an_error_in_a_process_reaches_the_caller(tmp_path: Path) -> None:
     (tmp_path / "image.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"image\.jpg cannot be decoded"), crf_pool(1) as pool:
-        pool.submit(refine_to_files, tmp_path / "image.jpg", "a", noisy_seed(), [6], tmp_path)
+        pool.submit(refine_to_files, ImageFile(tmp_path / "image.jpg"), "a", noisy_seed(), [6], tmp_path)
 
 
 def test_a_killed_process_is_reported(tmp_path: Path) -> None:
     Image.fromarray(two_halves()).save(tmp_path / "image.png")
     with pytest.raises(UserError, match="CRF process died"), crf_pool(1) as pool:
-        pool.submit(refine_to_files, tmp_path / "image.png", "a", noisy_seed(), [6], tmp_path)
+        pool.submit(refine_to_files, ImageFile(tmp_path / "image.png"), "a", noisy_seed(), [6], tmp_path)
         while not crf_done(tmp_path, [6], "a"):
             time.sleep(0.05)
         os.kill(next(iter(pool._pool._processes)), signal.SIGKILL)
         while True:
-            pool.submit(refine_to_files, tmp_path / "image.png", "b", noisy_seed(), [6], tmp_path)
+            pool.submit(refine_to_files, ImageFile(tmp_path / "image.png"), "b", noisy_seed(), [6], tmp_path)

@@ -16,12 +16,12 @@ from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 from common.data.augment import SeparateViews, posterize, short_side, square_view, train_transform
 from common.data.classes import COCO14, VOC12
 from common.data.csv_labels import csv_classes
-from common.data.dataset import ImageSet, LabelledImages, read_mask
+from common.data.dataset import ImageSet, LabelledImages
 from common.data.labels import read_labels, write_labels
 from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, canonical_id, find_list, read_list
 from common.data.loader import EpochBatches, TrainViews, train_loader
-from common.data.masks import write_mask
+from common.data.masks import read_mask, write_mask
 from common.data.transforms import MEAN, STD, eval_transform, square_transform
 from common.run.errors import UserError
 from common.run.random import draws_from

@@ -275,7 +275,7 @@ class TwoProcesses(Processes):
 
     def gather_objects(self, value: object) -> list:
         other = type(self).other
-        parts = {type(part): part for part in (other.counts, other.trivial, other.values)}
+        parts = {type(part): part for part in (other.counts, other.trivial, other.values, other.meaning)}
         return [value, parts.get(type(value), other.problems)]
 
 

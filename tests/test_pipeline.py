@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
-from common.data.dataset import read_mask
 from common.data.lists import read_list
+from common.data.masks import read_mask
 from common.data.seeds import write_seed
 from common.data.stamp import SEEDS, Stamp
 from common.pipeline.builders import KINDS

@@ -18,9 +18,9 @@ import pytest
 from pycocotools import mask as rle_tools
 
 from common.data.cub import CUBConfig, CUBImages
-from common.data.dataset import DataConfig, ImageSet, LabelledImages, read_mask
+from common.data.dataset import DataConfig, ImageSet, LabelledImages
 from common.data.labels import read_labels
-from common.data.masks import voc_palette, write_mask
+from common.data.masks import read_mask, voc_palette, write_mask
 from common.data.prepare.coco import Region, paint_mask
 from common.data.prepare.fetch import Archive, obtain, unpack
 from common.data.prepare.matlab import read_struct_field

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from common.data.classes import IGNORE_LABEL
-from common.data.dataset import class_names, read_mask
+from common.data.dataset import class_names
+from common.data.masks import read_mask
 from common.data.seeds import write_seed
 from common.run.config import config_path, load_config
 from common.run.files import ROOT

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from common.crf.dense import dense_crf
-from common.data.dataset import DataConfig, ImageSet, read_mask
+from common.data.dataset import DataConfig, ImageSet
 from common.data.loader import EpochBatches, TrainViews
+from common.data.masks import read_mask
 from common.masks.options import MaskViewConfig
 from common.masks.training import TrainingMasks
 from common.masks.views import MaskViews, input_transform

@@ -13,8 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.dataset import read_mask
-from common.data.masks import write_mask
+from common.data.masks import read_mask, write_mask
 from common.data.seeds import write_seed
 from common.run.errors import UserError
 from common.run.weights import load_torch

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.dataset import read_mask
+from common.data.masks import read_mask
 from common.data.seeds import read_seed, write_seed
 from common.run.errors import UserError
 from common.run.weights import load_torch

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from common.data.agreement import write_agreement
-from common.data.dataset import read_mask
 from common.data.lists import read_list
+from common.data.masks import read_mask
 from common.data.seed_labels import seed_labels
 from common.data.seeds import read_seed, seed_path, write_seed
 from common.data.segments import read_segments, write_labels

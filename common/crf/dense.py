@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from common.crf.options import CRFConfig, crf_folder
-from common.data.dataset import read_image
+from common.data.images import ImageFile
 from common.data.seeds import Seed, write_seed
 from common.run.errors import UserError
 from common.run.files import has_content
@@ -97,10 +97,15 @@ def crf_done(
 
 
 def refine_to_files(
-    image_path: Path, image_id: str, seed: Seed, alphas: Sequence[int], folder: Path, config: CRFConfig | None = None
+    image_file: ImageFile,
+    image_id: str,
+    seed: Seed,
+    alphas: Sequence[int],
+    folder: Path,
+    config: CRFConfig | None = None,
 ) -> None:
     """Runs `seed_crf` for every alpha and writes ``<folder>/<alpha>/<image id>.npy``, each atomically."""
-    image = np.array(read_image(Path(image_path)))
+    image = np.array(image_file.read())
     for alpha in alphas:
         write_seed(crf_folder(folder, alpha), image_id, seed_crf(image, seed, alpha, config))
 

@@ -11,7 +11,9 @@ Here:
     instances     instances JSON in COCO's format, checked
     classes       class names of the public data sets, and of a user's file
     cub           CUB-200-2011: classes and bounding boxes
-    masks         writing of label masks, as palette PNGs
+    images        the one reader of images
+    sizes         sizes of the images of a list, from their headers
+    masks         the one reader of label masks, and their writer
     seeds         the formats of seed files
     seed_labels   labels of seeds: the highest class at each pixel, or background
     segments      the formats of segment files

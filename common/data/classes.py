@@ -24,6 +24,9 @@ COCO14 = (
     "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 
+# Their official category ids: 1 to 90 without some. Masks and labels here have class index + 1 instead.
+COCO_IDS = tuple(number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+
 BACKGROUND = "background"
 IGNORE_LABEL = 255
 MOST_CLASSES = IGNORE_LABEL - 1  # a mask's label is class index + 1

@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from common.data.dataset import read_image
+from common.data.images import ImageFile
 from common.data.lists import IMAGE_SUFFIXES, canonical_id
 from common.run.config import option
 from common.run.errors import UserError, preview
@@ -160,7 +160,11 @@ class CUBImages:
         Raises:
             UserError: the file is damaged; it is named.
         """
-        return read_image(self.images[index])
+        return self.file(index).read()
+
+    def file(self, index: int) -> ImageFile:
+        """The image's file, and how it is read."""
+        return ImageFile(self.images[index])
 
     def require_labels(self, every: bool = True) -> None:
         """As `common.data.dataset.TrainingImages.require_labels`."""

@@ -17,9 +17,11 @@ from PIL import Image
 
 from common.data.classes import read_classes
 from common.data.csv_labels import csv_classes
+from common.data.images import ImageFile, ImageRules
 from common.data.labels import read_label_table, require_classes
 from common.data.layout import LAYOUTS, DataConfig, image_paths, mask_paths
 from common.data.lists import LIST_DIR, entry_folders, read_list
+from common.data.masks import read_mask
 from common.run.errors import UserError, preview
 from common.run.processes import say_once
 
@@ -51,6 +53,9 @@ class TrainingImages(Protocol):
 
     def load_image(self, index: int) -> Image.Image:
         """The image as RGB, decoded."""
+
+    def file(self, index: int) -> ImageFile:
+        """The image's file, and how it is read."""
 
     def require_labels(self, every: bool = True) -> None:
         """Makes sure that the labels, if there are any, suit a training; see `require_classes`."""
@@ -115,7 +120,11 @@ class ImageSet:
         Raises:
             UserError: the file is damaged; it is named.
         """
-        return read_image(self.images[index]) if self._kept is None else Image.fromarray(self._kept[index])
+        return self.file(index).read() if self._kept is None else Image.fromarray(self._kept[index])
+
+    def file(self, index: int) -> ImageFile:
+        """The image's file, and how it is read; for jobs in other processes."""
+        return ImageFile(self.images[index], ImageRules(self.config.exif, tuple(self.config.range)))
 
     def keep_in_memory(self, prepare: Callable[[Image.Image], Image.Image], threads: int) -> int:
         """Decodes and prepares all images now, and keeps the results, which `load_image` then returns.
@@ -132,7 +141,7 @@ class ImageSet:
             UserError: a file is damaged; it is named.
         """
         with ThreadPoolExecutor(threads) as pool:
-            self._kept = list(pool.map(lambda path: np.asarray(prepare(read_image(path))), self.images))
+            self._kept = list(pool.map(lambda index: np.asarray(prepare(self.file(index).read())), range(len(self))))
         return sum(pixels.nbytes for pixels in self._kept)
 
     def mask_path(self, image_id: str) -> Path:
@@ -286,50 +295,3 @@ def class_names(config: DataConfig) -> list[str]:
     if config.dataset == "folder":
         return csv_classes(labels_csv(config))
     return list(LAYOUTS[config.dataset].classes)
-
-
-def read_image(path: Path) -> Image.Image:
-    """An RGB image, decoded.
-
-    Raises:
-        UserError: missing, damaged or truncated.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"the image {path} cannot be decoded ({error}). Is it complete? python scripts/check_data.py finds all "
-            "such files."
-        ) from error
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image, from the head of its file.
-
-    Raises:
-        UserError: missing, or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"the image {path} cannot be decoded ({error})") from error
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """A label mask, uint8 (H, W), from a palette or grey PNG; palette indices are read as they are.
-
-    Raises:
-        UserError: missing, damaged, or an image of colours instead of label indices.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L"):
-                raise UserError(
-                    f"the mask {path} is of mode {image.mode}; masks are PNGs with one label index a pixel (palette or "
-                    "grey)"
-                )
-            return np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"the mask {path} cannot be read: {error}") from error

@@ -5,6 +5,7 @@ name tell it; else it is, image by image, the split whose file exists.
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from common.data.classes import COCO14, VOC12
 from common.data.lists import IMAGE_SUFFIXES, find_list
-from common.run.config import option
+from common.run.config import Rule, option
 from common.run.errors import UserError, preview
 
 SPLITS = ("train", "val")
@@ -48,6 +49,11 @@ LAYOUTS = {
 }  # fmt: skip
 
 
+def _is_range(values: list[float]) -> bool:
+    are_numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return are_numbers and len(values) == 2 and values[0] < values[1]
+
+
 @dataclass
 class DataConfig:
     """Images, labels and masks."""
@@ -69,6 +75,14 @@ class DataConfig:
     mask: str = option(
         "", "Pattern of the mask files under root, for validation and evaluation; empty: the data set's own."
     )
+    exif: str = option(
+        "ignore", "Orientation in the EXIF data of images: ignore, as the papers' code does, or apply.",
+        choices=("ignore", "apply"),
+    )  # fmt: skip
+    range: list[float] = option(
+        [], "Values of images of over 8 bits that become black and white, such as [0,65535]; empty: they are refused.",
+        rule=Rule("two finite numbers, the lower one first, or empty", lambda values: not values or _is_range(values)),
+    )  # fmt: skip
     absent_classes: str = option(
         "refuse", "A training in which no image has some class: refuse, or allow, as for debugging on few images.",
         choices=("refuse", "allow"),

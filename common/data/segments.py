@@ -216,7 +216,7 @@ def _read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 def _read_png(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             if image.mode not in PNG_MODES:
                 raise ValueError(f"it is of mode {image.mode}; a label map has one number a pixel (grey or palette)")
             _require_size((image.height, image.width), size)

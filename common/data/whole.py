@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from common.data.dataset import ImageSet
 from common.data.loader import start_worker
+from common.data.sizes import usable_size
 from common.data.transforms import eval_transform
 from common.run.device import Runtime
-from common.run.errors import UserError
 from common.run.pool import usable_workers
 
 # Turns a decoded image into network input, in the loader's workers: its pixels, or several tensors.
@@ -35,11 +35,8 @@ def size_batches(images: ImageSet, batch_size: int) -> list[list[int]]:
     """Indices in batches of one image size, every image once, largest first (memory runs out at once or never)."""
     by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index in images.unique():
-        try:
-            with Image.open(images.images[index]) as image:
-                by_size[image.size].append(index)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"the image {images.images[index]} cannot be decoded ({error})") from error
+        height, width = usable_size(images.file(index))
+        by_size[width, height].append(index)
     sizes = sorted(by_size, key=lambda size: (-size[0] * size[1], size))
     return [by_size[size][i : i + batch_size] for size in sizes for i in range(0, len(by_size[size]), batch_size)]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.crf.dense import dense_crf, seed_crf
 from common.crf.options import CRFConfig
-from common.data.dataset import read_image
+from common.data.images import ImageFile
 from common.data.masks import write_mask
 from common.masks.from_seeds import read_class_maps
 from common.masks.options import SeedCRFConfig
@@ -19,7 +19,7 @@ ImageFilter = Callable[[np.ndarray], np.ndarray]
 
 
 def refine_mask(
-    image_path: Path, mask_path: Path, probabilities: np.ndarray, config: CRFConfig, crf_image: ImageFilter | None
+    image_file: ImageFile, mask_path: Path, probabilities: np.ndarray, config: CRFConfig, crf_image: ImageFilter | None
 ) -> None:
     """Writes the labels after the dense CRF of a network's probabilities as a palette PNG.
 
@@ -27,13 +27,13 @@ def refine_mask(
         probabilities: of all labels, background first, float32 (C, H, W).
         crf_image: makes the CRF's input, uint8 RGB (H, W, 3), from the image; None: the image itself.
     """
-    image = np.array(read_image(image_path))
+    image = np.array(image_file.read())
     marginals = dense_crf(crf_image(image) if crf_image else image, probabilities, config)
     write_mask(mask_path, marginals.argmax(axis=0))
 
 
 def write_crf_mask(
-    image_path: Path, image_id: str, seeds: Path, file: Path, config: SeedCRFConfig, num_classes: int
+    image_file: ImageFile, image_id: str, seeds: Path, file: Path, config: SeedCRFConfig, num_classes: int
 ) -> None:
     """Writes the pseudo mask of an image's seed: the most probable label after the CRF, the lowest of equal ones.
 
@@ -45,7 +45,7 @@ def write_crf_mask(
     Raises:
         UserError: the seed is missing, damaged, not of the image's size, or of other classes.
     """
-    image = np.array(read_image(image_path))
+    image = np.array(image_file.read())
     seed = read_class_maps(seeds, image_id, image.shape[:2], num_classes)
     marginals = seed_crf(image, seed, config.alpha, config)
     labels = np.array(list(marginals), dtype=np.uint8)  # n

@@ -188,7 +188,7 @@ def _submit_crf(
     for index, probabilities in zip(indices, logits.softmax(dim=1).cpu().numpy(), strict=True):
         image_id = images.ids[index]
         if not refined.is_done(image_id):
-            job = images.images[index], refined.file(image_id), probabilities, config.crf, crf_image
+            job = images.file(index), refined.file(image_id), probabilities, config.crf, crf_image
             pool.submit(refine_mask, *job)
 
 

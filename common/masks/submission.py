@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from common.data.classes import VOC12
+from common.data.images import image_size, opened
 from common.data.masks import voc_palette
 from common.run.errors import UserError
 from common.run.files import atomic_write
@@ -58,14 +58,14 @@ def _problem(folder: Path, image_id: str, image_path: Path) -> str:
     if not header.startswith(PNG_SIGNATURE) or tuple(header[BIT_DEPTH:]) != PALETTE_OF_8_BITS:
         return f"{path} is no PNG with a palette and 8 bits a pixel"
     try:
-        with Image.open(path) as mask, Image.open(image_path) as image:
+        with opened(path, "mask", ("PNG",)) as mask:
             labels = np.array(mask)
             colours = mask.getpalette() or []
-            size = image.size
-    except (OSError, SyntaxError, ValueError) as error:
+        height, width = image_size(image_path)
+    except UserError as error:
         return f"cannot be read ({error})"
-    if labels.shape != size[::-1]:
-        return f"is of {labels.shape[1]}x{labels.shape[0]} pixels, its image of {size[0]}x{size[1]}"
+    if labels.shape != (height, width):
+        return f"is of {labels.shape[1]}x{labels.shape[0]} pixels, its image of {width}x{height}"
     if labels.max() > len(VOC12):
         return f"has label {labels.max()}; the server takes 0 to {len(VOC12)}"
     used = 3 * (len(VOC12) + 1)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.data.dataset import read_mask
+from common.data.masks import read_mask
 from common.report import facts, pictures
 from common.report.source import Source
 from common.run.errors import UserError

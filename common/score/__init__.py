@@ -2,11 +2,12 @@
 
 Here:
 
-    evaluate    scores predictions from files or from memory, over all processes
-    counts      the pixel counts behind a score, for all thresholds in one pass
+    evaluate      scores predictions from files or from memory, over all processes
+    counts        the pixel counts behind a score, for all thresholds in one pass
     bins        numbers of thresholds below values
     result      an evaluation's points and files
     report      scores within a script, or the reason for none
+    mask_meaning    whether true masks and image labels mean the same classes
     trivial     scores of the two trivial predictions, which every prediction must beat
     values      values of seeds that make a score doubtful
     origin      the fingerprint of a score: all that it depends on

@@ -29,9 +29,9 @@ from typing import cast
 import numpy as np
 from tqdm import tqdm
 
-from common.data.dataset import read_mask
 from common.data.layout import DataConfig, mask_paths
 from common.data.lists import read_list
+from common.data.masks import read_mask
 from common.data.seeds import FORMATS, read_seed, seed_path
 from common.data.stamp import LABEL_MAPS, MARGINALS, MASKS, SEEDS, Kind, Stamp, read_stamp, require_kind
 from common.run.errors import UserError
@@ -40,6 +40,7 @@ from common.run.fingerprint import files_digest
 from common.run.processes import Processes
 from common.score.counts import ConfusionCounts, LabelRangeError, SweepCounts, first_argmax
 from common.score.image_counts import CardCounts
+from common.score.mask_meaning import NO_LABELS, ImageLabels, MaskMeaning
 from common.score.options import EvalConfig
 from common.score.result import Counts, Evaluation, Problem
 from common.score.trivial import TrivialCounts
@@ -182,19 +183,29 @@ class Scoring:
         card: counts of single images, if they are wanted.
     """
 
-    def __init__(self, task: str, classes: Sequence[str], config: EvalConfig, card: bool = False) -> None:
+    def __init__(
+        self,
+        task: str,
+        classes: Sequence[str],
+        config: EvalConfig,
+        card: bool = False,
+        image_labels: ImageLabels = NO_LABELS,
+    ) -> None:
         """Begins with nothing.
 
         Args:
             task: one of `TASKS`.
             classes: foreground class names.
             card: whether single images are counted as well.
+            image_labels: class indices by image id, which the true masks should agree with.
         """
         self.task, self.classes, self.config = task, list(classes), config
         labels = len(self.classes) + 1
         self.counts: Counts = SweepCounts(labels, config.grid()) if task == "cam" else ConfusionCounts(labels)
         self.trivial = TrivialCounts(labels)
         self.values = SeedValues()
+        self.meaning = MaskMeaning(self.classes)
+        self.image_labels = image_labels
         self.problems: list[Problem] = []
         self.card = CardCounts(labels, len(config.grid()) if task == "cam" else 0) if card else None
 
@@ -219,22 +230,28 @@ class Scoring:
             seed = cast(dict[int, np.ndarray], prediction)
             ends = finite_ends(seed)
             sweep = self.counts.add(seed, mask)
-            self.trivial.add(sweep.truth)
             self.values.add(seed, ends, bool(sweep.truth[1:].any()))
+            self._add_truth(image_id, sweep.truth, mask)
             if self.card is not None:
                 self.card.add_seed(image_id, seed, mask, sweep)
             return
         if isinstance(prediction, dict):
             prediction = first_argmax(prediction, self.counts.num_labels, mask.shape)
         matrix = self.counts.add(prediction, mask)
-        self.trivial.add(matrix.sum(axis=1))
+        self._add_truth(image_id, matrix.sum(axis=1), mask)
         if self.card is not None:
             self.card.add_labels(image_id, prediction, mask, matrix)
+
+    def _add_truth(self, image_id: str, pixels: np.ndarray, mask: np.ndarray) -> None:
+        """Counts an image's pixels of each true label, int64 (K,)."""
+        self.trivial.add(pixels)
+        self.meaning.add_truth(pixels, mask.size, self.image_labels.get(image_id))
 
     def __iadd__(self, other: "Scoring") -> "Scoring":
         self.counts = _sum([self.counts, other.counts])
         self.trivial += other.trivial
         self.values += other.values
+        self.meaning += other.meaning
         self.problems += other.problems
         if self.card is not None and other.card is not None:
             self.card += other.card
@@ -256,6 +273,7 @@ class Scoring:
         counts = _sum(processes.gather_objects(self.counts))
         trivial = functools.reduce(operator.add, processes.gather_objects(self.trivial))
         values = functools.reduce(operator.add, processes.gather_objects(self.values))
+        meaning = functools.reduce(operator.iadd, processes.gather_objects(self.meaning), MaskMeaning(self.classes))
         position = {image_id: number for number, image_id in reversed(list(enumerate(ids)))}
         problems = itertools.chain.from_iterable(processes.gather_objects(self.problems))
         left_out = sorted(problems, key=lambda problem: position[problem.image_id])
@@ -264,7 +282,7 @@ class Scoring:
         card = None if self.card is None else CardCounts.joined(processes.gather_objects(self.card), ids)
         return Evaluation(
             self.task, self.classes, counts, self.config, images, list_name, source, left_out, trivial.scores(),
-            doubts=values.warnings(), card=card,
+            doubts=values.warnings(), card=card, findings=meaning.findings(),
         )  # fmt: skip
 
 
@@ -282,6 +300,7 @@ def evaluate(
     num_workers: int = 0,
     progress: bool = True,
     card: bool = False,
+    image_labels: ImageLabels = NO_LABELS,
 ) -> Evaluation:
     """Scores predictions of the images ``ids``.
 
@@ -295,15 +314,16 @@ def evaluate(
         num_workers: threads of this process that read; 0 works in the calling one.
         progress: whether a bar is shown while predictions are read.
         card: whether single images are counted as well, for an evaluation card.
+        image_labels: class indices by image id; true masks that disagree with them are warned of.
 
     Raises:
         UnusablePredictions: predictions are missing, damaged or of another size than their mask, which is not
             allowed; masks are missing or damaged, labels are not the data set's, or nothing is left to score.
     """
-    scoring = Scoring(task, classes, config, card)
+    scoring = Scoring(task, classes, config, card, image_labels)
     if callable(predictions):
         share = processes.shard(ids)
-        empty = functools.partial(Scoring, task, classes, config, card)
+        empty = functools.partial(Scoring, task, classes, config, card, image_labels)
         with tqdm(
             total=len(share), desc=f"evaluating {task}", unit="img", disable=not (progress and processes.is_main),
             dynamic_ncols=True,

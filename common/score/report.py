@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.data.dataset import ImageSet, class_names
+from common.data.dataset import ImageSet, LabelledImages, class_names
 from common.data.layout import DataConfig
+from common.run.errors import UserError
 from common.run.fingerprint import digest
 from common.run.folder import RunFolder
-from common.run.processes import Processes
+from common.run.processes import Processes, say_once
 from common.score.evaluate import FilePredictions, MaskFiles, Prediction, evaluate
+from common.score.mask_meaning import NO_LABELS, ImageLabels, labels_by_id
 from common.score.options import EvalConfig
 from common.score.origin import score_fingerprint
 from common.score.result import Evaluation
@@ -36,9 +38,12 @@ def score_in_memory(
     """
     ids, masks = [images.ids[index] for index in images.unique()], MaskFiles(images.config, images.list_name)
     result = evaluate(
-        ids, predictions, masks, images.classes, config, task, images.list_name, source, processes=processes
-    )
+        ids, predictions, masks, images.classes, config, task, images.list_name, source, processes=processes,
+        image_labels=labels_by_id(images.ids, images.labels),
+    )  # fmt: skip
     result.fingerprint = {"ids": digest(*ids), "eval": dict(vars(config))}
+    for finding in result.findings:
+        say_once(f"warning: {finding}")
     return result
 
 
@@ -64,11 +69,20 @@ def score_folder(
         return NotScored(f"no masks of {list_name!r}, such as {masks.path(masks.ids[0])}")
     result = evaluate(
         masks.ids, predictions, masks, class_names(data), config, task, list_name, str(folder),
-        processes=processes, num_workers=num_workers,
+        processes=processes, num_workers=num_workers, image_labels=known_labels(data, list_name),
     )  # fmt: skip
     if processes.is_main:
         result.fingerprint = score_fingerprint(masks, predictions, config)
     return result
+
+
+def known_labels(data: DataConfig, list_name: str) -> ImageLabels:
+    """The image labels of a list, where the data set has them; a score needs none."""
+    try:
+        images = LabelledImages(data, list_name, require_images=False)
+    except UserError:
+        return NO_LABELS
+    return labels_by_id(images.ids, images.labels)
 
 
 def report(result: Evaluation | NotScored, run: RunFolder, stem: str, processes: Processes) -> None:

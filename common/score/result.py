@@ -73,6 +73,7 @@ class Evaluation:
         fingerprint: all that the scores depend on; see `common.score.origin`.
         card: counts of single images, if a card was asked for.
         tuned: the evaluation of another list, whose best threshold is reported as ``tuned``.
+        findings: reasons to doubt the true masks, a sentence each; see `common.score.mask_meaning`.
     """
 
     task: str
@@ -88,6 +89,7 @@ class Evaluation:
     fingerprint: dict[str, Any] = field(default_factory=dict)
     card: CardCounts | None = None
     tuned: "Evaluation | None" = None
+    findings: list[str] = field(default_factory=list)
 
     @functools.cached_property
     def scores(self) -> Scores:
@@ -195,7 +197,7 @@ class Evaluation:
         """Reasons to doubt the scores, a sentence each."""
         if self.source.startswith("trivial "):
             return []
-        found = list(self.doubts)
+        found = [*self.findings, *self.doubts]
         index, last = self.best.index, None if self.thresholds is None else len(self.thresholds) - 1
         if index is not None and last and index in (0, last):
             found.append(

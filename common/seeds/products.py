@@ -88,7 +88,7 @@ def refine_by_crf(images: ImageSet, seeds: Path, folder: Path, config: InferConf
 
     def job(index: int) -> tuple[Any, ...]:
         seed = read_seed(find_seed(seeds, images.ids[index]))
-        return refine_to_files, images.images[index], images.ids[index], seed, config.crf_alphas, folder
+        return refine_to_files, images.file(index), images.ids[index], seed, config.crf_alphas, folder
 
     folders = CRFFolders(folder, config.crf_alphas, seeds)
     write_by_jobs(images, folders, job, crf_pool(usable_workers(config.num_workers)), setup.processes, "dense CRF")

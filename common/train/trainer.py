@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.data.dataset import ImageSet, LabelledImages, TrainingImages
 from common.data.loader import EpochBatches, TrainViews, train_loader
+from common.data.sizes import require_sizes
 from common.run.device import Runtime
 from common.run.folder import EPOCH_FILE
 from common.run.log import RunLog
@@ -97,6 +98,7 @@ class Trainer:
             len(images), self.train.batch_size, seed, self.processes.rank, self.processes.world,
             self.train.accumulation, drop_last,
         )  # fmt: skip
+        require_sizes(images, self.processes)
         self.loader = train_loader(
             TrainViews(images, views, seed, load), self.sampler, usable_workers(self.config.runtime.num_workers),
             pin_memory=self.runtime.device.type == "cuda",

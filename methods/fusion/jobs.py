@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.data.agreement import write_agreement
-from common.data.dataset import image_size
+from common.data.images import ImageFile
 from common.data.seeds import Seed, write_seed
 from common.masks.from_seeds import read_class_maps
 from common.run.errors import UserError
@@ -17,7 +17,7 @@ class Inputs(NamedTuple):
     """An image, its file, and the number of classes of the data set without background."""
 
     image_id: str
-    image: Path
+    image: ImageFile
     num_classes: int
 
 
@@ -27,7 +27,7 @@ def read_runs(runs: Sequence[Run], inputs: Inputs) -> list[Seed]:
     Raises:
         UserError: one is missing, damaged, or of another size than the image; or their classes differ.
     """
-    size = image_size(inputs.image)
+    size = inputs.image.size()
     seeds = [read_class_maps(run.folder, inputs.image_id, size, inputs.num_classes) for run in runs]
     for run, seed in zip(runs, seeds, strict=True):
         if list(seed) != list(seeds[0]):
@@ -42,7 +42,7 @@ def write_fused(runs: Sequence[Run], inputs: Inputs, how: str, seeds: Path, agre
     """Writes the agreement of an image's seeds, then the fused seed."""
     found = read_runs(runs, inputs)
     thresholds = [run.threshold for run in runs]
-    labels = run_labels(found, thresholds, image_size(inputs.image))
+    labels = run_labels(found, thresholds, inputs.image.size())
     write_agreement(agreement, inputs.image_id, agreeing_runs(labels), len(runs))
     fused = fuse(found, how, [run.weight for run in runs], thresholds) if found[0] else {}
     write_seed(seeds, inputs.image_id, fused, fmt)

@@ -55,7 +55,7 @@ def search(runs: Sequence[Run], list_name: str, config: FusionConfig, run: RunFo
     counts = [SweepCounts(classes + 1, config.eval.grid()) for _ in tried]
     share = processes.shard(images.unique())
     for index in tqdm(share, "search", disable=not processes.is_main, leave=False, dynamic_ncols=True):
-        seeds = read_runs(runs, Inputs(images.ids[index], images.images[index], classes))
+        seeds = read_runs(runs, Inputs(images.ids[index], images.file(index), classes))
         mask = images.load_mask(index)
         for trial, count in zip(tried, counts, strict=True):
             chosen = [seeds[place] for place in trial.runs]

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data.dataset import ImageSet, read_mask
+from common.data.dataset import ImageSet
+from common.data.masks import read_mask
 from common.data.stamp import LABEL_MAPS, MASKS, require_kind
 from common.run.errors import UserError, preview
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.crf.dense import dense_crf
 from common.data.classes import IGNORE_LABEL
-from common.data.dataset import read_image
+from common.data.images import ImageFile
 from common.data.masks import write_mask
 from common.masks.from_seeds import read_maps
 from common.run.errors import UserError
@@ -65,13 +65,13 @@ def ir_label(image: np.ndarray, seed: dict[int, np.ndarray], config: LabelConfig
     return np.where((confident == 0) & (possible > 0), np.uint8(IGNORE_LABEL), labels)
 
 
-def write_label(image_path: Path, seeds: Path, image_id: str, path: Path, config: LabelConfig) -> None:
+def write_label(image_file: ImageFile, seeds: Path, image_id: str, path: Path, config: LabelConfig) -> None:
     """Makes the label map of an image and writes it as a palette PNG; a job for `common.run.pool.WorkerPool`.
 
     Raises:
         UserError: the seed is missing, damaged or unfit.
     """
-    image = np.array(read_image(image_path))
+    image = np.array(image_file.read())
     seed = read_maps(seeds, image_id, image.shape[:2])
     if max(seed, default=0) + 1 >= IGNORE_LABEL:
         raise UserError(f"the seed of {image_id} in {seeds} has class {max(seed)}; masks have room for 0 to 253")

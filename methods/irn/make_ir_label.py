@@ -47,7 +47,7 @@ def main() -> None:
 
     def job(index: int) -> tuple[Any, ...]:
         image_id = images.ids[index]
-        return write_label, images.images[index], seeds, image_id, folder.file(image_id), config.labels
+        return write_label, images.file(index), seeds, image_id, folder.file(image_id), config.labels
 
     workers = usable_workers(num_workers) if config.labels.crf.device == "cpu" else 0
     write_by_jobs(images, folder, job, WorkerPool(workers, "label"), processes, "labels")

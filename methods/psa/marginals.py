@@ -8,7 +8,8 @@ from PIL import Image
 
 from common.crf.dense import crf_pool, seed_crf
 from common.crf.options import crf_folder
-from common.data.dataset import ImageSet, read_image
+from common.data.dataset import ImageSet
+from common.data.images import ImageFile
 from common.data.outputs import write_by_jobs
 from common.data.seeds import find_seed, write_seed
 from common.data.stamp import MARGINALS
@@ -46,16 +47,18 @@ def write_marginals(
     open_crf_folders(images, seeds, folder, config.alphas(), config.settings(), "psa", runtime, overwrite)
 
     def job(index: int) -> tuple[Any, ...]:
-        return write_image_marginals, images.images[index], images.ids[index], seeds, folder, config
+        return write_image_marginals, images.file(index), images.ids[index], seeds, folder, config
 
     folders = CRFFolders(folder, config.alphas(), seeds, config.format)
     pool = crf_pool(usable_workers(runtime.config.num_workers), config)
     return write_by_jobs(images, folders, job, pool, runtime.processes, "dense CRF")
 
 
-def write_image_marginals(image_path: Path, image_id: str, seeds: Path, folder: Path, config: PSACRFConfig) -> None:
+def write_image_marginals(
+    image_file: ImageFile, image_id: str, seeds: Path, folder: Path, config: PSACRFConfig
+) -> None:
     """Writes an image's marginals under both exponents."""
-    image = np.array(read_image(image_path))
+    image = np.array(image_file.read())
     seed = read_maps(seeds, image_id, image.shape[:2])
     for alpha in config.alphas():
         write_seed(crf_folder(folder, alpha), image_id, seed_crf(image, seed, alpha, config), config.format, stride=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.data.agreement import read_agreement
-from common.data.dataset import image_size
+from common.data.images import ImageFile
 from common.data.masks import write_mask
 from common.data.seed_labels import seed_labels
 from common.data.seeds import Seed, write_seed
@@ -29,7 +29,7 @@ class Inputs:
     """
 
     image_id: str
-    image: Path
+    image: ImageFile
     seeds: Path
     segments: Path | Sequence[Entry] | None
     num_classes: int
@@ -40,7 +40,7 @@ class Inputs:
         Raises:
             UserError: one is missing, damaged, of another size, or has classes that the data set does not have.
         """
-        size = image_size(self.image)
+        size = self.image.size()
         seed = read_class_maps(self.seeds, self.image_id, size, self.num_classes)
         if self.segments is None:
             return Loaded(size, seed, None)

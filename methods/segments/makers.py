@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.dataset import read_image
+from common.data.images import ImageFile
 from common.data.segments import write_labels
 from methods.segments.config import FelzenszwalbConfig, MeanShiftConfig, SegmentsSection, SlicConfig
 
@@ -18,9 +18,9 @@ def label_map(image: np.ndarray, config: SegmentsSection) -> np.ndarray:
     return _mean_shift(image, config.meanshift)
 
 
-def write_label_map(image_path: Path, file: Path, config: SegmentsSection) -> None:
+def write_label_map(image_file: ImageFile, file: Path, config: SegmentsSection) -> None:
     """Writes an image's segments; a job for `common.run.pool.WorkerPool`."""
-    write_labels(file, label_map(np.array(read_image(image_path)), config))
+    write_labels(file, label_map(np.array(image_file.read()), config))
 
 
 def _mean_shift(image: np.ndarray, config: MeanShiftConfig) -> np.ndarray:

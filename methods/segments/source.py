@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.dataset import ImageSet
+from common.data.images import ImageFile
 from common.data.segments import SegmentFiles
 from common.data.stamp import AGREEMENT, SEGMENTS, read_stamp, require_kind, seed_settings
 from common.run.errors import UserError, preview
@@ -52,7 +53,7 @@ class VoteSource:
                 f"{preview(missing, 3)}"
             )
 
-    def inputs(self, image_id: str, image: Path) -> Inputs:
+    def inputs(self, image_id: str, image: ImageFile) -> Inputs:
         """What one image's vote needs."""
         segments = self.segments.find(image_id) if self.segments else None
         return Inputs(image_id, image, self.seeds, segments, self.num_classes)

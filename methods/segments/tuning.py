@@ -37,7 +37,7 @@ def class_thresholds(
     counts = ClassCounts(len(classes))
     share = processes.shard(images.unique())
     for index in tqdm(share, "tuning", disable=not processes.is_main, leave=False, dynamic_ncols=True):
-        inputs = source.inputs(images.ids[index], images.images[index])
+        inputs = source.inputs(images.ids[index], images.file(index))
         counts.add(inputs.read().voted(config.vote), images.load_mask(index))
     tuned = functools.reduce(operator.add, processes.gather_objects(counts)).tuned()
     if processes.is_main:

@@ -55,7 +55,7 @@ def main() -> None:
 
     def job(index: int) -> tuple[Any, ...]:
         image_id = images.ids[index]
-        inputs = source.inputs(image_id, images.images[index])
+        inputs = source.inputs(image_id, images.file(index))
         return write_vote, inputs, folders.seeds.path, folders.masks.file(image_id), config.vote, thresholds
 
     write_by_jobs(images, folders, job, WorkerPool(usable_workers(num_workers), "voting"), processes, "vote")

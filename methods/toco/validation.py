@@ -14,8 +14,10 @@ from common.data.transforms import eval_transform
 from common.masks.network import resized
 from common.run.device import Runtime
 from common.run.pool import usable_workers
+from common.run.processes import say_once
 from common.score.counts import ConfusionCounts
 from common.score.evaluate import Scoring
+from common.score.mask_meaning import labels_by_id
 from common.score.options import EvalConfig
 from methods.toco.cams import multi_scale_cams
 from methods.toco.config import ToCoConfig
@@ -92,7 +94,8 @@ def validate(model: ToCo, images: LabelledImages, config: ToCoConfig, runtime: R
     """
     train = config.train
     processes = runtime.processes
-    scoring = {name: Scoring("png", images.classes, EvalConfig()) for name in PREDICTIONS}
+    named = labels_by_id(images.ids, images.labels)
+    scoring = {name: Scoring("png", images.classes, EvalConfig(), image_labels=named) for name in PREDICTIONS}
     share = processes.shard(range(len(images)))
     batches = [share[start : start + train.val_batch] for start in range(0, len(share), train.val_batch)]
     loader = DataLoader(
@@ -112,5 +115,7 @@ def validate(model: ToCo, images: LabelledImages, config: ToCoConfig, runtime: R
                 scoring[name].add(images.ids[index], prediction, mask)
     f1 = torch.cat([part for parts in processes.gather_objects(scores) for part in parts]).double().mean()
     results = {name: own.result(images.ids, processes) for name, own in scoring.items()}
+    for finding in results[PREDICTIONS[0]].findings:
+        say_once(f"warning: {finding}")
     miou = {f"val_{name}": mean_iou(result.confusion) for name, result in results.items()}
     return {"val_f1": 100 * float(f1), **miou}

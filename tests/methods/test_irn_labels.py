@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from common.crf.options import CRFConfig
-from common.data.dataset import read_mask
+from common.data.images import ImageFile
+from common.data.masks import read_mask
 from common.data.seeds import Seed, write_seed
 from common.run.errors import UserError
 from methods.irn import labels
@@ -96,7 +97,7 @@ def write(folder: Path, seed: Seed, size: tuple[int, int] = (12, 16)) -> Path:
 def test_labels_are_written_as_masks(tmp_path: Path, crfs: list[np.ndarray]) -> None:
     """Read back like any mask, in VOC's colours."""
     path = write(tmp_path, {79: np.linspace(0, 1, 12 * 16, dtype=np.float32).reshape(12, 16)})
-    write_label(tmp_path / "a.png", tmp_path / "dict", "a", path, CONFIG)
+    write_label(ImageFile(tmp_path / "a.png"), tmp_path / "dict", "a", path, CONFIG)
     with Image.open(path) as image:
         assert image.mode == "P"
     assert set(np.unique(read_mask(path)).tolist()) == {0, 80, 255}
@@ -110,7 +111,7 @@ def test_seeds_that_do_not_fit_are_refused(tmp_path: Path, seed: Seed, words: st
     """The file is named, and nothing is written."""
     path = write(tmp_path, seed)
     with pytest.raises(UserError, match=words):
-        write_label(tmp_path / "a.png", tmp_path / "dict", "a", path, CONFIG)
+        write_label(ImageFile(tmp_path / "a.png"), tmp_path / "dict", "a", path, CONFIG)
     assert not path.exists()
 
 

@@ -5,6 +5,7 @@ Here:
     fetch        downloading and unpacking public archives
     voc          VOC: masks of SBD, labels of the annotations
     matlab       reading SBD's MATLAB files
+    mask_files   masks of other forms as palette PNGs
     coco         COCO: the instances JSON, masks painted from it
     shapes       generated images of coloured shapes
     cub_check    the check of CUB-200-2011

@@ -6,7 +6,7 @@ import numpy as np
 from tqdm.contrib.concurrent import process_map
 
 from common.data.cub import OFFICIAL_CLASSES, OFFICIAL_IMAGES, CUBConfig, CUBImages, read_tables
-from common.data.dataset import read_image
+from common.data.images import read_image
 from common.data.prepare.report import Table
 from common.run.errors import UserError
 

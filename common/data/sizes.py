@@ -1,0 +1,55 @@
+"""Sizes of the images of a list, from their headers: what cannot be used is named before the first batch."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from tqdm import tqdm
+
+from common.data.dataset import TrainingImages
+from common.data.images import LEAST_SIDE, ImageFile
+from common.run.errors import UserError
+from common.run.processes import Processes
+
+THREADS = 8
+SHOWN = 3  # images that the message names
+
+
+def usable_size(file: ImageFile) -> tuple[int, int]:
+    """(H, W) of an image.
+
+    Raises:
+        UserError: it is damaged, of another format, or too small for a network.
+    """
+    size = file.size()
+    if min(size) < LEAST_SIDE:
+        raise UserError(
+            f"the image {file.path} is of {size[1]}x{size[0]} pixels, too small for a network: each side needs at "
+            f"least {LEAST_SIDE}. Remove it from the lists; python scripts/check_data.py finds all such files."
+        )
+    return size
+
+
+def require_sizes(images: TrainingImages, processes: Processes) -> None:
+    """Makes sure that all images of a training have headers and sizes that can be used; collective.
+
+    Raises:
+        UserError: some have not; the first ones are named.
+    """
+    share = processes.shard(range(len(images)))
+    with ThreadPoolExecutor(THREADS) as pool:
+        checked = tqdm(
+            pool.map(lambda index: _problem(images.file(index)), share), "image headers", len(share), delay=3,
+            leave=False, disable=not processes.is_main, dynamic_ncols=True,
+        )  # fmt: skip
+        problems = [problem for problem in checked if problem]
+    problems = [problem for part in processes.gather_objects(problems) for problem in part]
+    if problems:
+        more = f" And {len(problems) - SHOWN} more of the {len(images)} images." if len(problems) > SHOWN else ""
+        raise UserError(" ".join(problems[:SHOWN]) + more)
+
+
+def _problem(file: ImageFile) -> str:
+    try:
+        usable_size(file)
+    except UserError as error:
+        return str(error)
+    return ""
