@@ -11,7 +11,6 @@ shows a table between the lines <!-- results: TABLE --> and <!-- /results -->.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import yaml
 from common.run.command import script_parser
 from common.run.errors import UserError, preview, run_script
 from common.run.files import ROOT, atomic_write, write_json
+from common.run.text import read_json_object
 from common.score.bootstrap import Interval
 from common.score.card import entry
 from common.score.compare import Group, aligned, difference, group_of, read_run
@@ -106,7 +106,7 @@ def read_numbers(path: Path) -> dict[str, Any]:
         UserError: the file is missing or damaged.
     """
     try:
-        numbers = json.loads(path.read_text(encoding="utf-8"))
+        numbers = read_json_object(path, "the results")
         for number in numbers.values():
             Interval(number["value"], *map(float, number["interval"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
