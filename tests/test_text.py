@@ -359,13 +359,14 @@ def test_names_that_are_no_class_are_counted(tmp_path: Path) -> None:
 # --- labels of a training
 
 
-def test_training_needs_every_class(tmp_path: Path) -> None:
+def test_training_needs_every_class(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     make_voc(tmp_path)
     images = LabelledImages(DataConfig(root=str(tmp_path)), "train")
     with pytest.raises(UserError, match=r"list 'train' has the class aeroplane.*data\.absent_classes=allow"):
         images.require_labels()
     images.config.absent_classes = "allow"
     images.require_labels()
+    assert "name objects that are no class: 'head' in 6 image" in capsys.readouterr().out
     images.labels[:] = 0
     for every in (True, False):
         with pytest.raises(UserError, match=r"has any class of .*'head' in 6 image.*check_data\.py"):
