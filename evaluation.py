@@ -79,7 +79,7 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
     add("--verbose", action="store_true", help="print every threshold")
     add(
         "--num_workers",
-        type=number(int, at_least(1)),
+        type=number(int, at_least(0)),
         default=min(os.cpu_count() or 1, 8),
         help="threads a process (default: %(default)s)",
     )

@@ -12,7 +12,6 @@ page shows a table between the lines <!-- results: TABLE --> and <!-- /results -
 """
 
 import argparse
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,7 +128,7 @@ def read_numbers(path: Path) -> dict[str, Any]:
         UserError: the file is missing or damaged.
     """
     try:
-        numbers = json.loads(path.read_text(encoding="utf-8"))
+        numbers = read_json_object(path, "the results")
         for number in numbers.values():
             Interval(number["value"], *map(float, number["interval"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -223,6 +223,8 @@ def test_the_papers_settings_of_pcss() -> None:
         ("optim.betas=[0.9]", "optim.betas"),
         ("infer.scales=[]", "infer.scales"),
         ("epochs", "not of the form key=value"),
+        ("a." * 3000 + "b=1", "not of the form key=value"),
+        ("data.root=" + "${" * 2000, "wrong value for configuration key 'data.root'"),
         ("train.validate_also=[1", "train.validate_also=.*not valid YAML"),
     ],
 )

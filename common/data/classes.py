@@ -29,6 +29,7 @@ COCO_IDS = tuple(number for number in range(1, 91) if number not in (12, 26, 29,
 
 BACKGROUND = "background"
 IGNORE_LABEL = 255
+LONGEST = 100  # characters of a name
 MOST_CLASSES = IGNORE_LABEL - 1  # a mask's label is class index + 1
 
 
@@ -56,9 +57,12 @@ def check_classes(names: Sequence[str], source: str) -> None:
     """
     if not names:
         raise UserError(f"{source} names no class")
-    hidden = [repr(name) for name in names if not name.strip() or not name.isprintable()]
+    hidden = [repr(name[:40]) for name in names if not name.strip() or not name.isprintable() or len(name) > LONGEST]
     if hidden:
-        raise UserError(f"{source} has names with characters that cannot be shown: {preview(hidden)}. Write them anew")
+        raise UserError(
+            f"{source} has names with characters that cannot be shown, or of more than {LONGEST} of them: "
+            f"{preview(hidden)}. Write them anew"
+        )
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f"{source} has classes more than once: {preview(repeated)}. Each class needs a name of its own")

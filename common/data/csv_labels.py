@@ -71,7 +71,7 @@ def read_csv(path: Path, classes: Sequence[str], dataset: str = "folder") -> dic
                 number = index[name] if name in index else _index(name)
                 if number is None or number >= len(classes):
                     raise ValueError(
-                        f"{name!r} is no class (classes: {preview(classes, 10)}).{looks_like(name, classes)}"
+                        f"{name[:40]!r} is no class (classes: {preview(classes, 10)}).{looks_like(name, classes)}"
                     )
                 vector[number] = 1
         except ValueError as error:
@@ -97,6 +97,12 @@ def csv_classes(path: Path) -> list[str]:
                 counts.update(table.names(row))
             except ValueError as error:
                 raise UserError(f"{path}, row {line}: {error}") from error
+        beyond = Counter({name: counts[name] for name in counts if _is_number(name) and _index(name) is None})
+        if beyond:
+            raise UserError(
+                f"{path} has numbers that are no class index, which is a whole number from 0 to {MOST_CLASSES - 1}: "
+                f"{_shown(beyond)}. Correct the table, or name the classes in a file: data.classes=FILE"
+            )
         numbers = [_index(name) for name in counts]
         names = sorted(counts)
         if counts and None not in numbers:
@@ -117,8 +123,12 @@ def _index(text: str) -> int | None:
     return int(text) if is_index else None
 
 
+def _is_number(text: str) -> bool:
+    return text.isdigit() or re.fullmatch(r"[-+]?\d*\.?\d+|[-+]?\d+\.", text) is not None
+
+
 def _shown(counts: Counter[str]) -> str:
-    return preview((f"{name!r} in {count} row(s)" for name, count in sorted(counts.items())), 10)
+    return preview((f"{name[:40]!r} in {count} row(s)" for name, count in sorted(counts.items())), 10)
 
 
 def _refuse_variants(counts: Counter[str], path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from common.data.classes import read_classes
 from common.data.csv_labels import csv_classes
 from common.data.images import ImageFile, ImageRules
-from common.data.labels import read_label_table, require_classes
+from common.data.labels import foreign_names, read_label_table, require_classes
 from common.data.layout import LAYOUTS, DataConfig, image_paths, mask_paths
 from common.data.lists import LIST_DIR, entry_folders, read_list
 from common.data.masks import read_mask
@@ -258,6 +258,9 @@ class LabelledImages(ImageSet):
         """As `TrainingImages.require_labels`; ``data.absent_classes`` allows classes that no image has."""
         every = every and self.config.absent_classes == "refuse"
         require_classes(self.labels, self.classes, f"list {self.list_name!r}", every, self.foreign)
+        if self.foreign:
+            named = foreign_names(self.foreign, self.classes)
+            say_once(f"note: annotations of list {self.list_name!r} name objects that are no class: {named}")
 
 
 def _outside(table: Path, ids: Sequence[str]) -> bool:

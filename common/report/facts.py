@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from common.data.masks import voc_palette
 from common.pipeline.recipe import RECIPES, Recipe
 from common.report.source import ScoredRun, Source
+from common.run.config import read_yaml
 from common.run.errors import UserError
 from common.run.folder import RunFolder
 from common.run.log import read_metrics
@@ -184,11 +184,9 @@ def image_scores(source: Source, ids: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _configuration(run: RunFolder) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(run.config).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    if not Path(run.config).is_file():
         return {}  # a run whose training was elsewhere
-    return content if isinstance(content, dict) else {}
+    return read_yaml(Path(run.config))
 
 
 def _finite(score: Sequence[float]) -> list[float | None]:

@@ -70,6 +70,8 @@ def or_empty(rule: Rule) -> Rule:
     return Rule(f"empty or {rule.words}", lambda values: not values or rule.holds(values))
 
 
+MOST_PARTS = 16  # of a key on the command line, and characters of one argument
+LONGEST = 20_000
 LARGEST = 1e15  # of any number in a configuration
 
 
@@ -195,16 +197,17 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
         config = _merge(config, _under_new_names(content, renamed), str(yaml_path))
     for text in overrides:
         key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise UserError(f"{text!r} is not of the form key=value (see --help for flags and keys)")
+        shown = text[:200]
+        if not separator or not key or key.count(".") > MOST_PARTS or len(text) > LONGEST:
+            raise UserError(f"{shown!r} is not of the form key=value (see --help for flags and keys)")
         key = renamed.get(key, key)
         try:
             nested = _value(value, kinds.get(key))
         except ValueError as error:
-            raise UserError(f"the value of {key}={value} is not valid YAML: {error}") from error
+            raise UserError(f"the value of {shown} is not valid YAML: {error}") from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        config = _merge(config, nested, f"the command line ({text})", is_typed=True)
+        config = _merge(config, nested, f"the command line ({shown})", is_typed=True)
     try:
         result: Any = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:  # a ${reference} to nothing

@@ -5,7 +5,6 @@ The content goes to ``<stem>_card.json``, with ``<stem>_per_image.csv`` and the 
 """
 
 import itertools
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from common.run.errors import UserError
 from common.run.files import write_json
+from common.run.text import read_json_object
 from common.score.average_precision import LEVELS, average_precision, class_levels
 from common.score.bootstrap import Interval, draws, interval
 from common.score.image_counts import CardCounts, PerImage
@@ -145,15 +145,15 @@ def read_card(folder: Path, stem: str) -> Content:
         UserError: there is none, or the file is damaged.
     """
     path = folder / f"{stem}_card.json"
+    if not path.is_file():
+        raise UserError(f"no {path}: evaluation.py writes it with --card")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_object(path, "the card")
         points = content["points"]
         if not all(isinstance(point["means"]["mIoU"]["value"], float) for point in points.values()) or not points:
             raise KeyError("mIoU")
         if not all(isinstance(label, str) for label in content["labels"]):
             raise TypeError("labels")
-    except FileNotFoundError:
-        raise UserError(f"no {path}: evaluation.py writes it with --card") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is no evaluation card ({type(error).__name__}: {error}); run evaluation.py --card again"

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import yaml
 
+from common.run.config import read_yaml
 from common.run.errors import UserError, preview
 from common.run.folder import SEED_SCORES, RunFolder
 from common.score.bootstrap import Interval, interval
@@ -103,13 +103,10 @@ def read_run(text: str, point: str = "") -> ScoredRun:
 
 def _settings(run: RunFolder) -> tuple[dict[str, Any] | None, int | None]:
     """The configuration of a run without its seed, and the seed."""
-    try:
-        content = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not run.config.is_file():
         return None, None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{run.config} is not a readable YAML file: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("runtime"), dict):
+    content = read_yaml(run.config)
+    if not isinstance(content.get("runtime"), dict):
         return None, None
     return content, content["runtime"].pop("seed", None)
 

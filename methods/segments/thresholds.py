@@ -5,7 +5,6 @@ class's own threshold. So the IoU of a class depends on its own threshold alone,
 rises by choosing one class's threshold after the other until none changes.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from common.data.seed_labels import winners
 from common.data.seeds import Seed
 from common.run.errors import UserError, first_line
 from common.run.files import write_json
+from common.run.text import read_json_object
 from common.score.counts import scores_of
 
 GRID = np.arange(100) / 100
@@ -96,7 +96,7 @@ def read_thresholds(path: Path, classes: Sequence[str]) -> dict[int, float]:
         UserError: the file is missing or damaged, or names other classes.
     """
     try:
-        named = json.loads(path.read_text(encoding="utf-8"))["thresholds"]
+        named = read_json_object(path, "the thresholds")["thresholds"]
         found = {str(name): value for name, value in named.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
