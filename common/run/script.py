@@ -101,6 +101,8 @@ def _check_seeds(args: argparse.Namespace, config: Any) -> None:
     RunFolder(args.name).below(args.dict_dir, "--dict_dir")
     if (args.vis or args.crf) and not args.dict:
         raise UserError("--vis and --crf work on seed files: add --dict")
+    if args.faithfulness and args.dict:
+        raise UserError("--faithfulness scores the maps and writes no seeds: leave out --dict, or call it twice")
 
 
 def _unread_by_seeds(args: argparse.Namespace, config: Any) -> Sequence[str]:
@@ -128,6 +130,9 @@ SEEDS = Usage(
         ("--dict", {"action": "store_true", "help": "write seed files to the run's folder --dict_dir"}),
         ("--dict_dir", {
             "default": SEEDS_DIR, "help": "folder for the seeds inside the run folder (default: %(default)s)",
+        }),
+        ("--faithfulness", {
+            "action": "store_true", "help": "score the maps without masks: deletion and insertion",
         }),
         ("--vis", {"action": "store_true", "help": "with --dict: draw seeds over images into vis/"}),
         ("--crf", {

@@ -7,6 +7,7 @@ Here:
     cam         CAMs over flips and scales, normalised
     products    pictures of seeds, and their dense CRF
     score       scores of seeds in memory
+    faithfulness     scores of seeds without masks: deletion and insertion
     options     the configuration section ``infer``
 
 Called by: the inference scripts of CTI, PCSS, DiG, CRT and ToCo; `common.train`, for validation.

@@ -10,11 +10,14 @@ from common.data.dataset import LabelledImages
 from common.data.outputs import write_each
 from common.data.stamp import SEEDS, read_stamp, stamp_of
 from common.nets.load import load_network
+from common.run.errors import UserError
+from common.run.files import write_json
 from common.run.folder import SEED_SCORES
 from common.run.processes import stop_processes
 from common.run.script import Setup
 from common.score.images import scored_images
 from common.score.report import report, score_folder
+from common.seeds.faithfulness import faithfulness_line, score_faithfulness
 from common.seeds.infer import MapsOf, SeedFolder, infer_seeds, view_maps
 from common.seeds.options import ClassTokenInferConfig
 from common.seeds.products import draw_seeds, refine_by_crf
@@ -66,6 +69,7 @@ def run_inference(
     needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
     maps_of: Callable[[Any, Any], MapsOf] = foreground_maps,
     write: Callable[[Setup, Any, LabelledImages, dict[str, Any], MapsOf], Path] = write_dict,
+    logits_of: Callable[[Any], Callable[[Tensor], Tensor]] | None = None,
 ) -> None:
     """Runs the inference in the order data, model, seeds, CRF, pictures, score.
 
@@ -74,12 +78,21 @@ def run_inference(
         needed: see `load_network`.
         maps_of: gives the function that makes seeds, from the network and the section ``infer``.
         write: writes them, as `write_dict`.
+        logits_of: gives the function from images (b, 3, H, W) to class logits (b, C), from the network; None: the
+            network does not see whole images.
+
+    Raises:
+        UserError: --faithfulness is given, and there is no ``logits_of``.
     """
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
 
     # Data: without --dict nothing is stored, so only the scored images are needed
-    if args.dict:
+    if args.faithfulness and logits_of is None:
+        raise UserError("--faithfulness needs class logits of whole images; this network sees tiles of them")
+    if args.faithfulness:
+        images = LabelledImages(config.data, infer.eval_list or infer.image_list)
+    elif args.dict:
         images = LabelledImages(config.data, infer.image_list)
         images.require_labels(every=False)
     else:
@@ -90,6 +103,12 @@ def run_inference(
     weights = load_network(setup, images, model, needed)
     maps = maps_of(model, infer)
 
+    if args.faithfulness and logits_of is not None:
+        areas = score_faithfulness(maps, logits_of(model), images, infer, runtime)
+        if processes.is_main:
+            write_json(run.path / "faithfulness.json", areas)
+        processes.say(f"{faithfulness_line(areas)}: {run.path / 'faithfulness.json'}")
+        return stop_processes()
     if not args.dict:
         in_memory = score_seeds(maps, images, infer, config.eval, runtime)
         in_memory.fingerprint |= weights

@@ -4,6 +4,7 @@ python methods/cti/infer_trm.py --name exp --load_epo 59 --dict                 
 python methods/cti/infer_trm.py --name new --load_pretrained 69.5_pascal.pth --dict   of a released checkpoint
 python methods/cti/infer_trm.py --name exp --load_epo 59 --dict --vis --crf           with pictures and dense CRF
 python methods/cti/infer_trm.py --name exp --load_epo 59                              only the score, nothing written
+python methods/cti/infer_trm.py --name exp --load_epo 59 --faithfulness               a score that needs no masks
 torchrun --nproc_per_node 2 methods/cti/infer_trm.py --name exp --load_epo 59 --dict  shared by two processes
 """
 
@@ -19,7 +20,10 @@ def main() -> None:
     from common.seeds.script import run_inference
     from methods.cti.model import CTI
 
-    run_inference(setup, lambda config, classes: CTI(config.model, classes))
+    run_inference(
+        setup, lambda config, classes: CTI(config.model, classes),
+        logits_of=lambda model: lambda images: model(images).cls,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ def main() -> None:
     from common.seeds.script import run_inference
     from methods.dig.model import DiG, without_lfca
 
-    run_inference(setup, lambda config, classes: DiG(config.model, classes, None), without_lfca)
+    run_inference(
+        setup, lambda config, classes: DiG(config.model, classes, None), without_lfca,
+        logits_of=lambda model: lambda images: model.logits(images)[0],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

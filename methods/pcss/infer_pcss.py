@@ -19,7 +19,10 @@ def main() -> None:
     from common.seeds.script import run_inference
     from methods.pcss.model import PCSS
 
-    run_inference(setup, lambda config, classes: PCSS(config.model, classes))
+    run_inference(
+        setup, lambda config, classes: PCSS(config.model, classes),
+        logits_of=lambda model: lambda images: model.logits(images)[0],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

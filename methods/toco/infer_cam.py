@@ -23,7 +23,10 @@ def main() -> None:
     from methods.toco.cams import seed_maps
     from methods.toco.model import ToCo
 
-    run_inference(setup, lambda config, classes: ToCo(config.model, classes), maps_of=seed_maps)
+    run_inference(
+        setup, lambda config, classes: ToCo(config.model, classes), maps_of=seed_maps,
+        logits_of=lambda model: lambda images: model.logits(model.encoder(images))[0],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
