@@ -3,13 +3,17 @@
     python evaluation.py --name exp --task cam --dict_dir dict                     # seeds, on VOC's train list
     python evaluation.py --name exp --task crf --dict_dir crf/06 --list val
     python evaluation.py --name exp --task png --dict_dir pseudo_masks --data coco14
+    python evaluation.py --name exp --task cam --dict_dir dict --card              # with intervals, where it is wrong
+    python evaluation.py --name exp --task cam --dict_dir dict --list val --tune_on train    # threshold of another list
     python evaluation.py --name exp --trivial background                           # a bound that seeds must beat
     torchrun --nproc_per_node 2 evaluation.py --name exp --task cam --dict_dir dict
 
-Predictions are read from experiment/<name>/<dict_dir>; eval_<task>.json, .csv and .png go to experiment/<name>.
+Predictions are read from experiment/<name>/<dict_dir>; eval_<task>.json, .csv and .png go to experiment/<name>. With
+--card there are eval_<task>_card.json, _per_image.csv, _confusion.png and _classes.png as well: docs/evaluation.md.
 """
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,11 +23,14 @@ import numpy as np
 
 from common.data.dataset import LabelledImages, class_names
 from common.data.layout import DataConfig
-from common.run.config import config_path, load_config, parse_config, script_parser
+from common.run.command import number, parse_config, script_parser
+from common.run.config import at_least, config_path, load_config
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder
+from common.run.needs import Needs
 from common.run.processes import Processes, start_processes, stop_processes
+from common.score.card import CARD_FILES, card_lines, read_card
 from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
 from common.score.options import EvaluationConfig, shared_sections
 from common.score.result import Evaluation
@@ -63,13 +70,22 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
     add("--data", help="voc12, coco14, or a YAML with a section data (default: the run's config.yaml, else voc12)")
     add("--allow-missing", action="store_true", help="leave out images without a usable prediction instead of failing")
     add("--out", help="name of the files written (default: eval_<task>)")
+    add("--card", action="store_true", help="the evaluation card: intervals, boundaries, sizes, errors, single images")
+    add("--tune_on", metavar="LIST", help="also report the score at the best threshold of another image list")
     add("--verbose", action="store_true", help="print every threshold")
-    add("--num_workers", type=int, default=min(os.cpu_count() or 1, 8), help="threads a process (default: %(default)s)")
+    add(
+        "--num_workers",
+        type=number(int, at_least(1)),
+        default=min(os.cpu_count() or 1, 8),
+        help="threads a process (default: %(default)s)",
+    )
     args, overrides = parse_config(parser, argv)
     if (args.dict_dir is None) == (args.trivial is None):
         raise UserError("give either --dict_dir (the folder of the run's predictions) or --trivial")
     if args.trivial and args.task != "cam":
         raise UserError("--trivial is scored as --task cam")
+    if args.tune_on and args.task != "cam":
+        raise UserError(f"--tune_on chooses a threshold; the task {args.task} has none")
     return args, load_config(EvaluationConfig, None, [*_from_yaml(args), *overrides])
 
 
@@ -81,13 +97,54 @@ def _from_yaml(args: argparse.Namespace) -> list[str]:
     return shared_sections(path) if path.is_file() else []  # a folder of predictions made elsewhere: VOC
 
 
+def require_input(args: argparse.Namespace, config: EvaluationConfig) -> None:
+    """Makes sure that predictions, list and true masks are there.
+
+    Raises:
+        UserError: some are missing; all are named.
+        SystemExit: none is, and ``--check`` is given.
+    """
+    needs = Needs()
+    if args.dict_dir:
+        needs.ask(_predictions, args)
+    needs.ask(_masks, args, config.data)
+    needs.ask(config.data.require_classes)
+    for name in (args.tune_on, args.list or DEFAULT_LISTS[config.data.dataset]):
+        if name:
+            needs.ask(config.data.require_list, name)
+    needs.settle(args.check)
+
+
+def _predictions(args: argparse.Namespace) -> str:
+    """The folder of predictions; raises `UserError` if it is missing."""
+    folder = RunFolder(args.name).existing().path / args.dict_dir
+    if not folder.is_dir():
+        raise UserError(f"no folder of predictions {folder}; the method's inference script (--dict) makes seeds")
+    return str(folder)
+
+
+def _masks(args: argparse.Namespace, data: DataConfig) -> str:
+    """The folder of the true masks or of the data set; raises `UserError` if it is missing."""
+    if args.gt_dir and not Path(args.gt_dir).is_dir():
+        raise UserError(f"no folder of true masks {args.gt_dir} (--gt_dir, from {Path.cwd()})")
+    return args.gt_dir or data.require_folder()
+
+
 def score(args: argparse.Namespace, config: EvaluationConfig, processes: Processes) -> Evaluation:
-    """Reads, counts, and sums over processes.
+    """Reads, counts, and sums over processes; first on the list of ``--tune_on``.
 
     Raises:
         UserError: see `common.score.evaluate.evaluate`; unusable predictions are also listed in a file.
     """
     list_name = args.list or DEFAULT_LISTS[config.data.dataset]
+    tuned = score_list(args, config, args.tune_on, False, processes) if args.tune_on else None
+    return dataclasses.replace(score_list(args, config, list_name, args.card, processes), tuned=tuned)
+
+
+def score_list(
+    args: argparse.Namespace, config: EvaluationConfig, list_name: str, card: bool, processes: Processes
+) -> Evaluation:
+    """Scores the predictions of a list; with counts of single images for a ``card``."""
     run = RunFolder(args.name)
     classes = class_names(config.data)
     masks = MaskFiles(config.data, list_name, args.gt_dir or "")
@@ -96,14 +153,13 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
         predict = _trivial(args.trivial, config.data, list_name)
         source = f"trivial {args.trivial}"
     else:
-        source = str(run.existing().path / args.dict_dir)
-        if not Path(source).is_dir():
-            raise UserError(f"no folder of predictions {source}; the method's inference script (--dict) makes seeds")
+        source = _predictions(args)
         predict = FilePredictions(Path(source), args.task)
+        predict.require_kind(masks)
     try:
         return evaluate(
             masks.ids, predict, masks, classes, config.eval, args.task, list_name, source,
-            allow_missing=args.allow_missing, processes=processes, num_workers=args.num_workers,
+            allow_missing=args.allow_missing, processes=processes, num_workers=args.num_workers, card=card,
         )  # fmt: skip
     except UnusablePredictions as error:
         if processes.is_main and run.path.is_dir():
@@ -149,6 +205,8 @@ def _origin(point: str, result: Evaluation) -> str:
     """How the threshold of a point was chosen."""
     if point == "fixed":
         return "fixed beforehand"
+    if point == "tuned" and result.tuned is not None:
+        return f"best of list {result.tuned.list_name}"
     searched = result.thresholds if point == "best" else result.config.reference_range
     if searched is None:
         return ""
@@ -163,6 +221,7 @@ def _origin(point: str, result: Evaluation) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line → evaluation → table and files."""
     args, config = setup(argv)
+    require_input(args, config)
     processes = start_processes()
     try:
         result = score(args, config, processes)
@@ -172,6 +231,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             result.write(folder, stem)
             show(result, args.verbose)
             print(f"{result.images} images of list {result.list_name}; {result.source}")
+            if args.card:
+                print("", *card_lines(read_card(folder, stem)), sep="\n")
+                print(f"written: {folder / stem}{', '.join(CARD_FILES)}")
+            for warning in result.warnings():
+                print(f"warning: {warning}")
             if result.left_out:
                 print(f"{len(result.left_out)} images left out: no usable prediction; {stem}.json names them")
             print(f"written: {folder / stem}.json, .csv" + (" and .png" if result.thresholds is not None else ""))

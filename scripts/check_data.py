@@ -13,21 +13,26 @@ tables, images and boxes are checked.
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm.contrib.concurrent import process_map
 
-from common.data.classes import IGNORE_LABEL
+from common.data.classes import IGNORE_LABEL, looks_like
 from common.data.cub import TITLE as CUB_TITLE
-from common.data.dataset import ImageSet, LabelledImages, read_image, read_mask
+from common.data.cub import CUBConfig
+from common.data.dataset import ImageSet, LabelledImages, read_image, read_mask, why_missing
+from common.data.labels import foreign_names
 from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, read_list
 from common.data.prepare.cub_check import check_cub
 from common.data.prepare.report import Table
-from common.run.config import load_config, option, parse_config, script_parser, section
+from common.run.command import parse_config, script_parser
+from common.run.config import at_least, load_config, option, section
 from common.run.errors import UserError, run_script
+from common.run.needs import Needs
 
 DEFAULT_ROOTS = {
     "voc12": "data/VOC2012",
@@ -48,8 +53,8 @@ class CheckConfig:
         flag="--train_list",
     )
     val_list: str = option("auto", "Validation list; auto: val where there is one; empty: none.", flag="--val_list")
-    workers: int = option(os.cpu_count() or 1, "Processes that decode files.", flag="--workers")
-    show: int = option(5, "Most offenders of a kind that are named.", flag="--show")
+    workers: int = option(os.cpu_count() or 1, "Processes that decode files.", flag="--workers", rule=at_least(1))
+    show: int = option(5, "Most offenders of a kind that are named.", flag="--show", rule=at_least(0))
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,9 @@ def check_files(table: Table, images: ImageSet, found: dict[str, Decoded], need_
     allowed = {*range(len(images.classes) + 1), IGNORE_LABEL}
     no_mask = [image_id for image_id, item in found.items() if item.mask_size is None and not item.mask_error]
     missing = [paths[key] for key, item in found.items() if item.image_size is None and not item.image_error]
-    table.offence("missing images", missing)
+    present = [path for folder in {path.parent for path in missing} if folder.is_dir() for path in folder.iterdir()]
+    reason = why_missing(missing, present).strip()
+    table.row("missing images", len(missing), "PROBLEM" if missing else "ok", [*([reason] if reason else []), *missing])
     table.offence("unreadable images", [item.image_error for item in found.values() if item.image_error])
     table.row("masks", len(found) - len(no_mask))
     needed = [key for key in no_mask if key in need_mask]
@@ -141,12 +148,21 @@ def check_files(table: Table, images: ImageSet, found: dict[str, Decoded], need_
     )
 
 
-def check_labels(table: Table, images: LabelledImages, found: dict[str, Decoded]) -> None:
-    """Images without any class, and labels that disagree with the masks."""
+def check_labels(table: Table, images: LabelledImages, found: dict[str, Decoded], is_training: bool) -> None:
+    """Images without any class, classes without an image, names that are no class, and labels that disagree with the
+    masks.
+    """
     labels = {key: set(np.flatnonzero(row).tolist()) for key, row in zip(images.ids, images.labels, strict=True)}
-    unseen = [name for i, name in enumerate(images.classes) if not images.labels[:, i].any()]
-    table.offence("images without any class", [key for key in found if not labels[key]], "note")
-    table.offence("classes that no image has", unseen, "note")
+    counts = images.labels.sum(axis=0).astype(int)
+    unseen = [name for name, count in zip(images.classes, counts.tolist(), strict=True) if not count]
+    empty = [key for key in found if not labels[key]]
+    table.offence("images without any class", empty, "PROBLEM" if len(empty) == len(found) else "note")
+    must_occur = is_training and images.config.absent_classes == "refuse"
+    table.offence("classes that no image has", unseen, "PROBLEM" if must_occur else "note")
+    table.row("images of a class, fewest and most", f"{counts.min()}, {counts.max()}")
+    meant = [name for name in images.foreign if looks_like(name, images.classes)]
+    named = foreign_names(images.foreign, images.classes, table.show)
+    table.row("names of objects that are no class", len(images.foreign), _verdict(meant, images.foreign), [named])
     only_mask: list[str] = []
     only_label: list[str] = []
     for key, item in found.items():
@@ -160,11 +176,26 @@ def check_labels(table: Table, images: LabelledImages, found: dict[str, Decoded]
     table.offence("labels with a class that the mask lacks", only_label, "note")
 
 
-def check_list(table: Table, config: CheckConfig, name: str, need_mask: set[str] | None) -> ImageSet:
+def _verdict(meant: Sequence[str], foreign: Counter[str]) -> str:
+    """A name that a class differs from in spelling only is a mistake; others may be left out on purpose."""
+    return "PROBLEM" if meant else "note" if foreign else "ok"
+
+
+def check_left_out(table: Table, images: ImageSet, name: str) -> None:
+    """Files in the folder of images that the list ``all`` does not read."""
+    if name == "all":
+        files, _ = images.left_out()
+        table.offence("image files of another ending, left out", files, "note")
+
+
+def check_list(
+    table: Table, config: CheckConfig, name: str, need_mask: set[str] | None, is_training: bool = False
+) -> ImageSet:
     """Checks one list; the images ``need_mask`` (None: all of the list) must have masks."""
     table.title(f"list {name}")
     images = open_list(table, config.data, name)
     check_ids(table, images, name)
+    check_left_out(table, images, name)
     jobs = {key: (path, images.mask_path(key)) for key, path in zip(images.ids, images.images, strict=True)}
     decoded = process_map(
         decode, jobs.values(), total=len(jobs), max_workers=config.workers, chunksize=32, desc=f"list {name}",
@@ -173,7 +204,7 @@ def check_list(table: Table, config: CheckConfig, name: str, need_mask: set[str]
     found = dict(zip(jobs, decoded, strict=True))
     check_files(table, images, found, set(images.ids) if need_mask is None else need_mask)
     if isinstance(images, LabelledImages):
-        check_labels(table, images, found)
+        check_labels(table, images, found, is_training)
     return images
 
 
@@ -196,10 +227,20 @@ def choose_lists(config: CheckConfig) -> tuple[str, str, set[str]]:
     return train, val, official if is_official else set()
 
 
-def check_lists(table: Table, config: CheckConfig) -> int:
-    """Checks the training and the validation list; returns the number of classes."""
+def check_lists(table: Table, config: CheckConfig, only_check: bool = False) -> int:
+    """Checks the training and the validation list; returns the number of classes.
+
+    Args:
+        only_check: ends when folder and lists have proved to be there.
+    """
+    needs = Needs()
+    needs.ask(config.data.require_root)
+    if needs.missing:
+        needs.settle(only_check)
     train, val, with_masks = choose_lists(config)
-    first = check_list(table, config, train, with_masks)
+    needs.ask_all(config.data.needs([name for name in (train, val) if name]))
+    needs.settle(only_check)
+    first = check_list(table, config, train, with_masks, is_training=True)
     if val:
         second = check_list(table, config, val, None)
         table.title("both lists")
@@ -207,8 +248,11 @@ def check_lists(table: Table, config: CheckConfig) -> int:
     return len(first.classes)
 
 
-def check_tables(table: Table, config: CheckConfig) -> int:
+def check_tables(table: Table, config: CheckConfig, only_check: bool) -> int:
     """Checks a set in CUB's layout; returns the number of classes."""
+    needs = Needs()
+    needs.ask(CUBConfig(config.data.root).require_root)  # the table names the files that it lacks
+    needs.settle(only_check)
     if config != CheckConfig(DataConfig(root=config.data.root), workers=config.workers, show=config.show):
         raise UserError("--data cub takes data.root alone: split, labels and boxes come from the tables in that folder")
     return check_cub(table, Path(config.data.root), config.workers)
@@ -226,7 +270,7 @@ def main() -> int:
     config = load_config(CheckConfig, overrides=overrides)
     table = Table(config.show)
     title = CUB_TITLE if is_cub else LAYOUTS[config.data.dataset].title
-    classes = check_tables(table, config) if is_cub else check_lists(table, config)
+    classes = (check_tables if is_cub else check_lists)(table, config, args.check)
     print(f"{title} at {config.data.root}, {classes} classes", *table.lines, sep="\n")
     print(f"\n{table.problems} line(s) with a PROBLEM" if table.problems else "\nno problems")
     return int(table.problems > 0)

@@ -28,8 +28,9 @@ def main() -> None:
     from common.crf.dense import crf_pool
     from common.data.dataset import ImageSet, class_names
     from common.data.outputs import MaskFolder, write_by_jobs
+    from common.data.stamp import MASKS, seed_settings, stamp_of
     from common.masks.crf_job import write_crf_mask
-    from common.masks.from_seeds import require_maps, seed_settings
+    from common.masks.from_seeds import require_maps
     from common.run.pool import usable_workers
     from common.run.processes import stop_processes
     from common.score.options import EvalConfig
@@ -43,7 +44,8 @@ def main() -> None:
 
     # Masks
     settings = {**seed_settings(seeds), **config.crf.settings()}
-    folder = MaskFolder(run.masks, settings, runtime, setup.args.overwrite)
+    stamp = stamp_of(MASKS, setup.method, settings, images)
+    folder = MaskFolder(run.masks, stamp, runtime, setup.args.overwrite)
     start_run(run, config, processes)
 
     def job(index: int) -> tuple[Any, ...]:

@@ -32,7 +32,7 @@ from common.data.prepare.shapes import (
     seal_root,
     write_jpeg,
 )
-from common.run.config import script_parser
+from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 

@@ -22,6 +22,7 @@ CUB: the images and the tables of their paths, classes, split and boxes are unpa
 import argparse
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -31,14 +32,15 @@ from tqdm.contrib.concurrent import process_map
 
 from common.data.classes import COCO14
 from common.data.cub import OFFICIAL_IMAGES, TABLES, CUBConfig, CUBImages, missing_files
-from common.data.dataset import LAYOUTS
+from common.data.dataset import LAYOUTS, read_image
 from common.data.labels import Labels, read_labels, write_labels
 from common.data.lists import LIST_DIR, read_list
 from common.data.masks import write_mask
-from common.data.prepare.coco import Instances, check_rules, link_images, paint_mask, read_instances
+from common.data.prepare.coco import Instances, Region, check_rules, link_images, paint_mask, read_instances
 from common.data.prepare.fetch import Archive, obtain, unpack
 from common.data.prepare.voc import augment_masks, label_voc
-from common.run.config import script_parser
+from common.run.command import number, script_parser
+from common.run.config import at_least
 from common.run.errors import UserError, preview, run_script
 from common.run.files import atomic_write, write_json
 
@@ -141,7 +143,10 @@ def prepare_coco(args: argparse.Namespace) -> None:
         instances = read_instances(path)
         _check_images(args, split, instances)
         tables |= label_coco(args.root, split, instances)
-        paint_split(args, split, instances)
+        if instances.has_segmentations():
+            paint_split(args, split, instances)
+        else:
+            print(f"no annotation of {path} has a segmentation: labels are made, masks are not")
     if len(args.split) == 2 and instances.classes == list(COCO14):
         _write_reference_labels(args.root / "cls_labels_coco.npy", tables)
 
@@ -226,20 +231,30 @@ def paint_split(args: argparse.Namespace, split: str, instances: Instances) -> N
     write_json(rules, content)
     paths = {image_id: _coco_path(args.root, split, image_id, "mask") for image_id in instances.files}
     todo = [image_id for image_id, path in paths.items() if not path.exists()]
-    jobs = [(paths[image_id], instances.sizes[image_id], instances.regions.get(image_id, [])) for image_id in todo]
+    jobs = [
+        (_coco_path(args.root, split, image_id, "image"), paths[image_id], instances.sizes[image_id],
+         instances.regions.get(image_id, []))
+        for image_id in todo
+    ]  # fmt: skip
     paint = partial(_paint_job, args.crowd == "ignore")
     counts = process_map(paint, jobs, max_workers=args.workers, chunksize=32, desc=f"{split} masks") if jobs else []
-    skipped = sum(counts)
     print(f"{folder}: {len(todo)} masks painted, {len(paths) - len(todo)} were there")
-    if skipped:
-        print(f"WARNING: {skipped} polygons with fewer than three points were left out")
+    unpainted: Counter[str] = sum(counts, Counter())
+    if unpainted:
+        print(f"WARNING: not painted: {', '.join(f'{count} {reason}' for reason, count in unpainted.items())}")
 
 
-def _paint_job(ignore_crowds: bool, job: tuple[Path, tuple[int, int], list]) -> int:
-    path, size, regions = job
-    mask, skipped = paint_mask(size, regions, ignore_crowds)
+def _paint_job(ignore_crowds: bool, job: tuple[Path, Path, tuple[int, int], list[Region]]) -> Counter[str]:
+    image_path, path, size, regions = job
+    image = read_image(image_path)
+    if (image.height, image.width) != size:
+        raise UserError(
+            f"{image_path} is of {image.height} x {image.width} pixels (height x width), but its entry in the "
+            f"instances JSON says {size[0]} x {size[1]}: the two are of different images; correct the JSON"
+        )
+    mask, unpainted = paint_mask(size, regions, ignore_crowds)
     write_mask(path, mask)
-    return skipped
+    return unpainted
 
 
 def parse_args() -> argparse.Namespace:
@@ -259,7 +274,12 @@ def parse_args() -> argparse.Namespace:
         add("--skip-checksum", action="store_true", help="do not check archives fetched by hand")
         if name == "cub":
             continue
-        add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+        add(
+            "--workers",
+            type=number(int, at_least(1)),
+            default=os.cpu_count() or 1,
+            help="processes (default: %(default)s)",
+        )
         if name == "voc":
             add("--no-sbd", action="store_true", help="do without SegmentationClassAug; only full supervision needs it")
             continue

@@ -19,13 +19,16 @@ from common.crf.options import crf_folder
 from common.data.dataset import ImageSet
 from common.data.seeds import FORMATS
 from common.masks.from_seeds import require_maps
-from common.pipeline.builders import KINDS, files, parse_pipeline, require_within, run_stages, score
+from common.masks.options import SeedsConfig
+from common.pipeline.builders import KINDS, files, parse_pipeline, require_within, run_stages, score, start_checks
 from common.pipeline.options import PipelineConfig, data_overrides
 from common.pipeline.stages import Stage, has_files
 from common.pipeline.table import Score, is_scored
-from common.run.config import config_path, load_config, save_config, script_parser
+from common.run.command import script_parser
+from common.run.config import config_path, load_config, save_config
 from common.run.errors import UserError, run_script
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
+from common.run.needs import Needs
 from common.score.evaluate import MaskFiles
 
 
@@ -34,6 +37,7 @@ def main() -> int:
     args, overrides = arguments()
     config = load_config(PipelineConfig, config_path(args.exp), overrides)
     run = RunFolder(args.name)
+    require_input(run, config, args.check)
     pipeline = Pipeline(run, config)
     pipeline.build()
     run.create()
@@ -50,6 +54,35 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     refine = [text.partition("=")[2] for text in overrides if text.startswith("flow.refine=")]
     args.exp = args.exp or f"pipeline_{(refine or ['irn'])[-1]}"
     return args, overrides
+
+
+def require_input(run: RunFolder, config: PipelineConfig, only_check: bool) -> None:
+    """Makes sure that data set, lists, seeds or masks, and the first weights of all trainings are there.
+
+    Raises:
+        UserError: some are missing; all are named.
+        SystemExit: none is, and ``only_check``.
+    """
+    flow, lists = config.flow, config.lists
+    refined = RunFolder(f"{run.name}_{flow.refine}")
+    needs = Needs()
+    needs.ask_all(config.data.needs([lists.train, lists.score, lists.val]))
+    if flow.first == "seeds":
+        seeds = SeedsConfig(config.seeds.folder or str(run.seeds))
+        needs.ask(lambda: str(seeds.path()))
+        needs.ask_all(start_checks(config, flow.refine, refined))
+    else:
+        needs.ask(_require_masks, refined.masks)
+    if flow.segment == "deeplab":
+        masks = f"train.masks={refined.masks}"
+        needs.ask_all(start_checks(config, "deeplab", RunFolder(f"{refined.name}_deeplab"), masks))
+    needs.settle(only_check)
+
+
+def _require_masks(folder: Path) -> str:
+    if not folder.is_dir():
+        raise UserError(f"--from masks: no folder {folder}; without --from, the pipeline makes masks of seeds")
+    return str(folder)
 
 
 class Pipeline:

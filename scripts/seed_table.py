@@ -7,13 +7,14 @@ Exit code 1 if the score of the seeds at their best threshold, or of the masks b
 mIoU above the better trivial seed.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-from common.run.config import script_parser
+from common.run.command import number, script_parser
+from common.run.config import between
 from common.run.errors import UserError, run_script
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, SEED_SCORES, RunFolder
+from common.run.text import read_json_object
 
 TRIVIAL = {
     "eval_trivial_background": "(a) nothing but background",
@@ -27,15 +28,17 @@ def read_scores(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file does not exist, or is no result of an evaluation.
     """
+    if not path.is_file():
+        hint = "run evaluation.py first, also with --trivial background and --trivial first_label"
+        raise UserError(f"no {path}: {hint}")
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
+        scores = read_json_object(path, "the scores")
         if "mIoU" not in scores["best"] or (scores["task"] == "cam" and "mIoU" not in scores["fixed"]):
             raise KeyError("mIoU")
-    except FileNotFoundError:
-        hint = "run evaluation.py first, also with --trivial background and --trivial first_label"
-        raise UserError(f"no {path}: {hint}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no result of evaluation.py ({type(error).__name__}: {error})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no result of evaluation.py ({type(error).__name__}: {error}); run evaluation.py again"
+        ) from error
     return scores
 
 
@@ -82,7 +85,12 @@ def main() -> int:
     """Prints the table; 1 if the margin is too small."""
     parser = script_parser(__doc__)
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
-    parser.add_argument("--margin", type=float, default=0.0, help="least margin in mIoU (default: %(default)s)")
+    parser.add_argument(
+        "--margin",
+        type=number(float, between(-100, 100)),
+        default=0.0,
+        help="least margin in mIoU (default: %(default)s)",
+    )
     parser.add_argument("--masks", action="store_true", help="the run's masks instead of its seeds")
     args = parser.parse_args()
     lines, margin = table(RunFolder(args.name).existing(), args.masks)

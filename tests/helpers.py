@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.data.stamp import STAMP_FILE
 from common.run import files
 from common.run.errors import run_script
 from common.run.files import ROOT
@@ -111,14 +112,14 @@ def evaluation_script() -> ModuleType:
 
 
 def failure(capsys: pytest.CaptureFixture, function: Any, *arguments: object) -> str:
-    """The one line on stderr of a script that stops with exit code 1 and without a traceback."""
+    """The one message on stderr of a script that stops with exit code 1 and without a traceback."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         run_script(lambda: function(*arguments))
     assert stop.value.code == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-    assert len(lines) == 1
-    return lines[0].partition("error: ")[2]
+    said = capsys.readouterr().err
+    assert said.count("error: ") == 1
+    return said.partition("error: ")[2].rstrip()
 
 
 def last(name: str) -> dict[str, Any]:
@@ -133,8 +134,8 @@ def metrics(name: str) -> list[dict[str, Any]]:
 
 
 def contents(folder: str | Path) -> dict[str, bytes]:
-    """All files of a folder."""
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    """All files of a folder but its stamp."""
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.name != STAMP_FILE}
 
 
 def every_file(folder: str | Path) -> dict[str, bytes]:

@@ -116,7 +116,7 @@ def test_damaged_tables_are_named(cub: Path, table: str, old: str, new: str, mes
 
 @pytest.mark.parametrize("name", TABLES)
 def test_missing_empty_and_binary_tables(cub: Path, name: str) -> None:
-    for content, message in ((b"", f"{name} is empty"), (b"1 \xff\xfe", f"{name} cannot be read")):
+    for content, message in ((b"", f"{name} is empty"), (b"1 \xff\xfe", f"{name} is not UTF-8 text")):
         (cub / name).write_bytes(content)
         with pytest.raises(UserError, match=message):
             read_tables(cub)

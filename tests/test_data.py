@@ -15,8 +15,9 @@ from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
 from common.data.augment import SeparateViews, posterize, short_side, square_view, train_transform
 from common.data.classes import COCO14, VOC12
+from common.data.csv_labels import csv_classes
 from common.data.dataset import ImageSet, LabelledImages, read_mask
-from common.data.labels import csv_classes, read_labels, write_labels
+from common.data.labels import read_labels, write_labels
 from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, canonical_id, find_list, read_list
 from common.data.loader import EpochBatches, TrainViews, train_loader
@@ -72,7 +73,7 @@ def test_integer_keys() -> None:
 
 def test_empty_missing_and_binary_lists(tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    for name, message in (("empty.txt", "empty"), ("binary.txt", "cannot be read"), ("none.txt", "cannot be read")):
+    for name, message in (("empty.txt", "empty"), ("binary.txt", "UTF-16"), ("none.txt", "cannot be read")):
         if name == "empty.txt":
             write_lines(tmp_path / name, ["# nothing"])
         with pytest.raises(UserError, match=message):

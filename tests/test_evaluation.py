@@ -19,6 +19,7 @@ from common.run.files import ROOT
 from common.run.processes import Processes
 from common.score.counts import SweepCounts
 from common.score.evaluate import EvalConfig, FilePredictions, MaskFiles, Scoring, UnusablePredictions, evaluate
+from common.score.trivial import TrivialCounts
 from tests.helpers import evaluation_script
 
 MASKS = {
@@ -168,7 +169,7 @@ def test_nothing_left_to_score_fails_even_if_missing_is_allowed(script: ModuleTy
 
 @pytest.mark.parametrize("arguments, words", [
     (["--dict_dir", "nowhere"], "no folder of predictions"),
-    (["--dict_dir", "dict", "--gt_dir", "nowhere"], "no ground-truth mask nowhere/a.png"),
+    (["--dict_dir", "dict", "--gt_dir", "nowhere"], "no folder of true masks nowhere"),
     (["--dict_dir", "dict", "--list", "no_list"], "no image list 'no_list'"),
     (["--dict_dir", "dict", "--name", "y"], "no run folder.*There are: x"),
     (["--dict_dir", "dict", "--data", "no_data"], "no configuration 'no_data'"),
@@ -275,7 +276,8 @@ class TwoProcesses(Processes):
     other: Scoring | None = None
 
     def gather_objects(self, value: object) -> list:
-        return [value, type(self).other.counts if isinstance(value, SweepCounts) else type(self).other.problems]
+        other = type(self).other
+        return [value, {SweepCounts: other.counts, TrivialCounts: other.trivial}.get(type(value), other.problems)]
 
 
 def test_threads_and_counting_in_memory_give_the_same(folder: Path) -> None:

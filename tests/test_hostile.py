@@ -50,18 +50,17 @@ def test_without_data(scripts: Scripts, capsys, checkpoint: Path, experiment_nam
 
 
 def test_without_anything_as_a_user_sees_it(scripts: Scripts) -> None:
-    """Exit code 1 and one line; a mistyped flag is argparse's own error."""
+    """Exit code 1 and one line, for a mistyped flag as well."""
     code, _, errors = scripts.run("methods/cti/train_trm.py", "x", "--exp", "cti_cvpr24")
     assert code == 1 and errors.startswith("error: no PASCAL VOC 2012 at") and errors.count("\n") == 1
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(UserError, match=r"unknown argument '--batchsize'\. Did you mean --batch_size\?"):
         scripts.train("x", "--batchsize", 3)
-    assert stop.value.code == 2
 
 
 def test_without_lists_or_labels(scripts: Scripts, own_data: Path, capsys) -> None:
     """The list's name and the shipped ones; the label files that were looked for."""
     message = failure(capsys, scripts.train, "x", "--train_list", "trainaug")
-    assert "no image list 'trainaug'" in message and "Shipped lists: " in message and "train_aug" in message
+    assert "no image list 'trainaug'" in message and "Did you mean train?" in message and "ImageSets" in message
     root = f"data.root={own_data}"
     shutil.rmtree(own_data / "Annotations")
     message = failure(capsys, scripts.train, "x", root, "data.labels=auto")
@@ -156,7 +155,7 @@ def test_malicious_label_file(scripts: Scripts, capsys, shapes: Path) -> None:
     message = failure(capsys, scripts.train, "x", ARRAY_LABELS)
     assert "cls_labels.npy is not read" in message and "could run any code" in message
     assert not Path("executed").exists() and not Path("experiment").exists()
-    labels = {path.stem: np.eye(6, dtype=np.float32)[0] for path in (shapes / "JPEGImages").iterdir()}
+    labels = {path.stem: np.ones(6, np.float32) for path in (shapes / "JPEGImages").iterdir()}
     np.save("cls_labels.npy", labels, allow_pickle=True)
     assert scripts.train("x", ARRAY_LABELS, "train.max_steps=1") == 0
 

@@ -115,7 +115,7 @@ def test_what_the_segmentation_refuses(call: Call, own_data: Path) -> None:
 def test_masks_of_another_size_are_not_submitted(call: Call) -> None:
     """The run ends with an error that names them; the masks stay."""
     assert call(infer_seg) == 0
-    path = next((RUN / "segs/val").iterdir())
+    path = next((RUN / "segs/val").glob("*.png"))
     write_mask(path, np.zeros((3, 3), np.uint8))
     for picture in RUN.glob("eval*"):
         picture.unlink()
@@ -129,7 +129,7 @@ def test_seeds_of_three_kinds(call: Call, shapes: Path, capsys: pytest.CaptureFi
     seeds = {}
     for kind in ("cam", "cam_aux", "seg"):
         assert call(infer_cam, "--dict", "--dict_dir", kind, f"infer.seed_map={kind}") == 0
-        seeds[kind] = {path.stem: read_seed(path) for path in (RUN / kind).iterdir()}
+        seeds[kind] = {path.stem: read_seed(path) for path in (RUN / kind).glob("*.npy")}
         assert "6 seeds written" in capsys.readouterr().out and (RUN / "eval_cam.json").is_file()
         for image_id, seed in seeds[kind].items():
             with Image.open(shapes / "JPEGImages" / f"{image_id}.jpg") as image:

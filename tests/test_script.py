@@ -10,7 +10,7 @@ import pytest
 
 from common.run.config import load_config
 from common.run.errors import UserError
-from common.run.folder import RunFolder
+from common.run.folder import EPOCH_FILE, RunFolder
 from common.run.script import MASKS, PREPARATION, REFINEMENT, SEEDS, TRAINING, Setup, Usage, start
 from methods.cti.config import CTIConfig
 from tests.datasets import write_lines
@@ -22,6 +22,8 @@ Start = Callable[..., Setup[CTIConfig]]
 def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a script of a kind in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    for folder in ("VOC2012/JPEGImages", "COCO2014/train2014"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
 
     def run(usage: Usage, *arguments: str, inputs: tuple[str, ...] = ()) -> Setup[CTIConfig]:
         monkeypatch.setattr(sys, "argv", ["script.py", "--name", "x", *arguments])
@@ -43,6 +45,7 @@ def test_the_command_line_is_judged_before_torch_is_imported(arguments: str, rai
     program = f"""
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 from common.run.config import option, section
 from common.run.script import SEEDS, start
 
@@ -52,6 +55,7 @@ class Data:
 
 @dataclass
 class Config:
+    method: ClassVar[str] = "own"
     data: Data = section(Data)
 
 sys.argv = ["script.py", *{arguments.split()!r}]
@@ -90,8 +94,11 @@ def test_where_the_configuration_comes_from(begin: Start) -> None:
     assert begin(TRAINING, "--exp", "cti_coco_cvpr24").config.data.dataset == "coco14"
     assert begin(PREPARATION).config.data.dataset == "voc12"
     assert not Path("experiment").exists()
-    write_lines(RunFolder("x").config, ["data: {dataset: folder}"])
+    Path("own/images").mkdir(parents=True)
+    lists = ["train: {image_list: all, val_list: all}", "infer: {image_list: all, eval_list: all}"]
+    write_lines(RunFolder("x").config, ["data: {dataset: folder, root: own}", *lists])
     write_lines(RunFolder("x").last, [])
+    write_lines(RunFolder("x").checkpoints / EPOCH_FILE.format(0), [])
     for usage, *flags in ((TRAINING, "--resume"), (PREPARATION,), (REFINEMENT,), (SEEDS,), (MASKS,)):
         setup = begin(usage, *flags)
         assert (setup.config.data.dataset, setup.run.name) == ("folder", "x")

@@ -95,8 +95,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, fmt: str, kept: float) -> None:
 
 @pytest.mark.parametrize("content, words", [
     ([1, 2], "not a dictionary"),
-    ({"cat": SEED[2]}, "not a dictionary of class index"),
-    ({0: "text"}, "not a dictionary of class index"),
+    ({"cat": SEED[2]}, "'cat' is no class index"),
+    ({0: "text"}, "class 0 has a str where a map"),
     ({0: SEED[2], 1: SEED[2][:-1]}, r"one \(H, W\)"),
     ({0: SEED[2][0]}, r"one \(H, W\)"),
 ])  # fmt: skip
@@ -135,11 +135,11 @@ def test_tensors_may_be_views_that_need_a_gradient_or_lie_in_a_scalar(tmp_path: 
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"keys": np.array([7])}, "not a dictionary of class index"),
-    ({"keys": np.array(["cat", "dog"])}, "not a dictionary of class index"),
-    ({"keys": 7}, "not a dictionary of class index"),
-    ({"high_res": SEED[7]}, "not a dictionary of class index"),
-    ({"high_res": np.stack([SEED[7][0]] * 2)}, r"one \(H, W\)"),
+    ({"keys": np.array([7])}, "one for each map"),
+    ({"keys": np.array(["cat", "dog"])}, "'cat' is no class index"),
+    ({"keys": 7}, "no list of distinct class indices"),
+    ({"high_res": SEED[7]}, "one for each map"),
+    ({"high_res": np.stack([SEED[7][0]] * 2)}, "one for each map"),
 ])  # fmt: skip
 def test_irnet_files_that_are_wrong(tmp_path: Path, changes: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
@@ -221,3 +221,55 @@ def test_background_writer_does_not_hide_the_bodys_own_error() -> None:
     with pytest.raises(ValueError, match="mine"), BackgroundWriter() as writer:
         writer.submit(fail)
         raise ValueError("mine")
+
+
+MAP = np.ones((2, 2), np.float32)
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ({"1": MAP}, "'1' is no class index"),
+    ({-1: MAP}, "-1 is no class index"),
+    ({1.5: MAP}, "a key of a dictionary is a float"),
+    ({True: MAP}, "a key of a dictionary is a bool"),
+    ({0: MAP.astype(complex)}, "class 0 has values of type complex128"),
+    ({0: MAP.astype(str)}, "class 0 has values of type <U"),
+    ({0: MAP, 3: [[1.0, 1.0]]}, "class 3 has a list"),
+    ({0: MAP, 3: np.array([[1, np.nan]])}, "map of class 3 holds values that are not finite.*diverged"),
+    ({0: MAP, 3: np.array([[1, -np.inf]])}, "map of class 3 holds values that are not finite"),
+    ({0: np.full((2, 2), 1e39)}, "map of class 0 holds values that are not finite"),
+    ({"keys": np.array([1, 1]), "high_res": np.stack([MAP, MAP])}, "no list of distinct class indices"),
+    ({"keys": np.array([True]), "high_res": MAP[None]}, "True is no class index"),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_keys_are_indices_and_maps_finite_numbers(tmp_path: Path, content: dict, words: str) -> None:
+    """The file, the class and the remedy are named."""
+    np.save(tmp_path / "a.npy", np.array(content, dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=rf"a\.npy is .*{words}.*\. [A-Z].*\.$|a\.npy is .*{words}.* make it again"):
+        read_seed(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(("name", "value", "words"), [
+    ("keys", np.array([3, -3]), "no list of distinct"),
+    ("cams", np.full((2, 1, 1), np.nan, np.float16), "not finite"),
+    ("cams", np.full((2, 1, 1), np.inf, np.float16), "not finite"),
+])  # fmt: skip
+def test_compact_files_hold_indices_and_finite_maps(tmp_path: Path, name: str, value: np.ndarray, words: str) -> None:
+    content = {"keys": np.array([7, 3]), "cams": np.ones((2, 1, 1), np.float16), "size": np.array([4, 4])}
+    np.savez(tmp_path / "a.npz", **content)
+    assert list(read_seed(tmp_path / "a.npz")) == [3, 7]
+    np.savez(tmp_path / "a.npz", **content | {name: value})
+    with pytest.raises(UserError, match=rf"a\.npz is .*{words}"):
+        read_seed(tmp_path / "a.npz")
+
+
+def test_maps_of_other_numbers_keep_their_values(tmp_path: Path) -> None:
+    """Integers, half and double precision, and yes or no; keys of NumPy."""
+    maps = {
+        0: np.array([[0, 200]], np.uint8),
+        np.int64(2): np.array([[0.5, 1]], np.float16),
+        3: np.array([[True, False]]),
+    }
+    np.save(tmp_path / "a.npy", np.array(maps, dtype=object), allow_pickle=True)
+    found = read_seed(tmp_path / "a.npy")
+    assert {key: cam.tolist() for key, cam in found.items()} == {0: [[0, 200]], 2: [[0.5, 1]], 3: [[1, 0]]}
+    assert all(cam.dtype == np.float32 for cam in found.values())

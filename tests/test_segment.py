@@ -71,7 +71,7 @@ def settings(**changes: object) -> SegmentConfig:
 def opened(
     images: ImageSet, config: SegmentConfig, name: str = "x", crf: bool = False, overwrite: bool = False, **how: str
 ) -> MaskFolders:
-    return open_mask_folders(RunFolder(name), images.list_name, config, WEIGHTS, runtime(**how), crf, overwrite)
+    return open_mask_folders(RunFolder(name), images, "x", config, WEIGHTS, runtime(**how), crf, overwrite)
 
 
 @pytest.mark.parametrize("resize", [0, 32])
@@ -134,7 +134,7 @@ def test_masks_are_the_largest_logits_before_and_after_the_crf(images: ImageSet)
 def test_what_the_crf_sees_can_be_changed(images: ImageSet) -> None:
     """And is part of the settings, as its parameters are; what computes it is not."""
     config, run = settings(), RunFolder("x")
-    folders = open_mask_folders(run, "all", config, WEIGHTS, runtime(), True, False, np.zeros_like)
+    folders = open_mask_folders(run, images, "x", config, WEIGHTS, runtime(), True, False, np.zeros_like)
     write_masks(network(), images, config, runtime(), folders)
     image = images.load_image(0)
     logits = segment_logits(network(), eval_transform(image)[None], image.size[::-1], config)[0]
@@ -143,10 +143,10 @@ def test_what_the_crf_sees_can_be_changed(images: ImageSet) -> None:
     with pytest.raises(UserError, match="segs_crf/all holds masks of another checkpoint or other settings"):
         opened(images, config, crf=True)
     config.crf.backend = "lattice"
-    open_mask_folders(run, "all", config, WEIGHTS, runtime(), True, False, np.zeros_like)
+    open_mask_folders(run, images, "x", config, WEIGHTS, runtime(), True, False, np.zeros_like)
     config.crf.iterations = 9
     with pytest.raises(UserError, match="segs_crf/all holds masks"):
-        open_mask_folders(run, "all", config, WEIGHTS, runtime(), True, False, np.zeros_like)
+        open_mask_folders(run, images, "x", config, WEIGHTS, runtime(), True, False, np.zeros_like)
 
 
 def test_only_what_is_missing_is_made_again(images: ImageSet) -> None:

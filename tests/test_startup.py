@@ -64,10 +64,11 @@ OF_TRAINING = {
     **{line.replace("used", "x"): words for line, words in OF_RUN.items()},
     "--name used": "is not empty", "--name x --resume": "no run folder",
     "--name used --resume": "nothing to resume", "--name used --resume --overwrite": "give one of them",
+    "--name x --check data.root=lost": "missing:",
     "--name x train.batch_size=4 train.accumulation=3": "does not divide", "--name x train.batch_size=0": "at least 1",
 }  # fmt: skip
 LOST_WEIGHTS = {"--name used --load_pretrained lost.pth": "no weights file at lost.pth"}
-OF_INFERENCE = {**OF_RUN, **LOST_WEIGHTS, "--name x": "no run folder"}
+OF_INFERENCE = {**OF_RUN, **LOST_WEIGHTS, "--name x": "no run folder", "--name used --check": "missing:"}
 OF_SEEDS = {**OF_INFERENCE, "--name used --vis": "add --dict", "--name used infer.scales=[]": "it must be"}
 OF_MASKS = {**OF_INFERENCE, "--name used data.dataset=coco14 --submission": "the data set is coco14"}
 WITH_SEEDS = {**OF_RUN, "--name x": "which seeds", "--name x --seeds lost": "no folder of seeds"}
@@ -87,7 +88,7 @@ WRONG = {
         "--name x": "give either",
         "--name x --trivial background --task png": "as --task cam",
         "--name x --dict_dir dict eval.thresholds=[1]": "first, last and step",
-        "--name x --dict_dir lost": "no run folder",
+        "--name x --dict_dir lost": "no run folder", "--name used --dict_dir lost --check": "missing:",
     },
     "methods/crt/eval_wsol.py": {
         "--name used data.rot=y": "unknown configuration key", "--name x": "no run folder", **LOST_WEIGHTS,
@@ -95,7 +96,7 @@ WRONG = {
     },
     "methods/crt/make_cam.py": {**OF_SEEDS, "--name used views.crop_size=300": "cannot be cut into tiles"},
     "methods/crt/run_sample.py": {
-        **OF_CONFIGURATION, "--exp crt_2022": "--name", "--name x --exp nothing": "no configuration",
+        **OF_CONFIGURATION, "--exp crt_2022": "no PASCAL VOC 2012", "--name x --exp nothing": "no configuration",
         "--name x --nproc 0": "at least one process", "--name x --eval_cam_pass perhaps": "neither True nor False",
     },
     "methods/crt/train_cam.py": {
@@ -139,6 +140,10 @@ WRONG = {
         **OF_TRAINING, "--name x": "no weights of ResNet-38", "--name x model.pretrained=lost.pth": "no weights file",
         "--name x --low_alpha 9 --high_alpha 9": "must be less than",
     },
+    "methods/segments/vote.py": {
+        **WITH_SEEDS, "--name x --seeds . --tune_on a --thresholds b": "give one of them",
+        "--name x --seeds . vote.min_agreement=0.5": "needs the folder of the agreement",
+    },
     "methods/toco/infer_cam.py": OF_SEEDS,
     "methods/toco/infer_seg.py": OF_MASKS,
     "methods/toco/train_toco.py": {
@@ -146,17 +151,44 @@ WRONG = {
         "--name x views.crop_size=96": "no room for 8 different local crops", "--name x --aux_layer=-1": "no block",
     },
     "scripts/benchmark.py": {"": "command", "train --method irn": "--method"},
+    "scripts/benchmark_card.py": {"--turns many": "--turns", "--images 0": "start at 1"},
     "scripts/benchmark_crf.py": {"": "command", "crf --device tpu": "--device"},
     "scripts/benchmark_startup.py": {"--turns many": "--turns"},
     "scripts/check_data.py": {
         "data.rot=y": "unknown configuration key", "--show many": "wrong value", "data.root=lost": "no PASCAL VOC 2012",
     },
+    "scripts/compare_runs.py": {"": "NAME", "x": "two runs are needed", "x x": "no run folder", "used used": "--card"},
     "scripts/crf_masks.py": {**WITH_SEEDS, "--name x --alpha 0": "above 0"},
+    "scripts/export_masks.py": {
+        "": "--masks, --format, --out", "--masks lost --format coco --out x": "no folder with masks",
+        "--masks m --format png --out x": "'coco', 'labelme'",
+    },
+    "scripts/doctor.py": {"": "NAME", "x": "no run folder", "used --images 0": "at least one"},
+    "scripts/fuse_seeds.py": {
+        **OF_RUN, "--name x": "which runs", "--name x used lost": "no seeds of 'used'",
+        "--name x used --how min --weights 1": "have no meaning",
+    },
+    "scripts/list_runs.py": {"--lst val": "Did you mean --list?"},
     "scripts/make_cub_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
+    "scripts/make_segments.py": {**OF_RUN, "--name x --with sam9": "it must be one of"},
     "scripts/make_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/pipeline_table.py": {"": "--name", "--name x": "no run folder"},
+    "scripts/plan.py": {
+        "": "either --exp NAME or --table", "--exp irn_cti": "planned are those of",
+        "--exp cti_cvpr24 --gpu 309": "Did you mean 3090", "--exp nothing": "no configuration",
+    },
     "scripts/plot_run.py": {"": "NAME", "x/y": "a run's name", "x": "no run folder"},
     "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
+    "scripts/report.py": {
+        "": "--name", "--name x": "no run folder", "--name x --dict_dir dict": "belong together",
+        "--name x --images -1": "at least 0",
+    },
+    "scripts/reproduce.py": {
+        "": "no recipe of", "ctj": "Did you mean cti_voc12", "cti --nproc 0": "at least one process",
+        "cti --dataset coco14 --name x": "no MS COCO 2014",
+    },
+    "scripts/reproductions_page.py": {"more": "unknown argument"},
+    "scripts/results_table.py": {"": "command", "show": "show takes runs", "show x": "no run folder"},
     "scripts/run_pipeline.py": {
         **OF_CONFIGURATION, "--name x --exp nothing": "no configuration", "--name x --nproc 0": "at least one process",
     },
@@ -263,6 +295,9 @@ def test_refinement_of_seeds(shapes: Path, tmp_path: Path) -> None:
         classes = sorted({*np.unique(mask)} - {0, IGNORE_LABEL})
         write_seed(tmp_path / "seeds", image_id, {int(k) - 1: (mask == k).astype(np.float32) for k in classes})
     data = f"data.root={shapes} data.classes={shapes}/classes.txt --seeds seeds runtime.num_workers=0"
+    of_set = f"data.root={shapes} data.classes={shapes}/classes.txt runtime.num_workers=0"
+    own = f"{of_set} --exp segments_demo"
+    lists = "infer.image_list=own.txt infer.eval_list="  # the curve of a score needs matplotlib
     irn = f"--name irn {data} --exp irn_demo"
     psa = f"--name psa {data} --exp psa_demo"
     save_torch(tmp_path / "irn.pth", IRN(load_config(IRNConfig, config_path("irn_demo")).model).state_dict())
@@ -273,6 +308,9 @@ def test_refinement_of_seeds(shapes: Path, tmp_path: Path) -> None:
         ("methods/irn/infer_irn.py", f"{irn} {masks} --load_pretrained irn.pth"),
         ("methods/psa/make_crf.py", f"{psa} train.image_list=own.txt"),
         ("methods/psa/infer_aff.py", f"{psa} {masks} infer.num_workers=0 --load_pretrained psa.pth"),
+        ("scripts/make_segments.py", f"--name segments {own} infer.image_list=own.txt"),
+        ("methods/segments/vote.py", f"--name segments {own} --seeds seeds {lists}"),
+        ("scripts/fuse_seeds.py", f"--name fused seeds seeds --exp fusion_demo {of_set} {lists}"),
         ("scripts/crf_masks.py", f"--name crf {data} infer.image_list=own.txt infer.eval_list=own.txt"),
     ):
         assert_imports(script, arguments, tmp_path, {"torch"})

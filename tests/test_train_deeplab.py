@@ -97,7 +97,7 @@ def test_a_run_writes_its_files_and_figures(whole: SimpleNamespace) -> None:
     assert "24 images, no labels, 6 steps an epoch" in log and "WARNING: random weights" in log
     assert "test_deeplab.py --name whole --crf" in log
     train = [line for line in whole.metrics if line["kind"] == "train"]
-    assert [line["step"] for line in train] == [4, 6, 8]
+    assert [line["step"] for line in train] == [4, 8]
     for line in train:
         assert line["total"] == pytest.approx(sum(line[term] for term in ("x1", "x0.5", "x0.75", "max")), rel=1e-5)
         assert line["lr"] == pytest.approx(1e-3 * (1 - (line["step"] - 1) // 2 * 2 / 8) ** 0.9)
@@ -260,7 +260,7 @@ def test_other_settings(scripts: Scripts, setting: str) -> None:
     assert scripts.train("x", "train.max_steps=2", "train.eval_steps=2", setting) == 0
     assert {value.dtype for value in last("x")["model"].values()} == {torch.float32, torch.int64}
     assert scripts.infer("x") == 0
-    with Image.open(next(Path("experiment/x/segs/val").iterdir())) as mask:
+    with Image.open(next(Path("experiment/x/segs/val").glob("*.png"))) as mask:
         assert mask.mode == "P"
 
 

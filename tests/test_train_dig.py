@@ -55,7 +55,7 @@ def test_train_infer_evaluate(
     assert dig_scripts.infer("x", "--load_epo", 1, "--dict", setting) == 0
     output = capsys.readouterr().out
     assert "6 seeds written, 0 were there" in output and "mIoU at threshold" in output
-    seeds = {path.stem: read_seed(path) for path in (run / "dict").iterdir()}
+    seeds = {path.stem: read_seed(path) for path in (run / "dict").glob("*.npy")}
     assert len(seeds) == 6 and all(seed for seed in seeds.values())
 
     evaluation_script().main(["--name", "x", "--dict_dir", "dict", "--list", "val", "--out", "again"])

@@ -114,7 +114,7 @@ def test_train_infer_evaluate(pcss_scripts: Scripts, capsys: pytest.CaptureFixtu
     assert pcss_scripts.infer("x", "--load_epo", 2, "--dict") == 0
     output = capsys.readouterr().out
     assert "6 seeds written, 0 were there" in output and "mIoU at threshold" in output
-    seeds = {path.stem: read_seed(path) for path in (run / "dict").iterdir()}
+    seeds = {path.stem: read_seed(path) for path in (run / "dict").glob("*.npy")}
     assert len(seeds) == 6 and all(seed for seed in seeds.values())
 
     evaluation_script().main(["--name", "x", "--dict_dir", "dict", "--list", "val", "--out", "again"])

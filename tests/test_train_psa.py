@@ -85,7 +85,7 @@ def test_from_seeds_to_scored_masks(
             maps = read_seed(path)
             assert list(maps) == [0, *(key + 1 for key in read_seed(seeds / path.name))]
             np.testing.assert_allclose(sum(maps.values()), 1, atol=1e-4)
-    share = {a: np.mean([read_seed(path)[0].mean() for path in (run / "crf" / a).iterdir()]) for a in ("04", "16")}
+    share = {a: np.mean([read_seed(path)[0].mean() for path in (run / "crf" / a).glob("*.npy")]) for a in ("04", "16")}
     assert share["04"] > share["16"]  # of background
     lines = whole.metrics
     assert [line["step"] for line in lines] == [4, 6, 8, 12] and {"total", *LOSS_TERMS, "lr"} <= lines[0].keys()
@@ -100,7 +100,7 @@ def test_from_seeds_to_scored_masks(
     assert scored.masks("x") == 0
     output = capsys.readouterr().out
     assert "6 masks written, 0 were there" in output and "mIoU over the 6 images of 'val'" in output
-    for path in Path("experiment/x/masks").iterdir():
+    for path in Path("experiment/x/masks").glob("*.png"):
         seed = read_seed(seeds / f"{path.stem}.npz")
         mask = read_mask(path)
         assert mask.shape == next(iter(seed.values())).shape
@@ -171,7 +171,7 @@ def test_what_is_missing_or_unfit_is_named(
     """One line each, before anything is computed or written."""
     exp = scored._experiment
     message = failure(capsys, scored.train, "new")
-    assert "24 of the 24 images" in message and "methods/psa/make_crf.py --name new --seeds" in message
+    assert "no CRF marginals in experiment/new" in message and "methods/psa/make_crf.py --name new --seeds" in message
     assert not Path("experiment/new").exists()
     with pytest.raises(UserError, match="which seeds"):
         scored._call(make_crf, ("--name", "new", "--exp", exp))

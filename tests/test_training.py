@@ -147,9 +147,7 @@ def whole(
 
 
 @pytest.fixture
-def scripts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiments: Path, whole: SimpleNamespace
-) -> Scripts:
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiments: Path, whole: SimpleNamespace) -> Scripts:
     """The row's scripts, called in a folder where a run ``x`` has what it trains on."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", write_numbers)

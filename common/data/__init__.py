@@ -6,10 +6,18 @@ Here:
     layout        folders and file names of VOC, COCO and a user's own set; the configuration section ``data``
     lists         image ids, and the lists that name them
     labels        multi-hot image labels from every usual source
-    classes       class names of the public data sets
+    csv_labels    the label table of a user's own set
+    voc_xml       names of the objects in VOC annotations
+    instances     instances JSON in COCO's format, checked
+    classes       class names of the public data sets, and of a user's file
     cub           CUB-200-2011: classes and bounding boxes
     masks         writing of label masks, as palette PNGs
     seeds         the formats of seed files
+    seed_labels   labels of seeds: the highest class at each pixel, or background
+    segments      the formats of segment files
+    rle           run lengths of regions, checked
+    agreement     the files of the agreement of fused runs
+    stamp         kind and origin of the files in a folder, recorded in it
     outputs       folders of one file per image, and how they are filled
     transforms    the whole image as network input
     augment       random training views

@@ -11,7 +11,7 @@ Five tables lie beside the folder ``images/``, with one line per image (or class
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -23,6 +23,7 @@ from common.data.dataset import read_image
 from common.data.lists import IMAGE_SUFFIXES, canonical_id
 from common.run.config import option
 from common.run.errors import UserError, preview
+from common.run.text import read_lines
 
 TITLE = "CUB-200-2011"
 PROVIDED_BY = "python scripts/prepare_data.py cub"
@@ -41,6 +42,40 @@ class CUBConfig:
     root: str = option(
         "data/CUB_200_2011", "Folder of CUB-200-2011, with images.txt and images/.", flag=("--data-path", "--data_path")
     )
+
+    def needs(self, lists: Sequence[str]) -> Iterator[Callable[[], str]]:
+        """Checks of the folder and its tables; the lists are splits, of which the tables tell."""
+        yield self.require_root
+        if Path(self.root).is_dir():
+            yield self.require_tables
+
+    def require_root(self) -> str:
+        """Makes sure that the folder is there.
+
+        Raises:
+            UserError: it is not; the message names what provides it.
+        """
+        root = Path(self.root)
+        if not root.is_dir():
+            raise UserError(
+                f"no {TITLE} at {root} (from {Path.cwd()}). Get it with: {PROVIDED_BY}; or name the place where it is: "
+                "data.root=/path/to/it"
+            )
+        return str(root)
+
+    def require_tables(self) -> str:
+        """Makes sure that the folder is that of such a set: that tables and images are in it.
+
+        Raises:
+            UserError: some are missing; they are named.
+        """
+        missing = [name for name in (*TABLES, "images") if not (Path(self.root) / name).exists()]
+        if missing:
+            raise UserError(
+                f"{self.root} is there, but is no folder of {TITLE}: it has no {', '.join(missing)}. data.root is the "
+                f"folder that holds them; {PROVIDED_BY}"
+            )
+        return f"{len(TABLES)} tables"
 
 
 @dataclass(frozen=True)
@@ -127,6 +162,15 @@ class CUBImages:
         """
         return read_image(self.images[index])
 
+    def require_labels(self, every: bool = True) -> None:
+        """As `common.data.dataset.TrainingImages.require_labels`."""
+        absent = np.flatnonzero(~self.labels.any(axis=0))
+        if every and len(absent):
+            raise UserError(
+                f"no image of the split {self.list_name!r} in {self.root} has the class "
+                f"{preview((self.classes[i] for i in absent), 3)}: remove it from classes.txt, or add images"
+            )
+
 
 def read_tables(root: Path) -> CUBTables:
     """Reads and cross-checks the five tables.
@@ -134,11 +178,7 @@ def read_tables(root: Path) -> CUBTables:
     Raises:
         UserError: a table is missing, has unusable lines (they are named), or lacks ids that another one has.
     """
-    if not root.is_dir():
-        raise UserError(
-            f"no {TITLE} at {root} (from {Path.cwd()}). Get it with: {PROVIDED_BY}; or name the place where it is: "
-            "data.root=/path/to/it"
-        )
+    CUBConfig(str(root)).require_root()
     paths = _read(root / "images.txt", "image_id path", _image_path)
     stems = Counter(PurePosixPath(path).stem for path in paths.values())
     repeated = [stem for stem, count in stems.items() if count > 1]
@@ -185,14 +225,11 @@ def _read(path: Path, columns: str, parse: Callable[..., Value]) -> dict[int, Va
         columns: Names of the columns; the last column may hold spaces.
         parse: Makes a value of the texts in the other columns, or raises ValueError.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
+    if not path.is_file():
         raise UserError(
             f"no {path.name} in {path.parent}: is it the folder of {TITLE}? Get the data set with: {PROVIDED_BY}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the table {path} cannot be read: {error}") from error
+        )
+    lines = read_lines(path, "the table")
     table: dict[int, Value] = {}
     wrong = []
     for number, line in enumerate(lines, start=1):
@@ -228,7 +265,7 @@ def _read_for(paths: Mapping[int, str], path: Path, columns: str, parse: Callabl
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text)):
         raise ValueError(f"{text!r} is no id (1, 2, 3, ...)")
     return int(text)
 

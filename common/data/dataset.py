@@ -5,7 +5,9 @@ spelled (`common.data.lists`).
 """
 
 import copy
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -13,10 +15,13 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from common.data.labels import csv_classes, read_labels
+from common.data.classes import read_classes
+from common.data.csv_labels import csv_classes
+from common.data.labels import read_label_table, require_classes
 from common.data.layout import LAYOUTS, DataConfig, image_paths, mask_paths
-from common.data.lists import LIST_DIR, find_list, read_list
+from common.data.lists import LIST_DIR, entry_folders, read_list
 from common.run.errors import UserError, preview
+from common.run.processes import say_once
 
 
 class TrainingImages(Protocol):
@@ -47,6 +52,9 @@ class TrainingImages(Protocol):
     def load_image(self, index: int) -> Image.Image:
         """The image as RGB, decoded."""
 
+    def require_labels(self, every: bool = True) -> None:
+        """Makes sure that the labels, if there are any, suit a training; see `require_classes`."""
+
 
 class ImageSet:
     """The images of one list, with masks. Files are only opened when asked for.
@@ -56,6 +64,7 @@ class ImageSet:
         images: paths of the files.
         classes: C foreground class names; none where no file names them.
         labels: None; see `LabelledImages`.
+        foreign: names of objects that are no class, with the number of images that have them, in labels that were read.
     """
 
     labels: np.ndarray | None = None
@@ -72,21 +81,23 @@ class ImageSet:
         """
         self.config, self.layout, self.root = config, LAYOUTS[config.dataset], Path(config.root)
         self.list_name = list_name
-        if not self.root.is_dir():
-            raise UserError(
-                f"no {self.layout.title} at {self.root} (from {Path.cwd()}). Get it with: {self.layout.provided_by}; "
-                "or name the place where it is: data.root=/path/to/it"
-            )
+        config.require_root()
         self.classes = self._class_names()
         self._paths, self._mask_paths = image_paths(config, list_name), mask_paths(config, list_name)
         if list_name == "all":
+            self._paths.require_flat()
             self.ids = list(self._paths.found())
+            if not self.ids:
+                raise UserError(f"no image {self._paths.pattern}: the list 'all' is empty. Put images there")
         else:
-            self.ids = read_list(find_list(list_name, config.dataset, self.root), config.dataset)
+            file = config.list_file(list_name)
+            self.ids = read_list(file, config.dataset)
+            self._say_ignored_folders(file)
         self.images = self._paths.paths(self.ids)
         if require_images:
             self._refuse_missing()
         self._kept: list[np.ndarray] | None = None
+        self.foreign: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -132,6 +143,58 @@ class ImageSet:
         """The true mask, uint8 (H, W): 0 background, class index + 1, 255 ignore."""
         return read_mask(self.mask_path(self.ids[index]))
 
+    def require_labels(self, every: bool = True) -> None:
+        """As `TrainingImages.require_labels`."""
+
+    def left_out(self) -> tuple[list[Path], list[Path]]:
+        """As `common.data.layout.PathPattern.left_out`."""
+        return self._paths.left_out()
+
+    def _say_ignored_folders(self, file: Path) -> None:
+        """Says once that the folders of a list's entries are ignored, unless they are the folder that is read."""
+        own = {Path(self._paths.pattern.replace("{split}", split)).parent.name for split in self._paths.splits}
+        others = [folder for folder in entry_folders(file) if Path(folder).name not in own]
+        if others:
+            say_once(
+                f"note: {file} names folders ({preview(others, 3)}), which are ignored: images are read from "
+                f"{Path(self._paths.pattern).parent}"
+            )
+
+    def sample_classes(self, ids: Sequence[str]) -> dict[str, list[int]]:
+        """Class indices of some of the images, as their labels have them; empty where no labels are found."""
+        try:
+            return {key: np.flatnonzero(row).tolist() for key, row in zip(ids, self._labels_of(ids), strict=True)}
+        except UserError:
+            return {}
+
+    def _labels_of(self, ids: Sequence[str]) -> np.ndarray:
+        """Multi-hot labels of some of the images, float32 (n, C)."""
+        classes = class_names(self.config)
+        splits = {image_id: self._paths.split(image_id) for image_id in ids}
+        table: dict[str, np.ndarray] = {}
+        for split in sorted(set(splits.values())):
+            part = [image_id for image_id in splits if splits[image_id] == split]
+            found = read_label_table(self._labels_path(split, part), part, classes, self.config.dataset)
+            table |= found.labels
+            self.foreign += found.foreign
+        return np.stack([table[image_id] for image_id in ids])
+
+    def _labels_path(self, split: str, ids: Sequence[str]) -> Path:
+        if self.config.labels != "auto":
+            given = Path(self.config.labels.replace("{split}", split))
+            return given if given.exists() else self.root / given
+        shipped = LIST_DIR / self.config.dataset / "labels.npz"
+        if shipped.is_file() and not self.config.classes and not _outside(shipped, ids):
+            return shipped
+        candidates = [self.root / name.replace("{split}", split) for name in self.layout.labels]
+        for candidate in candidates:
+            if candidate.exists():
+                return candidate
+        raise UserError(
+            f"no image labels for {self.layout.title}: looked for {', '.join(map(str, candidates))}. "
+            f"Make them with: {self.layout.provided_by}; or set data.labels"
+        )
+
     def _refuse_missing(self) -> None:
         paths = dict.fromkeys(self.images)
         present = {path for folder in {path.parent for path in paths} if folder.is_dir() for path in folder.iterdir()}
@@ -139,15 +202,14 @@ class ImageSet:
         if missing:
             raise UserError(
                 f"{len(missing)} of the {len(paths)} images of list {self.list_name!r} are missing: "
-                f"{preview(missing, 3)}. Get the data set with: {self.layout.provided_by}; find missing files with: "
-                "python scripts/check_data.py"
+                f"{preview(missing, 3)}.{why_missing(missing, present)} Get the data set with: "
+                f"{self.layout.provided_by}; find missing files with: python scripts/check_data.py"
             )
 
     def _class_names(self) -> list[str]:
-        try:
-            return class_names(self.config)
-        except UserError:
+        if self.config.dataset == "folder" and not self.config.classes and not labels_csv(self.config).is_file():
             return []
+        return class_names(self.config)
 
 
 class LabelledImages(ImageSet):
@@ -172,7 +234,7 @@ class LabelledImages(ImageSet):
         """
         super().__init__(config, list_name, require_images)
         self.classes = class_names(config)
-        self.labels = self._read_labels()
+        self.labels = self._labels_of(self.ids)
 
     def labelled(self, limit: int = 0) -> "LabelledImages":
         """The images that have any label; at most ``limit`` of them, the first ones, unless that is 0."""
@@ -183,29 +245,10 @@ class LabelledImages(ImageSet):
         part.labels = self.labels[chosen]
         return part
 
-    def _read_labels(self) -> np.ndarray:
-        splits = {image_id: self._paths.split(image_id) for image_id in self.ids}
-        table: dict[str, np.ndarray] = {}
-        for split in sorted(set(splits.values())):
-            ids = [image_id for image_id in splits if splits[image_id] == split]
-            table |= read_labels(self._labels_path(split, ids), ids, self.classes, self.config.dataset)
-        return np.stack([table[image_id] for image_id in self.ids])
-
-    def _labels_path(self, split: str, ids: Sequence[str]) -> Path:
-        if self.config.labels != "auto":
-            given = Path(self.config.labels.replace("{split}", split))
-            return given if given.exists() else self.root / given
-        shipped = LIST_DIR / self.config.dataset / "labels.npz"
-        if shipped.is_file() and not self.config.classes and not _outside(shipped, ids):
-            return shipped
-        candidates = [self.root / name.replace("{split}", split) for name in self.layout.labels]
-        for candidate in candidates:
-            if candidate.exists():
-                return candidate
-        raise UserError(
-            f"no image labels for {self.layout.title}: looked for {', '.join(map(str, candidates))}. "
-            f"Make them with: {self.layout.provided_by}; or set data.labels"
-        )
+    def require_labels(self, every: bool = True) -> None:
+        """As `TrainingImages.require_labels`; ``data.absent_classes`` allows classes that no image has."""
+        every = every and self.config.absent_classes == "refuse"
+        require_classes(self.labels, self.classes, f"list {self.list_name!r}", every, self.foreign)
 
 
 def _outside(table: Path, ids: Sequence[str]) -> bool:
@@ -214,25 +257,34 @@ def _outside(table: Path, ids: Sequence[str]) -> bool:
         return bool(set(ids) - {name.decode() for name in data["names"]})
 
 
+def why_missing(missing: Sequence[Path], present: Iterable[Path]) -> str:
+    """The probable reason: names that differ in case or Unicode form, or a list of several columns; else empty."""
+    plain = {unicodedata.normalize("NFC", path.name).casefold(): path.name for path in present}
+    for path in missing:
+        other = plain.get(unicodedata.normalize("NFC", path.name).casefold())
+        if other:
+            return f" There is {other}, which differs in case or in the form of its accents."
+    if any(" " in path.stem or "\t" in path.stem for path in missing):
+        return " Their names hold spaces: where a list has columns, the first must end as .jpg or another image does."
+    return ""
+
+
+def labels_csv(config: DataConfig) -> Path:
+    """The label table of a folder of images, existing or not."""
+    labels = Path(config.root) / "labels.csv" if config.labels == "auto" else Path(config.labels)
+    return labels if labels.exists() else Path(config.root) / labels
+
+
 def class_names(config: DataConfig) -> list[str]:
     """Foreground class names in label order.
 
     Raises:
-        UserError: the class file is missing or empty.
+        UserError: the class file or label table cannot be used.
     """
     if config.classes:
-        try:
-            names = [
-                line.strip() for line in Path(config.classes).read_text(encoding="utf-8").splitlines() if line.strip()
-            ]
-        except OSError as error:
-            raise UserError(f"data.classes: {config.classes} cannot be read: {error.strerror}") from error
-        if not names:
-            raise UserError(f"data.classes: {config.classes} names no class")
-        return names
+        return read_classes(config.classes)
     if config.dataset == "folder":
-        labels = Path(config.root) / "labels.csv" if config.labels == "auto" else Path(config.labels)
-        return csv_classes(labels if labels.exists() else Path(config.root) / labels)
+        return csv_classes(labels_csv(config))
     return list(LAYOUTS[config.dataset].classes)
 
 
@@ -250,6 +302,19 @@ def read_image(path: Path) -> Image.Image:
             f"the image {path} cannot be decoded ({error}). Is it complete? python scripts/check_data.py finds all "
             "such files."
         ) from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image, from the head of its file.
+
+    Raises:
+        UserError: missing, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"the image {path} cannot be decoded ({error})") from error
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 A network makes contents in batches (`common.data.whole.image_batches`), and a thread writes them:
 
-    folder = MaskFolder(run.masks, settings, runtime, overwrite)
+    folder = MaskFolder(run.masks, stamp_of(MASKS, setup.method, settings, images), runtime, overwrite)
     write_each(images, folder, masks_of(model, images, folder.is_done), processes)      # pairs (index, mask)
 
 Work for the CPU alone goes image by image through a pool of processes, where each job writes its own file:
@@ -13,7 +13,6 @@ Both share the images among all processes, skip images that are done, and print 
 """
 
 import functools
-import json
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -25,9 +24,9 @@ from tqdm import tqdm
 
 from common.data.dataset import ImageSet
 from common.data.masks import write_mask
+from common.data.stamp import STAMP_FILE, Stamp, read_stamp
 from common.run.device import Runtime
 from common.run.errors import UserError
-from common.run.files import write_json
 from common.run.pool import WorkerPool
 from common.run.processes import Processes
 
@@ -140,7 +139,7 @@ def _say_written(images: ImageSet, output: Output, count: int, processes: Proces
 class StampedFolder:
     """A folder of one file for each image that one inference writes; refuses to mix two inferences.
 
-    Its settings are beside it, in the stamp ``<folder>.json``.
+    Its settings are in it, see `common.data.stamp`.
 
     Attributes:
         path: the folder.
@@ -148,48 +147,53 @@ class StampedFolder:
     """
 
     def __init__(
-        self, path: Path, settings: dict[str, Any], suffixes: Sequence[str], runtime: Runtime, overwrite: bool,
-        content: str, elsewhere: str,
+        self, path: Path, stamp: Stamp, suffixes: Sequence[str], runtime: Runtime, overwrite: bool = False,
+        elsewhere: str = "another --name",
     ) -> None:  # fmt: skip
-        """Opens the folder.
+        """Opens the folder, and writes its stamp.
 
         Args:
-            settings: all that the files depend on (checkpoint, scales, ...), as plain containers.
+            stamp: kind and settings of the files, and the list that they are made for.
             suffixes: of the files in it, such as ``png``.
             overwrite: whether existing files are deleted.
-            content: plural noun for the files, for messages.
             elsewhere: argument that names another folder, for the message.
 
         Raises:
-            UserError: it holds files of other settings and ``overwrite`` is not given.
+            UserError: it holds files of another kind or of other settings and ``overwrite`` is not given.
         """
-        self.path, self.content = path, content
-        stamp = path.parent / f"{path.name}.json"
+        self.path, self.content = path, stamp.kind.name
         if runtime.processes.is_main:
-            existing = [file for suffix in suffixes for file in path.glob(f"*.{suffix}")]
-            same = stamp.is_file() and json.loads(stamp.read_text()) == settings
-            if existing and not same and not overwrite:
-                raise UserError(
-                    f"{path} holds {content} of another checkpoint or other settings (see {stamp}). Start anew with "
-                    f"--overwrite, or write elsewhere with {elsewhere}"
-                )
+            found = (file for suffix in suffixes for file in path.glob(f"*.{suffix}"))
+            existing = [file for file in found if file.name != STAMP_FILE]
+            before = None if overwrite else read_stamp(path)
             if overwrite:
                 for file in existing:
                     file.unlink()
+            elif existing and (before is None or not before.is_like(stamp)):
+                raise UserError(_refusal(path, stamp, before, elsewhere))
             path.mkdir(parents=True, exist_ok=True)
-            write_json(stamp, settings)
+            (stamp if before is None else stamp.joined(before)).write(path)
         runtime.processes.barrier()
 
     def __str__(self) -> str:
         return str(self.path)
 
 
+def _refusal(path: Path, stamp: Stamp, before: Stamp | None, elsewhere: str) -> str:
+    again = f"Start anew with --overwrite, or write elsewhere with {elsewhere}"
+    if before is None:
+        return f"{path} holds files without a stamp, which may be of anything. {again}"
+    if before.kind != stamp.kind:
+        return f"{path} holds {before.kind}, and {stamp.kind.name} are to be written there. {again}"
+    return f"{path} holds {stamp.kind.name} of another checkpoint or other settings (see {path / STAMP_FILE}). {again}"
+
+
 class MaskFolder(StampedFolder):
     """The folder to which one inference writes its masks, ``<id>.png`` in the colours of VOC; knows which are done."""
 
-    def __init__(self, path: Path, settings: dict[str, Any], runtime: Runtime, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, stamp: Stamp, runtime: Runtime, overwrite: bool = False) -> None:
         """Opens the folder; see `StampedFolder`."""
-        super().__init__(path, settings, ("png",), runtime, overwrite, "masks", "another --name")
+        super().__init__(path, stamp, ("png",), runtime, overwrite)
 
     def file(self, image_id: str) -> Path:
         """Path of an image's mask, which need not exist yet."""

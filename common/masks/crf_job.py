@@ -12,9 +12,8 @@ from common.crf.dense import dense_crf, seed_crf
 from common.crf.options import CRFConfig
 from common.data.dataset import read_image
 from common.data.masks import write_mask
-from common.masks.from_seeds import read_maps
+from common.masks.from_seeds import read_class_maps
 from common.masks.options import SeedCRFConfig
-from common.run.errors import UserError
 
 ImageFilter = Callable[[np.ndarray], np.ndarray]
 
@@ -47,9 +46,7 @@ def write_crf_mask(
         UserError: the seed is missing, damaged, not of the image's size, or of other classes.
     """
     image = np.array(read_image(image_path))
-    seed = read_maps(seeds, image_id, image.shape[:2])
-    if seed and not 0 <= min(seed) <= max(seed) < num_classes:
-        raise UserError(f"the seed of {image_id} in {seeds} has classes {list(seed)} of {num_classes}")
+    seed = read_class_maps(seeds, image_id, image.shape[:2], num_classes)
     marginals = seed_crf(image, seed, config.alpha, config)
     labels = np.array(list(marginals), dtype=np.uint8)  # n
     write_mask(file, labels[np.stack(list(marginals.values())).argmax(axis=0)])  # n H W -> H W

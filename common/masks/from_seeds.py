@@ -1,33 +1,36 @@
-"""Reads a folder of seeds for the stages that refine it, and identifies the seeds.
+"""Reads a folder of seeds for the stages that refine it.
 
 A stage has several scripts, which write into one run folder: one before the training makes its input, one after it
 makes the masks.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from common.data.dataset import ImageSet
 from common.data.seeds import FORMATS, Seed, find_seed, read_seed
+from common.data.stamp import SEEDS, Kind, Stamp, require_kind
 from common.run.errors import UserError, preview
 
 
-def seed_settings(folder: Path) -> dict[str, Any]:
-    """The folder of seeds and its stamp, for the stamp of all files that are made of these seeds."""
-    stamp = folder.parent / f"{folder.name}.json"
-    return {"seeds": str(folder), "made_by": json.loads(stamp.read_text()) if stamp.is_file() else {}}
-
-
-def require_maps(images: ImageSet, folder: Path, made_by: str) -> None:
-    """Makes sure that every image has a file of maps in a folder.
+def require_maps(images: ImageSet, folder: Path, made_by: str, *kinds: Kind) -> None:
+    """Makes sure that every image has a file of maps in a folder, and that they are of the right kind.
 
     Args:
         made_by: the command that writes them, for the message.
+        kinds: what they may be; seeds, if none is given.
 
     Raises:
-        UserError: some have none; they are named.
+        UserError: some have none; they are named. Or the folder holds files of another kind.
     """
+    accepted = kinds or (SEEDS,)
+
+    def advice(found: Kind, stamp: Stamp | None) -> str:
+        source = stamp.seeds if stamp else ""
+        if SEEDS not in accepted:
+            return f"Make them with: {made_by}"
+        return f"Name the folder that they were made of: --seeds {source}" if source else f"Seeds are made by {made_by}"
+
+    require_kind(folder, accepted, advice, images.ids, images.sample_classes)
     there = {path.stem for path in folder.iterdir() if path.suffix[1:] in FORMATS} if folder.is_dir() else set()
     missing = [image_id for image_id in dict.fromkeys(images.ids) if image_id not in there]
     if missing:
@@ -49,3 +52,15 @@ def read_maps(folder: Path, image_id: str, size: tuple[int, int]) -> Seed:
     if shapes - {tuple(size)}:
         raise UserError(f"{path} holds maps of {shapes.pop()}, but the image is of {tuple(size)} pixels (H, W)")
     return maps
+
+
+def read_class_maps(folder: Path, image_id: str, size: tuple[int, int], num_classes: int) -> Seed:
+    """As `read_maps`, of seeds of a data set with ``num_classes`` classes, background not among them.
+
+    Raises:
+        UserError: as `read_maps`, or the seed has other classes.
+    """
+    seed = read_maps(folder, image_id, size)
+    if seed and not 0 <= min(seed) <= max(seed) < num_classes:
+        raise UserError(f"the seed of {image_id} in {folder} has classes {list(seed)} of {num_classes}")
+    return seed

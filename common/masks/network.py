@@ -17,6 +17,7 @@ from torch import Tensor
 from common.crf.dense import crf_backend
 from common.data.dataset import ImageSet
 from common.data.outputs import MaskFolder, write_each
+from common.data.stamp import MASKS, stamp_of
 from common.data.transforms import eval_transform
 from common.data.whole import image_batches
 from common.masks.crf_job import ImageFilter, refine_mask
@@ -117,12 +118,13 @@ class MaskFolders:
 
 
 def open_mask_folders(
-    run: RunFolder, list_name: str, config: SegmentConfig, weights: dict[str, Any], runtime: Runtime, crf: bool,
-    overwrite: bool, crf_image: ImageFilter | None = None,
+    run: RunFolder, images: ImageSet, method: str, config: SegmentConfig, weights: dict[str, Any], runtime: Runtime,
+    crf: bool, overwrite: bool, crf_image: ImageFilter | None = None,
 ) -> MaskFolders:  # fmt: skip
     """The folders that the masks of a list go to.
 
     Args:
+        method: the network's, for the stamps.
         weights: what identifies the network, see `common.nets.load.load_network`.
         crf: whether the masks are also refined.
         overwrite: whether existing masks are deleted.
@@ -134,13 +136,15 @@ def open_mask_folders(
     settings = {**weights, **config.settings(), "precision": runtime.precision}
     if crf:
         crf_backend(config.crf)
-    plain = MaskFolder(run.segs(list_name), settings, runtime, overwrite)
+    stamp = stamp_of(MASKS, method, settings, images)
+    plain = MaskFolder(run.segs(images.list_name), stamp, runtime, overwrite)
     if not crf:
         return MaskFolders(plain)
     # Backend and device are left out: labels do not depend on them.
     of_crf = {key: value for key, value in vars(config.crf).items() if key not in ("backend", "device")}
     settings |= {"crf": {**of_crf, "image": crf_image.__name__ if crf_image else ""}}
-    return MaskFolders(plain, MaskFolder(run.refined_segs(list_name), settings, runtime, overwrite), crf_image)
+    stamp = stamp_of(MASKS, method, settings, images)
+    return MaskFolders(plain, MaskFolder(run.refined_segs(images.list_name), stamp, runtime, overwrite), crf_image)
 
 
 def write_masks(

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from common.crf.options import CRFConfig
 from common.data.layout import DataConfig
-from common.run.config import Rule, at_least, option, section
+from common.run.config import ABOVE_ZERO, at_least, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.seeds.options import SCALES
@@ -32,7 +32,7 @@ class SegmentViews:
 class SegmentConfig(SegmentViews):
     """Inference of masks; the defaults are ToCo's for VOC."""
 
-    image_list: str = option("val", "Images to segment.", flag=("--infer_list", "--infer_set"))
+    image_list: str = option("val", "Images to segment.", flag=("--infer_list", "--infer_set", "--infer"))
     batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
     num_workers: int = option(
         8, "Image-loader worker processes; also the processes of --crf.", flag="--num_workers", rule=at_least(0)
@@ -80,7 +80,7 @@ class SeedCRFConfig(CRFConfig):
 
     alpha: float = option(
         6.0, "Background exponent: the larger, the less background.", flag="--alpha",
-        rule=Rule("above 0", lambda value: value > 0),
+        rule=ABOVE_ZERO,
     )  # fmt: skip
 
     def settings(self) -> dict[str, object]:
@@ -100,6 +100,7 @@ class CRFMaskLists:
 class CRFMasksConfig:
     """All sections of masks by CRF alone."""
 
+    method: ClassVar[str] = "CRF alone"
     data: DataConfig = section(DataConfig)
     seeds: SeedsConfig = section(SeedsConfig)
     crf: SeedCRFConfig = section(SeedCRFConfig)

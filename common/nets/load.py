@@ -1,7 +1,7 @@
 """Loads checkpoints into networks, reports the match, and refuses a poor one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +10,117 @@ from torch import Tensor, nn
 
 from common.data.dataset import ImageSet
 from common.run.errors import UserError, preview
-from common.run.folder import EPOCH_FILE, epoch_checkpoint
 from common.run.script import Setup, start_run
 from common.run.weights import load_torch
 
+# Keys under which state dicts lie in checkpoints, in the order in which they are taken.
+NESTINGS = (
+    "model", "state_dict", "model_state_dict", "model_state", "net", "network", "module", "params", "weights",
+    "encoder", "backbone",
+)  # fmt: skip
+# Of other weights beside them; taken where a file has one of these alone.
+COPIES = ("ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema_model", "params_ema", "teacher", "student")
+WRAPPERS = ("module.", "_orig_mod.")  # put before names by DistributedDataParallel and torch.compile
+PREFIXES = ("backbone.", "model.", "net.")  # taken off if all names have it
+DEEPEST = 6  # levels of nesting
+COUNTER = "num_batches_tracked"  # of batch norms: old files lack it, and nothing reads it
+PLAIN = (int, float, str, type(None))
 
-def state_dict_in(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, at its top or under one of the usual keys; ``module.`` prefixes are dropped.
+
+def state_dict_in(path: Path, key: str = "") -> dict[str, Tensor]:
+    """The state dict in a file, at its top or under the usual keys, without the prefixes of wrappers.
+
+    Args:
+        key: name under which it lies in the file, with dots between the names of several levels; empty: found.
 
     Raises:
-        UserError: the file is unreadable or unsafe, or holds no state dict.
+        UserError: the file is unreadable or unsafe, holds no state dict, or several; or a tensor of it is none of plain
+            numbers.
     """
     content = load_torch(path)
-    if isinstance(content, Mapping):
-        for key in ("model", "state_dict", "model_state_dict"):
-            if isinstance(content.get(key), Mapping):
-                content = content[key]
-                break
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(value, Tensor) for value in content.values())
-    ):
+    for name in key.split(".") if key else ():
+        if not isinstance(content, Mapping) or name not in content:
+            raise UserError(f"{path} has no {key!r}; {_found(content)}")
+        content = content[name]
+    for _ in range(DEEPEST):
+        name = _nesting(content, path)
+        if not name:
+            break
+        content = content[name]
+    if not isinstance(content, Mapping):
         raise UserError(f"{path} holds no state dict (a mapping of parameter names to tensors)")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    others = [value for value in content.values() if not isinstance(value, Tensor)]
+    if (
+        len(tensors) <= len(others)
+        or not all(isinstance(name, str) for name in tensors)
+        or not all(isinstance(value, PLAIN) for value in others)
+    ):
+        raise UserError(f"{path} holds no state dict (a mapping of parameter names to tensors); {_found(content)}")
+    for name, value in tensors.items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+            raise UserError(f"{path}: the tensor {name} is {_form(value)}; weights are dense real numbers")
+    return _without_prefixes(tensors, path)
+
+
+def _nesting(content: Any, path: Path) -> str:
+    """The key under which the state dict lies; empty: it is the content itself.
+
+    Raises:
+        UserError: there are several, and none is the usual one.
+    """
+    if not isinstance(content, Mapping):
+        return ""
+    usual = [name for name in NESTINGS if isinstance(content.get(name), Mapping)]
+    copies = [name for name in COPIES if isinstance(content.get(name), Mapping)]
+    if len(usual or copies) > 1 and not (usual and usual[0] in NESTINGS[:3]):
+        raise UserError(
+            f"{path} holds several state dicts ({', '.join(usual or copies)}): name one with --key beside "
+            "--load_pretrained, or save it as a file of its own"
+        )
+    return (usual or copies or [""])[0]
+
+
+def _found(content: Any) -> str:
+    """What lies in a file, for messages."""
+    if not isinstance(content, Mapping):
+        return f"it holds a {type(content).__name__}"
+    return (
+        f"found at its top: {preview(content, 8) or 'nothing'}. If one of them is the state dict, name it with --key "
+        "beside --load_pretrained"
+    )
+
+
+def _form(value: Tensor) -> str:
+    if value.is_meta:
+        return "without numbers (on the meta device)"
+    if value.layout != torch.strided:
+        return f"sparse ({str(value.layout).removeprefix('torch.')})"
+    return f"quantised ({value.dtype})" if value.is_quantized else f"complex ({value.dtype})"
+
+
+def _without_prefixes(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """A state dict without the prefixes of wrappers, and without one of `PREFIXES` that all names have.
+
+    Raises:
+        UserError: two names become one.
+    """
+    names = {name: name for name in state}
+    while True:
+        before = dict(names)
+        for name, short in names.items():
+            short = short.replace("._orig_mod.", ".")
+            for wrapper in WRAPPERS:
+                short = short.removeprefix(wrapper)
+            names[name] = short
+        for prefix in PREFIXES:
+            if all(short.startswith(prefix) for short in names.values()):
+                names = {name: short.removeprefix(prefix) for name, short in names.items()}
+        if names == before:
+            break
+    if len(set(names.values())) < len(names):
+        raise UserError(f"{path} holds tensors whose names differ only in a wrapper's prefix ({preview(state, 3)})")
+    return {names[name]: value for name, value in state.items()}
 
 
 @dataclass
@@ -58,15 +145,18 @@ class Coverage:
         return "; ".join(parts)
 
 
-def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: str, strict: bool = True) -> Coverage:
-    """Copies a state dict into a model, by name and shape.
+def load_checked(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, may_lack: tuple[str, ...] = ()
+) -> Coverage:
+    """Copies a state dict into a model, by name and shape: every tensor must be present, and no other.
 
     Args:
         source: Its origin, for messages.
-        strict: Every tensor must be present, with its shape; otherwise at least half of them.
+        may_lack: Beginnings of the names of tensors that may be missing and then stay as they are; counters of batch
+            norms always may.
 
     Raises:
-        UserError: the match is too poor; the model is left as it was.
+        UserError: it does not fit, or a tensor has no finite numbers of the model's kind; the model is left as it was.
     """
     own = model.state_dict()
     coverage = Coverage(
@@ -79,16 +169,37 @@ def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: str, str
             if name in state and state[name].shape != own[name].shape
         ],
     )
-    poor = len(coverage.loaded) < (len(own) if strict else len(own) / 2)
-    if poor or (strict and coverage.unexpected):
+    lacking = [name for name in coverage.missing if not name.startswith(may_lack) and not name.endswith(COUNTER)]
+    if lacking or coverage.wrong_shape or coverage.unexpected:
         hint = (
             " Another number of classes? Set data.* to the data set it was trained on." if coverage.wrong_shape else ""
         )
-        raise UserError(f"{source} does not fit this model: {coverage}.{hint}")
+        needed = replace(coverage, missing=lacking)
+        raise UserError(f"{source} does not fit this model: {needed}.{hint}")
+    for name in coverage.loaded:
+        _check_numbers(name, state[name], own[name], source)
     with torch.no_grad():
         for name in coverage.loaded:
             own[name].copy_(state[name])
     return coverage
+
+
+def _check_numbers(name: str, value: Tensor, own: Tensor, source: str) -> None:
+    """Refuses a tensor whose numbers are not those of a trained network.
+
+    Raises:
+        UserError: it is sparse, without numbers, of another kind than the model's, or not finite.
+    """
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        raise UserError(f"{source}: the tensor {name} is {_form(value)}; weights are dense real numbers")
+    if value.is_floating_point() != own.is_floating_point():
+        kinds = (str(dtype).removeprefix("torch.") for dtype in (value.dtype, own.dtype))
+        raise UserError("{}: the tensor {} is of type {}, where the model has {}".format(source, name, *kinds))
+    if own.is_floating_point() and not value.to(own.dtype).isfinite().all():
+        raise UserError(
+            f"{source}: the tensor {name} holds values that are not finite; the training that made it has diverged, or "
+            "the file is damaged"
+        )
 
 
 def load_network(
@@ -96,22 +207,19 @@ def load_network(
     images: ImageSet,
     model: nn.Module,
     needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
-    file: str = EPOCH_FILE,
-    unit: str = "epoch",
 ) -> dict[str, Any]:
     """Loads the checkpoint that the command line names, makes the run folder, and logs which weights meet which images.
 
     Args:
         model: receives the weights, and is moved to the device in evaluation mode.
         needed: picks from a checkpoint what this network has, where trainings save more.
-        file: the pattern of the checkpoints' names, and ``unit`` what their numbers count: see `epoch_checkpoint`.
 
     Returns:
         The file of the weights and its time of change: part of the stamp of all files that they give.
     """
-    args, run, runtime = setup.args, setup.run, setup.runtime
-    checkpoint = args.load_pretrained or epoch_checkpoint(run.checkpoints, args.load_epo, file, unit)
-    coverage = load_checked(model, needed(state_dict_in(checkpoint)), str(checkpoint))
+    run, runtime, checkpoint = setup.run, setup.runtime, setup.weights
+    assert checkpoint is not None, "the script's kind uses no weights"
+    coverage = load_checked(model, needed(state_dict_in(checkpoint, setup.args.key)), str(checkpoint))
     model.to(runtime.device).eval()
     start_run(run, setup.config, setup.processes, keep_config=True)
     setup.processes.say(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from common.nets.load import Coverage, load_checked
 from common.nets.options import ViTConfig
+from common.nets.pretrained import backbone_state
 from common.nets.vit import MapRequest, ViTBackbone, refine, resize_position_grid
-from common.run.errors import UserError
 from common.tensors import required, size_of, sum_of
 
 GRID_EXCESS = 0.1  # added to either side of the patch grid where the resize of position embeddings is given as a factor
@@ -66,7 +66,12 @@ class MCTformer(ViTBackbone):
     """The network, under the parameter names of the released checkpoints.
 
     The last block's tokens go to the heads as they are: ``norm`` is in the checkpoints, but is not applied.
+
+    Attributes:
+        not_of_imagenet: beginnings of the names of the parts that start at random.
     """
+
+    not_of_imagenet: tuple[str, ...] = ("head.",)
 
     def __init__(self, config: ViTConfig, num_classes: int) -> None:
         """Random weights.
@@ -89,18 +94,11 @@ class MCTformer(ViTBackbone):
         Raises:
             UserError: it is no DeiT with one class token, or of another size.
         """
-        count = state["pos_embed"].shape[1] - 1 if {"cls_token", "pos_embed"} <= state.keys() else -1
-        if count < 1 or round(count**0.5) ** 2 != count:
-            raise UserError(
-                "the ImageNet checkpoint has no cls_token, or a pos_embed of other than one class token and a square "
-                "grid: an undistilled DeiT or ViT is needed (pretrained/README.md)"
-            )
-        usable = {name: value for name, value in state.items() if not name.startswith(("head.", "head_dist."))}
-        usable["cls_token"] = state["cls_token"].expand(-1, self.num_tokens, -1)
-        positions = state["pos_embed"]
-        patches = resize_position_grid(positions[:, 1:], self.grid, self.grid)
-        usable["pos_embed"] = torch.cat([positions[:, :1].expand(-1, self.num_tokens, -1), patches], dim=1)
-        return load_checked(self, usable, "the ImageNet checkpoint", strict=False)
+        usable = backbone_state(state, self.grid)
+        positions = usable["pos_embed"]
+        usable["cls_token"] = usable["cls_token"].expand(-1, self.num_tokens, -1)
+        usable["pos_embed"] = torch.cat([positions[:, :1].expand(-1, self.num_tokens, -1), positions[:, 1:]], dim=1)
+        return load_checked(self, usable, "the ImageNet checkpoint", self.not_of_imagenet)
 
     def positions(self, height: int, width: int) -> Tensor:
         """Position embeddings (1, C+N, D) of an image of height x width pixels; the class tokens' are never resized."""

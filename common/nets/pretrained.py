@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import torch
 from torch import Tensor
 
 from common.nets.load import Coverage, state_dict_in
 from common.nets.options import PRETRAINED_DIR
+from common.nets.vit import resize_position_grid
 from common.run.errors import UserError
 
 RANDOM_WEIGHTS = (
@@ -76,6 +78,49 @@ def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
             f"network: fetch one of these files on another machine ({PRETRAINED_DIR}/README.md says where from) and "
             f"put it into {PRETRAINED_DIR}/. To train from random weights on purpose: model.pretrained=none"
         ) from error
+
+
+HEADS = ("head.", "head_dist.", "pre_logits.")  # of classifiers of ImageNet
+WITHIN = ("", "encoder.", "backbone.", "model.", "deit.", "vit.")  # where larger networks have the backbone
+NEEDED = "an undistilled DeiT or ViT is needed (pretrained/README.md)"
+
+
+def backbone_state(state: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:
+    """The part of a checkpoint that a DeiT or ViT with one class token starts from, for every method alike.
+
+    Args:
+        grid: patches per side; position embeddings of another grid are resized, bicubic.
+
+    Returns:
+        The tensors under timm's names, without classifiers; ``pos_embed`` (1, 1 + grid * grid, D).
+
+    Raises:
+        UserError: the network is of another kind, which the message names.
+    """
+    refused = "the ImageNet checkpoint does not fit this model: it"
+    prefix = next((prefix for prefix in WITHIN if f"{prefix}patch_embed.proj.weight" in state), "")
+    part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    kept = {name: value for name, value in part.items() if not name.startswith(HEADS)}
+    if "dist_token" in kept:
+        raise UserError(f"{refused} is distilled (it has a dist_token); {NEEDED}")
+    if "reg_token" in kept:
+        raise UserError(f"{refused} has register tokens (reg_token); {NEEDED}")
+    scaled = [name for name in kept if ".ls1." in name or ".ls2." in name or ".gamma_" in name]
+    if scaled:
+        raise UserError(f"{refused} scales its layers (LayerScale, as DeiT-III does: {scaled[0]}); {NEEDED}")
+    if not {"cls_token", "pos_embed"} <= kept.keys():
+        raise UserError(f"{refused} has no cls_token, or no pos_embed; {NEEDED}")
+    positions = kept["pos_embed"]
+    count = positions.shape[1] - 1 if positions.ndim == 3 else 0
+    if count < 1 or round(count**0.5) ** 2 != count:
+        raise UserError(
+            f"{refused} has a pos_embed {tuple(positions.shape)} of other than one class token and a square grid; "
+            f"{NEEDED}"
+        )
+    if positions.is_floating_point():
+        patches = resize_position_grid(positions[:, 1:], grid, grid)
+        kept["pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
+    return kept
 
 
 class StartsFromImageNet(Protocol):

@@ -16,7 +16,8 @@ from typing import Any
 
 from common.pipeline.stages import Stage, carry_out, has_files, read_state
 from common.pipeline.table import Score, is_scored, table, with_gains
-from common.run.config import parse_config
+from common.run.command import ScriptParser, parse_config
+from common.run.config import config_path, each_method, load_config
 from common.run.errors import UserError, preview
 from common.run.files import write_json
 from common.run.folder import RunFolder
@@ -42,11 +43,11 @@ class Kind:
 
     def config_class(self) -> type[Any]:
         """The class of its configuration."""
-        return _named(self.config)
+        return named(self.config)
 
     def training(self, title: str, run: RunFolder, arguments: Sequence[str], source: Path) -> Stage:
         """Its training as a stage."""
-        return training(title, self.train, run, arguments, source, re.sub(r"\{.*?\}", "*", _named(self.weights)))
+        return training(title, self.train, run, arguments, source, re.sub(r"\{.*?\}", "*", named(self.weights)))
 
 
 KINDS = {
@@ -68,7 +69,40 @@ KINDS = {
 MASK_COMMANDS = f"python {KINDS['irn'].masks} (or {KINDS['psa'].masks})"  # for messages
 
 
-def _named(path: str) -> Any:
+# Trainings whose cost can be planned, by the entry "method" of their YAMLs: configuration, and the step.
+PLANNED = {
+    method: (f"methods.{package}.config:{name}", f"methods.{package}.plan:step_work")
+    for method, package, name in (
+        ("CTI", "cti", "CTIConfig"), ("PCSS", "pcss", "PCSSConfig"), ("DiG", "dig", "DiGConfig"),
+        ("ToCo", "toco", "ToCoConfig"), ("CRT", "crt", "CRTConfig"), ("DeepLab", "deeplab", "DeepLabConfig"),
+    )
+}  # fmt: skip
+
+
+def start_checks(config: Any, kind: str, run: RunFolder, *overrides: str) -> list[Callable[[], Any]]:
+    """Checks of the files that a kind's training starts from; none if there is no training, or it is done.
+
+    Args:
+        config: a pipeline's, whose section of that name has the kind's experiment.
+        run: the training's folder.
+        overrides: further settings of it.
+    """
+    stage = getattr(config, kind)
+    cls = KINDS[kind].config_class()
+    try:
+        own = load_config(cls, config_path(stage.exp, cls.method), [*stage.overrides, *overrides])
+    except UserError as error:
+        return [functools.partial(_raise, error)]
+    is_done = not KINDS[kind].train or KINDS[kind].training("", run, (), run.path).is_complete()
+    return [] if is_done else [functools.partial(check, False) for check in each_method(own, "check_start")]
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def named(path: str) -> Any:
+    """The object that ``module:name`` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -136,7 +170,7 @@ def require_within(scored: Sequence[str], made: Sequence[str], setting: str, wit
         )
 
 
-def parse_pipeline(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
+def parse_pipeline(parser: ScriptParser) -> tuple[argparse.Namespace, list[str]]:
     """Adds ``--nproc`` and parses a pipeline's command line: ``(args, configuration overrides)``.
 
     Raises:

@@ -1,6 +1,7 @@
 """Configuration of a pipeline. Imports no PyTorch."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from common.data.layout import DataConfig
 from common.masks.options import SeedsConfig
@@ -52,6 +53,7 @@ class StageConfig:
 class PipelineConfig:
     """All sections of a pipeline."""
 
+    method: ClassVar[str] = "pipeline"
     data: DataConfig = section(DataConfig)
     seeds: SeedsConfig = section(SeedsConfig)
     flow: FlowConfig = section(FlowConfig)

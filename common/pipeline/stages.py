@@ -1,8 +1,8 @@
 """Stages of a pipeline: scripts that run one after the other, are skipped when complete, and can be resumed."""
 
 import contextlib
-import json
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -14,10 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common.masks.from_seeds import seed_settings
+from common.data.stamp import seed_settings
 from common.run.errors import UserError
 from common.run.files import ROOT, write_json
 from common.run.folder import CONFIG_FILE, LAST_FILE
+from common.run.text import read_json_object
 
 
 @dataclass(frozen=True)
@@ -71,30 +72,20 @@ def has_files(folder: Path, ids: Sequence[str], suffixes: Sequence[str]) -> bool
     return all(any(f"{image_id}.{suffix}" in there for suffix in suffixes) for image_id in ids)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds names and values.
-
-    Raises:
-        UserError: it is missing, or of another kind.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds {type(content).__name__}, not names and values")
-    return content
-
-
 class StageRunner:
     """Runs one command at a time, and passes SIGINT, SIGTERM and SIGHUP to it.
 
     A command is no member of the terminal's foreground group: Ctrl-C would reach it twice, which stops a training at
     once, without a checkpoint.
+
+    Attributes:
+        signal: the signal that came, if any.
+        peak_memory: bytes that all commands so far needed at most in one process.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.peak_memory = 0
         self._process: subprocess.Popen | None = None
         self._previous: dict[int, Any] = {}
 
@@ -124,14 +115,32 @@ class StageRunner:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGTERM)
             self._process = None
+            self.peak_memory = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
             if code:
                 return 128 - code if code < 0 else code
         return 128 + self.signal if self.signal is not None else 0
 
 
 def read_state(file: Path) -> dict[str, Any]:
-    """The record of a pipeline: ``stages`` by title, and the ``table`` once all are complete."""
-    return read_json(file) if file.is_file() else {"stages": {}}
+    """The record of a pipeline: ``stages`` by title, and the ``table`` once all are complete.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not file.is_file():
+        return {"stages": {}}
+    state = read_json_object(file, "the record of the pipeline")
+    stages = state.setdefault("stages", {})
+    if not isinstance(stages, dict) or not all(map(_is_entry, stages.values())):
+        raise UserError(f"the record of the pipeline {file} is damaged; delete it: complete stages are found again")
+    return state
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether a value is a stage's entry in the record, as `carry_out` writes it."""
+    command = entry.get("command", []) if isinstance(entry, dict) else None
+    is_command = isinstance(command, list) and all(isinstance(part, str) for part in command)
+    return is_command and isinstance(entry.get("seconds", 0.0), int | float)
 
 
 def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
@@ -145,7 +154,7 @@ def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
         UserError: the output of a stage is of other settings, or is incomplete although its script ended well.
     """
     state = read_state(state_file)
-    done = state.setdefault("stages", {})
+    done = state["stages"]
     for stage in stages:
         if not stage.folder.exists():  # deleted by the user
             done.pop(stage.title, None)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.pipeline.stages import read_json
 from common.run.errors import UserError
+from common.run.text import read_json_object
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Score:
         """
         if not is_scored(self.file, self.list_name):
             return None
-        content = read_json(self.file)
+        content = read_json_object(self.file, "the scores")
         try:
             point = content[self.point]
             return {
@@ -39,7 +39,7 @@ class Score:
 
 def is_scored(file: Path, list_name: str) -> bool:
     """Whether an evaluation of a list is there."""
-    return file.is_file() and read_json(file).get("list") == list_name
+    return file.is_file() and read_json_object(file, "the scores").get("list") == list_name
 
 
 def with_gains(scores: Sequence[Score]) -> list[dict[str, Any]]:

@@ -3,16 +3,25 @@
 Here:
 
     script       starts every script: command line, configuration, run folder, processes, device
+    command      command lines: flags, key=value, --help
     config       typed, strict configuration of YAML, flags and key=value
+    method       the entry that tells of which method a YAML is
+    similar      "Did you mean ...?"
+    needs        input of a script, checked before any work
     options      the configuration section ``runtime``
     folder       names and places of all files of a run
-    files        atomic writing; reading of pickled arrays without running their code
+    files        atomic writing; reading of files of arrays
+    pickles      pickles of arrays, read without running their code
     weights      files of weights, written and read in the same way
     log          text, numbers and curves of a run
     processes    one process or several: shares, collectives
     device       device, number format, seeds of this process
     random       generators seeded from integers, and their states
+    papers       flags of the papers' own commands that are no flags here
+    provenance   origin of a result: commit, versions, device, hashes
     pool         processes for CPU work beside the network
+    text         text files and JSON of users
+    strict_yaml  YAML of users
     errors       the one exception that is meant for the user
 
 Called by: every script, and every other package of `common`.

@@ -5,26 +5,21 @@ whose fields are made by `option`, with a sentence each and, where a paper's own
 Unknown keys and wrong types are errors that name the key.
 """
 
-import argparse
 import dataclasses
-import difflib
-import os
-import shutil
-import textwrap
-import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from common.run.errors import UserError
-from common.run.files import ROOT, atomic_write
-
-CONFIG_DIR = ROOT / "configs"
+from common.run.files import atomic_write
+from common.run.method import CONFIG_DIR, ENTRY, EXPERIMENT, check_method, method_of
+from common.run.similar import did_you_mean, similar_key
+from common.run.strict_yaml import LIMIT, parse_yaml
+from common.run.text import read_text
 
 C = TypeVar("C")
 
@@ -37,14 +32,51 @@ class Rule:
     holds: Callable[[Any], bool]
 
 
-def at_least(least: int) -> Rule:
+def at_least(least: float) -> Rule:
     """A number that is not below ``least``."""
     return Rule(f"at least {least}", lambda value: value >= least)
 
 
-def numbers(count: int) -> Rule:
-    """A list of ``count`` numbers."""
-    return Rule(f"{count} numbers", lambda values: len(values) == count)
+def between(least: float, most: float) -> Rule:
+    """A number from ``least`` to ``most``, both included."""
+    return Rule(f"from {least} to {most}", lambda value: least <= value <= most)
+
+
+ABOVE_ZERO = Rule("above 0", lambda value: value > 0)
+FRACTION = between(0, 1)
+BELOW_ONE = Rule("from 0 to below 1", lambda value: 0 <= value < 1)
+
+
+def numbers(count: int, each: Rule | None = None) -> Rule:
+    """A list of ``count`` numbers, with a rule for each."""
+    words = f"{count} numbers" + (f", each {each.words}" if each else "")
+    return Rule(words, lambda values: len(values) == count and all(map(each.holds, values) if each else ()))
+
+
+def some(each: Rule, least: int = 1) -> Rule:
+    """A list of ``least`` numbers or more, with a rule for each."""
+    words = "one or more numbers" if least else "a list of numbers"
+    return Rule(f"{words}, each {each.words}", lambda values: len(values) >= least and all(map(each.holds, values)))
+
+
+def pair(each: Rule) -> Rule:
+    """Two numbers in ascending order, with a rule for each."""
+    words = f"2 numbers in ascending order, each {each.words}"
+    return Rule(words, lambda values: len(values) == 2 and values[0] <= values[1] and all(map(each.holds, values)))
+
+
+def or_empty(rule: Rule) -> Rule:
+    """An empty list, or one that another rule allows."""
+    return Rule(f"empty or {rule.words}", lambda values: not values or rule.holds(values))
+
+
+LARGEST = 1e15  # of any number in a configuration
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value, or each of a list, is no number or a finite one."""
+    values = value if isinstance(value, list) else [value]
+    return all(abs(number) <= LARGEST for number in values if isinstance(number, int | float))  # nan compares as False
 
 
 def option(
@@ -58,7 +90,7 @@ def option(
         sentence: Its meaning in one sentence, for ``--help``.
         flag: Command-line spellings of the papers' commands that set it.
         choices: The allowed values; none: any.
-        rule: A further condition on the value.
+        rule: A further condition on the value; every number needs one, and must be finite besides.
         formerly: An earlier name of the field, which YAMLs and command lines may go on using.
     """
     if choices:
@@ -108,8 +140,24 @@ def leaves(config: Any, prefix: str = "") -> list[Leaf]:
     return found
 
 
-def config_path(name: str) -> Path:
+def read_keys(config: Any, reads: Sequence[str] | None = None, ignores: Sequence[str] = ()) -> list[Leaf]:
+    """The keys of a configuration that a script reads.
+
+    Args:
+        reads: sections and keys (None: all), and ``ignores`` exceptions among them.
+    """
+
+    def is_in(leaf: Leaf, names: Sequence[str]) -> bool:
+        return f"{leaf.key}.".startswith(tuple(f"{name}." for name in names))
+
+    return [leaf for leaf in leaves(config) if (reads is None or is_in(leaf, reads)) and not is_in(leaf, ignores)]
+
+
+def config_path(name: str, method: str = "") -> Path:
     """The YAML that ``--exp NAME`` means: a path to a file, or the name of one in ``configs/``.
+
+    Args:
+        method: the script's; the message names experiments of it alone.
 
     Raises:
         UserError: neither is there.
@@ -118,25 +166,33 @@ def config_path(name: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    known = sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
+    known = sorted(path.stem for path in CONFIG_DIR.glob("*.yaml") if not method or method_of(path) == method)
+    hint = did_you_mean(Path(name).stem, known)
     raise UserError(
-        f"no configuration {name!r}: looked for {', '.join(map(str, candidates))}. There are: {', '.join(known)}"
+        f"no configuration {name!r}: looked for {', '.join(map(str, candidates))}.{hint} There are: {', '.join(known)}"
     )
 
 
-def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence[str] = ()) -> C:
+def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence[str] = (), kind: str = "") -> C:
     """An instance of ``cls``: defaults, then the YAML, then ``key=value`` overrides; every key and type is checked.
 
+    Args:
+        kind: the script's, for the message about a YAML of another method; see `check_method`.
+
     Raises:
-        UserError: an unknown key, a wrong type, a value that a field does not allow, values that do not suit each other
-            (the method ``check`` of a section or of the whole), or unreadable YAML.
+        UserError: the YAML is of another method; an unknown key, a wrong type, a value that a field does not allow,
+            values that do not suit each other (the method ``check`` of a section or of the whole), or unreadable YAML.
     """
     config = OmegaConf.structured(cls)
     keys = leaves(cls())
     renamed = {leaf.former_key: leaf.key for leaf in keys if leaf.formerly}
     kinds = {leaf.key: leaf.type for leaf in keys}
     if yaml_path is not None:
-        config = _merge(config, _under_new_names(_read_yaml(yaml_path), renamed), str(yaml_path))
+        texts = [key for leaf in keys for key in (leaf.key, leaf.former_key) if leaf.type in (str, list[str])]
+        content = read_yaml(yaml_path, texts)
+        content.pop(EXPERIMENT, None)
+        check_method(yaml_path, content.pop(ENTRY, None), getattr(cls, ENTRY, ""), kind)
+        config = _merge(config, _under_new_names(content, renamed), str(yaml_path))
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key:
@@ -144,42 +200,58 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
         key = renamed.get(key, key)
         try:
             nested = _value(value, kinds.get(key))
-        except yaml.YAMLError as error:
+        except ValueError as error:
             raise UserError(f"the value of {key}={value} is not valid YAML: {error}") from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        config = _merge(config, nested, f"the command line ({text})")
+        config = _merge(config, nested, f"the command line ({text})", is_typed=True)
     try:
         result: Any = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:  # a ${reference} to nothing
         raise UserError(f"configuration key {error.full_key!r}: {str(error).splitlines()[0]}") from error
     for leaf in leaves(result):
+        if not is_finite(leaf.default):
+            raise UserError(f"{leaf.key} is {leaf.default!r}; it must be finite, at most {LARGEST:g}")
         if leaf.rule and not leaf.rule.holds(leaf.default):
             raise UserError(f"{leaf.key} is {leaf.default!r}; it must be {leaf.rule.words}")
-    call_each(result, "check")
+    for check in each_method(result, "check"):
+        check()
     return result
 
 
-def call_each(config: Any, method: str, *arguments: Any) -> None:
-    """Calls a method of all sections, then of the whole, if they have it."""
+def each_method(config: Any, method: str, reads: Sequence[str] | None = None) -> Iterator[Callable[..., Any]]:
+    """A method of all sections, then of the whole, where they have it.
+
+    Args:
+        reads: sections and keys that a script reads; None: all.
+    """
+    read = None if reads is None else {name.partition(".")[0] for name in reads}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            call_each(value, method, *arguments)
+        if dataclasses.is_dataclass(value) and (read is None or field.name in read):
+            yield from each_method(value, method)
     if hasattr(config, method):
-        getattr(config, method)(*arguments)
+        yield getattr(config, method)
 
 
 def _value(text: str, kind: Any) -> Any:
     """A value from the command line: YAML, but for texts, which are taken as they are unless they come in quotes."""
     is_bare_text = kind is str and text[:1] not in ("'", '"')
-    return text if is_bare_text or not text else yaml.safe_load(text)
+    return text if is_bare_text or not text else parse_yaml(text)
 
 
-def _read_yaml(path: Path) -> dict:
+def read_yaml(path: Path, texts: Sequence[str] = ()) -> dict[str, Any]:
+    """The sections of a YAML file.
+
+    Args:
+        texts: keys whose values are taken as they are written; see `parse_yaml`.
+
+    Raises:
+        UserError: it cannot be read, is no YAML or is refused (`common.run.strict_yaml`), or holds no sections.
+    """
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(read_text(path, "the YAML", LIMIT), texts) or {}
+    except ValueError as error:
         raise UserError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold sections with keys, not {type(content).__name__}")
@@ -198,7 +270,7 @@ def _under_new_names(content: dict, renamed: dict[str, str]) -> dict:
     return content
 
 
-def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
+def _merge(config: DictConfig, update: dict, source: str, is_typed: bool = False) -> DictConfig:
     sections = [name for name in config if isinstance(config[name], DictConfig)]
     update = {name: keys for name, keys in update.items() if name not in sections or keys is not None}  # none under it
     for name, keys in update.items():
@@ -209,7 +281,8 @@ def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
         assert isinstance(merged, DictConfig)
         return merged
     except ConfigKeyError as error:
-        hint = _similar(str(error.full_key), config)
+        known = [leaf.key for leaf in leaves(OmegaConf.to_object(config))]
+        hint = similar_key(str(error.full_key), known, map(str, config), is_typed)
         raise UserError(
             f"unknown configuration key {error.full_key!r} in {source}.{hint} --help lists all keys."
         ) from error
@@ -219,107 +292,9 @@ def _merge(config: DictConfig, update: dict, source: str) -> DictConfig:
         raise UserError(f"wrong value for {where} in {source}: {detail}") from error
 
 
-def _similar(key: str, config: DictConfig) -> str:
-    """A question that names the key most like an unknown one: with the same last part, or of a similar name."""
-    known = [leaf.key for leaf in leaves(OmegaConf.to_object(config))]
-    last = key.rpartition(".")[2]
-    names = {name.rpartition(".")[2]: name for name in known}
-    close = [names[last]] if last in names else difflib.get_close_matches(key, [*known, *config], n=1, cutoff=0.8)
-    close += [names[name] for name in difflib.get_close_matches(last, names, n=1)]
-    return f" Did you mean {close[0]}?" if close else ""
-
-
-def save_config(config: Any, path: Path) -> None:
-    """Writes the resolved configuration as YAML, atomically."""
+def save_config(config: Any, path: Path, experiment: str = "") -> None:
+    """Writes the resolved configuration, its method and the experiment's name, if given, as YAML, atomically."""
     with atomic_write(path, "w") as file:
+        file.write(f"{ENTRY}: {config.method}\n" if hasattr(config, ENTRY) else "")
+        file.write(f"{EXPERIMENT}: {experiment}\n" if experiment else "")
         file.write(OmegaConf.to_yaml(OmegaConf.structured(config)))
-
-
-class _Help(argparse.HelpFormatter):
-    """Leaves the epilog (the table of keys) as it is, wraps the rest."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if "\n" in text else super()._fill_text(text, width, indent)
-
-
-def script_parser(
-    description: str, cls: type | None = None, reads: Sequence[str] | None = None, ignores: Sequence[str] = ()
-) -> argparse.ArgumentParser:
-    """A parser whose ``--help`` also lists every configuration key with its sentence.
-
-    Fields with a flag become arguments of that name; positional ``key=value`` arguments set any key.
-
-    Args:
-        cls: The configuration; None for a script with plain arguments only.
-        reads: Sections and keys that the script reads (None: all of them); the others are accepted, but have neither
-            flags nor lines of help.
-        ignores: Sections and keys among them that it does not read.
-    """
-    if cls is None:
-        return argparse.ArgumentParser(description=description.strip(), formatter_class=_Help, allow_abbrev=False)
-    keys = [leaf for leaf in leaves(cls()) if (reads is None or _is_in(leaf, reads)) and not _is_in(leaf, ignores)]
-    parser = argparse.ArgumentParser(
-        description=description.strip(), epilog=_key_table(keys), formatter_class=_Help, allow_abbrev=False
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set any configuration key (listed below)")
-    for leaf in keys:
-        if leaf.flags:
-            nargs = "+" if typing.get_origin(leaf.type) is list else None
-            parser.add_argument(*leaf.flags, dest=f"flag:{leaf.key}", nargs=nargs, metavar="X", help=f"= {leaf.key}")
-    return parser
-
-
-def _is_in(leaf: Leaf, names: Sequence[str]) -> bool:
-    """Whether a key is one of some sections and keys, or lies in one."""
-    return f"{leaf.key}.".startswith(tuple(f"{name}." for name in names))
-
-
-def parse_config(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
-) -> tuple[argparse.Namespace, list[str]]:
-    """Parses the command line of a `script_parser`.
-
-    Returns:
-        The script's own arguments, and the ``key=value`` texts that the configuration flags and the positional
-        arguments stand for, in order of strength.
-    """
-    args = parser.parse_intermixed_args(argv)
-    from_flags: list[str] = []
-    positional: list[str] = []
-    for name, value in list(vars(args).items()):
-        if not name.startswith("flag:"):
-            continue
-        delattr(args, name)
-        if isinstance(
-            value, list
-        ):  # "--W 0.1 1 1 train.lr=1e-3" puts the key=value among the numbers; "--scale 0.3,1.2" is a pair
-            positional += [item for item in value if "=" in item]
-            value = f"[{', '.join(part for item in value if '=' not in item for part in item.split(','))}]"
-        if value is not None:
-            from_flags.append(f"{name[5:]}={value}")
-    positional += args.overrides
-    del args.overrides
-    return args, from_flags + positional
-
-
-def _key_table(keys: list[Leaf]) -> str:
-    width = min(max(shutil.get_terminal_size().columns, 80), 120)
-    lines = ["configuration keys (YAML section.key, or key=value here):"]
-    for leaf in keys:
-        kind = " | ".join(leaf.choices) if leaf.choices else _type_name(leaf.type)
-        earlier = f", formerly {leaf.former_key}" if leaf.formerly else ""
-        lines.append(f"  {leaf.key}={_shown(leaf.default)}  ({kind}{earlier})")
-        lines += textwrap.wrap(
-            leaf.help, width, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False
-        )
-    return "\n".join(lines)
-
-
-def _type_name(hint: Any) -> str:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint):
-        return str(hint).replace("typing.", "")
-    return hint.__name__
-
-
-def _shown(value: Any) -> str:
-    return os.fspath(value) if isinstance(value, Path) else str(value)

@@ -4,15 +4,18 @@ import contextlib
 import io
 import json
 import os
-import pickle
 import tempfile
-from collections.abc import Iterator
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from common.run.errors import UserError, first_line
+from common.run.pickles.arrays import ForeignNameError, PickleError, check_array, plain_array
+from common.run.pickles.read import loads
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository: configs/ and data/lists/ are found from here
 
@@ -58,6 +61,8 @@ def require_weights(path: str | Path) -> None:
     Raises:
         UserError: it is not.
     """
+    if Path(path).is_dir():
+        raise UserError(f"{path} cannot be read as weights: it is a folder. Name the file in it.")
     if not Path(path).is_file():
         raise UserError(f"no weights file at {path}")
 
@@ -69,52 +74,16 @@ def write_json(path: str | Path, content: Any) -> None:
         file.write("\n")
 
 
-# Names in NumPy's own pickles of arrays and scalars, in the spellings of NumPy 1 and 2.
-_ALLOWED = {
-    (module, name)
-    for core in ("numpy.core", "numpy._core")
-    for module, name in (
-        (f"{core}.multiarray", "_reconstruct"),
-        (f"{core}.multiarray", "scalar"),
-        (f"{core}.numeric", "_frombuffer"),
-    )
-} | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")}
-
-
-def _storage(content: bytes) -> Any:
-    """The numbers of a pickled tensor, which are a file of torch's within the pickle."""
-    import torch
-
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-def _array(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *unused: Any) -> np.ndarray:
-    """A pickled tensor as an array of its own; as_strided refuses one that shows more than its storage has."""
-    import torch
-
-    numbers = torch._utils._rebuild_tensor(storage, 0, (storage._size(),), (1,))
-    return numbers.as_strided(size, stride, offset).numpy().copy()
-
-
-# Functions that pickled tensors call, and the safe ones that run instead.
-_TENSORS = {("torch._utils", "_rebuild_tensor_v2"): _array, ("torch.storage", "_load_from_bytes"): _storage}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays, tensors, which become arrays, and plain containers, nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _TENSORS:
-            return _TENSORS[module, name]
-        if (module, name) in _ALLOWED or (module == "numpy.dtypes" and name.endswith("DType")):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
+HEADER = 16_384  # bytes of a .npy file that hold its header; NumPy takes no longer one than 10,000
+LEAST_ROOM = 2**26  # bytes that arrays in a .npz may always take
+PACKED = 20  # times the size of a .npz that its arrays may take beyond that
+AGAIN = "Copy it again, or have the program that wrote it make it again."
 
 
 def load_npy(path: str | Path) -> Any:
     """Reads a ``.npy`` file: an array, or the pickled dictionary of arrays that the papers' tools write.
 
-    Tensors in the dictionary become arrays.
+    Tensors in the dictionary become arrays. Nothing of a pickle is run, see `common.run.pickles`.
 
     Raises:
         UserError: no such file, a damaged one, or a pickle that names anything but arrays and tensors.
@@ -122,23 +91,87 @@ def load_npy(path: str | Path) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = read_header(file)
+            shape, dtype, start = _array_header(file.read(HEADER))
             if not dtype.hasobject:
+                check_content(shape, dtype, path.stat().st_size - start)
                 file.seek(0)
                 return np.load(file, allow_pickle=False)
-            content = _ArrayUnpickler(io.BytesIO(file.read())).load()
+            file.seek(start)
+            content = loads(file.read())
     except FileNotFoundError:
         raise UserError(f"no file at {path}") from None
-    except pickle.UnpicklingError as error:
+    except ForeignNameError as error:
         raise UserError(
             f"{path} is not read: its pickle holds more than arrays ({first_line(error)}), and reading it "
-            "could run any code."
+            "could run any code. Make the file again from arrays alone."
         ) from error
-    except Exception as error:  # truncated pickles raise EOFError, ValueError, AttributeError, IndexError, ...
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {first_line(error)})") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+    except PickleError as error:
+        raise UserError(f"{path} is damaged or no file of arrays ({first_line(error)}). {AGAIN}") from error
+    except Exception as error:  # NumPy's reader of headers raises a dozen types
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {first_line(error)}). {AGAIN}") from error
     is_scalar = isinstance(content, np.ndarray) and content.dtype == object and content.ndim == 0 and shape == ()
     return content.item() if is_scalar else content
+
+
+def load_npz(path: str | Path, names: Sequence[str]) -> list[np.ndarray]:
+    """Reads arrays of a ``.npz`` file; pickles and anything out of proportion to the file are refused.
+
+    Args:
+        names: of the arrays, without ``.npy``.
+
+    Raises:
+        UserError: no such file.
+        PickleError: an array claims more than the file holds.
+        Exception: of another type, for a damaged file; the caller knows its purpose, and reports it.
+    """
+    path = Path(path)
+    try:
+        room = PACKED * path.stat().st_size + LEAST_ROOM
+        with zipfile.ZipFile(path) as archive:
+            arrays = []
+            for name in names:
+                raw = _member(archive, f"{name}.npy", room)
+                room -= len(raw)
+                shape, dtype, start = _array_header(raw[:HEADER])
+                is_fortran = b"'fortran_order': True" in raw[:start]
+                size = check_content(shape, dtype, len(raw) - start)
+                arrays.append(plain_array(raw[start : start + size], shape, dtype, is_fortran))
+            return arrays
+    except FileNotFoundError:
+        raise UserError(f"no file at {path}") from None
+
+
+def check_content(shape: tuple[int, ...], dtype: np.dtype, available: int) -> int:
+    """The size in bytes of an array that a header describes.
+
+    Raises:
+        PickleError: fewer are there, or the array is none of numbers or text.
+    """
+    size = check_array(shape, "V" if dtype.names or dtype.shape else dtype.kind, dtype.itemsize)
+    if size > available:
+        raise PickleError(f"it claims {size} bytes where {available} are left")
+    return size
+
+
+def _array_header(head: bytes) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape, type and length of the header of an array in NumPy's format."""
+    stream = io.BytesIO(head)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers that Python 2 wrote, and of odd literals in damaged ones
+        shape, _, dtype = read(stream)
+    return shape, dtype, stream.tell()
+
+
+def _member(archive: zipfile.ZipFile, name: str, room: int) -> bytes:
+    """A file in a zip as NumPy writes them: stored or deflated, not encrypted, of at most ``room`` bytes."""
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+        raise PickleError(f"{name} in it is encrypted or packed in a way that NumPy does not use")
+    if info.file_size > room:
+        raise PickleError(f"{name} in it unpacks to {info.file_size} bytes, out of proportion to the file")
+    with archive.open(info) as member:
+        return member.read(info.file_size + 1)

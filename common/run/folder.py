@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.run.errors import UserError
+from common.run.similar import did_you_mean
 
 EXPERIMENT_DIR = Path("experiment")
 
@@ -23,16 +24,22 @@ MASK_SCORES = "eval_png"
 REFINED_MASK_SCORES = "eval_png_crf"
 
 
+def is_run_name(name: str) -> bool:
+    """Whether a run can have that name."""
+    return re.fullmatch(r"[\w][\w.+-]*", name) is not None
+
+
 class RunFolder:
     """Places of one run's files; only files that its scripts write exist.
 
     Training: ``config`` (``config.yaml``), ``log.txt``, ``metrics`` (``metrics.jsonl``), ``tensorboard/``,
     ``checkpoints`` (``ckpt/``).
     Seeds: ``seeds`` (``dict/``), ``crf`` (``crf/<exponent>/``), ``pictures`` (``vis/``).
-    Refinement of seeds: ``labels`` (``ir_label/``), ``masks`` (``masks/``).
+    Refinement of seeds: ``segments`` (``segments/``), ``labels`` (``ir_label/``), ``masks`` (``masks/``).
+    Fusion of seeds: ``agreement`` (``agreement/``).
     Segmentation: ``segs`` (``segs/<list>/``), ``refined_segs`` (``segs_crf/<list>/``).
     Scores: ``scores`` (``eval_*.json``, with .csv and .png beside it).
-    A folder of files for images has its settings beside it, in the stamp ``<folder>.json``.
+    A folder of files for images has its stamp in it, see `common.data.stamp`.
     """
 
     def __init__(self, name: str, inputs: Sequence[str] = ()) -> None:
@@ -45,11 +52,12 @@ class RunFolder:
         Raises:
             UserError: the name is not a plain folder name.
         """
-        if not re.fullmatch(r"[\w][\w.+-]*", name):
+        if not is_run_name(name):
             raise UserError(f"--name {name!r}: a run's name is one folder name of letters, digits and . _ + -")
         self.name = name
         self.path = EXPERIMENT_DIR / name
         self.inputs = frozenset(inputs)
+        self.experiment = ""  # name of the YAML that the run begins with, recorded with its configuration
 
     @property
     def config(self) -> Path:
@@ -95,6 +103,16 @@ class RunFolder:
     def masks(self) -> Path:
         """Folder of pseudo masks."""
         return self.path / "masks"
+
+    @property
+    def segments(self) -> Path:
+        """Folder of segments, regions without classes."""
+        return self.path / "segments"
+
+    @property
+    def agreement(self) -> Path:
+        """Folder of the agreement of fused seeds."""
+        return self.path / "agreement"
 
     def segs(self, list_name: str) -> Path:
         """Folder of a segmentation network's masks of a list."""
@@ -156,12 +174,25 @@ class RunFolder:
         """
         if not self.path.is_dir():
             runs = sorted(path.name for path in EXPERIMENT_DIR.glob("*") if path.is_dir())
-            known = f" There are: {', '.join(runs)}." if runs else ""
+            known = did_you_mean(self.name, runs) + (f" There are: {', '.join(runs)}." if runs else "")
             raise UserError(
                 f"no run folder {self.path} (from {Path.cwd()}).{known} A training script makes it (--name "
                 f"{self.name}); for weights from elsewhere, inference takes --load_pretrained FILE"
             )
         return self
+
+    def require_folder(self, name: str) -> str:
+        """Makes sure that a folder in this one is there.
+
+        Raises:
+            UserError: it is not; the message lists the folders that exist.
+        """
+        folder = self.path / name
+        if not folder.is_dir():
+            there = sorted(path.name for path in self.path.glob("*") if path.is_dir())
+            hint = did_you_mean(name, there)
+            raise UserError(f"no folder {folder}.{hint} {self.path} has {', '.join(there) or 'no folders'}")
+        return str(folder)
 
 
 def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, unit: str = "epoch") -> Path:

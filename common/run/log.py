@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from common.run.errors import UserError
 from common.run.files import atomic_write
 from common.run.folder import METRICS_FILE
 
@@ -30,13 +31,14 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        if resumed_at is not None:
-            _drop_after(folder / METRICS_FILE, resumed_at)
+        damaged = 0 if resumed_at is None else _drop_after(folder / METRICS_FILE, resumed_at)
         self._text = (folder / "log.txt").open("a", encoding="utf-8")
         self._metrics = (folder / METRICS_FILE).open("a", encoding="utf-8")
         self._curves = SummaryWriter(
             str(folder / "tensorboard"), purge_step=None if resumed_at is None else resumed_at + 1
         )
+        if damaged:
+            self.say(f"WARNING: {damaged} damaged line(s) of {folder / METRICS_FILE} are left out")
 
     def say(self, text: str) -> None:
         """Writes a line of text; in the file it has date and time."""
@@ -63,16 +65,50 @@ class RunLog:
             self._curves.close()
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Removes the lines of later steps from a metrics file, and a last line that a kill cut short."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line that is being written, or was cut short by a kill, does not count.
+
+    Raises:
+        UserError: the file does not exist, or another line is damaged.
+    """
     if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
-    with atomic_write(path, "w") as file:
+        raise UserError(f"no {path}: a training writes it")
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    read = [_numbers(line) for line in lines]
+    for number, values in enumerate(read[:-1], start=1):
+        if values is None:
+            raise UserError(f"{path}, line {number}, is no line of numbers; remove it")
+    return [values for values in read if values is not None]
+
+
+def _numbers(line: bytes) -> dict[str, Any] | None:
+    """The values of a line of a metrics file; None for a damaged one."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_sound = isinstance(values, dict) and isinstance(values.get("step"), int | float)
+    return values if is_sound else None
+
+
+def _drop_after(path: Path, step: int) -> int:
+    """Removes the lines of later steps from a metrics file, and damaged ones, such as a last line that a kill cut.
+
+    Returns:
+        The number of damaged lines besides the last.
+    """
+    if not path.is_file():
+        return 0
+    kept: list[bytes] = []
+    damaged: list[int] = []
+    lines = path.read_bytes().split(b"\n")
+    last = max((number for number, line in enumerate(lines) if line.strip()), default=0)
+    for number, line in enumerate(lines):
+        values = _numbers(line)
+        if values is not None and values["step"] <= step:
+            kept.append(line + b"\n")
+        elif values is None and line.strip() and number < last:
+            damaged.append(number)
+    with atomic_write(path) as file:
         file.writelines(kept)
+    return len(damaged)

@@ -3,6 +3,7 @@
 PyTorch is imported where several processes meet: a single one needs none of it.
 """
 
+import functools
 import os
 import sys
 import time
@@ -76,6 +77,13 @@ class Processes:
         shared = torch.tensor(int(flag))
         torch_dist.all_reduce(shared, op=torch_dist.ReduceOp.MAX)
         return bool(shared)
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Prints a line on the main process, but not again."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
 
 
 def process_count() -> int:

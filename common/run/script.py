@@ -4,15 +4,20 @@ Mistakes of a user are reported before this module imports PyTorch, which the fi
 """
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from common.run.config import call_each, config_path, load_config, parse_config, save_config, script_parser
+from common.run.command import number, parse_config, script_parser
+from common.run.config import at_least, config_path, each_method, load_config, save_config
 from common.run.errors import UserError
 from common.run.files import require_weights
-from common.run.folder import SEEDS_DIR, RunFolder
+from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint
+from common.run.method import experiment_of
+from common.run.needs import DataSection, Needs, image_lists
+from common.run.papers import PaperFlags
 
 if TYPE_CHECKING:
     from common.run.device import Runtime
@@ -21,9 +26,18 @@ if TYPE_CHECKING:
 
 
 class RunConfig(Protocol):
-    """A configuration with the section ``runtime``; every script with processes and a device has one."""
+    """A configuration with a data set, processes and a device.
 
+    Attributes:
+        method: the name of its method, as in the entry ``method`` of its YAMLs.
+    """
+
+    method: ClassVar[str]
     runtime: "RuntimeConfig"
+
+    @property
+    def data(self) -> DataSection:
+        """The section that names the data set."""
 
 
 C = TypeVar("C")
@@ -32,13 +46,24 @@ R = TypeVar("R", bound=RunConfig)
 
 @dataclass
 class Setup(Generic[C]):
-    """Arguments, configuration, run folder, processes and device of a script whose work begins."""
+    """Arguments, configuration, run folder, processes and device of a script whose work begins.
+
+    Attributes:
+        weights: the file of weights to use; None for a training, and for a script that chooses them itself.
+    """
 
     args: argparse.Namespace
     config: C
     run: RunFolder
     processes: "Processes"
     runtime: "Runtime"
+    weights: Path | None = None
+
+    @property
+    def method(self) -> str:
+        """The method or stage that the script belongs to: the package of its configuration."""
+        package = type(self.config).__module__.split(".")
+        return package[1] if package[0] == "methods" else "crf"
 
 
 @dataclass(frozen=True)
@@ -46,39 +71,41 @@ class Usage:
     """How a kind of script is called.
 
     Attributes:
+        kind: one word for the kind, in lower case the name under which scripts import it.
         overwrite: help of ``--overwrite``; empty: there is no such flag.
         is_training: whether it begins a run, or resumes it under ``--resume``; other scripts take the configuration of
             an existing run.
         weights: name of the run's weights that are used without ``--load_epo`` and ``--load_pretrained``, for the help;
             empty: none, and the run need not exist.
         flags: further flags, and the arguments that `argparse` needs for them.
+        words: the configuration key, a list, that takes the words on the command line that are no ``key=value``; empty:
+            there may be none.
         reads: sections and keys of the configuration that it reads (None: all); shown in ``--help``.
         ignores: exceptions among them, which it does not read.
         check: raises a `UserError` where flags contradict each other or the configuration.
+        unread: keys of image lists that it does not read under these arguments and configuration.
     """
 
+    kind: str
     overwrite: str = ""
     is_training: bool = False
     weights: str = ""
     flags: tuple[tuple[str, dict[str, Any]], ...] = ()
+    words: str = ""
     reads: tuple[str, ...] | None = None
     ignores: tuple[str, ...] = ()
     check: Callable[[argparse.Namespace, Any], None] = lambda args, config: None
-
-
-def _check_training(args: argparse.Namespace, config: Any) -> None:
-    """Calls the method ``check_start`` of every section: sizes and files that only a training needs."""
-    call_each(config, "check_start", args.resume)
-
-
-def _check_refinement(args: argparse.Namespace, config: Any) -> None:
-    """Calls the method ``check_folder`` of every section: that of the seeds has one."""
-    call_each(config, "check_folder")
+    unread: Callable[[argparse.Namespace, Any], Sequence[str]] = lambda args, config: ()
 
 
 def _check_seeds(args: argparse.Namespace, config: Any) -> None:
     if (args.vis or args.crf) and not args.dict:
         raise UserError("--vis and --crf work on seed files: add --dict")
+
+
+def _unread_by_seeds(args: argparse.Namespace, config: Any) -> Sequence[str]:
+    """Without ``--dict`` nothing is stored, and the scored images alone are read."""
+    return () if args.dict or not config.infer.eval_list else ("infer.image_list",)
 
 
 def _check_masks(args: argparse.Namespace, config: Any) -> None:
@@ -90,10 +117,11 @@ _PACK = "pack the masks (with --crf the refined ones) for VOC's server"
 
 # Validation reads the section infer as well, but the papers' flags of the same names mean train.
 TRAINING = Usage(
+    kind="training",
     overwrite="delete the contents of the run folder and start anew", is_training=True, ignores=("infer",),
-    check=_check_training,
 )  # fmt: skip
 SEEDS = Usage(
+    kind="seeds",
     overwrite="delete seeds of other settings in the folder",
     weights="the best, else the last one",
     flags=(
@@ -109,8 +137,10 @@ SEEDS = Usage(
     reads=("data", "model", "infer", "eval", "runtime"),
     ignores=("infer.segment", "runtime.num_workers"),  # for scripts that make masks, and for trainings
     check=_check_seeds,
+    unread=_unread_by_seeds,
 )  # fmt: skip
 MASKS = Usage(
+    kind="masks",
     overwrite="delete the masks in the list's folders",
     weights="the best, else the last one",
     flags=(
@@ -127,13 +157,24 @@ MASKS = Usage(
     ignores=("runtime.num_workers",),
     check=_check_masks,
 )  # fmt: skip
-PREPARATION = Usage(overwrite="delete earlier results of the script, and start anew", check=_check_refinement)
-REFINEMENT = Usage(overwrite="delete existing masks, and start anew", weights="the last one", check=_check_refinement)
+PREPARATION = Usage(kind="preparation", overwrite="delete earlier results of the script, and start anew")
+SEGMENTING = Usage(kind="segmenting", overwrite="delete existing segments, and start anew")
+FUSION = Usage(
+    kind="fusion", overwrite="delete existing seeds of other settings, and start anew", words="fuse.runs",
+    flags=(
+        ("--search", {
+            "metavar": "LIST", "help": "fuse nothing: try pairs of the runs and all rules on a list with true masks",
+        }),
+    ),
+)  # fmt: skip
+REFINEMENT = Usage(
+    kind="refinement", overwrite="delete existing masks, and start anew", weights="the last one",
+)  # fmt: skip
 
 
 def start(
     doc: str, cls: type[R], default_exp: str, usage: Usage = TRAINING, *, reads: Sequence[str] | None = None,
-    inputs: Sequence[str] = (),
+    inputs: Sequence[str] = (), file: str = EPOCH_FILE, unit: str = "epoch", paper: PaperFlags | None = None,
 ) -> Setup[R]:  # fmt: skip
     """Begins a script: parses the command line, checks configuration and run folder, starts processes and device.
 
@@ -146,30 +187,50 @@ def start(
         usage: its kind.
         reads: sections and keys of the configuration that it reads, in place of the kind's.
         inputs: of a training: see `RunFolder`.
+        file: the pattern of the names of weights, for a script that uses them; empty: it chooses them itself.
+        unit: what their numbers count.
+        paper: flags of the paper's own command, in place of the configuration's.
 
     Raises:
-        UserError: command line, configuration, run folder or device are not usable.
+        UserError: command line, configuration or device are not usable, or input is missing: run folder, data set,
+            image lists, weights, folders; everything that is missing is named.
+        SystemExit: nothing is missing, and ``--check`` is given.
     """
-    args, overrides = parse_arguments(doc, cls, default_exp, usage, reads)
+    args, overrides = parse_arguments(doc, cls, default_exp, usage, reads, paper=paper)
     run = RunFolder(args.name, inputs)
-    config = load_config(cls, _config_source(args, run, default_exp, usage), overrides)
+    needs = Needs()
+    source = needs.ask(_config_source, args, run, default_exp, usage, cls.method)
+    if source is None and args.exp and not getattr(args, "resume", False):
+        source = config_path(args.exp, cls.method)
+    if source is None:  # the run that is missing has the configuration
+        needs.settle(args.check)
+    config = load_config(cls, source, overrides, usage.kind)
+    run.experiment = experiment_of(run.config) if source == run.config else Path(source).stem if source else ""
     usage.check(args, config)
-    if usage.weights and args.load_pretrained:
-        require_weights(args.load_pretrained)
+    if usage.is_training:
+        needs.ask_all(each_method(config, "check_start"), args.resume)
+        needs.ask_all(each_method(config, "check_run"), run)
+    else:
+        needs.ask_all(each_method(config, "check_folder", usage.reads if reads is None else reads))
+    weights = needs.ask(_weights, args, run, file, unit) if usage.weights and not needs.missing else None
+    lists = image_lists(config, usage.reads if reads is None else reads, [*usage.ignores, *usage.unread(args, config)])
+    needs.ask_all(config.data.needs(lists))
+    needs.settle(args.check)
 
     from common.run.device import Runtime
     from common.run.processes import start_processes
 
     processes = start_processes()
-    return Setup(args, config, run, processes, Runtime(config.runtime, processes))
+    return Setup(args, config, run, processes, Runtime(config.runtime, processes), weights)
 
 
 def parse_arguments(
     doc: str, cls: type, default_exp: str, usage: Usage, reads: Sequence[str] | None = None,
-    argv: Sequence[str] | None = None,
+    argv: Sequence[str] | None = None, paper: PaperFlags | None = None,
 ) -> tuple[argparse.Namespace, list[str]]:  # fmt: skip
     """Parses a script's command line: ``(args, configuration overrides)``; takes the arguments of `start`."""
     parser = script_parser(doc, cls, usage.reads if reads is None else reads, usage.ignores)
+    parser.paper = parser.paper if paper is None else paper
     parser.add_argument("--name", required=True, help="name of the run, whose folder is experiment/NAME/")
     if usage.is_training:
         parser.add_argument(
@@ -185,22 +246,33 @@ def parse_arguments(
         )
     if usage.weights:
         parser.add_argument(
-            "--load_epo", type=int,
+            "--load_epo", type=number(int, at_least(0)),
             help="epoch, or iteration where files count iterations, whose weights are used; default: "
             f"{usage.weights}",
         )  # fmt: skip
         parser.add_argument(
             "--load_pretrained", type=Path, help="a checkpoint file from anywhere, used instead of the run's own"
         )
+        parser.add_argument(
+            "--key", default="", help="the state dict's name in that file, where it holds several (a.b: b within a)"
+        )
     for name, settings in usage.flags:
         parser.add_argument(name, **settings)
     if usage.overwrite:
         parser.add_argument("--overwrite", action="store_true", help=usage.overwrite)
-    return parse_config(parser, argv)
+    if not usage.words:
+        return parse_config(parser, argv)
+    args, texts = parse_config(parser, argv)
+    words = [text for text in texts if "=" not in text and text not in parser.keys]  # a key lacks its value
+    overrides = [text for text in texts if text not in words]
+    return args, ([f"{usage.words}={json.dumps(words)}"] if words else []) + overrides
 
 
-def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, usage: Usage) -> Path:
+def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, usage: Usage, method: str) -> Path:
     """The first YAML of a script's configuration.
+
+    Args:
+        method: the script's.
 
     Raises:
         UserError: the run folder is in use, or is needed and missing; or the YAML is missing.
@@ -209,10 +281,22 @@ def _config_source(args: argparse.Namespace, run: RunFolder, default_exp: str, u
         run.refuse_if_used(args.resume, args.overwrite)
         if args.resume:
             run.require_resumable()
-        return run.config if args.resume else config_path(args.exp)
+        return run.config if args.resume else config_path(args.exp, method)
     if usage.weights and args.load_pretrained is None:
         run.existing()
-    return run.config if run.config.is_file() and not args.exp else config_path(args.exp or default_exp)
+    return run.config if run.config.is_file() and not args.exp else config_path(args.exp or default_exp, method)
+
+
+def _weights(args: argparse.Namespace, run: RunFolder, file: str, unit: str) -> Path | None:
+    """The file of weights that the command line names; None if the script chooses it.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if args.load_pretrained:
+        require_weights(args.load_pretrained)
+        return args.load_pretrained
+    return epoch_checkpoint(run.checkpoints, args.load_epo, file, unit) if file else None
 
 
 def start_run(
@@ -231,5 +315,5 @@ def start_run(
     if processes.is_main:
         run.create(overwrite)
         if not (keep_config and run.config.is_file()):
-            save_config(config, run.config)
+            save_config(config, run.config, run.experiment)
     processes.barrier()

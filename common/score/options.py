@@ -6,20 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from common.data.layout import DataConfig
-from common.run.config import leaves, load_config, option, section
+from common.run.config import at_least, leaves, load_config, option, or_empty, pair, read_yaml, section, some
 from common.run.errors import UserError
+
+MOST_THRESHOLDS = 10_001
 
 
 @dataclass
 class EvalConfig:
     """The background thresholds at which seeds are scored."""
 
-    thresholds: list[float] = option([0.0, 0.99, 0.01], "First, last and step of the background thresholds.")
-    fixed_threshold: float = option(0.4, "A threshold chosen beforehand, whose score is reported beside the best.")
-    reference_range: list[float] = option([], "First and last threshold that the method's authors search; empty: none.")
+    thresholds: list[float] = option(
+        [0.0, 0.99, 0.01], "First, last and step of the background thresholds.", rule=some(at_least(0))
+    )
+    fixed_threshold: float = option(
+        0.4, "A threshold chosen beforehand, whose score is reported beside the best.", rule=at_least(0)
+    )
+    reference_range: list[float] = option(
+        [], "First and last threshold that the method's authors search; empty: none.", rule=or_empty(pair(at_least(0)))
+    )
     early_stop: bool = option(
         False, "Also report the end of a search of that range that stops at the first threshold without improvement."
     )
@@ -46,6 +53,8 @@ class EvalConfig:
             raise UserError(f"eval.reference_range={self.reference_range}: first and last threshold are needed, or []")
         first, last, step = self.thresholds
         count = int(np.floor((last - first) / step + 1e-6)) + 1
+        if count > MOST_THRESHOLDS:
+            raise UserError(f"eval.thresholds={self.thresholds} are {count} thresholds; take a larger step")
         values = np.round(first + step * np.arange(count), 10)  # 10 decimals: the same numbers as i / 100
         return sorted({*values.tolist(), self.fixed_threshold})
 
@@ -64,14 +73,15 @@ def shared_sections(path: Path) -> list[str]:
     Raises:
         UserError: the file is unreadable, has no section ``data``, or wrong values in the two sections.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not a readable YAML file: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+    kinds = {leaf.key: leaf.type for leaf in leaves(EvaluationConfig())}
+    content = read_yaml(path, [key for key, kind in kinds.items() if kind is str])
+    if not isinstance(content.get("data"), dict):
         raise UserError(f"{path} has no section 'data' to name the data set; give --data voc12, coco14 or another YAML")
-    known = [leaf.key.split(".") for leaf in leaves(EvaluationConfig())]
+    known = [key.split(".") for key in kinds]
     sections: dict[str, Any] = {name: content.get(name) or {} for name in ("data", "eval")}
+    for name, keys in sections.items():
+        if not isinstance(keys, dict):
+            raise UserError(f"{name} in {path} is a section: it takes keys, not {type(keys).__name__}")
     found = [f"{name}.{key}={json.dumps(sections[name][key])}" for name, key in known if key in sections[name]]
     try:
         load_config(EvaluationConfig, None, found)

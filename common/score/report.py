@@ -47,9 +47,11 @@ def score_folder(
     Without a file for every image, or without true masks, the reason is returned instead.
 
     Raises:
+        UserError: the folder holds files of another kind.
         UnusablePredictions: as `evaluate`.
     """
     masks, predictions = MaskFiles(data, list_name), FilePredictions(folder, task)
+    predictions.require_kind(masks)
     missing = sum(predictions.find(image_id) is None for image_id in masks.ids)
     if missing:
         kind = "seed" if task == "cam" else "mask"
@@ -68,6 +70,8 @@ def report(result: Evaluation | NotScored, run: RunFolder, stem: str, processes:
         processes.say(result)
         return
     result.write(run.path, stem)
+    for warning in result.warnings():
+        print(f"warning: {warning}")
     images = f"{result.images} images of {result.list_name!r}"
     file = run.path / stem
     if result.thresholds is None:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from common.data.dataset import LabelledImages
 from common.data.outputs import StampedFolder
 from common.data.seeds import FORMATS, Seed, write_seed
+from common.data.stamp import Stamp
 from common.data.whole import image_batches
 from common.run.device import Runtime
 from common.seeds.cam import multi_view_cams
@@ -52,19 +54,19 @@ class SeedFolder(StampedFolder):
     """The folder to which one inference writes its seeds; knows which are done."""
 
     def __init__(
-        self, path: Path, settings: dict[str, Any], config: InferConfig, runtime: Runtime, overwrite: bool = False
+        self, path: Path, stamp: Stamp, config: InferConfig, runtime: Runtime, overwrite: bool = False
     ) -> None:
         """Opens the folder.
 
         Args:
-            settings: of the checkpoint; the configuration adds its own.
+            stamp: of the checkpoint; the configuration adds its own settings.
 
         Raises:
             UserError: as `StampedFolder`.
         """
         self.format = config.format
-        settings = {**settings, **config.settings(), "precision": runtime.precision}
-        super().__init__(path, settings, FORMATS, runtime, overwrite, "seeds", "--dict_dir")
+        settings = {**stamp.settings, **config.settings(), "precision": runtime.precision}
+        super().__init__(path, replace(stamp, settings=settings), FORMATS, runtime, overwrite, "--dict_dir")
 
     def is_done(self, image_id: str) -> bool:
         """Whether the image's seed is there."""

@@ -9,11 +9,15 @@ import numpy as np
 from tqdm import tqdm
 
 from common.crf.dense import crf_done, crf_pool, refine_to_files
+from common.crf.options import crf_folder
 from common.data.dataset import ImageSet
-from common.data.outputs import write_by_jobs
-from common.data.seeds import find_seed, read_seed
+from common.data.outputs import StampedFolder, write_by_jobs
+from common.data.seeds import FORMATS, find_seed, read_seed
+from common.data.stamp import MARGINALS, seed_settings, stamp_of
+from common.run.device import Runtime
 from common.run.pool import usable_workers
 from common.run.processes import Processes
+from common.run.script import Setup
 from common.seeds.options import InferConfig
 from common.visual import save_overlay
 
@@ -55,15 +59,36 @@ def draw_seeds(images: ImageSet, seeds: Path, folder: Path, config: InferConfig,
     processes.say(f"{folder}: pictures of {min(len(images), config.vis_limit)} images")
 
 
-def refine_by_crf(images: ImageSet, seeds: Path, folder: Path, config: InferConfig, processes: Processes) -> None:
+def open_crf_folders(
+    images: ImageSet, seeds: Path, folder: Path, alphas: Sequence[int], settings: dict[str, Any], method: str,
+    runtime: Runtime, overwrite: bool,
+) -> None:  # fmt: skip
+    """Opens the folders of the marginals of seeds, one for each background exponent.
+
+    Args:
+        settings: of the CRF, where they are not the default ones.
+
+    Raises:
+        UserError: as `StampedFolder`.
+    """
+    for alpha in alphas:
+        stamp = stamp_of(MARGINALS, method, {**seed_settings(seeds), "alpha": alpha, **settings}, images)
+        StampedFolder(crf_folder(folder, alpha), stamp, FORMATS, runtime, overwrite)
+
+
+def refine_by_crf(images: ImageSet, seeds: Path, folder: Path, config: InferConfig, setup: Setup) -> None:
     """Writes the dense-CRF marginals of every seed, ``<folder>/<alpha>/<id>.npy``.
 
     Refined files that are newer than their seed are kept, so that an interrupted run resumes where it stopped.
+
+    Raises:
+        UserError: there are marginals of other settings, and not ``--overwrite``.
     """
+    open_crf_folders(images, seeds, folder, config.crf_alphas, {}, setup.method, setup.runtime, setup.args.overwrite)
 
     def job(index: int) -> tuple[Any, ...]:
         seed = read_seed(find_seed(seeds, images.ids[index]))
         return refine_to_files, images.images[index], images.ids[index], seed, config.crf_alphas, folder
 
     folders = CRFFolders(folder, config.crf_alphas, seeds)
-    write_by_jobs(images, folders, job, crf_pool(usable_workers(config.num_workers)), processes, "dense CRF")
+    write_by_jobs(images, folders, job, crf_pool(usable_workers(config.num_workers)), setup.processes, "dense CRF")

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from common.data.dataset import LabelledImages
 from common.data.outputs import write_each
+from common.data.stamp import SEEDS, stamp_of
 from common.nets.load import load_network
-from common.run.folder import EPOCH_FILE, SEED_SCORES
+from common.run.folder import SEED_SCORES
 from common.run.processes import stop_processes
 from common.run.script import Setup
 from common.score.images import scored_images
@@ -41,7 +42,8 @@ def write_dict(
         weights: what `load_network` returned.
     """
     config, runtime = setup.config.infer, setup.runtime
-    seeds = SeedFolder(setup.run.path / setup.args.dict_dir, weights, config, runtime, setup.args.overwrite)
+    stamp = stamp_of(SEEDS, setup.method, weights, images)
+    seeds = SeedFolder(setup.run.path / setup.args.dict_dir, stamp, config, runtime, setup.args.overwrite)
     write_each(images, seeds, infer_seeds(maps_of, images, config, runtime, seeds.is_done), setup.processes)
     return seeds.path
 
@@ -52,14 +54,12 @@ def run_inference(
     needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
     maps_of: Callable[[Any, Any], MapsOf] = foreground_maps,
     write: Callable[[Setup, Any, LabelledImages, dict[str, Any], MapsOf], Path] = write_dict,
-    file: str = EPOCH_FILE,
-    unit: str = "epoch",
 ) -> None:
     """Runs the inference in the order data, model, seeds, CRF, pictures, score.
 
     Args:
         build: makes the network of a configuration for a number of classes.
-        needed: see `load_network`, as ``file`` and ``unit``.
+        needed: see `load_network`.
         maps_of: gives the function that makes seeds, from the network and the section ``infer``.
         write: writes them, as `write_dict`.
     """
@@ -69,12 +69,13 @@ def run_inference(
     # Data: without --dict nothing is stored, so only the scored images are needed
     if args.dict:
         images = LabelledImages(config.data, infer.image_list)
+        images.require_labels(every=False)
     else:
         images = scored_images(LabelledImages, config.data, infer.eval_list or infer.image_list, config.eval)
 
     # Model
     model = build(config, len(images.classes))
-    weights = load_network(setup, images, model, needed, file, unit)
+    weights = load_network(setup, images, model, needed)
     maps = maps_of(model, infer)
 
     if not args.dict:
@@ -84,7 +85,7 @@ def run_inference(
     # Seeds, their CRF, pictures and score
     seeds = write(setup, model, images, weights, maps)
     if args.crf:
-        refine_by_crf(images, seeds, run.crf, infer, processes)
+        refine_by_crf(images, seeds, run.crf, infer, setup)
     if args.vis:
         draw_seeds(images, seeds, run.pictures, infer, processes)
     if infer.eval_list:

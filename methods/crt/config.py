@@ -3,15 +3,16 @@
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from common.data.layout import DataConfig
 from common.nets.options import ResNetConfig, ViTConfig
 from common.pipeline.options import StageConfig
-from common.run.config import Rule, at_least, option, section
+from common.run.config import ABOVE_ZERO, at_least, option, pair, section
 from common.run.errors import UserError
 from common.run.folder import SEEDS_DIR
 from common.run.options import RuntimeConfig
+from common.run.papers import Instead, PaperFlags
 from common.score.options import EvalConfig
 from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, TrainConfig
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
     from common.data.whole import Transform
 
+_PLACES = "--cam_weights_name", "--irn_weights_name", "--cam_out_dir", "--ir_label_out_dir", "--sem_seg_out_dir"
+_INSTANCES = "--make_ins_seg_pass", "--eval_ins_seg_pass", "--ins_seg_bg_thres", "--ins_seg_out_dir"
+PAPER: PaperFlags = {  # flags of the paper's run_sample.py that are no flags here
+    **dict.fromkeys((*_PLACES, "--log_name"), Instead(reason="the places are the run folders")),
+    **dict.fromkeys(_INSTANCES, Instead(reason="instance segmentation is not part of this repository")),
+    **dict.fromkeys(
+        ("--cam_network", "--irn_network"), Instead(reason="model.cnn.arch, model.deit.arch name the networks")
+    ),
+}
+
 
 @dataclass
 class CRTViewConfig:
@@ -29,9 +40,7 @@ class CRTViewConfig:
 
     long_side: list[int] = option(
         [210, 420], "Smallest and largest length that an image's long side is brought to, in pixels.",
-        rule=Rule(
-            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
-        ),
+        rule=pair(ABOVE_ZERO),
     )  # fmt: skip
     crop_size: int = option(
         336, "Side of the crop in pixels: a multiple of half a tile.", flag="--cam_crop_size", rule=at_least(1)
@@ -75,16 +84,19 @@ class LossConfig:
 class CRTOptimConfig:
     """SGD with a poly schedule; nothing is scaled with the batch."""
 
-    lr: float = option(0.1, "Learning rate of both backbones.", flag=("--cam_learning_rate", "--lr"))
-    head_scale: float = option(10.0, "Learning rate of both classifiers, relative to the backbones'.")
+    lr: float = option(0.1, "Learning rate of both backbones.", flag=("--cam_learning_rate", "--lr"), rule=at_least(0))
+    head_scale: float = option(10.0, "Learning rate of both classifiers, relative to the backbones'.", rule=at_least(0))
     momentum: float = option(
         1e-4, "SGD's momentum: the reference passes the weight decay in its place, and its results come from that.",
         rule=at_least(0),
     )  # fmt: skip
     weight_decay: float = option(
-        1e-4, "Weight decay of all trained parameters, norms, biases and tokens included.", flag="--cam_weight_decay"
+        1e-4,
+        "Weight decay of all trained parameters, norms, biases and tokens included.",
+        flag="--cam_weight_decay",
+        rule=at_least(0),
     )
-    power: float = option(0.9, "Exponent of the poly schedule.")
+    power: float = option(0.9, "Exponent of the poly schedule.", rule=at_least(0))
 
     def rate(self, position: Position, total: int) -> float:
         """The backbones' learning rate in the next step of ``total``; after the end the last step's rate."""
@@ -100,7 +112,9 @@ class CRTCourseConfig(TrainConfig):
         16, "Global batch: images of one optimiser step over all processes and micro-batches.",
         flag=("--cam_batch_size", "--batch_size", "--batch-size"), rule=at_least(1),
     )  # fmt: skip
-    validate_from: int = option(-1, "Score seeds after every epoch from this one (from 0); -1: never.")
+    validate_from: int = option(
+        -1, "Score seeds after every epoch from this one (from 0); -1: never.", rule=at_least(-1)
+    )
 
 
 @dataclass
@@ -108,6 +122,10 @@ class CRTInferConfig(InferConfig):
     """Seed inference."""
 
     image_list: str = option("train_aug", "Images to write seeds for.", flag="--infer_list")
+    eval_list: str = option(
+        "train", "Images whose seeds are scored at the end, if they have true masks; empty: none.",
+        flag="--chainer_eval_set",
+    )  # fmt: skip
     scales: list[float] = option(
         [1.0, 0.5, 1.5, 2.0, 0.75, 1.25, 1.75], "Image scales whose CAMs are summed.", flag="--cam_scales", rule=SCALES
     )
@@ -140,7 +158,10 @@ class CRTEvalConfig(EvalConfig):
     """The background thresholds at which seeds are scored."""
 
     fixed_threshold: float = option(
-        0.15, "The reference's only threshold; its score is reported beside the best.", flag="--cam_eval_thres"
+        0.15,
+        "The reference's only threshold; its score is reported beside the best.",
+        flag="--cam_eval_thres",
+        rule=at_least(0),
     )
 
 
@@ -148,6 +169,8 @@ class CRTEvalConfig(EvalConfig):
 class CRTConfig:
     """All sections of a CRT experiment; ``irn`` is the stage with which `run_sample.py` refines the seeds."""
 
+    method: ClassVar[str] = "CRT"
+    paper: ClassVar[PaperFlags] = PAPER
     data: DataConfig = section(DataConfig)
     views: CRTViewConfig = section(CRTViewConfig)
     model: CRTModelConfig = section(CRTModelConfig)

@@ -2,6 +2,7 @@
 
 python methods/crt/eval_wsol.py --name wsol --vis                              best and last weights of a run
 python methods/crt/eval_wsol.py --name wsol --load_epo 59                      of epoch 59
+python methods/crt/eval_wsol.py --name wsol eval.tune_list=train               with thresholds of another split, too
 python methods/crt/eval_wsol.py --name new --load_pretrained model_best.pth    of a released checkpoint
 torchrun --nproc_per_node 2 methods/crt/eval_wsol.py --name wsol               shared by two processes
 
@@ -18,6 +19,7 @@ from methods.crt.localization import OUTCOMES, PERCENTAGES
 from methods.crt.wsol_config import BEST_LOC_FILE, WSOLConfig
 
 EVALUATION = Usage(
+    kind="evaluation",
     weights="the best and the last",
     flags=(
         ("--vis", {"action": "store_true", "help": "draw a sheet of images, CAMs, true and found boxes"}),
@@ -33,26 +35,28 @@ HEADINGS = ("Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-known")
 
 def main() -> int:
     """Goes in the order config, data, model; then boxes, scores, pictures of each weights. Returns the exit code."""
-    setup = start(__doc__, WSOLConfig, "crt_cub", EVALUATION)
+    setup = start(__doc__, WSOLConfig, "crt_cub", EVALUATION, file="")
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
     side = config.model.deit.img_size
 
     from common.data.cub import CUBImages
     from common.nets.load import load_checked, state_dict_in
     from common.run.processes import stop_processes
+    from methods.crt.max_box import max_box_scores
     from methods.crt.model import released_deit
     from methods.crt.wsol_model import wsol_deit
-    from methods.crt.wsol_scoring import locate, summary, write_boxes
+    from methods.crt.wsol_scoring import locate, sweeps, with_intervals, write_boxes
     from methods.crt.wsol_sheet import draw_sheet
 
     # Data
     images = CUBImages(config.data, config.eval.image_list)
+    tuning = CUBImages(config.data, config.eval.tune_list) if config.eval.tune_list else None
 
     # Model: all weights are tried before the work begins
     deit = wsol_deit(config.model, len(images.classes))
     checkpoints = chosen_weights(setup)
     for path in checkpoints.values():
-        load_checked(deit, released_deit(state_dict_in(path)), str(path))
+        load_checked(deit, released_deit(state_dict_in(path, setup.args.key)), str(path))
     deit.to(runtime.device).eval()
     start_run(run, config, processes, keep_config=True)
     processes.say(f"{len(images)} images of {images.list_name!r} on {runtime.describe()}")
@@ -60,18 +64,26 @@ def main() -> int:
     # Boxes, scores, pictures
     results = {}
     for name, path in checkpoints.items():
-        load_checked(deit, released_deit(state_dict_in(path)), str(path))
-        findings = locate(deit, images, config.eval, side, runtime, name)
+        load_checked(deit, released_deit(state_dict_in(path, setup.args.key)), str(path))
+        findings = locate(deit, images, config.eval, side, runtime, name, sweep=True)
+        tuned = None
+        if tuning is not None:
+            others = locate(deit, tuning, config.eval, side, runtime, f"{name}, thresholds", sweep=True)
+            tuned = max_box_scores(sweeps(others))
         chosen_on = config.train.val_list if name in ("best", "best_loc") else None
-        results[name] = {"checkpoint": str(path), "chosen_on": chosen_on, **summary(findings)}
+        results[name] = {"checkpoint": str(path), "chosen_on": chosen_on, **with_intervals(findings, tuned)}
         if processes.is_main:
             write_boxes(run.path / f"boxes_{name}.csv", findings, images)
         if processes.is_main and setup.args.vis:
-            draw_sheet(run.path / f"wsol_{name}.png", deit, images, findings, config.eval.vis_limit, side, runtime)
+            score = f"GT-known {results[name]['gt_known']:.2f} % of {len(images)} images of {images.list_name}"
+            title = f"run {run.name}, {path.name}: {score}"
+            draw_sheet(
+                run.path / f"wsol_{name}.png", deit, images, findings, config.eval.vis_limit, side, runtime, title
+            )
     if processes.is_main:
         content = {
             "list": images.list_name, "images": len(images), "classes": len(images.classes), "unit": "percent",
-            "cam_threshold": config.eval.cam_threshold, "weights": results,
+            "cam_threshold": config.eval.cam_threshold, "tuned_on": config.eval.tune_list or None, "weights": results,
         }  # fmt: skip
         write_json(run.path / "eval_wsol.json", content)
         print("\n".join(report(results)))
@@ -106,6 +118,18 @@ def report(results: dict[str, dict]) -> list[str]:
     lines = [" " * width + "".join(f"{heading:>10}" for heading in HEADINGS)]
     for name, result in results.items():
         lines.append(f"{titles[name]:{width}}" + "".join(f"{result[key]:10.2f}" for key in PERCENTAGES))
+    for name, result in results.items():
+        low, high = result["intervals"]["gt_known"]
+        parts = "/".join(f"{result[f'max_box_acc_v2_{level}']:.1f}" for level in (30, 50, 70))
+        lines.append(
+            f"{titles[name]}: GT-known {result['gt_known']:.2f} [{low:.2f}, {high:.2f}], MaxBoxAcc "
+            f"{result['max_box_acc']:.2f}, MaxBoxAccV2 {result['max_box_acc_v2']:.2f} ({parts} at IoU 30/50/70)"
+        )
+        if "box_acc" in result:
+            lines.append(
+                f"{titles[name]}, thresholds of another split: box accuracy {result['box_acc']:.2f}, "
+                f"over the three IoUs {result['box_acc_v2']:.2f}"
+            )
     for name, result in results.items():
         lines.append(f"{titles[name]}: " + ", ".join(f"{key} {result[f'top1_{key}']:.2f}" for key in OUTCOMES))
     return lines

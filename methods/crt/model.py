@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from common.nets.load import Coverage, load_checked
 from common.nets.options import ResNetConfig, ViTConfig
-from common.nets.pretrained import start_weights
+from common.nets.pretrained import backbone_state, start_weights
 from common.nets.resnet import ResNet
 from common.nets.vit import MapRequest, ViTBackbone
 from common.tensors import size_of
@@ -57,14 +57,13 @@ class DeiTBranch(ViTBackbone):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> Coverage:
-        """Starts from an ImageNet DeiT of the same tile; the head stays random.
+        """Starts from an ImageNet DeiT; the head stays random, positions of another tile are resized.
 
         Raises:
             UserError: it is no DeiT of this size with one class token.
         """
         own = {name: value for name, value in self.state_dict().items() if name.startswith("head.")}
-        kept = {name: value for name, value in state.items() if not name.startswith("head.")}
-        return load_checked(self, {**own, **kept}, "the ImageNet checkpoint")
+        return load_checked(self, {**own, **backbone_state(state, self.grid)}, "the ImageNet checkpoint")
 
     def embed(self, images: Tensor) -> Tensor:
         """Tokens (B, T, D) of images (B, 3, t, t)."""

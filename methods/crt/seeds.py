@@ -10,6 +10,7 @@ import torch
 from common.data.dataset import LabelledImages
 from common.data.outputs import write_each
 from common.data.seeds import Seed, write_seed
+from common.data.stamp import SEEDS, STRIDED_SEEDS, stamp_of
 from common.data.whole import image_batches
 from common.run.device import Runtime
 from common.run.script import Setup
@@ -60,8 +61,9 @@ def write_folders(
     """
     infer, runtime = setup.config.infer, setup.runtime
     path = setup.run.path / setup.args.dict_dir
-    seeds = SeedFolder(path, weights, infer, runtime, setup.args.overwrite)
-    strided = StridedFolder(strided_path(path), weights, infer, runtime, setup.args.overwrite)
+    stamp, strided_stamp = (stamp_of(kind, setup.method, weights, images) for kind in (SEEDS, STRIDED_SEEDS))
+    seeds = SeedFolder(path, stamp, infer, runtime, setup.args.overwrite)
+    strided = StridedFolder(strided_path(path), strided_stamp, infer, runtime, setup.args.overwrite)
     folders = CAMFolders(seeds, strided)
     write_each(images, folders, seed_pairs(model, images, infer, runtime, folders.is_done), setup.processes)
     return seeds.path

@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from common.nets.load import Coverage, load_checked
 from common.nets.options import ViTConfig
+from common.nets.pretrained import backbone_state
 from common.nets.vit import MapRequest, ViTBackbone, refine, resize_position_grid
 from common.tensors import required, size_of
+
+# Parts that start at random, or are made from others.
+NOT_OF_IMAGENET = ("head.", "tokenizer.", "bg_token", "pos_embed_cls", "pos_embed_pat")
 
 
 @dataclass
@@ -88,9 +92,13 @@ class CTI(ViTBackbone):
         self._spread_position_embedding(self.pos_embed)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> Coverage:
-        """Starts from an ImageNet DeiT: equal names are copied, its position embedding is spread over all tokens."""
-        usable = {name: value for name, value in state.items() if not name.startswith(("head.", "head_dist."))}
-        coverage = load_checked(self, usable, "the ImageNet checkpoint", strict=False)
+        """Starts from an ImageNet DeiT: equal names are copied, its position embedding is spread over all tokens.
+
+        Raises:
+            UserError: it is no DeiT with one class token, or of another size.
+        """
+        usable = backbone_state(state, self.grid)
+        coverage = load_checked(self, usable, "the ImageNet checkpoint", NOT_OF_IMAGENET)
         self._spread_position_embedding(self.pos_embed)
         return coverage
 

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from common.data.dataset import ImageSet, read_mask
+from common.data.stamp import LABEL_MAPS, MASKS, require_kind
 from common.run.errors import UserError, preview
 from common.score.counts import check_mask
 from methods.deeplab.config import mask_advice, require_masks
@@ -22,10 +23,12 @@ class TrainingMasks:
             num_labels: C + 1, background included.
 
         Raises:
-            UserError: no place is given, or masks are missing; they are named.
+            UserError: no place is given, it holds files of another kind, or masks are missing; they are named.
         """
         require_masks(place, images.list_name)
         pattern = place if "{id}" in place else str(Path(place) / "{id}.png")
+        if "{id}" not in place:
+            require_kind(place, (MASKS, LABEL_MAPS), lambda found, stamp: mask_advice(images.list_name))
         self.images = images
         self.num_labels = num_labels
         self.paths = [Path(pattern.replace("{id}", image_id)) for image_id in images.ids]

@@ -22,7 +22,7 @@ from methods.deeplab.config import WEIGHTS_FILE, DeepLabConfig
 
 def main() -> None:
     """Goes in the order config, data, model, masks; then scores and submission."""
-    setup = start(__doc__, DeepLabConfig, "deeplab_voc", MASKS)
+    setup = start(__doc__, DeepLabConfig, "deeplab_voc", MASKS, file=WEIGHTS_FILE, unit="iteration")
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
 
@@ -44,12 +44,12 @@ def main() -> None:
 
     # Model
     model = DeepLab(config.model, len(class_names(config.data)) + 1)
-    weights = load_network(setup, images, model, released, WEIGHTS_FILE, "iteration")
+    weights = load_network(setup, images, model, released)
     weights |= {"input": config.views.input, "network scales": list(config.model.scales)}
 
     # Masks: with Caffe's input the published CRF sees a wrapped image
     crf_image = clean_image if infer.clean_image or config.views.input != "caffe" else wrapped_image
-    folders = open_mask_folders(run, images.list_name, infer, weights, runtime, args.crf, args.overwrite, crf_image)
+    folders = open_mask_folders(run, images, setup.method, infer, weights, runtime, args.crf, args.overwrite, crf_image)
     write_masks(model, images, infer, runtime, folders, input_transform(config.views.input))
 
     # Scores and submission

@@ -1,6 +1,5 @@
 """Milestones of a diffusion model's training: file, preview, loss curve, and the classifier's command."""
 
-import json
 import math
 import shlex
 
@@ -10,6 +9,7 @@ from torchvision.utils import make_grid
 
 from common.run.config import config_path, leaves, load_config
 from common.run.folder import RunFolder
+from common.run.log import read_metrics
 from common.run.random import shared_generator
 from common.run.script import Setup
 from common.visual import plot_loss, save_image
@@ -50,8 +50,8 @@ def save_preview(setup: Setup, ema: EMA, step: int) -> None:
 
 def draw_loss(run: RunFolder) -> None:
     """Draws the curve of the logged losses into the run folder."""
-    lines = map(json.loads, run.metrics.read_text(encoding="utf-8").splitlines())
-    points = [(line["step"], line["total"]) for line in lines if line["kind"] == "train"]
+    lines = read_metrics(run.metrics)
+    points = [(line["step"], line["total"]) for line in lines if line.get("kind") == "train" and "total" in line]
     if points:
         steps, losses = zip(*points, strict=True)
         plot_loss(run.path / "loss.png", steps, losses, f"{run.name}: diffusion loss")

@@ -38,6 +38,8 @@ class DiG(MCTformer):
     pooling, and gives the same seeds.
     """
 
+    not_of_imagenet = ("head.", *TRAINING_ONLY)
+
     def __init__(self, config: ViTConfig, num_classes: int, features: FeatureShape | None = RELEASED_FEATURES) -> None:
         """Random weights.
 

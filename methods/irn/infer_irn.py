@@ -18,13 +18,14 @@ READS = ("data", "seeds", "model", "walk", "infer", "runtime.device", "runtime.p
 
 def main() -> None:
     """Goes in the order config, data, model, masks; then their score."""
-    setup = start(__doc__, IRNConfig, "irn_cti", REFINEMENT, reads=READS)
+    setup = start(__doc__, IRNConfig, "irn_cti", REFINEMENT, reads=READS, file=WEIGHTS_FILE)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
 
     from common.data.dataset import ImageSet
     from common.data.outputs import MaskFolder, write_each
-    from common.masks.from_seeds import require_maps, seed_settings
+    from common.data.stamp import MASKS, SEEDS, STRIDED_SEEDS, seed_settings, stamp_of
+    from common.masks.from_seeds import require_maps
     from common.nets.load import load_network
     from common.run.processes import stop_processes
     from common.score.options import EvalConfig
@@ -35,18 +36,20 @@ def main() -> None:
     # Data: image labels are not needed, the seeds have them
     images = ImageSet(config.data, infer.image_list)
     seeds = config.seeds.path()
-    require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
+    made_by = "the inference script of the seeds' method, with --dict"
+    require_maps(images, seeds, made_by, SEEDS, STRIDED_SEEDS)
 
     # Model
     model = IRN(config.model)
-    weights = load_network(setup, images, model, unique_tensors, WEIGHTS_FILE)
+    weights = load_network(setup, images, model, unique_tensors)
 
     # Masks
     settings = {
         **weights, **seed_settings(seeds), **vars(config.walk), "canvas": infer.canvas,
         "batch_size": infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
-    folder = MaskFolder(run.masks, settings, runtime, setup.args.overwrite)
+    stamp = stamp_of(MASKS, setup.method, settings, images)
+    folder = MaskFolder(run.masks, stamp, runtime, setup.args.overwrite)
     write_each(images, folder, pseudo_masks(model, images, seeds, config, runtime, folder.is_done), processes)
 
     # Score

@@ -6,14 +6,10 @@ import numpy as np
 from PIL import Image
 
 from common.data.dataset import ImageSet, read_mask
+from common.data.stamp import LABEL_MAPS, MASKS, require_kind
 from common.run.errors import UserError, preview
-from common.run.folder import RunFolder
-from methods.irn.config import LabelConfig
 
-
-def label_folder(config: LabelConfig, run: RunFolder) -> Path:
-    """The folder of the label maps: the configured one, else the folder of make_ir_label.py in the run folder."""
-    return Path(config.folder or run.labels)
+MADE_BY = "Make them with: python methods/irn/make_ir_label.py"
 
 
 class LabelFiles:
@@ -23,8 +19,9 @@ class LabelFiles:
         """Names the files.
 
         Raises:
-            UserError: some are missing; they are named.
+            UserError: some are missing; they are named. Or the folder holds files of another kind.
         """
+        require_kind(folder, (LABEL_MAPS, MASKS), lambda found, stamp: MADE_BY)
         self.images = images
         self.files = [folder / f"{image_id}.png" for image_id in images.ids]
         there = set(folder.iterdir()) if folder.is_dir() else set()
@@ -32,7 +29,7 @@ class LabelFiles:
         if missing:
             raise UserError(
                 f"{len(missing)} of the {len(set(self.files))} label maps of list {images.list_name!r} are missing: "
-                f"{preview(missing, 3)}. Make them with: python methods/irn/make_ir_label.py"
+                f"{preview(missing, 3)}. {MADE_BY}"
             )
 
     def load(self, index: int) -> tuple[Image.Image, np.ndarray]:

@@ -26,7 +26,8 @@ def main() -> None:
     from common.crf.dense import crf_backend
     from common.data.dataset import ImageSet
     from common.data.outputs import MaskFolder, write_by_jobs
-    from common.masks.from_seeds import require_maps, seed_settings
+    from common.data.stamp import LABEL_MAPS, seed_settings, stamp_of
+    from common.masks.from_seeds import require_maps
     from common.run.pool import WorkerPool, usable_workers
     from common.run.processes import stop_processes
     from methods.irn.labels import write_label
@@ -40,7 +41,8 @@ def main() -> None:
 
     # Label maps: a GPU computes the CRF from within this process
     settings = {**seed_settings(seeds), **config.labels.settings()}
-    folder = MaskFolder(run.labels, settings, runtime, setup.args.overwrite)
+    stamp = stamp_of(LABEL_MAPS, setup.method, settings, images)
+    folder = MaskFolder(run.labels, stamp, runtime, setup.args.overwrite)
 
     def job(index: int) -> tuple[Any, ...]:
         image_id = images.ids[index]

@@ -20,7 +20,7 @@ def main() -> int:
     from common.nets.pretrained import start_weights
     from common.train.trainer import Trainer
     from methods.irn.displacement import mean_displacement
-    from methods.irn.label_files import LabelFiles, label_folder
+    from methods.irn.label_files import LabelFiles
     from methods.irn.losses import IRNStep
     from methods.irn.model import IRN
     from methods.irn.optim import irn_optimizer
@@ -28,7 +28,7 @@ def main() -> int:
 
     # Data: a random crop of an image and its label map; the images of the mean displacement
     images = ImageSet(config.data, config.train.image_list)
-    label_maps = LabelFiles(images, label_folder(config.labels, setup.run))
+    label_maps = LabelFiles(images, config.labels.place(setup.run))
     centred = ImageSet(config.data, config.train.displacement_list)
     transform = IRNViews(config.views)
 

@@ -2,20 +2,30 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from common.crf.options import CRFConfig
+from common.crf.options import CRFConfig, crf_folder
 from common.data.layout import DataConfig
 from common.data.seeds import FORMATS
 from common.masks.options import SeedsConfig
 from common.nets.options import BLOCKS, PRETRAINED_DIR, check_pretrained
-from common.run.config import Rule, at_least, numbers, option, section
+from common.run.config import ABOVE_ZERO, BELOW_ONE, FRACTION, Rule, at_least, numbers, option, section
 from common.run.errors import UserError
+from common.run.folder import RunFolder
 from common.run.options import RuntimeConfig
+from common.run.papers import Instead, PaperFlags
 from common.train.course import CourseConfig, Position
 from common.train.schedule import poly
 
 STRIDE = 8  # of all trunks but tiny, whose cells are smaller
 TINY_STRIDE = 2
+_IN_RUN = "marginals are in the run folder, crf/<exponent>/"
+PAPER: PaperFlags = {  # flags of the paper's train_aff.py and infer_aff.py that are no flags here
+    "--cam_dir": Instead("--seeds {}"), "--weights": Instead("--load_pretrained {}"),
+    "--session_name": Instead(names_run=True), "--out_rw": Instead(names_run=True),
+    "--la_crf_dir": Instead(reason=_IN_RUN), "--ha_crf_dir": Instead(reason=_IN_RUN),
+    "--network": Instead(reason="model.arch names the network"),
+}  # fmt: skip
 TWO_DIGITS = Rule("from 1 to 99", lambda value: 1 <= value <= 99)
 
 
@@ -41,6 +51,19 @@ class PSACRFConfig(CRFConfig):
         """
         super().check()
         self.alphas()
+
+    def check_run(self, run: RunFolder) -> None:
+        """Checks the folders of a training.
+
+        Raises:
+            UserError: one is missing.
+        """
+        for alpha in self.alphas():
+            if not crf_folder(run.crf, alpha).is_dir():
+                raise UserError(
+                    f"no CRF marginals in {crf_folder(run.crf, alpha)}. Make them with: python methods/psa/make_crf.py "
+                    f"--name {run.name} --seeds FOLDER"
+                )
 
     def alphas(self) -> tuple[int, int]:
         """Both exponents.
@@ -70,7 +93,9 @@ class PSAViewConfig:
         formerly="crop",
     )  # fmt: skip
     jitter: list[float] = option(
-        [0.3, 0.3, 0.3, 0.1], "Strength of the jitter of brightness, contrast, saturation and hue.", rule=numbers(4)
+        [0.3, 0.3, 0.3, 0.1],
+        "Strength of the jitter of brightness, contrast, saturation and hue.",
+        rule=numbers(4, at_least(0)),
     )
 
 
@@ -132,12 +157,14 @@ class PSAModelConfig:
 class PSAOptimConfig:
     """SGD with a poly schedule; the defaults are MCTformer's."""
 
-    lr: float = option(0.01, "Learning rate of the trunk, in the first step.", flag="--lr")
-    head_scale: float = option(10.0, "Learning rate of the heads, relative to the trunk's.")
+    lr: float = option(0.01, "Learning rate of the trunk, in the first step.", flag="--lr", rule=at_least(0))
+    head_scale: float = option(10.0, "Learning rate of the heads, relative to the trunk's.", rule=at_least(0))
     momentum: float = option(
-        5e-4, "SGD's momentum: the reference passes its weight decay in this place (its 0.9 is the power)."
+        5e-4,
+        "SGD's momentum: the reference passes its weight decay in this place (its 0.9 is the power).",
+        rule=BELOW_ONE,
     )
-    weight_decay: float = option(5e-4, "Weight decay, biases excepted.", flag="--wt_dec")
+    weight_decay: float = option(5e-4, "Weight decay, biases excepted.", flag="--wt_dec", rule=at_least(0))
     power: float = option(0.9, "Exponent of the poly schedule.", rule=at_least(0))
 
     def rate(self, position: Position, total: int) -> float:
@@ -162,9 +189,9 @@ class WalkConfig:
         "constant", "Background's value: constant (bg_thr), or alpha: (1 - largest foreground value)^bg_alpha.",
         choices=("constant", "alpha"),
     )  # fmt: skip
-    bg_thr: float = option(0.39, "The constant: the best threshold of the seeds.", flag="--bg_thr")
-    bg_alpha: float = option(16.0, "The exponent.", flag="--alpha")
-    beta: float = option(8.0, "Exponent of the affinities.", flag="--beta")
+    bg_thr: float = option(0.39, "The constant: the best threshold of the seeds.", flag="--bg_thr", rule=FRACTION)
+    bg_alpha: float = option(16.0, "The exponent.", flag="--alpha", rule=ABOVE_ZERO)
+    beta: float = option(8.0, "Exponent of the affinities.", flag="--beta", rule=at_least(0))
     log2_rounds: int = option(
         6, "The walk has 2 to the power of this many rounds.", flag="--logt",
         rule=Rule("from 0 to 12", lambda value: 0 <= value <= 12),
@@ -187,6 +214,8 @@ class PSAInferConfig:
 class PSAConfig:
     """All sections of a PSA experiment."""
 
+    method: ClassVar[str] = "PSA"
+    paper: ClassVar[PaperFlags] = PAPER
     data: DataConfig = section(DataConfig)
     seeds: SeedsConfig = section(SeedsConfig)
     crf: PSACRFConfig = section(PSACRFConfig)

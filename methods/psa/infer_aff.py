@@ -24,7 +24,8 @@ def main() -> None:
 
     from common.data.dataset import ImageSet
     from common.data.outputs import MaskFolder, write_each
-    from common.masks.from_seeds import require_maps, seed_settings
+    from common.data.stamp import MASKS, seed_settings, stamp_of
+    from common.masks.from_seeds import require_maps
     from common.nets.load import load_network
     from common.run.processes import stop_processes
     from common.score.options import EvalConfig
@@ -46,7 +47,8 @@ def main() -> None:
         **weights, **seed_settings(seeds), **vars(config.walk), "radius": config.model.radius,
         "batch_size": infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
-    folder = MaskFolder(run.masks, settings, runtime, setup.args.overwrite)
+    stamp = stamp_of(MASKS, setup.method, settings, images)
+    folder = MaskFolder(run.masks, stamp, runtime, setup.args.overwrite)
     write_each(images, folder, pseudo_masks(model, images, seeds, config, runtime, folder.is_done), processes)
 
     # Score

@@ -9,13 +9,14 @@ from PIL import Image
 from common.crf.dense import crf_pool, seed_crf
 from common.crf.options import crf_folder
 from common.data.dataset import ImageSet, read_image
-from common.data.outputs import StampedFolder, write_by_jobs
-from common.data.seeds import FORMATS, write_seed
-from common.masks.from_seeds import read_maps, require_maps, seed_settings
+from common.data.outputs import write_by_jobs
+from common.data.seeds import write_seed
+from common.data.stamp import MARGINALS
+from common.masks.from_seeds import read_maps, require_maps
 from common.run.device import Runtime
 from common.run.errors import UserError
 from common.run.pool import usable_workers
-from common.seeds.products import CRFFolders
+from common.seeds.products import CRFFolders, open_crf_folders
 from methods.psa.config import PSACRFConfig
 
 
@@ -42,10 +43,7 @@ def write_marginals(
     Raises:
         UserError: there are marginals of other settings, or a seed is missing or unfit.
     """
-    for alpha in config.alphas():
-        settings = {**seed_settings(seeds), "alpha": alpha, **config.settings()}
-        path = crf_folder(folder, alpha)
-        StampedFolder(path, settings, FORMATS, runtime, overwrite, "CRF marginals", "another --name")
+    open_crf_folders(images, seeds, folder, config.alphas(), config.settings(), "psa", runtime, overwrite)
 
     def job(index: int) -> tuple[Any, ...]:
         return write_image_marginals, images.images[index], images.ids[index], seeds, folder, config
@@ -73,12 +71,12 @@ class MarginalFiles:
             made_by: the command that writes the marginals, for the message.
 
         Raises:
-            UserError: images have no marginals.
+            UserError: images have no marginals, or a folder holds files of another kind.
         """
         self.images = images
         self.folders = [crf_folder(folder, alpha) for alpha in config.alphas()]
         for path in self.folders:
-            require_maps(images, path, made_by)
+            require_maps(images, path, made_by, MARGINALS)
 
     def load(self, index: int) -> tuple[Image.Image, Marginals]:
         """RGB image and marginals.

@@ -8,9 +8,8 @@ import torch
 
 from common.data.dataset import ImageSet, class_names
 from common.data.whole import image_batches
-from common.masks.from_seeds import read_maps
+from common.masks.from_seeds import read_class_maps
 from common.run.device import Runtime
-from common.run.errors import UserError
 from methods.psa.affinity import AffinityNet
 from methods.psa.config import PSAConfig
 from methods.psa.walk import padded, pseudo_mask
@@ -30,7 +29,5 @@ def pseudo_masks(
             features = model(padded(pixels, model.stride))  # b c h w
         for index, cells in zip(indices, features, strict=True):
             image_id = images.ids[index]
-            seed = read_maps(seeds, image_id, (height, width))
-            if seed and not 0 <= min(seed) <= max(seed) < classes:
-                raise UserError(f"the seed of {image_id} in {seeds} has classes {list(seed)} of {classes}")
+            seed = read_class_maps(seeds, image_id, (height, width), classes)
             yield index, pseudo_mask(seed, (height, width), cells, model.stride, config.model.radius, config.walk)

@@ -17,16 +17,13 @@ from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 
 def main() -> None:
     """Writes the seeds that `seed_maps` gives; see `common.seeds.script` for the steps."""
-    setup = start(__doc__, ToCoConfig, "toco_cvpr23", SEEDS)
+    setup = start(__doc__, ToCoConfig, "toco_cvpr23", SEEDS, file=WEIGHTS_FILE, unit="iteration")
 
     from common.seeds.script import run_inference
     from methods.toco.cams import seed_maps
     from methods.toco.model import ToCo
 
-    run_inference(
-        setup, lambda config, classes: ToCo(config.model, classes),
-        maps_of=seed_maps, file=WEIGHTS_FILE, unit="iteration",
-    )  # fmt: skip
+    run_inference(setup, lambda config, classes: ToCo(config.model, classes), maps_of=seed_maps)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.nets.load import Coverage, load_checked
+from common.nets.pretrained import backbone_state
 from common.nets.vit import ViTBackbone, resize_position_grid
 from common.tensors import size_of
 from methods.toco.config import ToCoModelConfig
@@ -149,7 +150,11 @@ class ToCo(nn.Module):
         Raises:
             UserError: it is no ViT of this size with one class token.
         """
-        return load_checked(self.encoder, state, "the ImageNet checkpoint", strict=False)
+        kept = backbone_state(state, self.encoder.grid)
+        # The classifier of ImageNet is in the released checkpoints, but never used: kept if it has 1000 classes.
+        own = self.encoder.head.state_dict(prefix="head.")
+        kept |= {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
+        return load_checked(self.encoder, kept, "the ImageNet checkpoint", ("head.",))
 
     def logits(self, features: Features) -> tuple[Tensor, Tensor]:
         """Class logits and auxiliary class logits, each (B, C), from maxima over the patches."""

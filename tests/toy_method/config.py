@@ -1,6 +1,7 @@
 """The toy's configuration: one YAML drives training and inference."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from common.data.layout import DataConfig
 from common.data.options import ViewConfig
@@ -26,6 +27,7 @@ class LossConfig:
 class ToyConfig:
     """All sections of a toy experiment."""
 
+    method: ClassVar[str] = "Toy"
     data: DataConfig = section(DataConfig)
     views: ViewConfig = section(ViewConfig, auto_augment="")
     model: ViTConfig = section(ViTConfig)

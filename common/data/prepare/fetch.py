@@ -7,7 +7,6 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from common.run.errors import UserError
+from common.run.errors import UserError, first_line
 from common.run.files import atomic_write
 
 BLOCK = 1 << 20
@@ -139,8 +138,13 @@ def unpack(path: Path, root: Path, wanted: Callable[[str], str | None]) -> int:
             with atomic_write(root / name, durable=False) as file:
                 shutil.copyfileobj(stream, file)
             written += 1
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"the archive {path} cannot be unpacked ({error}). Is it complete?") from error
+    except UserError:
+        raise
+    except Exception as error:  # tarfile, zipfile and their decompressors raise nearly any for a damaged archive
+        raise UserError(
+            f"the archive {path} cannot be unpacked ({type(error).__name__}: {first_line(error)}). Is it complete? "
+            "Fetch it again"
+        ) from error
     return written
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run.errors import UserError
+from common.run.errors import UserError, first_line
+from common.run.text import MEBIBYTE, read_bytes
 
 # Data types of elements and classes of arrays, "MAT-File Level 5 File Format", tables 1-1 and 1-3.
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+LIMIT = 64 * MEBIBYTE  # of a file and of its elements; SBD's masks have below 1 MiB
 _MATRIX = 14
 _COMPRESSED = 15
 _STRUCT = 2
@@ -27,19 +29,34 @@ def read_struct_field(path: Path, variable: str, field: str) -> np.ndarray:
         UserError: the file, variable or field does not exist, or the file is damaged.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, "the MATLAB file", LIMIT)
         order = "<" if content[126:128] == b"IM" else ">"
         for kind, data in _elements(content[128:], order):
             if kind == _COMPRESSED:
-                kind, data = next(_elements(zlib.decompress(data), order))
+                kind, data = next(_elements(_inflated(data), order))
             found = _struct_field(data, order, variable, field) if kind == _MATRIX else None
             if found is not None:
                 return found
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (struct.error, zlib.error, ValueError, IndexError, KeyError, StopIteration) as error:
-        raise UserError(f"{path} is no MATLAB 5 file, or damaged ({type(error).__name__}: {error})") from error
-    raise UserError(f"{path} has no numeric {variable}.{field}")
+    except UserError:
+        raise
+    except Exception as error:  # struct, zlib, index, key and iteration errors of a damaged or foreign file
+        raise UserError(
+            f"{path} is no MATLAB 5 file, or damaged ({type(error).__name__}: {first_line(error)}). Get it again"
+        ) from error
+    raise UserError(f"{path} has no numeric {variable}.{field}. Is it another file?")
+
+
+def _inflated(data: bytes) -> bytes:
+    """The content of a compressed element.
+
+    Raises:
+        ValueError: it is longer than any mask, as a bomb is.
+    """
+    stream = zlib.decompressobj()
+    content = stream.decompress(data, LIMIT)
+    if stream.unconsumed_tail:
+        raise ValueError(f"an element has more than {LIMIT} bytes")
+    return content
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:

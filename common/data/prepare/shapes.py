@@ -2,7 +2,6 @@
 
 import colorsys
 import io
-import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from PIL import Image
 
 from common.run.errors import UserError
 from common.run.files import atomic_write, write_json
+from common.run.text import read_json_object
 
 Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -180,7 +180,7 @@ def claim_root(stamp: Path, plan: Any, images: str, count: int, made: Sequence[s
         UserError: the folder holds other files or another set.
     """
     root = stamp.parent
-    found = json.loads(stamp.read_text()) if stamp.is_file() else {}
+    found = read_json_object(stamp, "the record of the set") if stamp.is_file() else {}
     if found.get("plan") == asdict(plan) and not overwrite:
         if found.get("complete") and sum(1 for _ in root.glob(images)) == count:
             return False

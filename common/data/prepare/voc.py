@@ -3,15 +3,18 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm.contrib.concurrent import process_map
 
-from common.data.classes import VOC12
+from common.data.classes import IGNORE_LABEL, VOC12
 from common.data.labels import read_labels, write_labels
 from common.data.lists import LIST_DIR, read_list
 from common.data.masks import write_mask
 from common.data.prepare.matlab import read_struct_field
-from common.run.errors import preview
+from common.run.errors import UserError, preview
 from common.run.files import atomic_write
+
+_LABELS = (*range(len(VOC12) + 1), IGNORE_LABEL)
 
 
 def augment_masks(root: Path, workers: int) -> None:
@@ -29,7 +32,13 @@ def augment_masks(root: Path, workers: int) -> None:
 
 
 def _convert_mat(target: Path, path: Path) -> None:
-    write_mask(target / f"{path.stem}.png", read_struct_field(path, "GTcls", "Segmentation"))
+    mask = read_struct_field(path, "GTcls", "Segmentation")
+    if mask.ndim != 2 or not np.isin(mask, _LABELS).all():
+        raise UserError(
+            f"{path}: GTcls.Segmentation is no mask of rows and columns with labels 0 to {len(VOC12)} and "
+            f"{IGNORE_LABEL}; get SBD again"
+        )
+    write_mask(target / f"{path.stem}.png", mask)
 
 
 def label_voc(root: Path) -> None:
