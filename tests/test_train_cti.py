@@ -93,7 +93,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(scripts: Scripts, capsys: pytes
     """It names terms and images; the checkpoint from before is kept, and the metrics file holds numbers only."""
     assert scripts.train("x", "train.max_steps=4") == 0
     before = contents("experiment/x/ckpt")
-    ruinous = ("optim.lr=1e30", "optim.warmup_epochs=0")
+    ruinous = ("optim.lr=1e15", "optim.warmup_epochs=0")
     message = failure(capsys, scripts.train, "x", "--resume", "train.max_steps=0", *ruinous)
     assert re.search(r"not finite: total, cls, .* in a batch of the images 2026_0000\d\d, ", message), message
     assert contents("experiment/x/ckpt") == before
