@@ -25,8 +25,8 @@ class FlowConfig:
         "irn", "Refinement of seeds to masks: IRN, PSA, or a dense CRF alone.", flag="--refine", choices=REFINEMENTS
     )
     segment: str = option(
-        "deeplab", "The network that learns from the masks; none: the masks are the end.", flag="--segment",
-        choices=("deeplab", "none"),
+        "deeplab", "The network that learns from the masks: DeepLabV2 or a ViT segmenter; none: the masks are the end.",
+        flag="--segment", choices=("deeplab", "vitseg", "none"),
     )  # fmt: skip
 
 
@@ -62,6 +62,7 @@ class PipelineConfig:
     irn: StageConfig = section(StageConfig, exp="irn_cti")
     psa: StageConfig = section(StageConfig, exp="psa_voc")
     deeplab: StageConfig = section(StageConfig, exp="deeplab_voc")
+    vitseg: StageConfig = section(StageConfig, exp="vitseg_voc")
     eval: EvalConfig = section(EvalConfig)
 
 
