@@ -122,7 +122,7 @@ class Trainer:
         identity = identity_of(setup, images, drop_last, inputs or {})
         state = {"optimizer": self.optimizer, "scaler": self.scaler, **(parts or {})}
         self.checkpoints = Checkpoints(
-            setup.run.checkpoints, model, state, {"watch": self.watch}, self.processes, identity
+            setup.run.checkpoints, model, state, {"watch": self.watch}, self.processes, identity, self.runtime.device
         )
         self.position = self.checkpoints.resume() if is_resumed else Position()
         self._is_interrupted = False
