@@ -29,12 +29,14 @@ $python methods/$method/$train --name $name --exp $name --overwrite
 step "Writing seeds"
 $python methods/$method/$infer --name $name --dict
 step "Scoring seeds, and two trivial ones with the same code"
-$python evaluation.py --name $name --task cam --dict_dir dict --list val
+$python evaluation.py --name $name --task cam --dict_dir dict --list val --card
 $python evaluation.py --name $name --trivial background --list val >/dev/null
 $python evaluation.py --name $name --trivial first_label --list val >/dev/null
 $python scripts/show_seeds.py --name $name --list val --count 8
+$python scripts/report.py --name $name
 
 step "Result, after $((SECONDS - started)) seconds"
 $python scripts/seed_table.py --name $name --margin $margin
+echo "report, one page to look at:           experiment/$name/report.html"
 echo "contact sheet (image, mask, seed, CAMs): experiment/$name/seeds_val.png"
 echo "mIoU over the background threshold:      experiment/$name/eval_cam.png"

@@ -23,15 +23,18 @@ head -n 300 $lists/train.txt >$lists/train_300.txt
 rm -rf experiment/$name experiment/${name}_cam experiment/${name}_irn
 step "Classifier, seeds, IRN, masks (configs/crt_demo.yaml)"
 $python methods/crt/run_sample.py --name $name --exp crt_demo
-step "Trivial seeds, pictures"
+step "Evaluation card, trivial seeds, pictures"
+$python evaluation.py --name ${name}_cam --task cam --dict_dir dict --list train_300 --card
 for kind in background first_label; do
   $python evaluation.py --name ${name}_cam --trivial $kind --list train_300 >/dev/null
 done
 $python scripts/show_seeds.py --name ${name}_cam --list train_300
 $python scripts/show_masks.py --name ${name}_irn --list train_300
+$python scripts/report.py --name ${name}_cam
 
 step "Result"
 $python scripts/seed_table.py --name ${name}_cam --margin 10
 $python scripts/pipeline_table.py --name $name --sample --gain 0
+echo "report, one page to look at:    experiment/${name}_cam/report.html"
 echo "seeds (image, true mask, seed):   experiment/${name}_cam/seeds_train_300.png"
 echo "masks (image, true mask, mask):   experiment/${name}_irn/masks_train_300.png"

@@ -27,15 +27,17 @@ $python methods/dig/train_trm.py --name ${name}_plain --exp dig_demo --W 1 0 0 0
 step "Writing and scoring seeds, and two trivial ones with the same code"
 for run in $name ${name}_plain; do
   $python methods/dig/infer_trm.py --name $run --dict
-  $python evaluation.py --name $run --task cam --dict_dir dict --list val
+  $python evaluation.py --name $run --task cam --dict_dir dict --list val --card
   $python evaluation.py --name $run --trivial background --list val >/dev/null
   $python evaluation.py --name $run --trivial first_label --list val >/dev/null
 done
 $python scripts/show_seeds.py --name $name --list val --count 8
+$python scripts/report.py --name $name --against ${name}_plain
 
 step "Result: without any diffusion model (W = 1 0 0 0 0), and guided"
 $python scripts/seed_table.py --name ${name}_plain
 $python scripts/seed_table.py --name $name --margin 15
 echo "images made from noise:                  experiment/${name}_diffusion/previews/"
 echo "loss of the diffusion model:             experiment/${name}_diffusion/loss.png"
+echo "report of both, one page to look at:      experiment/$name/report.html"
 echo "contact sheet (image, mask, seed, CAMs): experiment/$name/seeds_val.png"

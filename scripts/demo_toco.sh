@@ -24,13 +24,15 @@ step "Segmenting held-out images"
 $python methods/toco/infer_seg.py --name $name --crf
 step "Writing and scoring seeds, and two trivial segmentations with the same code"
 $python methods/toco/infer_cam.py --name $name --dict
-$python evaluation.py --name $name --task cam --dict_dir dict --list val
+$python evaluation.py --name $name --task cam --dict_dir dict --list val --card
 $python evaluation.py --name $name --trivial background --list val >/dev/null
 $python evaluation.py --name $name --trivial first_label --list val >/dev/null
 $python scripts/show_masks.py --name $name --list val --masks segs/val segs_crf/val
 $python scripts/plot_run.py $name
+$python scripts/report.py --name $name
 
 step "Result"
 $python scripts/seed_table.py --name $name
 $python scripts/seed_table.py --name $name --masks --margin 15
+echo "report of the seeds, one page to look at:                experiment/$name/report.html"
 echo "contact sheet (image, mask, segmentation, after the CRF): experiment/$name/masks_val.png"
