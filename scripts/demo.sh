@@ -38,5 +38,5 @@ $python scripts/report.py --name $name
 step "Result, after $((SECONDS - started)) seconds"
 $python scripts/seed_table.py --name $name --margin $margin
 echo "report, one page to look at:           experiment/$name/report.html"
-echo "contact sheet (image, mask, seed, CAMs): experiment/$name/seeds_val.png"
+echo "contact sheet (image, true mask, seed, errors, CAMs): experiment/$name/seeds_val.png"
 echo "mIoU over the background threshold:      experiment/$name/eval_cam.png"

@@ -35,4 +35,4 @@ step "Result"
 $python scripts/seed_table.py --name $name
 $python scripts/seed_table.py --name $name --masks --margin 15
 echo "report of the seeds, one page to look at:                experiment/$name/report.html"
-echo "contact sheet (image, mask, segmentation, after the CRF): experiment/$name/masks_val.png"
+echo "contact sheet (image, true mask, segmentation, after the CRF, errors): experiment/$name/masks_val.png"
