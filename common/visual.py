@@ -38,7 +38,7 @@ def colour_mask(mask: np.ndarray) -> np.ndarray:
 
 
 def overlay_cam(image: np.ndarray, cam: np.ndarray, opacity: float = 0.55) -> np.ndarray:
-    """A CAM in colours (blue 0, red 1) over its image.
+    """A CAM in colours over its image: viridis, whose lightness grows evenly from 0 (dark blue) to 1 (yellow).
 
     Args:
         image: uint8 RGB (H, W, 3).
@@ -47,7 +47,7 @@ def overlay_cam(image: np.ndarray, cam: np.ndarray, opacity: float = 0.55) -> np
     Returns:
         uint8 RGB (H, W, 3).
     """
-    heat = cv2.applyColorMap(np.round(np.clip(cam, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    heat = cv2.applyColorMap(np.round(np.clip(cam, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
     return np.round((1 - opacity) * image + opacity * heat).astype(np.uint8)
 
 

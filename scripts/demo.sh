@@ -33,8 +33,10 @@ $python evaluation.py --name $name --task cam --dict_dir dict --list val --card
 $python evaluation.py --name $name --trivial background --list val --card >/dev/null
 $python evaluation.py --name $name --trivial first_label --list val --card >/dev/null
 $python scripts/show_seeds.py --name $name --list val --count 8
+$python scripts/report.py --name $name
 
 step "Result, after $((SECONDS - started)) seconds"
 $python scripts/seed_table.py --name $name --margin $margin
+echo "report, one page to look at:           experiment/$name/report.html"
 echo "contact sheet (image, true mask, seed, errors, CAMs): experiment/$name/seeds_val.png"
 echo "mIoU over the background threshold:      experiment/$name/eval_cam.png"

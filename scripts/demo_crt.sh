@@ -31,9 +31,11 @@ for kind in background first_label; do
 done
 $python scripts/show_seeds.py --name ${name}_cam --list train_300
 $python scripts/show_masks.py --name ${name}_irn --list train_300
+$python scripts/report.py --name ${name}_cam
 
 step "Result"
 $python scripts/seed_table.py --name ${name}_cam --margin 10
 $python scripts/pipeline_table.py --name $name --sample --gain 0
+echo "report, one page to look at:    experiment/${name}_cam/report.html"
 echo "seeds (image, true mask, seed):   experiment/${name}_cam/seeds_train_300.png"
 echo "masks (image, true mask, mask):   experiment/${name}_irn/masks_train_300.png"

@@ -32,10 +32,12 @@ for run in $name ${name}_plain; do
   $python evaluation.py --name $run --trivial first_label --list val --card >/dev/null
 done
 $python scripts/show_seeds.py --name $name --list val --count 8
+$python scripts/report.py --name $name --against ${name}_plain
 
 step "Result: without any diffusion model (W = 1 0 0 0 0), and guided"
 $python scripts/seed_table.py --name ${name}_plain
 $python scripts/seed_table.py --name $name --margin 15
 echo "images made from noise:                  experiment/${name}_diffusion/previews/"
 echo "loss of the diffusion model:             experiment/${name}_diffusion/loss.png"
+echo "report of both, one page to look at:      experiment/$name/report.html"
 echo "contact sheet (image, true mask, seed, errors, CAMs): experiment/$name/seeds_val.png"

@@ -27,14 +27,17 @@ $python methods/cti/train_trm.py --name $name --exp cti_demo
 step "Writing seeds of held-out images and of those that get masks"
 $python methods/cti/infer_trm.py --name $name --dict
 $python methods/cti/infer_trm.py --name $name --dict infer.image_list=train_300 infer.eval_list=
+$python evaluation.py --name $name --task cam --dict_dir dict --list val --card
 for refine in crf psa irn; do
   step "Seeds -> $refine -> DeepLab (configs/pipeline_demo_$refine.yaml)"
   $python scripts/run_pipeline.py --name $name --exp pipeline_demo_$refine --from seeds --refine $refine --segment deeplab
   $python scripts/show_masks.py --name ${name}_$refine --list train_300
   $python scripts/show_masks.py --name ${name}_${refine}_deeplab --list val --masks segs/val segs_crf/val
 done
+$python scripts/report.py --name $name
 
 step "Result"
 $python scripts/pipeline_table.py --name $name --refine crf psa irn --gain 3
+echo "report of the seeds and the stages:        experiment/$name/report.html"
 echo "masks (image, true mask, mask):            experiment/${name}_{crf,psa,irn}/masks_train_300.png"
 echo "DeepLab (image, true mask, mask, CRF):     experiment/${name}_{crf,psa,irn}_deeplab/masks_val.png"

@@ -31,8 +31,10 @@ $python evaluation.py --name $name --trivial background --list val --card >/dev/
 $python evaluation.py --name $name --trivial first_label --list val --card >/dev/null
 $python scripts/show_masks.py --name $name --list val --masks segs/val segs_crf/val
 $python scripts/plot_run.py $name
+$python scripts/report.py --name $name
 
 step "Result"
 $python scripts/seed_table.py --name $name
 $python scripts/seed_table.py --name $name --masks --margin 15
+echo "report of the seeds, one page to look at:                experiment/$name/report.html"
 echo "contact sheet (image, true mask, segmentation, after the CRF, errors): experiment/$name/masks_val.png"

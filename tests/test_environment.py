@@ -69,7 +69,7 @@ def test_only_declared_packages_are_imported(folder: str) -> None:
     names = {Requirement(text).name for text in [*project()["dependencies"], *extras["crf"], *extras["sam"]]}
     names.add("huggingface_hub")  # comes with timm
     if folder == "tests":
-        names |= {Requirement(text).name for text in extras["dev"]}
+        names |= {Requirement(text).name for text in [*extras["dev"], *extras["browser"]]}
         names.add("packaging")  # comes with pytest
     allowed = {*(IMPORTS.get(name, name) for name in names), "common", "methods", "tests", *sys.stdlib_module_names}
     files = (ROOT / folder).glob("*.py") if folder == "." else (ROOT / folder).rglob("*.py")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.data.classes import COCO14
+from common.data.classes import VOC12
 from common.data.labels import write_labels
 from common.data.masks import write_mask
 from common.pipeline.stages import StageRunner
@@ -23,7 +23,7 @@ from methods.dig.config import UNetConfig
 from methods.dig.diffusion import GaussianDiffusion
 from methods.dig.diffusion_files import save_diffusion
 from methods.dig.unet import UNet
-from tests.datasets import make_cub, make_voc, write_image, write_lines
+from tests.datasets import make_cub, make_voc, write_image, write_lines, write_xml
 from tests.forks import run_together
 
 # A configuration that trains the literal 60 epochs of the README in seconds.
@@ -174,24 +174,38 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "docs").symlink_to(ROOT / "docs")
     save_diffusion(folder / "pretrained" / "model-140-pascal.pt", GaussianDiffusion(UNet(UNetConfig(8, [1, 2]))), 7)
     make_voc(folder / "data" / "VOC2012")
+    show_all_classes(folder / "data" / "VOC2012")
     lists = folder / "data" / "VOC2012" / "ImageSets" / "Segmentation"
     shutil.copy(lists / "train.txt", lists / "test.txt")
     make_coco(folder / "data" / "COCO2014")
     make_cub(folder / "data" / "CUB_200_2011")
+    (folder / "data" / "CUB_200_2011" / "train_test_split.txt").write_text("1 1\n2 0\n3 1\n4 0\n5 1\n")
     make_own(folder / "my_set")
     os.chdir(folder)
     yield folder
     os.chdir(before)
 
 
+def show_all_classes(root: Path) -> None:
+    """Gives six images all classes of VOC, in labels and masks: a training refuses a class without images."""
+    for index in range(6):
+        names = list(VOC12[index::6])
+        write_xml(root / "Annotations" / f"2007_{index + 1:06d}.xml", names)
+        mask = np.zeros((24, 32), np.uint8)
+        for place, name in enumerate(names):
+            mask[4:20, 4 + 6 * place : 9 + 6 * place] = VOC12.index(name) + 1
+        write_mask(root / "SegmentationClass" / f"2007_{index + 1:06d}.png", mask)
+
+
 def make_coco(root: Path) -> None:
+    """COCO's layout with all classes in four training images, and one image for validation."""
     for split, ids in (("train", COCO_IDS[:-1]), ("val", COCO_IDS[-1:])):
         for index, image_id in enumerate(ids):
             write_image(root / f"{split}2014" / f"COCO_{split}2014_{image_id}.jpg", seed=index)
             mask = np.zeros((24, 32), np.uint8)
-            mask[4:20, 4:20] = index + 1
+            mask[4:20, 4:24] = np.arange(20 * index, 20 * index + 20) + 1
             write_mask(root / "SegmentationClass" / f"{split}2014" / f"COCO_{split}2014_{image_id}.png", mask)
-        labels = np.eye(len(COCO14), dtype=np.float32)
+        labels = np.repeat(np.eye(4, dtype=np.float32), 20, axis=1)
         write_labels(root / f"labels_{split}2014.npz", dict(zip(ids, labels, strict=False)))
         write_lines(root / "ImageSets" / "Segmentation" / f"{split}.txt", ids)
     write_lines(root / "train14_small.txt", COCO_IDS[:-1])

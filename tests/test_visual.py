@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,11 +28,15 @@ IMAGE = np.full((30, 40, 3), 128, np.uint8)
 SEED = {0: np.tile(np.linspace(0, 1, 40, dtype=np.float32), (30, 1)), 1: np.full((30, 40), 0.5, np.float32)}
 
 
-def test_overlay_goes_from_blue_to_red() -> None:
-    shown = overlay_cam(IMAGE, SEED[0])
-    assert shown.dtype == np.uint8 and shown.shape == IMAGE.shape
-    left, right = shown[0, 0].astype(int), shown[0, -1].astype(int)
-    assert left[2] > left[0] + 50 and right[0] > right[2] + 50
+def test_the_colours_of_a_cam_grow_lighter_with_its_values() -> None:
+    """From dark blue to yellow, evenly, so that no value is hidden or stands out."""
+    values = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    shown = overlay_cam(np.zeros((1, 256, 3), dtype=np.uint8), values, opacity=1)[0]
+    lightness = cv2.cvtColor(shown[None], cv2.COLOR_RGB2LAB)[0, :, 0].astype(int)
+    assert (np.diff(lightness) >= -1).all() and (np.diff(lightness[::32]) > 15).all()
+    assert shown[0, 2] > shown[0, 0] and shown[-1, 0] > shown[-1, 2] + 100
+    whole = overlay_cam(IMAGE, SEED[0])
+    assert whole.dtype == np.uint8 and whole.shape == IMAGE.shape
     assert (overlay_cam(IMAGE, SEED[0], opacity=0) == IMAGE).all()
 
 

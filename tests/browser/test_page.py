@@ -1,0 +1,229 @@
+"""The report in a real browser: exact labels under the slider, sorting, keyboard, deep links, no requests, no errors.
+
+``bash scripts/test_browser.sh`` brings browser and driver and runs these tests; without them they are skipped.
+Screenshots go to the folder that ``WSSS_SCREENSHOTS`` names.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.data.seeds import read_seed
+from common.visual import seed_labels
+from tests.datasets import call
+from tests.reports import scored_run
+
+selenium = pytest.importorskip("selenium", reason="run by scripts/test_browser.sh")
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no browser; run scripts/test_browser.sh")
+IMAGES, THRESHOLDS = 20, 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scored runs of 24 images, and the page that compares them."""
+    folder = tmp_path_factory.mktemp("browser")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        arguments = "--train", 1, "--val", 24, "--size", 120, "--workers", 2
+        assert call(patch, "make_shapes", "--root", "shapes", *arguments) == 0
+        scored_run(Path("shapes"), "one")
+        scored_run(Path("shapes"), "two", seed=1)
+        assert call(patch, "report", "--name", "one", "--against", "two") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1300,900",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser: Any, folder: Path) -> Any:
+    """The page, opened from the disk."""
+    browser.set_window_size(1300, 900)
+    browser.get((folder / "experiment/one/report.html").as_uri())
+    return browser
+
+
+def screenshot(browser: Any, name: str) -> None:
+    """Keeps a picture of the page for the eyes, if a folder for it is named."""
+    if folder := os.environ.get("WSSS_SCREENSHOTS"):
+        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def labels_at(browser: Any, image: int, run: int, threshold: int) -> np.ndarray:
+    """The page's labels of an image, as the canvas draws them."""
+    found = browser.execute_async_script(
+        """const [image, run, threshold, done] = arguments;
+        report.load(image).then((own) =>
+            done([own.height, own.width, Array.from(report.labelsOf(own, run, threshold))]));""",
+        image, run, threshold,
+    )  # fmt: skip
+    height, width, values = found
+    return np.array(values, dtype=np.uint8).reshape(height, width)
+
+
+def test_the_slider_gives_the_very_masks_of_the_evaluation(page: Any, folder: Path) -> None:
+    names = page.execute_script("return report.images.map((image) => image.id)")
+    thresholds = page.execute_script("return report.data.thresholds")
+    chosen = np.linspace(0, len(thresholds) - 1, THRESHOLDS).round().astype(int).tolist()
+    for image, image_id in enumerate(names[:IMAGES]):
+        seed = read_seed(folder / f"experiment/one/dict/{image_id}.npy")
+        for threshold in chosen:
+            labels = labels_at(page, image, 0, threshold)
+            assert (labels == seed_labels(seed, thresholds[threshold], labels.shape)).all()
+
+
+def ids(browser: Any) -> list[str]:
+    """The ids of the shown cards, in their order."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('#grid .card b')].map((own) => own.textContent)"
+    )
+
+
+def choose(browser: Any, name: str, value: str) -> None:
+    """Chooses a value of a tool."""
+    browser.execute_script(
+        """const own = document.getElementById(arguments[0]);
+        own.value = arguments[1];
+        own.dispatchEvent(new Event('change'));""",
+        name, value,
+    )  # fmt: skip
+
+
+def test_sort_filter_and_find(page: Any) -> None:
+    scores = page.execute_script("return Object.fromEntries(report.images.map((image) => [image.id, image.scores]))")
+    choose(page, "sort", "worst")
+    shown = [scores[image_id][0]["iou"] for image_id in ids(page)]
+    assert shown == sorted(shown) and len(shown) == 24
+    choose(page, "sort", "changed")
+    changes = [abs(scores[image_id][1]["iou"] - scores[image_id][0]["iou"]) for image_id in ids(page)]
+    assert changes == sorted(changes, reverse=True)
+    choose(page, "filter", "2")
+    assert ids(page) == [image_id for image_id in ids(page) if 2 in scores[image_id][0]["labels"]] != []
+    choose(page, "filter", "")
+    wanted = next(iter(scores))
+    page.find_element(By.ID, "find").send_keys(wanted)
+    assert ids(page) == [wanted]
+
+
+def test_keyboard_viewer_and_deep_link(page: Any, folder: Path) -> None:
+    first, second = ids(page)[:2]
+    page.find_element(By.CSS_SELECTOR, "#grid .card").send_keys(Keys.ENTER)
+    viewer = page.find_element(By.ID, "viewer")
+    _wait(lambda: viewer.is_displayed() and first in viewer.text)
+    titles = [own.text for own in viewer.find_elements(By.TAG_NAME, "figcaption")]
+    assert "true mask" in titles and any("two" in title for title in titles)
+    page.find_element(By.TAG_NAME, "body").send_keys(Keys.ARROW_RIGHT)
+    _wait(lambda: second in viewer.text)
+    assert page.current_url.endswith(f"#image={second}")
+    page.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
+    _wait(lambda: not viewer.is_displayed())
+    before = page.execute_script("return report.state.threshold")
+    page.find_element(By.TAG_NAME, "body").send_keys("+")
+    assert page.execute_script("return report.state.threshold") == before + 1
+
+    page.get("about:blank")
+    page.get((folder / "experiment/one/report.html").as_uri() + f"#image={second}")
+    _wait(lambda: second in page.find_element(By.ID, "viewer").text)
+    screenshot(page, "viewer")
+
+
+def _wait(condition: Any, seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_nothing_is_asked_for_and_nothing_goes_wrong(page: Any) -> None:
+    """No request leaves the file, no message is in the console; wide, narrow, dark and printed."""
+    page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+    time.sleep(0.5)
+    for width, name in ((1300, "wide"), (400, "narrow")):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)  # a window is never as narrow as a phone
+        page.execute_script("window.scrollTo(0, 0)")
+        assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth + 1")
+        screenshot(page, name)
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.find_element(By.ID, "theme").click()
+    screenshot(page, "dark")
+    assert page.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    requests = [entry["params"]["request"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
+    assert requests and all(own["url"].startswith(("file:", "data:", "about:")) for own in requests)
+
+
+def test_markup_in_names_is_text(browser: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class names and ids are shown, not run."""
+    html = (folder / "experiment/one/report.html").read_text(encoding="utf-8")
+    evil = "\\u003cimg src=x onerror=window.hurt=1>"
+    page = folder / "evil.html"
+    page.write_text(html.replace('"ball"', f'"{evil}"'), encoding="utf-8")
+    browser.get(page.as_uri())
+    assert browser.execute_script("return window.hurt") is None
+    assert "<img src=x" in browser.find_element(By.ID, "legend").text
+
+
+@pytest.mark.parametrize(("images", "classes"), [(0, 6), (1, 80)])
+def test_few_images_and_many_classes(browser: Any, folder: Path, images: int, classes: int) -> None:
+    """A page without images, or with one, and with COCO's number of classes, opens without an error."""
+    from common.report.page import Images, chosen, content, page, with_pictures
+    from common.report.source import ScoredRun
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        source = ScoredRun("one")
+        data = with_pictures(content([source], chosen(source, images), {}), Images([source]))
+    run = data["runs"][0]
+    data["labels"] += [f"class {number}" for number in range(7, classes + 1)]
+    run["classes"] += [{**run["classes"][-1], "name": name} for name in data["labels"][7:]]
+    path = folder / f"page_{images}.html"
+    path.write_text(page(data), encoding="utf-8")
+    browser.get(path.as_uri())
+    assert len(ids(browser)) == images
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#legend label")) == len(data["labels"])
+    assert browser.get_log("browser") == []
+
+
+def test_speed(page: Any) -> None:
+    """The whole page under the slider takes a bounded share of the time that one frame has; printed as a ratio."""
+    page.execute_script("document.querySelectorAll('.card').forEach((own) => own.scrollIntoView())")
+    milliseconds = page.execute_async_script(
+        """const done = arguments[0], start = performance.now();
+        let frames = 0;
+        (function next() {
+            report.setThreshold(frames % 90);
+            if (++frames < 40) requestAnimationFrame(next); else done((performance.now() - start) / frames);
+        })();"""
+    )
+    print(f"{milliseconds:.1f} ms a frame")
+    assert milliseconds < 1000

@@ -1,0 +1,177 @@
+"""The report of a run: exact labels at every threshold, one safe file, bad input, and the server."""
+
+import base64
+import io
+import json
+import re
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data.dataset import read_mask
+from common.data.seeds import read_seed
+from common.report.page import Images, chosen, content, page, with_pictures
+from common.report.pictures import label_map, seed_map
+from common.report.serve import ReportServer
+from common.report.source import ScoredRun, UnscoredRun
+from common.run.errors import UserError
+from common.score.bins import ThresholdBins
+from common.visual import seed_labels
+from tests.datasets import call
+from tests.reports import scored_run
+
+
+@pytest.fixture(scope="module")
+def place(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two scored runs of the validation images; not to be changed."""
+    folder = tmp_path_factory.mktemp("reports")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        scored_run(shapes, "one")
+        scored_run(shapes, "two", seed=1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def pixels(uri: str) -> np.ndarray:
+    """The decoded picture of a data URI, uint8 (H, W, 3)."""
+    kind, _, text = uri.partition(",")
+    assert kind == "data:image/webp;base64"
+    return np.array(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
+
+
+def data_of(html: str) -> dict:
+    """The data inside a page."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
+
+
+def test_the_maps_give_the_labels_of_every_threshold() -> None:
+    """Foreground where more thresholds lie below the value than come before the one in question; ties as scored."""
+    rng = np.random.default_rng(0)
+    thresholds = np.round(np.arange(100) / 100, 10).astype(np.float32)
+    seed = {key: rng.choice(np.r_[thresholds, np.float32([0, 1])], (17, 23)) for key in (1, 4)}
+    found = pixels(seed_map(seed, ThresholdBins(thresholds), (17, 23)))
+    for index, threshold in enumerate(thresholds):
+        drawn = np.where(found[..., 0] > index, found[..., 1], 0)
+        assert (drawn == seed_labels(seed, float(threshold), (17, 23))).all()
+    labels = rng.integers(0, 256, (17, 23)).astype(np.uint8)
+    assert (pixels(label_map(labels))[..., 1] == labels).all()
+    assert not pixels(seed_map({}, ThresholdBins(thresholds), (3, 4))).any()
+
+
+def test_a_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file with all that the evaluation knows, which asks for nothing outside itself."""
+    assert call(monkeypatch, "report", "--name", "one", "--against", "two") == 0
+    assert "6 images" in capsys.readouterr().out
+    html = Path("experiment/one/report.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in html and not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", html)
+    data = data_of(html)
+    score = json.loads(Path("experiment/one/eval_cam.json").read_text())
+    first, second = data["runs"]
+    assert first["curve"] == score["mIoU"] and first["method"] == "CTI" and len(first["classes"]) == 7
+    assert first["means"]["mIoU"]["value"] == pytest.approx(score["best"]["mIoU"])
+    assert {curve["name"] for curve in first["training"]} == {"total"}
+    (compared,) = data["comparison"]
+    value, low, high = compared["means"]["mIoU"]
+    assert value == pytest.approx(second["means"]["mIoU"]["value"] - first["means"]["mIoU"]["value"])
+    assert low <= value <= high
+    source = ScoredRun("one")
+    for entry in data["images"]:
+        seed = read_seed(f"experiment/one/dict/{entry['id']}.npy")
+        drawn = pixels(entry["runs"][0]["map"])
+        for index in (0, 20, 55):
+            labels = np.where(drawn[..., 0] > index, drawn[..., 1], 0)
+            assert (labels == seed_labels(seed, data["thresholds"][index], labels.shape)).all()
+        assert (pixels(entry["truth"])[..., 1] == read_mask(source.images.mask_path(entry["id"]))).all()
+        assert [cam["label"] - 1 for cam in entry["runs"][0]["cams"]] == sorted(seed)
+
+
+def test_names_are_shown_and_not_run() -> None:
+    source = ScoredRun("one")
+    data = content([source], chosen(source, 2), {"device": "</script><script>alert(1)</script>"})
+    data["labels"][1] = "<!-- <script>"
+    html = page(with_pictures(data, Images([source])))
+    assert html.count("<script") == 2 and html.count("</script>") == 2 and "<!-- " not in html
+    assert data_of(html)["labels"][1] == "<!-- <script>"
+
+
+def test_images_are_chosen_by_score_and_spread() -> None:
+    source = ScoredRun("one")
+    every = source.images.ids
+    assert chosen(source, 100) == every and chosen(source, 0) == []
+    low = min(every, key=lambda image_id: _iou(source, image_id))
+    picked = chosen(source, 3)
+    assert len(picked) == 3 and low in picked and picked == [image_id for image_id in every if image_id in picked]
+
+
+def _iou(source: ScoredRun, image_id: str) -> float:
+    counts = source.counts
+    row = counts.ids.index(image_id)
+    truth, predicted, correct = (values[0, row] for values in (counts.truth, counts.predicted, counts.correct))
+    union = truth + predicted - correct
+    return float((correct[union > 0] / union[union > 0]).mean())
+
+
+def test_without_masks(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images and predictions alone."""
+    monkeypatch.chdir(tmp_path)
+    scored_run(shapes, "bare", card=False)
+    arguments = "--name", "bare", "--dict_dir", "dict", "--list", "val", "--images", "2"
+    assert call(monkeypatch, "report", *arguments) == 0
+    data = data_of(Path("experiment/bare/report.html").read_text(encoding="utf-8"))
+    assert len(data["images"]) == 2 and data["images"][0]["scores"] == [{}] and "means" not in data["runs"][0]
+    with pytest.raises(
+        UserError, match=r"no score experiment/bare/eval_cam\.json; make it with: python evaluation\.py"
+    ):
+        call(monkeypatch, "report", "--name", "bare")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--name", "lost"], "no run folder"),
+        (["--name", "one:eval_png"], r"no score .*There are: one:eval_cam"),
+        (["--name", "one", "--dict_dir", "dict"], "belong together"),
+        (["--name", "one", "--dict_dir", "lost", "--list", "val"], "no folder of predictions"),
+        (["--name", "one", "--against", "two", "two", "two", "two", "two"], "at most 4 further runs"),
+        (["--name", "one", "--serve", "--port", "99999"], "--port 99999"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Path("experiment/one/report.html").exists()
+    with pytest.raises(UserError, match=message):
+        call(monkeypatch, "report", *arguments)
+    assert Path("experiment/one/report.html").exists() == before
+
+
+def test_a_missing_prediction_is_named() -> None:
+    source = UnscoredRun("one", "dict", "train", "cam")
+    with pytest.raises(UserError, match="missing: experiment/one/dict/"):
+        Images([source]).picture(source.images.ids[0])
+
+
+def test_the_server_sends_pictures_when_they_are_asked_for() -> None:
+    source = ScoredRun("one")
+    images = Images([source])
+    data = content([source], chosen(source, 100), {})
+    with ReportServer(data, images, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = server.address
+        assert address.startswith("http://127.0.0.1:")
+        html = urllib.request.urlopen(address).read().decode("utf-8")
+        assert "photo" not in data_of(html)["images"][0]
+        assert json.loads(urllib.request.urlopen(f"{address}image/2").read()) == images.picture(source.images.ids[2])
+        for wrong in ("image/6", "image/-1", "image/../config.yaml", "etc/passwd"):
+            with pytest.raises(urllib.error.HTTPError) as error:
+                urllib.request.urlopen(address + wrong)
+            assert error.value.code == 404
+        server.shutdown()
