@@ -3,13 +3,17 @@
     python evaluation.py --name exp --task cam --dict_dir dict                     # seeds, on VOC's train list
     python evaluation.py --name exp --task crf --dict_dir crf/06 --list val
     python evaluation.py --name exp --task png --dict_dir pseudo_masks --data coco14
+    python evaluation.py --name exp --task cam --dict_dir dict --card              # with intervals, where it is wrong
+    python evaluation.py --name exp --task cam --dict_dir dict --list val --tune_on train    # threshold of another list
     python evaluation.py --name exp --trivial background                           # a bound that seeds must beat
     torchrun --nproc_per_node 2 evaluation.py --name exp --task cam --dict_dir dict
 
-Predictions are read from experiment/<name>/<dict_dir>; eval_<task>.json, .csv and .png go to experiment/<name>.
+Predictions are read from experiment/<name>/<dict_dir>; eval_<task>.json, .csv and .png go to experiment/<name>. With
+--card there are eval_<task>_card.json, _per_image.csv, _confusion.png and _classes.png as well: docs/evaluation.md.
 """
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +30,7 @@ from common.run.files import atomic_write
 from common.run.folder import RunFolder
 from common.run.needs import Needs
 from common.run.processes import Processes, start_processes, stop_processes
+from common.score.card import CARD_FILES, card_lines, read_card
 from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
 from common.score.options import EvaluationConfig, shared_sections
 from common.score.result import Evaluation
@@ -65,6 +70,8 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
     add("--data", help="voc12, coco14, or a YAML with a section data (default: the run's config.yaml, else voc12)")
     add("--allow-missing", action="store_true", help="leave out images without a usable prediction instead of failing")
     add("--out", help="name of the files written (default: eval_<task>)")
+    add("--card", action="store_true", help="the evaluation card: intervals, boundaries, sizes, errors, single images")
+    add("--tune_on", metavar="LIST", help="also report the score at the best threshold of another image list")
     add("--verbose", action="store_true", help="print every threshold")
     add("--num_workers", type=int, default=min(os.cpu_count() or 1, 8), help="threads a process (default: %(default)s)")
     args, overrides = parse_config(parser, argv)
@@ -72,6 +79,8 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
         raise UserError("give either --dict_dir (the folder of the run's predictions) or --trivial")
     if args.trivial and args.task != "cam":
         raise UserError("--trivial is scored as --task cam")
+    if args.tune_on and args.task != "cam":
+        raise UserError(f"--tune_on chooses a threshold; the task {args.task} has none")
     return args, load_config(EvaluationConfig, None, [*_from_yaml(args), *overrides])
 
 
@@ -95,7 +104,9 @@ def require_input(args: argparse.Namespace, config: EvaluationConfig) -> None:
         needs.ask(_predictions, args)
     needs.ask(_masks, args, config.data)
     needs.ask(config.data.require_classes)
-    needs.ask(config.data.require_list, args.list or DEFAULT_LISTS[config.data.dataset])
+    for name in (args.tune_on, args.list or DEFAULT_LISTS[config.data.dataset]):
+        if name:
+            needs.ask(config.data.require_list, name)
     needs.settle(args.check)
 
 
@@ -115,12 +126,20 @@ def _masks(args: argparse.Namespace, data: DataConfig) -> str:
 
 
 def score(args: argparse.Namespace, config: EvaluationConfig, processes: Processes) -> Evaluation:
-    """Reads, counts, and sums over processes.
+    """Reads, counts, and sums over processes; first on the list of ``--tune_on``.
 
     Raises:
         UserError: see `common.score.evaluate.evaluate`; unusable predictions are also listed in a file.
     """
     list_name = args.list or DEFAULT_LISTS[config.data.dataset]
+    tuned = score_list(args, config, args.tune_on, False, processes) if args.tune_on else None
+    return dataclasses.replace(score_list(args, config, list_name, args.card, processes), tuned=tuned)
+
+
+def score_list(
+    args: argparse.Namespace, config: EvaluationConfig, list_name: str, card: bool, processes: Processes
+) -> Evaluation:
+    """Scores the predictions of a list; with counts of single images for a ``card``."""
     run = RunFolder(args.name)
     classes = class_names(config.data)
     masks = MaskFiles(config.data, list_name, args.gt_dir or "")
@@ -135,7 +154,7 @@ def score(args: argparse.Namespace, config: EvaluationConfig, processes: Process
     try:
         return evaluate(
             masks.ids, predict, masks, classes, config.eval, args.task, list_name, source,
-            allow_missing=args.allow_missing, processes=processes, num_workers=args.num_workers,
+            allow_missing=args.allow_missing, processes=processes, num_workers=args.num_workers, card=card,
         )  # fmt: skip
     except UnusablePredictions as error:
         if processes.is_main and run.path.is_dir():
@@ -181,6 +200,8 @@ def _origin(point: str, result: Evaluation) -> str:
     """How the threshold of a point was chosen."""
     if point == "fixed":
         return "fixed beforehand"
+    if point == "tuned" and result.tuned is not None:
+        return f"best of list {result.tuned.list_name}"
     searched = result.thresholds if point == "best" else result.config.reference_range
     if searched is None:
         return ""
@@ -205,6 +226,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             result.write(folder, stem)
             show(result, args.verbose)
             print(f"{result.images} images of list {result.list_name}; {result.source}")
+            if args.card:
+                print("", *card_lines(read_card(folder, stem)), sep="\n")
+                print(f"written: {folder / stem}{', '.join(CARD_FILES)}")
             for warning in result.warnings():
                 print(f"warning: {warning}")
             if result.left_out:

@@ -156,6 +156,7 @@ WRONG = {
     "scripts/check_data.py": {
         "data.rot=y": "unknown configuration key", "--show many": "wrong value", "data.root=lost": "no PASCAL VOC 2012",
     },
+    "scripts/compare_runs.py": {"": "NAME", "x": "two runs are needed", "x x": "no run folder", "used used": "--card"},
     "scripts/crf_masks.py": {**WITH_SEEDS, "--name x --alpha 0": "above 0"},
     "scripts/fuse_seeds.py": {
         **OF_RUN, "--name x": "which runs", "--name x used lost": "no seeds of 'used'",
@@ -167,6 +168,7 @@ WRONG = {
     "scripts/pipeline_table.py": {"": "--name", "--name x": "no run folder"},
     "scripts/plot_run.py": {"": "NAME", "x/y": "a run's name", "x": "no run folder"},
     "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
+    "scripts/results_table.py": {"": "command", "show": "show takes runs", "show x": "no run folder"},
     "scripts/run_pipeline.py": {
         **OF_CONFIGURATION, "--name x --exp nothing": "no configuration", "--name x --nproc 0": "at least one process",
     },

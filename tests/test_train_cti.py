@@ -128,7 +128,8 @@ def test_nothing_to_resume(scripts: Scripts) -> None:
     content = file.read_bytes()
     for damaged in (content[: len(content) // 2], b""):
         file.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"last\.pth cannot be read as weights: it is (a part of a file|empty).*again"):
+        reason = r"last\.pth cannot be read as weights: it is (a part of a file|empty).*again"
+        with pytest.raises(UserError, match=reason):
             scripts.train("x", "--resume")
     torch.save({"model": {}}, file)
     with pytest.raises(UserError, match=r"last\.pth does not fit this run"):

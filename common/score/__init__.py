@@ -4,11 +4,23 @@ Here:
 
     evaluate    scores predictions from files or from memory, over all processes
     counts      the pixel counts behind a score, for all thresholds in one pass
+    bins        numbers of thresholds below values
     result      an evaluation's points and files
     report      scores within a script, or the reason for none
     trivial     scores of the two trivial predictions, which every prediction must beat
     images      images that can be scored: images with true masks
     options     the configuration section ``eval``
+
+    card        the evaluation card: all scores with intervals, and its files
+    image_counts     pixel counts of every single image
+    boundary    boundary pixels of regions, for boundary IoU
+    average_precision    pixel average precision of CAMs
+    sizes       recall by the size of objects
+    bootstrap   draws of images, and intervals
+    means       scores and means from the counts of images
+    per_image   the table of a card
+    pictures    the pictures of a card
+    compare     paired differences of runs
 
 Called by: ``evaluation.py``, `common.seeds`, `common.train`, `common.masks`, and scripts that score at their end.
 

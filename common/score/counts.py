@@ -6,14 +6,15 @@ Both give `Scores`. Labels are 0 for background and class index + 1; 255 in the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from common.data.classes import IGNORE_LABEL
 from common.run.errors import UserError
+from common.score.bins import ThresholdBins, above
 
 EPSILON = 1e-10  # of the reference's divisions; a label neither present nor predicted counts as IoU 0
-MAX_CELLS = 1 << 20
 
 
 class LabelRangeError(UserError):
@@ -65,6 +66,25 @@ def scores_of(correct: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> 
     )
 
 
+class ImageSweep(NamedTuple):
+    """One image in a `SweepCounts`.
+
+    Attributes:
+        keys: the classes that have a map, ascending.
+        bins: number of thresholds below the highest value, unsigned (H, W); None without any map.
+        winner: number of the first key that has the highest value, uint8 (H, W); None with fewer than two keys.
+        histogram: pixels by the key of the highest value, true label and number of thresholds below,
+            int64 (keys, K, n + 1).
+        truth: pixels of each label, int64 (K,).
+    """
+
+    keys: list[int]
+    bins: np.ndarray | None
+    winner: np.ndarray | None
+    histogram: np.ndarray
+    truth: np.ndarray
+
+
 class SweepCounts:
     """Counts of seeds at every background threshold, in one pass over the images.
 
@@ -89,7 +109,7 @@ class SweepCounts:
         """
         self.num_labels = num_labels
         self.thresholds = np.asarray(thresholds, dtype=np.float64)
-        self._bins = _ThresholdBins(self.thresholds.astype(np.float32))
+        self._bins = ThresholdBins(self.thresholds.astype(np.float32))
         shape = (num_labels, len(self.thresholds) + 1)
         # Pixels [k, b] whose highest value is label k's and above b thresholds; the part of them that truly is label k.
         # Background has no map: its row is unused in the first, all pixels truly background in the second.
@@ -98,8 +118,8 @@ class SweepCounts:
         self.truth = np.zeros(num_labels, dtype=np.int64)
         self._label_row = _label_rows(num_labels)
 
-    def add(self, seed: Mapping[int, np.ndarray], gt: np.ndarray) -> np.ndarray:
-        """Counts one image.
+    def add(self, seed: Mapping[int, np.ndarray], gt: np.ndarray) -> ImageSweep:
+        """Counts one image, and returns what was counted.
 
         Args:
             seed: {foreground class index: values (H, W)}; compared as float32. Empty: all background.
@@ -119,14 +139,16 @@ class SweepCounts:
             labels = np.bincount(gt.ravel(), minlength=256)[: self.num_labels]
             self.truth += labels
             self._hits[0, 0] += labels[0]
-            return labels
+            empty = np.zeros((0, self.num_labels, len(self.thresholds) + 1), dtype=np.int64)
+            return ImageSweep(keys, None, None, empty, labels)
         best, winner = _first_maximum([_checked_map(seed[key], gt.shape, key) for key in keys])
         rows = self.num_labels + 2
         columns = len(self.thresholds) + 1
         size = len(keys) * rows * columns
         dtype = np.min_scalar_type(size)
         code = (self._label_row * columns).astype(dtype).take(gt, mode="clip")  # H W
-        code += self._bins(best)
+        bins = self._bins(best)
+        code += bins
         if winner is not None:
             code += winner.astype(dtype) * dtype.type(rows * columns)
         counts = np.bincount(code.ravel(), minlength=size).reshape(len(keys), rows, columns)[:, : self.num_labels]
@@ -136,7 +158,7 @@ class SweepCounts:
         for index, key in enumerate(keys):
             self._best[key + 1] += counts[index].sum(axis=0)
             self._hits[key + 1] += counts[index, key + 1]
-        return truth
+        return ImageSweep(keys, bins, winner, counts, truth)
 
     def __add__(self, other: "SweepCounts") -> "SweepCounts":
         if self.num_labels != other.num_labels or not np.array_equal(self.thresholds, other.thresholds):
@@ -150,14 +172,14 @@ class SweepCounts:
     @property
     def predicted(self) -> np.ndarray:
         """Pixels predicted as each label at each threshold, int64 (n, K)."""
-        counts = _above(self._best)
+        counts = above(self._best)
         counts[:, 0] = self.truth.sum() - counts[:, 1:].sum(axis=1)
         return counts
 
     @property
     def correct(self) -> np.ndarray:
         """Pixels predicted as the label that they are, at each threshold, int64 (n, K)."""
-        counts = _above(self._hits)
+        counts = above(self._hits)
         counts[:, 0] = np.cumsum(self._hits[0])[:-1]  # background at threshold i: the value is above at most i
         return counts
 
@@ -184,7 +206,7 @@ class ConfusionCounts:
         """Counts one image: predicted and true labels, integer and uint8 (H, W), 255 = none and ignore.
 
         Returns:
-            The image's pixels of each true label, int64 (K,).
+            The image's own matrix.
 
         Raises:
             LabelRangeError: labels outside the data set's.
@@ -204,8 +226,9 @@ class ConfusionCounts:
         if counts[:, -1].any():
             wrong = np.setdiff1d(prediction, [*range(self.num_labels), IGNORE_LABEL])
             raise LabelRangeError(f"the prediction has label {wrong[0]}; there are 0 to {self.num_labels - 1}")
-        self.matrix += counts[: self.num_labels, :-1]
-        return counts[: self.num_labels, :-1].sum(axis=1)
+        own = counts[: self.num_labels, :-1]
+        self.matrix += own
+        return own
 
     def __add__(self, other: "ConfusionCounts") -> "ConfusionCounts":
         if self.num_labels != other.num_labels:
@@ -262,45 +285,6 @@ def counts_by_argmax(
     return correct, predicted, truth
 
 
-class _ThresholdBins:
-    """Number of thresholds strictly below a value, for whole maps.
-
-    Values are cut into cells of 1 / 2^k wide, so narrow that a cell holds at most one threshold; a product with a power
-    of two is exact, so a table gives the thresholds below the cell, and one comparison decides about the cell's own.
-    """
-
-    def __init__(self, thresholds: np.ndarray) -> None:
-        ordered = thresholds.ndim == 1 and len(thresholds) > 0 and bool((np.diff(thresholds) > 0).all())
-        if not (ordered and thresholds[0] >= 0 and np.isfinite(thresholds[-1])):
-            raise UserError("thresholds must be finite, at least one, ascending (also as float32), not negative")
-        self.thresholds = thresholds
-        self._below: np.ndarray | None = None
-        for power in range(24):
-            self._scale = np.float32(2**power)
-            cells = np.floor(thresholds * self._scale)
-            if cells[-1] >= MAX_CELLS:
-                return  # too close together for a table
-            if (np.diff(cells) > 0).all():
-                break
-        else:
-            return
-        cells = cells.astype(np.int64)
-        numbers = np.arange(cells[-1] + 2)
-        self._below = np.searchsorted(cells, numbers).astype(np.uint16 if len(cells) < 1 << 16 else np.uint32)
-        self._inside = np.full(len(numbers), np.inf, dtype=np.float32)
-        self._inside[cells] = thresholds
-        self._top = np.float32(numbers[-1]) / self._scale  # above all thresholds
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Unsigned integers of the shape of ``values`` (float32, no NaN)."""
-        if self._below is None:
-            return np.searchsorted(self.thresholds, values).astype(np.min_scalar_type(len(self.thresholds)))
-        cell = np.clip(values, np.float32(0), self._top)  # negative values are below all thresholds, as 0 is
-        cell *= self._scale
-        cell = cell.astype(np.intp)
-        return self._below.take(cell, mode="clip") + (values > self._inside.take(cell, mode="clip"))
-
-
 def _first_maximum(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
     """Pixel-wise maximum of maps and the number of the first that has it (None: there is only one).
 
@@ -316,11 +300,6 @@ def _first_maximum(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | Non
     if best.size and np.isnan(best.max()):  # both maxima propagate NaN
         raise UserError("the maps hold NaN")
     return best, winner
-
-
-def _above(histogram: np.ndarray) -> np.ndarray:
-    """From (K, n + 1) counts by number of thresholds below the value: counts above each threshold, (n, K)."""
-    return np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1][:, 1:].T.copy()
 
 
 def _label_rows(num_labels: int) -> np.ndarray:

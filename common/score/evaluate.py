@@ -38,6 +38,7 @@ from common.run.errors import UserError
 from common.run.files import load_npy
 from common.run.processes import Processes
 from common.score.counts import ConfusionCounts, LabelRangeError, SweepCounts, first_argmax
+from common.score.image_counts import CardCounts
 from common.score.options import EvalConfig
 from common.score.result import Counts, Evaluation, Problem
 from common.score.trivial import TrivialCounts
@@ -165,20 +166,23 @@ class Scoring:
     Attributes:
         counts: at all thresholds for ``cam``, a confusion matrix for the tasks that predict labels.
         problems: images that could not be scored, with the reasons.
+        card: counts of single images, if they are wanted.
     """
 
-    def __init__(self, task: str, classes: Sequence[str], config: EvalConfig) -> None:
+    def __init__(self, task: str, classes: Sequence[str], config: EvalConfig, card: bool = False) -> None:
         """Begins with nothing.
 
         Args:
             task: one of `TASKS`.
             classes: foreground class names.
+            card: whether single images are counted as well.
         """
         self.task, self.classes, self.config = task, list(classes), config
         labels = len(self.classes) + 1
         self.counts: Counts = SweepCounts(labels, config.grid()) if task == "cam" else ConfusionCounts(labels)
         self.trivial = TrivialCounts(labels)
         self.problems: list[Problem] = []
+        self.card = CardCounts(labels, len(config.grid()) if task == "cam" else 0) if card else None
 
     def add(self, image_id: str, prediction: Prediction, mask: np.ndarray) -> None:
         """Counts a prediction against its mask, uint8 (H, W)."""
@@ -192,22 +196,31 @@ class Scoring:
             self.problems.append(Problem(image_id, str(error), fatal=True))
             return
         try:
-            self._count(predict(image_id, mask.shape), mask)
+            self._count(image_id, predict(image_id, mask.shape), mask)
         except UserError as error:
             self.problems.append(Problem(image_id, str(error), fatal=isinstance(error, LabelRangeError)))
 
-    def _count(self, prediction: Prediction, mask: np.ndarray) -> None:
+    def _count(self, image_id: str, prediction: Prediction, mask: np.ndarray) -> None:
         if isinstance(self.counts, SweepCounts):
-            self.trivial.add(self.counts.add(cast(dict[int, np.ndarray], prediction), mask))
+            seed = cast(dict[int, np.ndarray], prediction)
+            sweep = self.counts.add(seed, mask)
+            self.trivial.add(sweep.truth)
+            if self.card is not None:
+                self.card.add_seed(image_id, seed, mask, sweep)
             return
         if isinstance(prediction, dict):
             prediction = first_argmax(prediction, self.counts.num_labels, mask.shape)
-        self.trivial.add(self.counts.add(prediction, mask))
+        matrix = self.counts.add(prediction, mask)
+        self.trivial.add(matrix.sum(axis=1))
+        if self.card is not None:
+            self.card.add_labels(image_id, prediction, mask, matrix)
 
     def __iadd__(self, other: "Scoring") -> "Scoring":
         self.counts = _sum([self.counts, other.counts])
         self.trivial += other.trivial
         self.problems += other.problems
+        if self.card is not None and other.card is not None:
+            self.card += other.card
         return self
 
     def result(
@@ -230,8 +243,9 @@ class Scoring:
         left_out = sorted(problems, key=lambda problem: position[problem.image_id])
         _judge(left_out, len(ids), allow_missing)
         images = len(ids) - len(left_out)
+        card = None if self.card is None else CardCounts.joined(processes.gather_objects(self.card), ids)
         return Evaluation(
-            self.task, self.classes, counts, self.config, images, list_name, source, left_out, trivial.scores()
+            self.task, self.classes, counts, self.config, images, list_name, source, left_out, trivial.scores(), card
         )
 
 
@@ -248,6 +262,7 @@ def evaluate(
     processes: Processes = Processes(),  # noqa: B008 - immutable
     num_workers: int = 0,
     progress: bool = True,
+    card: bool = False,
 ) -> Evaluation:
     """Scores predictions of the images ``ids``.
 
@@ -260,15 +275,16 @@ def evaluate(
         allow_missing: leave out images without a usable prediction, and record them, instead of failing.
         num_workers: threads of this process that read; 0 works in the calling one.
         progress: whether a bar is shown while predictions are read.
+        card: whether single images are counted as well, for an evaluation card.
 
     Raises:
         UnusablePredictions: predictions are missing, damaged or of another size than their mask, which is not
             allowed; masks are missing or damaged, labels are not the data set's, or nothing is left to score.
     """
-    scoring = Scoring(task, classes, config)
+    scoring = Scoring(task, classes, config, card)
     if callable(predictions):
         share = processes.shard(ids)
-        empty = functools.partial(Scoring, task, classes, config)
+        empty = functools.partial(Scoring, task, classes, config, card)
         with tqdm(
             total=len(share), desc=f"evaluating {task}", unit="img", disable=not (progress and processes.is_main),
             dynamic_ncols=True,

@@ -3,6 +3,7 @@
 import csv
 import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,13 @@ from typing import Any
 import numpy as np
 
 from common.data.classes import BACKGROUND
+from common.run.errors import preview
 from common.run.files import atomic_write, write_json
+from common.score.bootstrap import CONFIDENCE, RESAMPLES, SEED
+from common.score.boundary import RATIO
+from common.score.card import point_card, precision_card, remove_card, write_card
 from common.score.counts import ConfusionCounts, Scores, SweepCounts
+from common.score.image_counts import REGION, CardCounts, PerImage
 from common.score.options import EvalConfig
 from common.score.trivial import TRIVIAL
 from common.visual import plot_curve
@@ -32,13 +38,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Point:
-    """Scores, in percent, at one threshold (None for tasks that have none)."""
+    """Scores, in percent, at one threshold (None for tasks that have none).
+
+    Attributes:
+        miou: over all labels of the data set, as in the papers: an absent label counts as 0.
+        miou_present: over the labels that are present, in the masks or in the predictions.
+        absent: labels that are not.
+    """
 
     index: int | None
     threshold: float | None
     miou: float
     mean_precision: float
     mean_recall: float
+    miou_present: float
+    absent: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.miou:.2f} mIoU" + ("" if self.threshold is None else f" at threshold {self.threshold:.2f}")
@@ -55,6 +69,8 @@ class Evaluation:
         source: origin of the predictions.
         left_out: images that were not scored.
         trivial: mIoU, percent, of trivial predictions, by their names in `common.score.trivial.TRIVIAL`.
+        card: counts of single images, if a card was asked for.
+        tuned: the evaluation of another list, whose best threshold is reported as ``tuned``.
     """
 
     task: str
@@ -66,6 +82,8 @@ class Evaluation:
     source: str = ""
     left_out: list[Problem] = field(default_factory=list)
     trivial: dict[str, float] = field(default_factory=dict)
+    card: CardCounts | None = None
+    tuned: "Evaluation | None" = None
 
     @functools.cached_property
     def scores(self) -> Scores:
@@ -116,6 +134,19 @@ class Evaluation:
         falls = np.flatnonzero(np.diff(self.scores.miou[inside]) <= 0)
         return self.point(int(inside[falls[0] if len(falls) else -1]))
 
+    @property
+    def tuned_point(self) -> Point | None:
+        """At the best threshold of another list (`tuned`)."""
+        return None if self.tuned is None else self.point(self.tuned.best.index)
+
+    @property
+    def class_thresholds(self) -> dict[str, float]:
+        """The best threshold of each label that is present at the best threshold."""
+        if self.thresholds is None:
+            return {}
+        at = self.thresholds[self.scores.iou.argmax(axis=0)].tolist()
+        return {label: value for label, value in zip(self.labels, at, strict=True) if label not in self.best.absent}
+
     def _reference_indices(self) -> np.ndarray:
         """Indices of the thresholds within ``eval.reference_range``; none if there is no range or no threshold."""
         if self.thresholds is None or not self.config.reference_range:
@@ -127,8 +158,20 @@ class Evaluation:
         """The scores at the threshold of that index."""
         at = () if index is None else index
         threshold = None if index is None or self.thresholds is None else float(self.thresholds[index])
-        values = self.scores.miou[at], 100 * self.scores.mean_precision[at], 100 * self.scores.mean_recall[at]
-        return Point(index, threshold, *map(float, values))
+        present = self._present[at]
+        iou = self.scores.iou[at][present]
+        return Point(
+            index, threshold, float(self.scores.miou[at]), 100 * float(self.scores.mean_precision[at]),
+            100 * float(self.scores.mean_recall[at]), float(iou.mean()) if len(iou) else 0.0,
+            tuple(label for label, there in zip(self.labels, present, strict=True) if not there),
+        )  # fmt: skip
+
+    @functools.cached_property
+    def _present(self) -> np.ndarray:
+        """Whether each label occurs in the masks or in the predictions, (thresholds, K) or (K,)."""
+        if isinstance(self.counts, SweepCounts):
+            return (self.counts.truth + self.counts.predicted) > 0
+        return (self.counts.matrix.sum(axis=1) + self.counts.matrix[:, :-1].sum(axis=0)) > 0
 
     def per_class(self, point: Point) -> list[tuple[str, float, float, float]]:
         """Name, IoU, precision and recall (percent) of every label at a point."""
@@ -140,7 +183,7 @@ class Evaluation:
         """The points to report, by name."""
         named = {
             "best": self.best, "fixed": self.fixed, "reference_range": self.reference_best,
-            "early_stop": self.early_stop,
+            "early_stop": self.early_stop, "tuned": self.tuned_point,
         }  # fmt: skip
         return {name: point for name, point in named.items() if point is not None}
 
@@ -152,6 +195,11 @@ class Evaluation:
             found.append(
                 f"{self.best.miou:.2f} mIoU is below both trivial predictions ({bounds}). Are the files of another "
                 "kind (--task) or of other classes, or is the network not trained?"
+            )
+        if self.best.absent:
+            found.append(
+                "labels that are neither in the masks nor in the predictions count as 0 in the papers' mIoU: "
+                f"{preview(self.best.absent)}. Over the labels that are present it is {self.best.miou_present:.2f}"
             )
         return found
 
@@ -165,18 +213,60 @@ class Evaluation:
         for name, point in self.points().items():
             content[name] = {
                 "threshold": point.threshold, "mIoU": point.miou, "mean_precision": point.mean_precision,
-                "mean_recall": point.mean_recall,
+                "mean_recall": point.mean_recall, "mIoU_present": point.miou_present, "absent": list(point.absent),
                 "classes": {row[0]: dict(zip(SCORES, row[1:], strict=True)) for row in self.per_class(point)},
             }  # fmt: skip
         if self.thresholds is not None:
             content["best"]["tuned_on"] = self.list_name
             content |= {"thresholds": self.thresholds.tolist(), "mIoU": self.scores.miou.tolist()}
             content["reference_thresholds"] = self.config.reference_range or None
+        if self.tuned is not None:
+            content["tuned"] |= {"tuned_on": self.tuned.list_name, "class_thresholds": self.tuned.class_thresholds}
+        return content
+
+    def images_at(self, point: Point) -> PerImage:
+        """The counts of single images at a point.
+
+        Raises:
+            ValueError: no card was counted.
+        """
+        if self.card is None:
+            raise ValueError("evaluate(..., card=True) counts single images")
+        return self.card.at(point.index or 0, self.labels)
+
+    def card_content(self, counts: Mapping[str, PerImage]) -> dict[str, Any]:
+        """The evaluation card as plain containers, of the counts of images by point; scores in percent."""
+        if self.card is None:
+            raise ValueError("evaluate(..., card=True) counts single images")
+        points = {}
+        for name, point in self.points().items():
+            sums = counts[name].truth[REGION].sum(axis=0)
+            is_sweep = isinstance(self.counts, SweepCounts)
+            matrix = self.card.matrix(point.index or 0, sums) if is_sweep else self.confusion.matrix
+            points[name] = {"threshold": point.threshold, **point_card(counts[name], matrix)}
+        content: dict[str, Any] = {
+            "task": self.task, "source": self.source, "list": self.list_name, "images": self.images, "unit": "percent",
+            "labels": self.labels, "confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED,
+            "boundary": f"{100 * RATIO:g} % of the diagonal", "main": "best" if self.tuned is None else "tuned",
+            "points": points,
+        }  # fmt: skip
+        if self.thresholds is not None:
+            best = self.class_thresholds
+            iou = dict(zip(self.labels, self.scores.iou.max(axis=0).tolist(), strict=True))
+            content["oracle"] = {
+                "mIoU": float(self.scores.iou.max(axis=0).mean()),
+                "classes": {label: {"threshold": best[label], "IoU": iou[label]} for label in best},
+            }
+            content["average_precision"] = precision_card(self.card, counts["best"].truth[REGION], self.labels)
         return content
 
     def write(self, folder: str | Path, stem: str) -> None:
-        """Writes ``<stem>.json``, ``.csv`` (a row per label) and, for ``cam``, the curve ``.png``, each atomically."""
+        """Writes ``<stem>.json``, ``.csv`` (a row per label) and, for ``cam``, the curve ``.png``, each atomically.
+
+        With counts of single images also the files of the card; else the ones of an earlier card are deleted.
+        """
         folder = Path(folder)
+        remove_card(folder, stem)
         write_json(folder / f"{stem}.json", self.as_dict())
         points = self.points()
         with atomic_write(folder / f"{stem}.csv", "w") as file:
@@ -192,3 +282,6 @@ class Evaluation:
             }
             title = f"{self.source or self.task}, list {self.list_name}: {self.images} images"
             plot_curve(folder / f"{stem}.png", self.thresholds, self.scores.miou, marks, title)
+        if self.card is not None:
+            counts = {name: self.images_at(point) for name, point in points.items()}
+            write_card(folder, stem, self.card_content(counts), counts)
