@@ -61,6 +61,11 @@ KINDS = {
         train="methods/psa/train_aff.py", weights="common.run.folder:EPOCH_FILE", masks="methods/psa/infer_aff.py",
     ),
     "crf": Kind(config="common.masks.options:CRFMasksConfig", masks="scripts/crf_masks.py"),
+    "segments": Kind(
+        config="methods.segments.config:SegmentsConfig", prepare="scripts/make_segments.py",
+        masks="methods/segments/vote.py",
+    ),
+    "fusion": Kind(config="methods.fusion.config:FusionConfig", masks="scripts/fuse_seeds.py"),
     "deeplab": Kind(
         config="methods.deeplab.config:DeepLabConfig", train="methods/deeplab/train_deeplab.py",
         weights="methods.deeplab.config:FINAL_FILE", masks="methods/deeplab/test_deeplab.py",
@@ -99,6 +104,7 @@ def _named(path: str) -> Any:
 def files(
     title: str, script: str, run: RunFolder, arguments: Sequence[str], source: Path, folders: Sequence[Path],
     ids: Sequence[str], suffixes: Sequence[str] = ("png",), is_reported: Callable[[], bool] = lambda: True,
+    more: Sequence[Path] = (),
 ) -> Stage:  # fmt: skip
     """A script that writes a file for every image.
 
@@ -107,12 +113,13 @@ def files(
         source: see `Stage`.
         folders: where every image of ``ids`` has a file of one of the suffixes when it is complete.
         is_reported: whether its other files are there, such as scores.
+        more: see `Stage`.
     """
 
     def is_complete() -> bool:
         return all(has_files(folder, ids, suffixes) for folder in folders) and is_reported()
 
-    return Stage(title, script, ("--name", run.name, *arguments), run.path, is_complete, source)
+    return Stage(title, script, ("--name", run.name, *arguments), run.path, is_complete, source, more=tuple(more))
 
 
 def training(

@@ -31,6 +31,7 @@ class Stage:
         is_complete: whether all its output is there.
         source: the folder of its input files; the stamp beside it records their settings.
         weights: for a training the folder of its checkpoints.
+        more: further folders of its input, as ``source``.
         is_score: whether it scores files: a score is simply made again when they have changed.
     """
 
@@ -41,11 +42,13 @@ class Stage:
     is_complete: Callable[[], bool]
     source: Path
     weights: Path | None = None
+    more: tuple[Path, ...] = ()
     is_score: bool = False
 
     def record(self) -> dict[str, Any]:
         """Everything known to the pipeline that its output depends on."""
-        return {"command": [self.script, *self.arguments], "source": seed_settings(self.source)}
+        known = {"command": [self.script, *self.arguments], "source": seed_settings(self.source)}
+        return known | ({"more": [seed_settings(folder) for folder in self.more]} if self.more else {})
 
     def is_new(self) -> bool:
         """Whether its run folder holds no training yet."""
