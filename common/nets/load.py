@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.data.dataset import ImageSet
+from common.nets.average import averaged_state
 from common.run.errors import UserError, preview
 from common.run.script import Setup, start_run
 from common.run.weights import load_torch
@@ -219,10 +220,17 @@ def load_network(
     """
     run, runtime, checkpoint = setup.run, setup.runtime, setup.weights
     assert checkpoint is not None, "the script's kind uses no weights"
-    coverage = load_checked(model, needed(state_dict_in(checkpoint, setup.args.key)), str(checkpoint))
+
+    def read(path: Path) -> Mapping[str, Tensor]:
+        return needed(state_dict_in(path, setup.args.key))
+
+    state = averaged_state(setup.averaged, read) if setup.averaged else read(checkpoint)
+    coverage = load_checked(model, state, str(checkpoint))
     model.to(runtime.device).eval()
     start_run(run, setup.config, setup.processes, keep_config=True)
+    source = f"mean of {len(setup.averaged)} checkpoints up to {checkpoint}" if setup.averaged else checkpoint
     setup.processes.say(
-        f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
+        f"{source}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
     )
-    return {"checkpoint": str(checkpoint), "modified": checkpoint.stat().st_mtime_ns}
+    averaged = {"averaged": {str(path): path.stat().st_mtime_ns for path in setup.averaged}} if setup.averaged else {}
+    return {"checkpoint": str(checkpoint), "modified": checkpoint.stat().st_mtime_ns, **averaged}

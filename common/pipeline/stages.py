@@ -189,7 +189,8 @@ def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
 
 def _changed(stage: Stage, before: dict[str, Any], record: dict[str, Any]) -> str:
     was, now = (shlex.join(entry.get("command", [])) for entry in (before, record))
-    how = f"by another command:\n  was: {was}\n  is:  {now}" if was != now else f"of other files in {stage.source}"
+    folders = " or ".join(map(str, [stage.source, *stage.more]))
+    how = f"by another command:\n  was: {was}\n  is:  {now}" if was != now else f"of other files in {folders}"
     return (
         f"the output of the stage {stage.title!r} in {stage.folder} was made {how}\nUse another --name, or delete "
         f"{stage.folder} and the folders of the stages after it"
