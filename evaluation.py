@@ -23,8 +23,8 @@ import numpy as np
 
 from common.data.dataset import LabelledImages, class_names
 from common.data.layout import DataConfig
-from common.run.command import parse_config, script_parser
-from common.run.config import config_path, load_config
+from common.run.command import number, parse_config, script_parser
+from common.run.config import at_least, config_path, load_config
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder
@@ -73,7 +73,12 @@ def setup(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Evalua
     add("--card", action="store_true", help="the evaluation card: intervals, boundaries, sizes, errors, single images")
     add("--tune_on", metavar="LIST", help="also report the score at the best threshold of another image list")
     add("--verbose", action="store_true", help="print every threshold")
-    add("--num_workers", type=int, default=min(os.cpu_count() or 1, 8), help="threads a process (default: %(default)s)")
+    add(
+        "--num_workers",
+        type=number(int, at_least(1)),
+        default=min(os.cpu_count() or 1, 8),
+        help="threads a process (default: %(default)s)",
+    )
     args, overrides = parse_config(parser, argv)
     if (args.dict_dir is None) == (args.trivial is None):
         raise UserError("give either --dict_dir (the folder of the run's predictions) or --trivial")

@@ -30,7 +30,7 @@ from common.data.lists import LIST_DIR, read_list
 from common.data.prepare.cub_check import check_cub
 from common.data.prepare.report import Table
 from common.run.command import parse_config, script_parser
-from common.run.config import load_config, option, section
+from common.run.config import at_least, load_config, option, section
 from common.run.errors import UserError, run_script
 from common.run.needs import Needs
 
@@ -53,8 +53,8 @@ class CheckConfig:
         flag="--train_list",
     )
     val_list: str = option("auto", "Validation list; auto: val where there is one; empty: none.", flag="--val_list")
-    workers: int = option(os.cpu_count() or 1, "Processes that decode files.", flag="--workers")
-    show: int = option(5, "Most offenders of a kind that are named.", flag="--show")
+    workers: int = option(os.cpu_count() or 1, "Processes that decode files.", flag="--workers", rule=at_least(1))
+    show: int = option(5, "Most offenders of a kind that are named.", flag="--show", rule=at_least(0))
 
 
 @dataclass(frozen=True)

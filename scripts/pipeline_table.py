@@ -12,7 +12,8 @@ from typing import Any
 
 from common.pipeline.options import REFINEMENTS
 from common.pipeline.table import table
-from common.run.command import script_parser
+from common.run.command import number, script_parser
+from common.run.config import between
 from common.run.errors import UserError, run_script
 from common.run.folder import RunFolder
 from common.run.text import read_json_object
@@ -42,7 +43,9 @@ def main() -> int:
     parser.add_argument("--name", required=True, help="the pipelines' common --name")
     parser.add_argument("--refine", nargs="+", choices=REFINEMENTS, default=["irn"], help="which (default: irn)")
     parser.add_argument("--sample", action="store_true", help="the table of methods/crt/run_sample.py instead")
-    parser.add_argument("--gain", type=float, help="mIoU by which masks have to be above the seeds")
+    parser.add_argument(
+        "--gain", type=number(float, between(-100, 100)), help="mIoU by which masks have to be above the seeds"
+    )
     args = parser.parse_args()
     run, found = RunFolder(args.name).existing(), []
     files = {"sample": "run_sample.json"} if args.sample else {name: f"pipeline_{name}.json" for name in args.refine}

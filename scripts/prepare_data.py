@@ -39,7 +39,8 @@ from common.data.masks import write_mask
 from common.data.prepare.coco import Instances, Region, check_rules, link_images, paint_mask, read_instances
 from common.data.prepare.fetch import Archive, obtain, unpack
 from common.data.prepare.voc import augment_masks, label_voc
-from common.run.command import script_parser
+from common.run.command import number, script_parser
+from common.run.config import at_least
 from common.run.errors import UserError, preview, run_script
 from common.run.files import atomic_write, write_json
 
@@ -273,7 +274,12 @@ def parse_args() -> argparse.Namespace:
         add("--skip-checksum", action="store_true", help="do not check archives fetched by hand")
         if name == "cub":
             continue
-        add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+        add(
+            "--workers",
+            type=number(int, at_least(1)),
+            default=os.cpu_count() or 1,
+            help="processes (default: %(default)s)",
+        )
         if name == "voc":
             add("--no-sbd", action="store_true", help="do without SegmentationClassAug; only full supervision needs it")
             continue

@@ -10,7 +10,8 @@ mIoU above the better trivial seed.
 from pathlib import Path
 from typing import Any
 
-from common.run.command import script_parser
+from common.run.command import number, script_parser
+from common.run.config import between
 from common.run.errors import UserError, run_script
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, SEED_SCORES, RunFolder
 from common.run.text import read_json_object
@@ -84,7 +85,12 @@ def main() -> int:
     """Prints the table; 1 if the margin is too small."""
     parser = script_parser(__doc__)
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
-    parser.add_argument("--margin", type=float, default=0.0, help="least margin in mIoU (default: %(default)s)")
+    parser.add_argument(
+        "--margin",
+        type=number(float, between(-100, 100)),
+        default=0.0,
+        help="least margin in mIoU (default: %(default)s)",
+    )
     parser.add_argument("--masks", action="store_true", help="the run's masks instead of its seeds")
     args = parser.parse_args()
     lines, margin = table(RunFolder(args.name).existing(), args.masks)

@@ -15,8 +15,8 @@ import numpy as np
 from common.data.dataset import LabelledImages
 from common.data.seeds import read_seed, seed_path
 from common.data.stamp import SEEDS, require_kind
-from common.run.command import parse_config, script_parser
-from common.run.config import load_config
+from common.run.command import number, parse_config, script_parser
+from common.run.config import at_least, load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
 from common.run.needs import Needs
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--list", default="val", help="image list: a file or a name (default: %(default)s)")
     parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
     parser.add_argument("--dict_dir", default=SEEDS_DIR, help="folder of the seeds in the run's (default: %(default)s)")
-    parser.add_argument("--threshold", type=float, help="background threshold of the drawn seeds")
+    parser.add_argument("--threshold", type=number(float, at_least(0)), help="background threshold of the drawn seeds")
     args, overrides = parse_config(parser)
     if args.count < 1:
         raise UserError(f"--count {args.count}: at least one image")

@@ -1,5 +1,8 @@
 """Configuration: every shipped YAML, strictness, the papers' flags, help."""
 
+import dataclasses
+import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,10 @@ import yaml
 
 from common.masks.options import CRFMasksConfig
 from common.pipeline.options import PipelineConfig
-from common.run.config import CONFIG_DIR, config_path, leaves, load_config, save_config
+from common.run.command import number, script_parser
+from common.run.config import CONFIG_DIR, at_least, config_path, leaves, load_config, save_config
 from common.run.errors import UserError
+from common.run.files import ROOT
 from common.run.method import method_of
 from common.run.script import SEEDS, TRAINING, Usage, parse_arguments, start
 from common.train.schedule import scaled_lr
@@ -375,3 +380,66 @@ def test_help_lists_flags_and_keys_with_their_sentences(
 def test_every_key_is_documented(cls: type) -> None:
     """A sentence each, that ends as sentences do."""
     assert all(leaf.help.endswith(".") for leaf in leaves(cls()))
+
+
+def sections() -> list[type]:
+    """All classes with configuration fields, of all modules."""
+    paths = [path for folder in ("common", "methods") for path in sorted((ROOT / folder).rglob("*.py"))]
+    named = [path for path in paths if re.search(r"^    \w+: .* = option\(", path.read_text(), re.MULTILINE)]
+    modules = [importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)) for path in named]
+    found = [value for module in modules for value in vars(module).values() if dataclasses.is_dataclass(value)]
+    own = [cls for cls in found if any("help" in field.metadata for field in dataclasses.fields(cls))]
+    return list(dict.fromkeys([*own, *CLASSES.values()]))
+
+
+def test_every_number_has_a_rule() -> None:
+    """Of every configuration; its default obeys."""
+    checked = 0
+    for cls in sections():
+        for leaf in leaves(cls()):
+            if re.search(r"\b(int|float)\b", str(leaf.type)):
+                assert leaf.rule, (cls, leaf.key)
+                assert leaf.rule.holds(leaf.default), (cls, leaf.key)
+                checked += 1
+    assert checked > 400
+
+
+@pytest.mark.parametrize(
+    ("cls", "override", "words"),
+    [
+        (CTIConfig, "optim.lr=-1", "at least 0"), (CTIConfig, "optim.betas=[0.9, 1.0]", "from 0 to below 1"),
+        (CTIConfig, "views.scale=[1.2, 0.3]", "2 numbers in ascending order, each above 0"),
+        (CTIConfig, "views.scale=[0, 1]", "above 0"), (CTIConfig, "loss.weights=[0.1, -1, 1]", "3 numbers, each"),
+        (CTIConfig, "model.drop_path=1", "below 1"), (CTIConfig, "runtime.seed=-1", "from 0 to 4294967295"),
+        (CTIConfig, "runtime.num_workers=-1", "at least 0"), (CTIConfig, "infer.crf_alphas=[]", "one or more"),
+        (CTIConfig, "infer.crf_alphas=[-6]", "from 0 to 99"),
+        (CTIConfig, "eval.reference_range=[0.5, 0.3]", "empty or"), (CTIConfig, "optim.lr=.nan", "finite"),
+        (CTIConfig, "views.scale=[.nan, .nan]", "finite"), (CTIConfig, "optim.lr=-.inf", "finite"),
+        (CTIConfig, "infer.scales=[1.0, .inf]", "finite"), (CTIConfig, "train.epochs=10000000000000000", "finite"),
+        (CTIConfig, "train.validate_also=[-1]", "at least 0"), (CTIConfig, "model.img_size=0", "at least 1"),
+        (CRFMasksConfig, "crf.bilateral_sxy=0", "above 0"), (DeepLabConfig, "model.atrous_rates=[0]", "at least 1"),
+        (PSAConfig, "walk.bg_thr=1.5", "from 0 to 1"), (DiffusionConfig, "ema.decay=1", "below 1"),
+    ],
+)  # fmt: skip
+def test_values_that_no_number_may_have(cls: type, override: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"{override.split('=')[0]} is .*; it must be .*{words}"):
+        load_config(cls, None, [override])
+
+
+def test_values_that_do_not_suit_each_other() -> None:
+    with pytest.raises(UserError, match=r"labels\.low=0\.8 must not be above labels\.high=0\.7"):
+        load_config(ToCoConfig, None, ["labels.low=0.8"])
+    with pytest.raises(UserError, match=r"are 100000001 thresholds; take a larger step"):
+        load_config(CTIConfig, None, ["eval.thresholds=[0, 1, 1e-8]"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("nan", "it is nan; .*finite"), ("-1", "at least 0"), ("x", "is no number")]
+)
+def test_plain_flags_with_numbers(text: str, words: str) -> None:
+    """Of scripts beside the configuration; a margin of nan let every score pass."""
+    parser = script_parser("What it does.")
+    parser.add_argument("--margin", type=number(float, at_least(0)))
+    with pytest.raises(UserError, match=f"--margin: .*{words}"):
+        parser.parse_args(["--margin", text])
+    assert parser.parse_args(["--margin", "1.5"]).margin == 1.5

@@ -138,6 +138,9 @@ ELSEWHERE = {
     "python scripts/prepare_data.py voc": ("tests/test_prepare_data.py", '"voc"'),
     "python scripts/prepare_data.py cub": ("tests/test_prepare_data.py", '"cub"'),
     "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
+    "python scripts/reproduce.py cti --dry-run": ("tests/test_reproduce.py", '"--dry-run"'),
+    "python scripts/reproduce.py cti --dataset demo": ("tests/test_reproduce.py", '"--dataset"'),
+    "python scripts/reproduce.py crt data.root=/data/VOC2012": ("tests/test_reproduce.py", "test_a_recipe"),
 }
 VOC = {"dataset": "voc12", "root": "data/VOC2012", "train": "train"}
 COCO = {"dataset": "coco14", "root": "data/COCO2014", "train": "train14_small"}

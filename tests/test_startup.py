@@ -158,6 +158,10 @@ WRONG = {
     },
     "scripts/compare_runs.py": {"": "NAME", "x": "two runs are needed", "x x": "no run folder", "used used": "--card"},
     "scripts/crf_masks.py": {**WITH_SEEDS, "--name x --alpha 0": "above 0"},
+    "scripts/export_masks.py": {
+        "": "--masks, --format, --out", "--masks lost --format coco --out x": "no folder with masks",
+        "--masks m --format png --out x": "'coco', 'labelme'",
+    },
     "scripts/fuse_seeds.py": {
         **OF_RUN, "--name x": "which runs", "--name x used lost": "no seeds of 'used'",
         "--name x used --how min --weights 1": "have no meaning",
@@ -166,8 +170,21 @@ WRONG = {
     "scripts/make_segments.py": {**OF_RUN, "--name x --with sam9": "it must be one of"},
     "scripts/make_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/pipeline_table.py": {"": "--name", "--name x": "no run folder"},
+    "scripts/plan.py": {
+        "": "either --exp NAME or --table", "--exp irn_cti": "planned are those of",
+        "--exp cti_cvpr24 --gpu 309": "Did you mean 3090", "--exp nothing": "no configuration",
+    },
     "scripts/plot_run.py": {"": "NAME", "x/y": "a run's name", "x": "no run folder"},
     "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
+    "scripts/report.py": {
+        "": "--name", "--name x": "no run folder", "--name x --dict_dir dict": "belong together",
+        "--name x --images -1": "at least 0",
+    },
+    "scripts/reproduce.py": {
+        "": "no recipe of", "ctj": "Did you mean cti_voc12", "cti --nproc 0": "at least one process",
+        "cti --dataset coco14 --name x": "no MS COCO 2014",
+    },
+    "scripts/reproductions_page.py": {"more": "unknown argument"},
     "scripts/results_table.py": {"": "command", "show": "show takes runs", "show x": "no run folder"},
     "scripts/run_pipeline.py": {
         **OF_CONFIGURATION, "--name x --exp nothing": "no configuration", "--name x --nproc 0": "at least one process",

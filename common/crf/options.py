@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.run.config import option
+from common.run.config import ABOVE_ZERO, at_least, option
 from common.run.errors import UserError
 
 
@@ -16,12 +16,14 @@ class CRFConfig:
         choices=("auto", "pydensecrf", "lattice"),
     )  # fmt: skip
     device: str = option("cpu", "Device of the lattice; cuda: the process's GPU.", choices=("cpu", "cuda"))
-    iterations: int = option(10, "Mean-field iterations.")
-    gaussian_sxy: float = option(3.0, "Pixels over which the smoothing term reaches.")
-    gaussian_compat: float = option(3.0, "Weight of the smoothing term.")
-    bilateral_sxy: float = option(80.0, "Pixels over which the colour term reaches.")
-    bilateral_srgb: float = option(13.0, "Colour difference (of 255) over which the colour term reaches.")
-    bilateral_compat: float = option(10.0, "Weight of the colour term.")
+    iterations: int = option(10, "Mean-field iterations.", rule=at_least(0))
+    gaussian_sxy: float = option(3.0, "Pixels over which the smoothing term reaches.", rule=ABOVE_ZERO)
+    gaussian_compat: float = option(3.0, "Weight of the smoothing term.", rule=at_least(0))
+    bilateral_sxy: float = option(80.0, "Pixels over which the colour term reaches.", rule=ABOVE_ZERO)
+    bilateral_srgb: float = option(
+        13.0, "Colour difference (of 255) over which the colour term reaches.", rule=ABOVE_ZERO
+    )
+    bilateral_compat: float = option(10.0, "Weight of the colour term.", rule=at_least(0))
 
     def check(self) -> None:
         """Checks the backend against the device.

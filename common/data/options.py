@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.run.config import numbers, option
+from common.run.config import ABOVE_ZERO, option, pair
 from common.run.errors import UserError
 
 
@@ -11,7 +11,7 @@ class ViewConfig:
     """The random view of a training image."""
 
     scale: list[float] = option(
-        [0.6, 1.2], "Area range of the crop, relative to the image.", flag="--scale", rule=numbers(2)
+        [0.6, 1.2], "Area range of the crop, relative to the image.", flag="--scale", rule=pair(ABOVE_ZERO)
     )
     interpolation: str = option(
         "bicubic", "Resampling of the crop.", flag="--train-interpolation", choices=("bicubic", "bilinear")

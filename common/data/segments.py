@@ -15,7 +15,6 @@ Where regions overlap, the one of the higher score lies in front, of equal ones 
 later in the file.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +28,10 @@ from common.data.lists import canonical_id
 from common.data.rle import region_pixels, run_lengths
 from common.run.errors import UserError, first_line, preview
 from common.run.files import atomic_write, load_npz, write_json
+from common.run.text import MEBIBYTE, read_json
 
 FORMATS = ("npz", "png", "json")
+JSON_LIMIT = 4096 * MEBIBYTE  # of the regions of a whole data set
 SCORES = ("predicted_iou", "score")  # of SAM, of COCO's results
 MOST_PIXELS = 1 << 27  # of all regions of an image together: half a gigabyte of places
 PNG_MODES = ("L", "P", "I;16", "I")
@@ -128,7 +129,7 @@ class SegmentFiles:
         self.path = path
         self._entries: dict[str, list[Entry]] | None = None
         if path.is_file():
-            self._entries = _entries_by_image(path, _read_json(path), dataset)
+            self._entries = _entries_by_image(path, read_json(path, "the segments", JSON_LIMIT), dataset)
         elif not path.is_dir():
             raise UserError(
                 f"no folder of segments {path} (from {Path.cwd()}); python scripts/make_segments.py writes one"
@@ -170,7 +171,7 @@ def read_segments(source: Path | Sequence[Entry], size: tuple[int, int], name: s
         if not isinstance(source, Path):
             return segments_of_entries(source, size)
         if source.suffix == ".json":
-            return segments_of_entries(_entries(_read_json(source)), size)
+            return segments_of_entries(_entries(read_json(source, "the segments", JSON_LIMIT)), size)
         return segments_of_labels(_read_labels(source, size))
     except ValueError as error:
         raise UserError(
@@ -244,13 +245,6 @@ def read_npz_map(path: Path, name: str, size: tuple[int, ...]) -> np.ndarray:
 def _require_size(found: tuple[int, ...], size: tuple[int, ...]) -> None:
     if found != tuple(size):
         raise ValueError(f"it is of {found} pixels, but the image is of {tuple(size)} (height, width)")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"the segments {path} cannot be read as JSON: {first_line(error)}") from error
 
 
 def _entries(content: Any) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from common.crf.options import CRFConfig
 from common.data.layout import DataConfig
-from common.run.config import Rule, at_least, option, section
+from common.run.config import ABOVE_ZERO, at_least, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.seeds.options import SCALES
@@ -80,7 +80,7 @@ class SeedCRFConfig(CRFConfig):
 
     alpha: float = option(
         6.0, "Background exponent: the larger, the less background.", flag="--alpha",
-        rule=Rule("above 0", lambda value: value > 0),
+        rule=ABOVE_ZERO,
     )  # fmt: skip
 
     def settings(self) -> dict[str, object]:

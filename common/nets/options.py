@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.run.config import Rule, option
+from common.run.config import BELOW_ONE, Rule, at_least, option
 from common.run.errors import UserError
 from common.run.files import require_weights
 
@@ -46,13 +46,17 @@ class ViTConfig:
         224,
         "Side of the training images in pixels; sets the grid of the position embedding.",
         flag=("--input-size", "--input_size"),
+        rule=at_least(1),
     )
-    patch_size: int = option(16, "Side of a patch in pixels.")
-    embed_dim: int = option(0, "Width D.")
-    depth: int = option(0, "Number of blocks.")
-    num_heads: int = option(0, "Attention heads.")
+    patch_size: int = option(16, "Side of a patch in pixels.", rule=at_least(1))
+    embed_dim: int = option(0, "Width D.", rule=at_least(0))
+    depth: int = option(0, "Number of blocks.", rule=at_least(0))
+    num_heads: int = option(0, "Attention heads.", rule=at_least(0))
     drop_path: float = option(
-        0.1, "Stochastic depth rate of the last block, growing linearly from 0.", flag=("--drop-path", "--drop_path")
+        0.1,
+        "Stochastic depth rate of the last block, growing linearly from 0.",
+        flag=("--drop-path", "--drop_path"),
+        rule=BELOW_ONE,
     )
 
     def check(self) -> None:

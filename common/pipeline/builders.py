@@ -43,11 +43,11 @@ class Kind:
 
     def config_class(self) -> type[Any]:
         """The class of its configuration."""
-        return _named(self.config)
+        return named(self.config)
 
     def training(self, title: str, run: RunFolder, arguments: Sequence[str], source: Path) -> Stage:
         """Its training as a stage."""
-        return training(title, self.train, run, arguments, source, re.sub(r"\{.*?\}", "*", _named(self.weights)))
+        return training(title, self.train, run, arguments, source, re.sub(r"\{.*?\}", "*", named(self.weights)))
 
 
 KINDS = {
@@ -74,6 +74,16 @@ KINDS = {
 MASK_COMMANDS = f"python {KINDS['irn'].masks} (or {KINDS['psa'].masks})"  # for messages
 
 
+# Trainings whose cost can be planned, by the entry "method" of their YAMLs: configuration, and the step.
+PLANNED = {
+    method: (f"methods.{package}.config:{name}", f"methods.{package}.plan:step_work")
+    for method, package, name in (
+        ("CTI", "cti", "CTIConfig"), ("PCSS", "pcss", "PCSSConfig"), ("DiG", "dig", "DiGConfig"),
+        ("ToCo", "toco", "ToCoConfig"), ("CRT", "crt", "CRTConfig"), ("DeepLab", "deeplab", "DeepLabConfig"),
+    )
+}  # fmt: skip
+
+
 def start_checks(config: Any, kind: str, run: RunFolder, *overrides: str) -> list[Callable[[], Any]]:
     """Checks of the files that a kind's training starts from; none if there is no training, or it is done.
 
@@ -96,7 +106,8 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-def _named(path: str) -> Any:
+def named(path: str) -> Any:
+    """The object that ``module:name`` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -79,10 +80,15 @@ class StageRunner:
 
     A command is no member of the terminal's foreground group: Ctrl-C would reach it twice, which stops a training at
     once, without a checkpoint.
+
+    Attributes:
+        signal: the signal that came, if any.
+        peak_memory: bytes that all commands so far needed at most in one process.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.peak_memory = 0
         self._process: subprocess.Popen | None = None
         self._previous: dict[int, Any] = {}
 
@@ -112,6 +118,7 @@ class StageRunner:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGTERM)
             self._process = None
+            self.peak_memory = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
             if code:
                 return 128 - code if code < 0 else code
         return 128 + self.signal if self.signal is not None else 0

@@ -6,11 +6,11 @@ import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.run.config import Leaf, read_keys
+from common.run.config import Leaf, Rule, is_finite, read_keys
 from common.run.errors import UserError
 from common.run.similar import similar_argument
 
@@ -47,6 +47,21 @@ class ScriptParser(argparse.ArgumentParser):
     def own_flags(self) -> set[str]:
         """The flags that stand for no configuration key."""
         return {flag for flag, action in self._option_string_actions.items() if not action.dest.startswith("flag:")}
+
+
+def number(kind: type[int] | type[float], rule: Rule) -> Callable[[str], Any]:
+    """The type of a plain flag that takes a number: finite, with a rule as `common.run.config.option` has."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' * (kind is int)}number") from None
+        if not (is_finite(value) and rule.holds(value)):
+            raise argparse.ArgumentTypeError(f"it is {text}; it must be finite and {rule.words}")
+        return value
+
+    return convert
 
 
 def script_parser(

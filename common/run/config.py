@@ -32,14 +32,51 @@ class Rule:
     holds: Callable[[Any], bool]
 
 
-def at_least(least: int) -> Rule:
+def at_least(least: float) -> Rule:
     """A number that is not below ``least``."""
     return Rule(f"at least {least}", lambda value: value >= least)
 
 
-def numbers(count: int) -> Rule:
-    """A list of ``count`` numbers."""
-    return Rule(f"{count} numbers", lambda values: len(values) == count)
+def between(least: float, most: float) -> Rule:
+    """A number from ``least`` to ``most``, both included."""
+    return Rule(f"from {least} to {most}", lambda value: least <= value <= most)
+
+
+ABOVE_ZERO = Rule("above 0", lambda value: value > 0)
+FRACTION = between(0, 1)
+BELOW_ONE = Rule("from 0 to below 1", lambda value: 0 <= value < 1)
+
+
+def numbers(count: int, each: Rule | None = None) -> Rule:
+    """A list of ``count`` numbers, with a rule for each."""
+    words = f"{count} numbers" + (f", each {each.words}" if each else "")
+    return Rule(words, lambda values: len(values) == count and all(map(each.holds, values) if each else ()))
+
+
+def some(each: Rule, least: int = 1) -> Rule:
+    """A list of ``least`` numbers or more, with a rule for each."""
+    words = "one or more numbers" if least else "a list of numbers"
+    return Rule(f"{words}, each {each.words}", lambda values: len(values) >= least and all(map(each.holds, values)))
+
+
+def pair(each: Rule) -> Rule:
+    """Two numbers in ascending order, with a rule for each."""
+    words = f"2 numbers in ascending order, each {each.words}"
+    return Rule(words, lambda values: len(values) == 2 and values[0] <= values[1] and all(map(each.holds, values)))
+
+
+def or_empty(rule: Rule) -> Rule:
+    """An empty list, or one that another rule allows."""
+    return Rule(f"empty or {rule.words}", lambda values: not values or rule.holds(values))
+
+
+LARGEST = 1e15  # of any number in a configuration
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value, or each of a list, is no number or a finite one."""
+    values = value if isinstance(value, list) else [value]
+    return all(abs(number) <= LARGEST for number in values if isinstance(number, int | float))  # nan compares as False
 
 
 def option(
@@ -53,7 +90,7 @@ def option(
         sentence: Its meaning in one sentence, for ``--help``.
         flag: Command-line spellings of the papers' commands that set it.
         choices: The allowed values; none: any.
-        rule: A further condition on the value.
+        rule: A further condition on the value; every number needs one, and must be finite besides.
         formerly: An earlier name of the field, which YAMLs and command lines may go on using.
     """
     if choices:
@@ -172,6 +209,8 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     except OmegaConfBaseException as error:  # a ${reference} to nothing
         raise UserError(f"configuration key {error.full_key!r}: {str(error).splitlines()[0]}") from error
     for leaf in leaves(result):
+        if not is_finite(leaf.default):
+            raise UserError(f"{leaf.key} is {leaf.default!r}; it must be finite, at most {LARGEST:g}")
         if leaf.rule and not leaf.rule.holds(leaf.default):
             raise UserError(f"{leaf.key} is {leaf.default!r}; it must be {leaf.rule.words}")
     for check in each_method(result, "check"):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.run.config import option
+from common.run.config import at_least, between, option
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
@@ -18,10 +18,11 @@ class RuntimeConfig:
         "fp32", "fp32 is exact; tf32, bf16 and fp16 (with loss scaling) are faster on GPUs.", choices=PRECISIONS
     )
     compile: bool = option(False, "Compile the model with torch.compile.")
-    seed: int = option(0, "Seed of every random draw.", flag="--seed")
+    seed: int = option(0, "Seed of every random draw.", flag="--seed", rule=between(0, 2**32 - 1))
     num_workers: int = option(
         8,
         "Data-loader worker processes per process, at most one a core; results do not depend on it.",
         flag="--num_workers",
+        rule=at_least(0),
     )
     deterministic: bool = option(False, "Only deterministic GPU kernels (slower); CPU runs are deterministic anyway.")

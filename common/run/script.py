@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from common.run.command import parse_config, script_parser
-from common.run.config import config_path, each_method, load_config, save_config
+from common.run.command import number, parse_config, script_parser
+from common.run.config import at_least, config_path, each_method, load_config, save_config
 from common.run.errors import UserError
 from common.run.files import require_weights
 from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint, last_checkpoints
@@ -259,7 +259,7 @@ def parse_arguments(
         )
     if usage.weights:
         parser.add_argument(
-            "--load_epo", type=int,
+            "--load_epo", type=number(int, at_least(0)),
             help="epoch, or iteration where files count iterations, whose weights are used; default: "
             f"{usage.weights}",
         )  # fmt: skip

@@ -8,17 +8,25 @@ from typing import Any
 import numpy as np
 
 from common.data.layout import DataConfig
-from common.run.config import leaves, load_config, option, read_yaml, section
+from common.run.config import at_least, leaves, load_config, option, or_empty, pair, read_yaml, section, some
 from common.run.errors import UserError
+
+MOST_THRESHOLDS = 10_001
 
 
 @dataclass
 class EvalConfig:
     """The background thresholds at which seeds are scored."""
 
-    thresholds: list[float] = option([0.0, 0.99, 0.01], "First, last and step of the background thresholds.")
-    fixed_threshold: float = option(0.4, "A threshold chosen beforehand, whose score is reported beside the best.")
-    reference_range: list[float] = option([], "First and last threshold that the method's authors search; empty: none.")
+    thresholds: list[float] = option(
+        [0.0, 0.99, 0.01], "First, last and step of the background thresholds.", rule=some(at_least(0))
+    )
+    fixed_threshold: float = option(
+        0.4, "A threshold chosen beforehand, whose score is reported beside the best.", rule=at_least(0)
+    )
+    reference_range: list[float] = option(
+        [], "First and last threshold that the method's authors search; empty: none.", rule=or_empty(pair(at_least(0)))
+    )
     early_stop: bool = option(
         False, "Also report the end of a search of that range that stops at the first threshold without improvement."
     )
@@ -45,6 +53,8 @@ class EvalConfig:
             raise UserError(f"eval.reference_range={self.reference_range}: first and last threshold are needed, or []")
         first, last, step = self.thresholds
         count = int(np.floor((last - first) / step + 1e-6)) + 1
+        if count > MOST_THRESHOLDS:
+            raise UserError(f"eval.thresholds={self.thresholds} are {count} thresholds; take a larger step")
         values = np.round(first + step * np.arange(count), 10)  # 10 decimals: the same numbers as i / 100
         return sorted({*values.tolist(), self.fixed_threshold})
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.data.seeds import FORMATS
 from common.nets.options import SEED_MAPS
-from common.run.config import Rule, at_least, option
+from common.run.config import Rule, at_least, between, option, some
 
 if TYPE_CHECKING:
     from common.data.whole import Transform
@@ -23,11 +23,13 @@ class InferConfig:
     flip: bool = option(True, "Whether the mirror image's CAMs are added.")
     batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
     format: str = option("npy", "Seed files: npy as the papers' tools read it, or the compact npz.", choices=FORMATS)
-    crf_alphas: list[int] = option([6, 10, 24], "Background exponents of --crf, one folder each.", flag="--alphas")
+    crf_alphas: list[int] = option(
+        [6, 10, 24], "Background exponents of --crf, one folder each.", flag="--alphas", rule=some(between(0, 99))
+    )
     num_workers: int = option(
         4, "Image-loader worker processes; also the processes of --crf.", flag="--num_workers", rule=at_least(0)
     )
-    vis_limit: int = option(200, "Largest number of pictures of --vis.")
+    vis_limit: int = option(200, "Largest number of pictures of --vis.", rule=at_least(0))
 
     def settings(self) -> dict[str, Any]:
         """All keys that the seeds of a network depend on; in the stamp, so that two inferences are not mixed."""

@@ -8,6 +8,7 @@ Here:
     schedule      learning-rate schedules; the configuration section ``optim``
     optim         AdamW in the groups of the DeiT recipes
     checkpoint    checkpoints, and exact resume
+    cost          operations and memory of a step before it runs
     watch         stop signals, averages of losses, progress
 
 Called by: all training scripts.

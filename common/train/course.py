@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from common.data.options import check_batch
-from common.run.config import at_least, option
+from common.run.config import at_least, option, some
 from common.run.processes import process_count
 
 
@@ -102,8 +102,8 @@ class TrainConfig(CourseConfig):
     save_epochs: int = option(
         1, "Epochs between two epoch files that are kept; the last epoch has one, too.", rule=at_least(1)
     )
-    validate_from: int = option(9, "Validate after every epoch from this one (from 0); -1: never.")
-    validate_also: list[int] = option([], "Earlier epochs to validate after.")
+    validate_from: int = option(9, "Validate after every epoch from this one (from 0); -1: never.", rule=at_least(-1))
+    validate_also: list[int] = option([], "Earlier epochs to validate after.", rule=some(at_least(0), least=0))
 
     def keeps(self, position: Position) -> bool:
         """Every ``save_epochs`` epochs and at the end of the run."""

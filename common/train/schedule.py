@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.run.config import at_least, numbers, option
+from common.run.config import BELOW_ONE, at_least, numbers, option
 from common.train.course import Position
 
 # Learning rate of the next step, from the position and the total steps of the run.
@@ -19,18 +19,24 @@ class OptimConfig:
         5e-4,
         "Learning rate for a global batch of base_batch; it is scaled linearly with the global batch.",
         flag="--lr",
+        rule=at_least(0),
     )
     base_batch: int = option(512, "The global batch that lr is stated for.", rule=at_least(1))
-    min_lr: float = option(1e-5, "Where the cosine ends (not scaled).", flag=("--min-lr", "--min_lr"))
-    warmup_lr: float = option(1e-6, "Where the warm-up starts (not scaled).", flag=("--warmup-lr", "--warmup_lr"))
+    min_lr: float = option(1e-5, "Where the cosine ends (not scaled).", flag=("--min-lr", "--min_lr"), rule=at_least(0))
+    warmup_lr: float = option(
+        1e-6, "Where the warm-up starts (not scaled).", flag=("--warmup-lr", "--warmup_lr"), rule=at_least(0)
+    )
     warmup_epochs: int = option(
-        5, "Epochs of linear warm-up; the cosine is not shifted by it.", flag=("--warmup-epochs", "--warmup_epochs")
+        5,
+        "Epochs of linear warm-up; the cosine is not shifted by it.",
+        flag=("--warmup-epochs", "--warmup_epochs"),
+        rule=at_least(0),
     )
     weight_decay: float = option(
-        0.05, "Weight decay of matrices and kernels.", flag=("--weight-decay", "--weight_decay")
+        0.05, "Weight decay of matrices and kernels.", flag=("--weight-decay", "--weight_decay"), rule=at_least(0)
     )
-    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2))
-    eps: float = option(1e-8, "AdamW's epsilon.")
+    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2, BELOW_ONE))
+    eps: float = option(1e-8, "AdamW's epsilon.", rule=at_least(0))
     schedule: str = option(
         "epoch", "When the learning rate changes: every epoch (reference) or every step.", choices=("epoch", "step")
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from common.data.layout import DataConfig
 from common.nets.options import ResNetConfig, ViTConfig
 from common.pipeline.options import StageConfig
-from common.run.config import Rule, at_least, option, section
+from common.run.config import ABOVE_ZERO, at_least, option, pair, section
 from common.run.errors import UserError
 from common.run.folder import SEEDS_DIR
 from common.run.options import RuntimeConfig
@@ -29,9 +29,7 @@ class CRTViewConfig:
 
     long_side: list[int] = option(
         [210, 420], "Smallest and largest length that an image's long side is brought to, in pixels.",
-        rule=Rule(
-            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
-        ),
+        rule=pair(ABOVE_ZERO),
     )  # fmt: skip
     crop_size: int = option(
         336, "Side of the crop in pixels: a multiple of half a tile.", flag="--cam_crop_size", rule=at_least(1)
@@ -75,16 +73,19 @@ class LossConfig:
 class CRTOptimConfig:
     """SGD with a poly schedule; nothing is scaled with the batch."""
 
-    lr: float = option(0.1, "Learning rate of both backbones.", flag=("--cam_learning_rate", "--lr"))
-    head_scale: float = option(10.0, "Learning rate of both classifiers, relative to the backbones'.")
+    lr: float = option(0.1, "Learning rate of both backbones.", flag=("--cam_learning_rate", "--lr"), rule=at_least(0))
+    head_scale: float = option(10.0, "Learning rate of both classifiers, relative to the backbones'.", rule=at_least(0))
     momentum: float = option(
         1e-4, "SGD's momentum: the reference passes the weight decay in its place, and its results come from that.",
         rule=at_least(0),
     )  # fmt: skip
     weight_decay: float = option(
-        1e-4, "Weight decay of all trained parameters, norms, biases and tokens included.", flag="--cam_weight_decay"
+        1e-4,
+        "Weight decay of all trained parameters, norms, biases and tokens included.",
+        flag="--cam_weight_decay",
+        rule=at_least(0),
     )
-    power: float = option(0.9, "Exponent of the poly schedule.")
+    power: float = option(0.9, "Exponent of the poly schedule.", rule=at_least(0))
 
     def rate(self, position: Position, total: int) -> float:
         """The backbones' learning rate in the next step of ``total``; after the end the last step's rate."""
@@ -100,7 +101,9 @@ class CRTCourseConfig(TrainConfig):
         16, "Global batch: images of one optimiser step over all processes and micro-batches.",
         flag=("--cam_batch_size", "--batch_size", "--batch-size"), rule=at_least(1),
     )  # fmt: skip
-    validate_from: int = option(-1, "Score seeds after every epoch from this one (from 0); -1: never.")
+    validate_from: int = option(
+        -1, "Score seeds after every epoch from this one (from 0); -1: never.", rule=at_least(-1)
+    )
 
 
 @dataclass
@@ -140,7 +143,10 @@ class CRTEvalConfig(EvalConfig):
     """The background thresholds at which seeds are scored."""
 
     fixed_threshold: float = option(
-        0.15, "The reference's only threshold; its score is reported beside the best.", flag="--cam_eval_thres"
+        0.15,
+        "The reference's only threshold; its score is reported beside the best.",
+        flag="--cam_eval_thres",
+        rule=at_least(0),
     )
 
 

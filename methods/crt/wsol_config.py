@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from common.data.cub import CUBConfig, check_split
 from common.nets.options import ResNetConfig, ViTConfig
-from common.run.config import Rule, at_least, numbers, option, section
+from common.run.config import BELOW_ONE, FRACTION, Rule, at_least, numbers, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.train.course import Position, TrainConfig
@@ -35,7 +35,9 @@ class WSOLModelConfig:
 class WSOLLossConfig:
     """The losses; both classification losses have weight 1."""
 
-    consistency: float = option(1.0, "Weight of the consistency loss in the epochs in which it is on.")
+    consistency: float = option(
+        1.0, "Weight of the consistency loss in the epochs in which it is on.", rule=at_least(0)
+    )
     period: int = option(
         5, "Epochs from one switch of the consistency loss to the next: it is on in an epoch, counted from 1, whose "
         "quotient by this, rounded down, is odd.", rule=at_least(1),
@@ -50,19 +52,24 @@ class WSOLLossConfig:
 class WSOLOptimConfig:
     """AdamW with a step schedule for the DeiT, constant SGD for the CNN; nothing is scaled with the batch."""
 
-    lr: float = option(5e-5, "Learning rate of the DeiT.", flag="--lr")
-    decay: float = option(0.1, "Factor by which the DeiT's learning rate falls.")
+    lr: float = option(5e-5, "Learning rate of the DeiT.", flag="--lr", rule=at_least(0))
+    decay: float = option(0.1, "Factor by which the DeiT's learning rate falls.", rule=FRACTION)
     decay_epochs: int = option(
         30, "The rate falls at the start of every epoch, counted from 1, that this divides.", rule=at_least(1)
     )
     weight_decay: float = option(
-        0.05, "Weight decay of the DeiT's matrices and kernels.", flag=("--weight-decay", "--weight_decay")
+        0.05,
+        "Weight decay of the DeiT's matrices and kernels.",
+        flag=("--weight-decay", "--weight_decay"),
+        rule=at_least(0),
     )
-    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2))
-    eps: float = option(1e-8, "AdamW's epsilon.")
-    cnn_lr: float = option(0.005, "Learning rate of the CNN's backbone.")
-    cnn_head_scale: float = option(10.0, "Learning rate of the CNN's classifier, relative to its backbone's.")
-    cnn_weight_decay: float = option(1e-4, "Weight decay of the CNN's trained parameters.")
+    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2, BELOW_ONE))
+    eps: float = option(1e-8, "AdamW's epsilon.", rule=at_least(0))
+    cnn_lr: float = option(0.005, "Learning rate of the CNN's backbone.", rule=at_least(0))
+    cnn_head_scale: float = option(
+        10.0, "Learning rate of the CNN's classifier, relative to its backbone's.", rule=at_least(0)
+    )
+    cnn_weight_decay: float = option(1e-4, "Weight decay of the CNN's trained parameters.", rule=at_least(0))
 
     def rate(self, position: Position, total: int) -> float:
         """The DeiT's learning rate in the current epoch."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from common.data.layout import DataConfig
 from common.nets.options import ViTConfig
-from common.run.config import at_least, numbers, option, section
+from common.run.config import ABOVE_ZERO, at_least, numbers, option, pair, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.score.options import EvalConfig
@@ -19,9 +19,9 @@ class CTIViewConfig:
     """The two random views of a training image."""
 
     scale: list[float] = option(
-        [0.3, 1.2], "Area range of view 1's crop, relative to the image.", flag="--scale", rule=numbers(2)
+        [0.3, 1.2], "Area range of view 1's crop, relative to the image.", flag="--scale", rule=pair(ABOVE_ZERO)
     )
-    scale2: list[float] = option([0.3, 1.2], "Area range of view 2's crop.", flag="--scale2", rule=numbers(2))
+    scale2: list[float] = option([0.3, 1.2], "Area range of view 2's crop.", flag="--scale2", rule=pair(ABOVE_ZERO))
     interpolation: str = option(
         "bicubic", "Resampling of the crops.", flag="--train-interpolation", choices=("bicubic", "bilinear")
     )
@@ -34,12 +34,14 @@ class LossConfig:
 
     weights: list[float] = option(
         [0.1, 1.0, 1.0], "W: weights of background, intra-image and cross-image loss; 0 switches one off.", flag="--W",
-        rule=numbers(3),
+        rule=numbers(3, at_least(0)),
     )  # fmt: skip
     aux_after_epoch: int = option(
-        -1, "The three auxiliary losses are on in epochs (from 0) after this one; -1: always."
+        -1, "The three auxiliary losses are on in epochs (from 0) after this one; -1: always.", rule=at_least(-1)
     )
-    swap_idx: int = option(3, "s: class tokens are taken after this block and infused before the next.")
+    swap_idx: int = option(
+        3, "s: class tokens are taken after this block and infused before the next.", rule=at_least(0)
+    )
     n_layers: int = option(
         6, "Number of last layers whose class-to-patch attention the background loss sums.", rule=at_least(1)
     )

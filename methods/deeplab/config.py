@@ -8,7 +8,7 @@ from common.crf.options import CRFConfig
 from common.data.layout import DataConfig
 from common.masks.options import SegmentConfig
 from common.pipeline.builders import MASK_COMMANDS
-from common.run.config import Rule, at_least, numbers, option, section
+from common.run.config import BELOW_ONE, Rule, at_least, numbers, option, section, some
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.score.options import EvalConfig
@@ -59,12 +59,12 @@ class DeepLabModelConfig:
         flag="--init",
     )
     width: int = option(64, "Channels of the stem; the stages have 4, 8, 16 and 32 times as many.", rule=at_least(1))
-    blocks: list[int] = option([3, 4, 23, 3], "Blocks of the four stages.", rule=numbers(4))
+    blocks: list[int] = option([3, 4, 23, 3], "Blocks of the four stages.", rule=numbers(4, at_least(1)))
     stride_in: str = option(
         "reduce", "Kernel of layer3's first block with the stride: reduce (1x1, Caffe) or conv3x3 (torchvision).",
         choices=("reduce", "conv3x3"),
     )  # fmt: skip
-    atrous_rates: list[int] = option([6, 12, 18, 24], "Dilations of the ASPP's kernels.")
+    atrous_rates: list[int] = option([6, 12, 18, 24], "Dilations of the ASPP's kernels.", rule=some(at_least(1)))
     scales: list[float] = option(
         [0.5, 0.75], "Scales whose logits are joined with the image's by their maximum; empty: the image alone.",
         rule=Rule("numbers above 0", lambda scales: all(scale > 0 for scale in scales)),
@@ -85,12 +85,18 @@ class DeepLabModelConfig:
 class DeepLabOptimConfig:
     """SGD with a poly schedule; nothing is scaled with the batch."""
 
-    lr: float = option(2.5e-4, "Learning rate of the backbone's kernels.", flag="--lr")
-    head_scale: float = option(10.0, "Learning rate of the ASPP's kernels, relative to the backbone's.")
-    head_bias_scale: float = option(20.0, "Learning rate of the ASPP's biases, relative to the backbone's.")
-    momentum: float = option(0.9, "SGD's momentum.")
-    weight_decay: float = option(5e-4, "Weight decay of kernels; biases have none.", flag="--wt_decay")
-    power: float = option(0.9, "Exponent of the poly schedule.", flag="--power")
+    lr: float = option(2.5e-4, "Learning rate of the backbone's kernels.", flag="--lr", rule=at_least(0))
+    head_scale: float = option(
+        10.0, "Learning rate of the ASPP's kernels, relative to the backbone's.", rule=at_least(0)
+    )
+    head_bias_scale: float = option(
+        20.0, "Learning rate of the ASPP's biases, relative to the backbone's.", rule=at_least(0)
+    )
+    momentum: float = option(0.9, "SGD's momentum.", rule=BELOW_ONE)
+    weight_decay: float = option(
+        5e-4, "Weight decay of kernels; biases have none.", flag="--wt_decay", rule=at_least(0)
+    )
+    power: float = option(0.9, "Exponent of the poly schedule.", flag="--power", rule=at_least(0))
     lr_decay: int = option(10, "Steps between two changes of the learning rate.", rule=at_least(1))
 
     def rate(self, position: Position, total: int) -> float:

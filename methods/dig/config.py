@@ -8,7 +8,7 @@ from typing import ClassVar
 from common.data.layout import DataConfig
 from common.data.options import ViewConfig
 from common.nets.options import PRETRAINED_DIR, ViTConfig
-from common.run.config import Rule, at_least, option, section
+from common.run.config import ABOVE_ZERO, FRACTION, Rule, at_least, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.score.options import EvalConfig
@@ -111,13 +111,13 @@ class LossConfig:
     )  # fmt: skip
     temperature: float = option(
         5.0, "T: softens the logits when LFCA's predictions are compared with the classifier's.",
-        rule=Rule("above 0", lambda value: value > 0),
+        rule=ABOVE_ZERO,
     )  # fmt: skip
     alpha: float = option(
         0.2, "Share of the image labels in the loss of LFCA's predictions; the rest is that comparison.",
-        rule=Rule("from 0 to 1", lambda value: 0 <= value <= 1),
+        rule=FRACTION,
     )  # fmt: skip
-    cam_start_epoch: int = option(10, "Epoch (from 0) from which the two CAM losses count.")
+    cam_start_epoch: int = option(10, "Epoch (from 0) from which the two CAM losses count.", rule=at_least(0))
     merge_passes: bool = option(
         False,
         "Fast on GPUs: images and denoised images in one pass (with stochastic depth: other draws).",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from common.data.layout import DataConfig
-from common.run.config import Rule, at_least, numbers, option, section
+from common.run.config import BELOW_ONE, FRACTION, Rule, at_least, numbers, option, section
 from common.run.options import RuntimeConfig
 from common.train.course import CourseConfig, Position
 from methods.dig.config import TIMESTEPS, UNetConfig, require_diffusion
@@ -15,16 +15,16 @@ class DiffusionViewConfig:
     """The view of a training image: shorter side to ``size``, random flip, central crop."""
 
     size: int = option(224, "Side of the training images in pixels.", flag="--input-size", rule=at_least(1))
-    flip: float = option(0.5, "Probability of a horizontal flip.")
+    flip: float = option(0.5, "Probability of a horizontal flip.", rule=FRACTION)
 
 
 @dataclass
 class DiffusionOptimConfig:
     """Adam at a constant learning rate."""
 
-    lr: float = option(1e-4, "Learning rate; not scaled with the batch.", flag="--lr")
-    betas: list[float] = option([0.9, 0.99], "Adam's betas.", rule=numbers(2))
-    eps: float = option(1e-8, "Adam's epsilon.")
+    lr: float = option(1e-4, "Learning rate; not scaled with the batch.", flag="--lr", rule=at_least(0))
+    betas: list[float] = option([0.9, 0.99], "Adam's betas.", rule=numbers(2, BELOW_ONE))
+    eps: float = option(1e-8, "Adam's epsilon.", rule=at_least(0))
     clip: float = option(1.0, "Largest norm of the gradient; 0: not clipped.", rule=at_least(0))
 
     def rate(self, position: Position, total: int) -> float:
@@ -69,7 +69,7 @@ class DiffusionCourseConfig(CourseConfig):
 class EMAConfig:
     """The average of the weights, which makes the previews; DiG itself uses the raw weights."""
 
-    decay: float = option(0.995, "Largest decay, which it grows to.")
+    decay: float = option(0.995, "Largest decay, which it grows to.", rule=BELOW_ONE)
     every: int = option(10, "Steps from one update to the next.", rule=at_least(1))
     after: int = option(100, "The last step at which the weights are copied instead of averaged.", rule=at_least(0))
 

@@ -8,7 +8,7 @@ from common.crf.options import CRFConfig
 from common.data.layout import DataConfig
 from common.masks.options import SeedsConfig
 from common.nets.options import STAGES, ResNetConfig
-from common.run.config import Rule, at_least, option, section
+from common.run.config import ABOVE_ZERO, FRACTION, Rule, at_least, option, pair, section
 from common.run.errors import UserError
 from common.run.folder import LABELS_DIR, RunFolder
 from common.run.options import RuntimeConfig
@@ -37,6 +37,17 @@ class LabelConfig:
         rule=Rule("between 0 and 1", lambda value: 0 < value < 1),
     )  # fmt: skip
     crf: CRFConfig = section(CRFConfig, bilateral_sxy=50.0, bilateral_srgb=5.0)
+
+    def check(self) -> None:
+        """Checks the order of the thresholds.
+
+        Raises:
+            UserError: a pixel could be confident foreground and background.
+        """
+        if self.bg_threshold > self.fg_threshold:
+            raise UserError(
+                f"labels.bg_threshold={self.bg_threshold} must not be above labels.fg_threshold={self.fg_threshold}"
+            )
 
     def check_run(self, run: RunFolder) -> None:
         """Checks the folder of a training.
@@ -79,9 +90,7 @@ class IRNViewConfig:
     )  # fmt: skip
     scale: list[float] = option(
         [0.5, 1.5], "Smallest and largest factor that an image is scaled by before it is cropped.",
-        rule=Rule(
-            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
-        ),
+        rule=pair(ABOVE_ZERO),
     )  # fmt: skip
 
 
@@ -98,16 +107,18 @@ class LossConfig:
 class IRNOptimConfig:
     """SGD with a poly schedule; nothing is scaled with the batch."""
 
-    lr: float = option(0.1, "Learning rate of the boundary branch.", flag=("--irn_learning_rate", "--lr"))
+    lr: float = option(
+        0.1, "Learning rate of the boundary branch.", flag=("--irn_learning_rate", "--lr"), rule=at_least(0)
+    )
     displacement_scale: float = option(
-        10.0, "Learning rate of the displacement branch, relative to the boundary branch's."
+        10.0, "Learning rate of the displacement branch, relative to the boundary branch's.", rule=at_least(0)
     )
     momentum: float = option(
         1e-4, "SGD's momentum: the reference passes the weight decay in its place, and its results come from that.",
         rule=at_least(0),
     )  # fmt: skip
-    weight_decay: float = option(1e-4, "Weight decay of all parameters.", flag="--irn_weight_decay")
-    power: float = option(0.9, "Exponent of the poly schedule.")
+    weight_decay: float = option(1e-4, "Weight decay of all parameters.", flag="--irn_weight_decay", rule=at_least(0))
+    power: float = option(0.9, "Exponent of the poly schedule.", rule=at_least(0))
 
     def rate(self, position: Position, total: int) -> float:
         """The boundary branch's learning rate in the next step of ``total``."""
@@ -133,7 +144,7 @@ class WalkConfig:
     log2_rounds: int = option(8, "log2 of the walk's length.", flag="--exp_times", rule=at_least(0))
     background: float = option(
         0.25, "Background's value; the classes' values are divided by the largest in the image.",
-        flag="--sem_seg_bg_thres",
+        flag="--sem_seg_bg_thres", rule=FRACTION,
     )  # fmt: skip
 
 

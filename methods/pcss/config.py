@@ -6,7 +6,7 @@ from typing import ClassVar
 from common.data.layout import DataConfig
 from common.data.options import ViewConfig
 from common.nets.options import ViTConfig
-from common.run.config import at_least, numbers, option, section
+from common.run.config import FRACTION, at_least, numbers, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.score.options import EvalConfig
@@ -22,17 +22,20 @@ class LossConfig:
     weights: list[float] = option(
         [2.0, 2.0],
         "W: weights of the CAM terms of shortcut suppression and of magnitude mixing; 0 switches a pass off.",
-        flag="--W", rule=numbers(2),
+        flag="--W", rule=numbers(2, at_least(0)),
     )  # fmt: skip
     mpc_idx: int = option(
-        7, "Magnitudes are taken after this block and mixed in before the next.", flag=("--mpc_idx", "--mpc-idx")
+        7,
+        "Magnitudes are taken after this block and mixed in before the next.",
+        flag=("--mpc_idx", "--mpc-idx"),
+        rule=at_least(0),
     )
     mpc_org_ratio: float = option(
-        0.3, "Share of an image's own magnitude in the mix.", flag=("--mpc_org_ratio", "--mpc-org-ratio")
+        0.3, "Share of an image's own magnitude in the mix.", flag=("--mpc_org_ratio", "--mpc-org-ratio"), rule=FRACTION
     )
     mpc_cam_start_epoch: int = option(
         0, "Epoch (from 0) from which the mixed pass's CAM is compared.",
-        flag=("--mpc_cam_start_epo", "--mpc-cam-start-epo"),
+        flag=("--mpc_cam_start_epo", "--mpc-cam-start-epo"), rule=at_least(0),
     )  # fmt: skip
     share_prefix: bool = option(
         False,

@@ -9,7 +9,7 @@ from common.data.layout import DataConfig
 from common.data.seeds import FORMATS
 from common.masks.options import SeedsConfig
 from common.nets.options import BLOCKS, PRETRAINED_DIR, check_pretrained
-from common.run.config import Rule, at_least, numbers, option, section
+from common.run.config import ABOVE_ZERO, BELOW_ONE, FRACTION, Rule, at_least, numbers, option, section
 from common.run.errors import UserError
 from common.run.folder import RunFolder
 from common.run.options import RuntimeConfig
@@ -85,7 +85,9 @@ class PSAViewConfig:
         formerly="crop",
     )  # fmt: skip
     jitter: list[float] = option(
-        [0.3, 0.3, 0.3, 0.1], "Strength of the jitter of brightness, contrast, saturation and hue.", rule=numbers(4)
+        [0.3, 0.3, 0.3, 0.1],
+        "Strength of the jitter of brightness, contrast, saturation and hue.",
+        rule=numbers(4, at_least(0)),
     )
 
 
@@ -147,12 +149,14 @@ class PSAModelConfig:
 class PSAOptimConfig:
     """SGD with a poly schedule; the defaults are MCTformer's."""
 
-    lr: float = option(0.01, "Learning rate of the trunk, in the first step.", flag="--lr")
-    head_scale: float = option(10.0, "Learning rate of the heads, relative to the trunk's.")
+    lr: float = option(0.01, "Learning rate of the trunk, in the first step.", flag="--lr", rule=at_least(0))
+    head_scale: float = option(10.0, "Learning rate of the heads, relative to the trunk's.", rule=at_least(0))
     momentum: float = option(
-        5e-4, "SGD's momentum: the reference passes its weight decay in this place (its 0.9 is the power)."
+        5e-4,
+        "SGD's momentum: the reference passes its weight decay in this place (its 0.9 is the power).",
+        rule=BELOW_ONE,
     )
-    weight_decay: float = option(5e-4, "Weight decay, biases excepted.", flag="--wt_dec")
+    weight_decay: float = option(5e-4, "Weight decay, biases excepted.", flag="--wt_dec", rule=at_least(0))
     power: float = option(0.9, "Exponent of the poly schedule.", rule=at_least(0))
 
     def rate(self, position: Position, total: int) -> float:
@@ -177,9 +181,9 @@ class WalkConfig:
         "constant", "Background's value: constant (bg_thr), or alpha: (1 - largest foreground value)^bg_alpha.",
         choices=("constant", "alpha"),
     )  # fmt: skip
-    bg_thr: float = option(0.39, "The constant: the best threshold of the seeds.", flag="--bg_thr")
-    bg_alpha: float = option(16.0, "The exponent.", flag="--alpha")
-    beta: float = option(8.0, "Exponent of the affinities.", flag="--beta")
+    bg_thr: float = option(0.39, "The constant: the best threshold of the seeds.", flag="--bg_thr", rule=FRACTION)
+    bg_alpha: float = option(16.0, "The exponent.", flag="--alpha", rule=ABOVE_ZERO)
+    beta: float = option(8.0, "Exponent of the affinities.", flag="--beta", rule=at_least(0))
     log2_rounds: int = option(
         6, "The walk has 2 to the power of this many rounds.", flag="--logt",
         rule=Rule("from 0 to 12", lambda value: 0 <= value <= 12),

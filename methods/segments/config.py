@@ -120,7 +120,9 @@ class VoteSection:
         rule=at_least(0),
     )  # fmt: skip
     seed_threshold: float = option(
-        -1.0, "Background's value before the vote, for min_cover and ignore_undecided; -1: threshold."
+        -1.0,
+        "Background's value before the vote, for min_cover and ignore_undecided; -1: threshold.",
+        rule=Rule("-1, or from 0 to 1", lambda value: value == -1 or 0 <= value <= 1),
     )
     min_cover: float = option(
         0.0, "Smallest share of a segment with a class's label in the seed for that class to count in it.",

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from common.data.layout import DataConfig
 from common.masks.options import SegmentConfig
 from common.nets.options import ViTConfig
-from common.run.config import Rule, at_least, numbers, option, section
+from common.run.config import ABOVE_ZERO, BELOW_ONE, FRACTION, Rule, at_least, between, numbers, option, pair, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.score.options import EvalConfig
@@ -19,8 +19,6 @@ CROPS = 8  # local crops of an image
 ITERATIONS = 10  # of PAR
 DILATIONS = (1, 2, 4, 8, 12, 24)
 SEED_MAPS = ("cam", "cam_aux", "seg")
-_FRACTION = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
-_POSITIVE = Rule("above 0", lambda value: value > 0)
 
 
 def window_size(height: int, width: int, crop_size: int, crops: int = CROPS) -> tuple[int, int]:
@@ -60,9 +58,7 @@ class ToCoViewConfig:
     local_crops: int = option(CROPS, "Local crops of an image.", rule=at_least(1))
     scale: list[float] = option(
         [0.5, 2.0], "Smallest and largest factor that an image is scaled by before it is cropped.",
-        rule=Rule(
-            "2 numbers above 0, in ascending order", lambda values: len(values) == 2 and 0 < values[0] <= values[1]
-        ),
+        rule=pair(ABOVE_ZERO),
     )  # fmt: skip
     paired: bool = option(
         False,
@@ -84,7 +80,10 @@ class ToCoModelConfig(ViTConfig):
     """The network; ``img_size`` only sets the grid of the position embedding, which is resized for every image."""
 
     aux_layer: int = option(
-        -3, "Block (Python index) that feeds the auxiliary classifier; not the last.", flag="--aux_layer"
+        -3,
+        "Block (Python index) that feeds the auxiliary classifier; not the last.",
+        flag="--aux_layer",
+        rule=between(-256, 255),
     )
     decoder_dim: int = option(512, "Width of the segmentation decoder.", rule=at_least(1))
     proj_dim: int = option(2048, "Width of the hidden layers of the projection heads.", rule=at_least(1))
@@ -119,13 +118,15 @@ class LossConfig:
     ctc: float = option(0.5, "Weight of class token contrast.", flag="--w_ctc", rule=at_least(0))
     seg: float = option(0.1, "Weight of the segmentation loss.", flag="--w_seg", rule=at_least(0))
     reg: float = option(0.05, "Weight of the energy loss.", flag="--w_reg", rule=at_least(0))
-    contrast_after: int = option(-1, "Both contrasts count in the steps after this one; -1: in all steps.")
-    seg_after: int = option(2000, "Segmentation and energy loss count in the steps after this one.")
-    aux_cam_until: int = option(-1, "Last step whose targets come from the auxiliary CAM; -1: none.")
-    temperature: float = option(
-        0.5, "tau of class token contrast.", flag="--temp", rule=Rule("above 0", lambda value: value > 0)
+    contrast_after: int = option(
+        -1, "Both contrasts count in the steps after this one; -1: in all steps.", rule=at_least(-1)
     )
-    momentum: float = option(0.9, "Share of itself that the teacher head keeps in a step.", flag="--momentum")
+    seg_after: int = option(2000, "Segmentation and energy loss count in the steps after this one.", rule=at_least(-1))
+    aux_cam_until: int = option(-1, "Last step whose targets come from the auxiliary CAM; -1: none.", rule=at_least(-1))
+    temperature: float = option(0.5, "tau of class token contrast.", flag="--temp", rule=ABOVE_ZERO)
+    momentum: float = option(
+        0.9, "Share of itself that the teacher head keeps in a step.", flag="--momentum", rule=FRACTION
+    )
     cam_scales: list[float] = option(
         [1.0, 0.5, 1.5], "Image scales of the CAMs that targets are made from.", flag="--cam_scales", rule=SCALES
     )
@@ -148,14 +149,14 @@ class LossConfig:
 class LabelConfig:
     """The label maps that are made from CAMs (paper: beta_h, beta_l)."""
 
-    high: float = option(0.7, "CAM values above this are foreground.", flag="--high_thre", rule=_FRACTION)
+    high: float = option(0.7, "CAM values above this are foreground.", flag="--high_thre", rule=FRACTION)
     low: float = option(
         0.25, "CAM values up to this are background; values from here to high are uncertain.", flag="--low_thre",
-        rule=_FRACTION,
+        rule=FRACTION,
     )  # fmt: skip
     bkg: float = option(
         0.5, "CAM values up to this are background where nothing is uncertain (validation).", flag="--bkg_thre",
-        rule=_FRACTION,
+        rule=FRACTION,
     )  # fmt: skip
     par_iterations: int = option(ITERATIONS, "Steps of pixel-adaptive refinement.", rule=at_least(0))
     par_dilations: list[int] = option(
@@ -168,14 +169,23 @@ class LabelConfig:
         "image whose box begins after the first patches has no pairs.",
     )
 
+    def check(self) -> None:
+        """Checks the order of the values.
+
+        Raises:
+            UserError: background lies above foreground.
+        """
+        if self.low > self.high:
+            raise UserError(f"labels.low={self.low} must not be above labels.high={self.high}")
+
 
 @dataclass
 class EnergyConfig:
     """The dense-CRF energy loss."""
 
     weight: float = option(1e-7, "Factor of the energy itself, besides its weight among the losses.", rule=at_least(0))
-    sigma_rgb: float = option(15.0, "Colour difference (of 255) over which pixels are compared.", rule=_POSITIVE)
-    sigma_xy: float = option(100.0, "Distance in input pixels over which pixels are compared.", rule=_POSITIVE)
+    sigma_rgb: float = option(15.0, "Colour difference (of 255) over which pixels are compared.", rule=ABOVE_ZERO)
+    sigma_xy: float = option(100.0, "Distance in input pixels over which pixels are compared.", rule=ABOVE_ZERO)
     scale: float = option(
         0.5, "Size at which the energy is computed, as a share of the input's size.",
         rule=Rule("above 0, at most 1", lambda value: 0 < value <= 1),
@@ -186,16 +196,20 @@ class EnergyConfig:
 class ToCoOptimConfig:
     """AdamW with a poly schedule; nothing is scaled with the batch."""
 
-    lr: float = option(6e-5, "Learning rate of the encoder.", flag="--lr")
-    head_scale: float = option(10.0, "Learning rate of all heads, relative to the encoder's.")
+    lr: float = option(6e-5, "Learning rate of the encoder.", flag="--lr", rule=at_least(0))
+    head_scale: float = option(10.0, "Learning rate of all heads, relative to the encoder's.", rule=at_least(0))
     warmup_steps: int = option(
         1500, "Steps of linear warm-up; the poly schedule is not shifted by it.", rule=at_least(0)
     )
-    warmup_ratio: float = option(1e-6, "Start of the warm-up, relative to the learning rate.", flag="--warmup_lr")
-    power: float = option(0.9, "Exponent of the poly schedule.", flag="--power")
-    weight_decay: float = option(1e-2, "Weight decay of all parameters, biases and norms included.", flag="--wt_decay")
-    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2))
-    eps: float = option(1e-8, "AdamW's epsilon.")
+    warmup_ratio: float = option(
+        1e-6, "Start of the warm-up, relative to the learning rate.", flag="--warmup_lr", rule=at_least(0)
+    )
+    power: float = option(0.9, "Exponent of the poly schedule.", flag="--power", rule=at_least(0))
+    weight_decay: float = option(
+        1e-2, "Weight decay of all parameters, biases and norms included.", flag="--wt_decay", rule=at_least(0)
+    )
+    betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2, BELOW_ONE))
+    eps: float = option(1e-8, "AdamW's epsilon.", rule=at_least(0))
 
     def rate(self, position: Position, total: int) -> float:
         """The encoder's learning rate in the next step of ``total``: linear warm-up, then poly."""

@@ -36,14 +36,19 @@ def energy_loss(logits: Tensor, images: Tensor, targets: Tensor, boxes: Tensor, 
         A scalar, at most 0.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        probs = logits.float().softmax(dim=1)
-        probs = F.interpolate(probs, scale_factor=config.scale, mode="bilinear", align_corners=False)  # B C+1 h w
+        probs = small_probabilities(logits, config.scale)
         with torch.no_grad():
             filtered = _gated_filter(probs, images, targets, boxes, config)
-        return config.weight * _Energy.apply(probs, filtered)
+        return config.weight * Energy.apply(probs, filtered)
 
 
-class _Energy(torch.autograd.Function):
+def small_probabilities(logits: Tensor, scale: float) -> Tensor:
+    """Softmax probabilities (B, C + 1, h, w) of logits (B, C + 1, H, W) at a fraction of their size."""
+    probs = logits.float().softmax(dim=1)
+    return F.interpolate(probs, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+class Energy(torch.autograd.Function):
     """-(1/B) sum of P times filtered P, with the gradient -(2/B) filtered P."""
 
     @staticmethod

@@ -85,11 +85,11 @@ class ToCoStep(TrainingStep):
             terms["ptc"] = self._patch_contrast(own.patches, cams_aux, boxes, labels)
             terms["ctc"] = self._class_contrast(features.cls_token, cams_aux, source, labels, picks)
         if computes_seg:
-            target = refined_label(main, cams_aux if step <= config.aux_cam_until else cams, labels, boxes, self.labels)
+            target = self._targets(main, cams_aux if step <= config.aux_cam_until else cams, labels, boxes)
             logits = model.decoder(own.patches).float()  # B C+1 h w
             logits = F.interpolate(logits, main.shape[-2:], mode="bilinear", align_corners=False)
             terms["seg"] = segmentation_loss(logits, target, self.groups)
-            terms["reg"] = energy_loss(logits, main, target, boxes, self.energy)
+            terms["reg"] = self._energy(logits, main, target, boxes)
         weights = {
             "cls": 1.0, "cls_aux": 1.0, "ptc": config.ptc * contrasts, "ctc": config.ctc * contrasts,
             "seg": config.seg * segments, "reg": config.reg * segments,
@@ -112,10 +112,24 @@ class ToCoStep(TrainingStep):
     ) -> Tensor:
         """CTC between the global views' class tokens (2 B, D) and the class tokens of local crops of ``source``."""
         model = self.model
-        crops, flags, _ = local_crops(source, roi_mask(cams_aux, labels, self.labels), picks, self.crop_size)
+        crops, flags = self._crops(source, cams_aux, labels, picks)
         student = model.proj_head(torch.cat([cls_tokens, model.encoder(crops).cls_token]))
         teacher = model.proj_head_t(cls_tokens.detach())
         return class_contrast(student, teacher, flags, self.config.temperature)
+
+    # The host has a say in the following three, so the GPU waits for them; a plan of the step replaces them.
+
+    def _targets(self, images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor) -> Tensor:
+        """The decoder's targets (B, S, S) from CAMs (B, C, S, S)."""
+        return refined_label(images, cams, labels, boxes, self.labels)
+
+    def _energy(self, logits: Tensor, images: Tensor, targets: Tensor, boxes: Tensor) -> Tensor:
+        """The energy loss of logits (B, C + 1, S, S), a scalar."""
+        return energy_loss(logits, images, targets, boxes, self.energy)
+
+    def _crops(self, source: Tensor, cams_aux: Tensor, labels: Tensor, picks: Tensor) -> tuple[Tensor, Tensor]:
+        """Local crops (n B, 3, s, s) of ``source``, and the flags of all views (B, 2 + n)."""
+        return local_crops(source, roi_mask(cams_aux, labels, self.labels), picks, self.crop_size)[:2]
 
 
 def _zero_of(module: nn.Module) -> Tensor:

@@ -7,7 +7,7 @@ fill their image. Every region is therefore checked once, when the file is read.
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +17,7 @@ from pycocotools import mask as rle_tools
 
 from common.data.classes import IGNORE_LABEL
 from common.data.instances import Faults, category_names, read_instances_file, whole
+from common.data.rle import run_lengths
 from common.run.errors import UserError, preview
 from common.run.text import read_json
 
@@ -127,7 +128,7 @@ def outline(segmentation: Any, size: tuple[int, int]) -> Outline:
     if segmentation is None:
         return Outline([], [])
     if isinstance(segmentation, dict):
-        return Outline([], _counts(segmentation, size))
+        return Outline([], run_lengths(segmentation, size).tolist())
     if not isinstance(segmentation, list):
         raise ValueError(f"its segmentation is {type(segmentation).__name__}, neither polygons nor run lengths")
     polygons = [_polygon(polygon) for polygon in segmentation]
@@ -146,41 +147,6 @@ def _polygon(values: Any) -> list[float]:
         if abs(value) > FARTHEST:
             raise ValueError(f"a polygon has the coordinate {value:g}, which is far outside of any image")
     return [float(value) for value in values]
-
-
-def _counts(segmentation: Mapping[str, Any], size: tuple[int, int]) -> list[int]:
-    """The run lengths of a region, unpacked."""
-    found = segmentation.get("size")
-    if not isinstance(found, list) or [whole(value) for value in found] != list(size):
-        raise ValueError(f"its run lengths are of size {found}, but the image is of {list(size)} (height, width)")
-    counts = segmentation.get("counts")
-    if isinstance(counts, str):
-        counts = _unpacked(counts)
-    if not isinstance(counts, list) or any(not isinstance(count, int) or isinstance(count, bool) for count in counts):
-        raise ValueError("its run lengths (counts) are neither a list of whole numbers nor COCO's packed text")
-    if any(count < 0 for count in counts) or sum(counts) != size[0] * size[1]:
-        raise ValueError(f"its run lengths fill {sum(counts)} pixels of {size[0] * size[1]}, or one is below 0")
-    return counts
-
-
-def _unpacked(text: str) -> list[int]:
-    """COCO's packed run lengths as numbers: 5 bits a character, lowest first; from the fourth on as differences."""
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 30:
-            raise ValueError("its packed run lengths (counts) are damaged")
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-            value = shift = 0
-    if shift:
-        raise ValueError("its packed run lengths (counts) are cut short")
-    return counts
 
 
 def paint_mask(

@@ -1,0 +1,14 @@
+"""The report of a run: one HTML page to look at, without network or framework.
+
+Here:
+
+    source      a scored run as the page needs it: predictions, truth, card, curve
+    pictures    images, labels and CAMs as small data URIs, exact where the page computes with them
+    facts       everything about a run besides its images: settings, scores, classes, training, comparison
+    page        puts both into one file, with the markup, style and program in ``assets/``
+    serve       the same page for large sets, with images made when they are looked at
+
+Called by: ``scripts/report.py`` alone.
+
+Not here: scores (`common.score`), which the page shows and does not compute, but for the labels at another threshold.
+"""

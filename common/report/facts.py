@@ -1,0 +1,195 @@
+"""Everything about runs besides their images: settings, scores, classes, training, comparison."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from common.data.masks import voc_palette
+from common.pipeline.recipe import RECIPES, Recipe
+from common.report.source import ScoredRun, Source
+from common.run.errors import UserError
+from common.run.folder import RunFolder
+from common.run.log import read_metrics
+from common.run.text import read_json_object
+from common.score.compare import aligned, difference, group_of, read_run
+
+CONTEXT = ("step", "epoch", "kind", "steps")  # of a line of metrics.jsonl; everything else is a curve
+LONGEST = 400  # points of a curve that the page draws
+
+
+def run_facts(source: Source) -> dict[str, Any]:
+    """A run's settings, main score, classes, pipeline and curves."""
+    content = _configuration(source.run)
+    facts: dict[str, Any] = {
+        "title": source.title, "folder": str(source.run.path), "method": content.get("method", ""),
+        "task": source.task, "list": source.list_name,
+        "settings": {key: content.get(key) for key in ("data", "model", "train", "infer", "runtime") if key in content},
+        "strip": pipeline_strip(source.run), "training": curves(source.run), "log": log_facts(source.run),
+    }  # fmt: skip
+    if isinstance(source, ScoredRun):
+        point = source.card["points"][source.point]
+        facts |= {
+            "images": source.score["images"], "point": source.point, "threshold": point.get("threshold"),
+            "means": point["means"], "classes": class_rows(source), "confusion": point["confusion"],
+            "together": confusions(source),
+            "curve": None if source.thresholds is None else source.score.get("mIoU"),
+            "trivial": trivial(source.run), "published": published(str(facts["method"])),
+            "warnings": source.score.get("warnings", []),
+        }  # fmt: skip
+    return facts
+
+
+def class_rows(source: ScoredRun) -> list[dict[str, Any]]:
+    """A row for each label: IoU with interval, precision, recall, the best threshold by the masks."""
+    classes = source.card["points"][source.point]["classes"]
+    oracle = source.card.get("oracle", {}).get("classes", {})
+    rows = []
+    for name in source.labels:
+        own = classes[name]
+        rows.append({"name": name, **own, "oracle": oracle.get(name, {}).get("threshold")})
+    return rows
+
+
+def confusions(source: ScoredRun) -> list[dict[str, Any]]:
+    """Pairs of classes by pixels of the one that are predicted as the other, the most confused first.
+
+    ``share``: of the true class's pixels; ``together``: share of the true class's images that hold the other, too.
+    """
+    matrix = np.asarray(source.card["points"][source.point]["confusion"], dtype=np.int64)  # true, predicted
+    has = source.counts.truth[0] > 0  # N K
+    rows = []
+    for truth in range(len(matrix)):
+        total = int(matrix[truth].sum())
+        for other in range(len(matrix)):
+            if other != truth and total and matrix[truth, other]:
+                both = (has[:, truth] & has[:, other]).sum() / max(has[:, truth].sum(), 1)
+                rows.append({
+                    "truth": truth, "predicted": other, "share": round(100 * int(matrix[truth, other]) / total, 2),
+                    "together": round(100 * float(both), 1),
+                })  # fmt: skip
+    return sorted(rows, key=lambda row: -row["share"])[:60]
+
+
+def colours(labels: Sequence[str]) -> list[list[int]]:
+    """VOC's colours of the labels, and white for ignored pixels at place 255."""
+    palette = voc_palette().astype(int)
+    palette[255] = 224, 224, 192
+    return [*palette[: len(labels)].tolist(), *palette[len(labels) :].tolist()]
+
+
+def curves(run: RunFolder) -> list[dict[str, Any]]:
+    """The run's numbers over steps: name, kind, and at most `LONGEST` points."""
+    if not run.metrics.is_file():
+        return []
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in read_metrics(run.metrics):
+        for name, value in row.items():
+            if name not in CONTEXT and isinstance(value, int | float) and math.isfinite(value):
+                found.setdefault((str(row.get("kind", "")), name), []).append((float(row["step"]), float(value)))
+    made = []
+    for (kind, name), points in found.items():
+        every = math.ceil(len(points) / LONGEST)
+        made.append({"kind": kind, "name": name, "points": points[::every]})
+    return made
+
+
+def log_facts(run: RunFolder) -> list[str]:
+    """The first lines of the run's log, which tell images, device and weights, and its last line."""
+    path = run.path / "log.txt"
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [*lines[:4], *lines[-1:]] if len(lines) > 5 else lines
+
+
+def pipeline_strip(run: RunFolder) -> list[dict[str, Any]]:
+    """The stages of the pipelines that started from this run's seeds, each with its mIoU."""
+    strips = []
+    for path in sorted(run.path.glob("pipeline_*.json")):
+        table = read_json_object(path, "the record of the run").get("table", [])
+        strips.append({"name": path.stem, "stages": [
+            {"title": row["stage"], "list": row["list"], "mIoU": row["mIoU"]} for row in table
+        ]})  # fmt: skip
+    return strips
+
+
+def trivial(run: RunFolder) -> dict[str, float]:
+    """mIoU of the trivial predictions that were scored beside the run."""
+    found = {}
+    for path in sorted(run.path.glob("eval_trivial_*.json")):
+        score = read_json_object(path, "the scores").get("best", {}).get("mIoU")
+        if score is not None:
+            found[path.stem.removeprefix("eval_trivial_").replace("_", " ")] = float(score)
+    return found
+
+
+def published(method: str) -> list[dict[str, Any]]:
+    """Published numbers of a method, from the recipes of its reproductions."""
+    rows = []
+    for path in sorted(RECIPES.glob("*.yaml")):
+        recipe = Recipe.read(path)
+        if method and recipe.title.split(" ")[0].rstrip(",") == method and not path.stem.endswith("_demo"):
+            rows += [
+                {"what": f"{recipe.title}: {result.what}", "value": result.published}
+                for result in recipe.results
+                if result.published is not None
+            ]
+    return rows
+
+
+def comparison(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Differences of each further run from the first, with intervals; empty for a single run or without masks."""
+    scored = [source for source in sources if isinstance(source, ScoredRun)]
+    if len(scored) < 2 or len(scored) < len(sources):
+        return []
+    if any(source.labels != scored[0].labels for source in scored):
+        raise UserError("the runs have different classes; compare runs of one data set")
+    runs = aligned([read_run(source.title) for source in scored])
+    first = group_of(runs[:1])
+    rows = []
+    for source, run in zip(scored[1:], runs[1:], strict=True):
+        found = difference(group_of([run]), first)
+        rows.append({
+            "title": source.title,
+            "means": {name: _finite(score) for name, score in found.items()},
+        })  # fmt: skip
+    return rows
+
+
+def image_scores(source: Source, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """For each image the mean IoU over labels in it, missed and extra pixels as shares of the union, and its labels."""
+    if not isinstance(source, ScoredRun):
+        return [{} for _ in ids]
+    counts = source.counts
+    place = {image_id: number for number, image_id in enumerate(counts.ids)}
+    rows = []
+    for image_id in ids:
+        number = place[image_id]
+        truth, predicted, correct = (values[0, number] for values in (counts.truth, counts.predicted, counts.correct))
+        union = truth + predicted - correct
+        present = union > 0
+        share = np.where(present, correct / np.maximum(union, 1), np.nan)
+        wrong = max(int(union[1:].sum()), 1)
+        rows.append({
+            "iou": round(100 * float(np.nanmean(share)), 2),
+            "missed": round(100 * float((truth - correct)[1:].sum()) / wrong, 2),
+            "extra": round(100 * float((predicted - correct)[1:].sum()) / wrong, 2),
+            "labels": np.flatnonzero(truth[1:]).__add__(1).tolist(),
+        })  # fmt: skip
+    return rows
+
+
+def _configuration(run: RunFolder) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(run.config).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}  # a run whose training was elsewhere
+    return content if isinstance(content, dict) else {}
+
+
+def _finite(score: Sequence[float]) -> list[float | None]:
+    return [float(value) if math.isfinite(value) else None for value in score]
