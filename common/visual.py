@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,13 @@ from common.run.files import atomic_write
 CAPTION_SIZE = 15  # pixels of type
 MARGIN = 6
 PALETTE = voc_palette()
+TRUE_MASK = "true mask"  # caption of the annotated mask, on every sheet
+
+Colour = tuple[int, int, int]
+ERRORS: dict[str, Colour] = {  # pixels of an error panel
+    "right class": (150, 200, 150), "missed": (40, 90, 220), "too much": (225, 50, 40), "wrong class": (245, 165, 30),
+    "ignored": (0, 0, 0), "right background": (235, 235, 235),
+}  # fmt: skip
 
 
 def save_image(path: str | Path, image: Image.Image) -> None:
@@ -60,7 +68,7 @@ def cam_panels(
     """
     panels = [("image", image)]
     if mask is not None:
-        panels.append(mask_panel("mask", mask, classes))
+        panels.append(mask_panel(TRUE_MASK, mask, classes))
     if threshold is not None:
         labels = seed_labels(seed, threshold, image.shape[:2])
         panels.append(mask_panel(f"seed at {threshold:.2f}", labels, classes))
@@ -72,22 +80,46 @@ def mask_panel(title: str, mask: np.ndarray, classes: Sequence[str]) -> tuple[st
     return f"{title}: {_names(mask, classes)}", colour_mask(mask)
 
 
-def contact_sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: str | Path, panel: int = 240) -> None:
+def error_panel(labels: np.ndarray, mask: np.ndarray) -> tuple[str, np.ndarray]:
+    """One panel for `contact_sheet`: predicted against true labels, both (H, W), in the colours of `ERRORS`."""
+    names = np.select(
+        [mask == IGNORE_LABEL, (labels == mask) & (mask == 0), labels == mask, labels == 0, mask == 0],
+        ["ignored", "right background", "right class", "missed", "too much"], "wrong class",
+    )  # fmt: skip
+    picture = np.zeros((*mask.shape, 3), dtype=np.uint8)
+    for name, colour in ERRORS.items():
+        picture[names == name] = colour
+    valid = mask != IGNORE_LABEL
+    wrong = np.mean(labels[valid] != mask[valid]) if valid.any() else 0.0
+    return f"errors: {wrong:.1%} of the pixels", picture
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: str | Path, panel: int = 240, header: Sequence[str] = (),
+    legend: Mapping[str, Colour] | None = None,
+) -> None:  # fmt: skip
     """Writes rows of captioned pictures as one PNG.
 
     Args:
         rows: For each row (caption, uint8 RGB (H, W, 3)) panels; rows may differ in length.
         panel: Longer side of a picture, in pixels; smaller ones are enlarged with crisp pixels.
+        header: lines of text above them.
+        legend: colours and their meanings, in a line of its own below the header.
     """
     font = ImageFont.load_default(CAPTION_SIZE)
     line = CAPTION_SIZE + MARGIN
+    above = line * (len(header) + bool(legend))
     fitted = [[(caption, _fit(picture, panel)) for caption, picture in row] for row in rows]
     heights = [max((picture.height for _, picture in row), default=0) for row in fitted]
     columns = max((len(row) for row in fitted), default=0)
-    size = (MARGIN + columns * (panel + MARGIN), MARGIN + sum(height + line + MARGIN for height in heights))
+    width = max([columns * (panel + MARGIN), *(round(font.getlength(text)) + MARGIN for text in header)])
+    size = (MARGIN + width, MARGIN + above + sum(height + line + MARGIN for height in heights))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    top = MARGIN
+    for number, text in enumerate(header):
+        draw.text((MARGIN, MARGIN + number * line), text, fill="black", font=font)
+    _draw_legend(draw, legend or {}, MARGIN + len(header) * line, font)
+    top = MARGIN + above
     for row, height in zip(fitted, heights, strict=True):
         for column, (caption, picture) in enumerate(row):
             left = MARGIN + column * (panel + MARGIN)
@@ -95,6 +127,15 @@ def contact_sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: str | 
             sheet.paste(picture, (left, top + line))
         top += height + line + MARGIN
     save_image(path, sheet)
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, legend: Mapping[str, Colour], top: int, font: Any) -> None:
+    """Draws squares of colour and their meanings side by side."""
+    left = float(MARGIN)
+    for text, colour in legend.items():
+        draw.rectangle((left, top + 2, left + CAPTION_SIZE - 2, top + CAPTION_SIZE), fill=colour, outline="black")
+        draw.text((left + CAPTION_SIZE + 2, top), text, fill="black", font=font)
+        left += CAPTION_SIZE + font.getlength(text) + 4 * MARGIN
 
 
 def save_overlay(
@@ -105,12 +146,14 @@ def save_overlay(
 
 
 def plot_curve(
-    path: str | Path, thresholds: np.ndarray, miou: np.ndarray, marks: Mapping[str, tuple[float, float]], title: str
-) -> None:
+    path: str | Path, thresholds: np.ndarray, miou: np.ndarray, marks: Mapping[str, tuple[float, float]], title: str,
+    bounds: Mapping[str, float] | None = None,
+) -> None:  # fmt: skip
     """Writes the curve of mIoU (percent) over the background threshold as PNG.
 
     Args:
         marks: Points to mark, (threshold, mIoU) by their text in the legend.
+        bounds: scores of trivial predictions, drawn as level lines, by their text in the legend.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -123,6 +166,8 @@ def plot_curve(
     for (text, (threshold, value)), (colour, marker) in zip(marks.items(), styles, strict=False):
         axes.plot(threshold, value, color=colour, marker=marker, linestyle="", label=text)
         axes.axvline(threshold, color=colour, linewidth=0.8, linestyle=":")
+    for (text, value), style in zip((bounds or {}).items(), ("--", "-."), strict=False):
+        axes.axhline(value, color="grey", linewidth=1, linestyle=style, label=text)
     axes.set(xlabel="background threshold", ylabel="mIoU (%)", title=title)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

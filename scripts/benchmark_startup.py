@@ -19,15 +19,24 @@ from pathlib import Path
 from common.run.errors import run_script
 from common.run.files import ROOT
 
-COMMANDS = {  # {data}: a data set of make_shapes.py, {new}: a folder that does not exist
+OWN = "data.root={data} data.classes={data}/classes.txt"
+COMMANDS = {  # {data}: a data set of make_shapes.py, {new}: a folder that does not exist; run: a run with epoch 0
     "train_trm.py --help": "methods/cti/train_trm.py --help",
     "train_trm.py, mistyped --name": "methods/cti/train_trm.py --nmae exp",
     "train_trm.py, unknown key": "methods/cti/train_trm.py --name exp train.epoch=3",
+    "train_trm.py, no data set": "methods/cti/train_trm.py --name new",
+    "train_trm.py, no such list": f"methods/cti/train_trm.py --name new {OWN} train.image_list=trian",
+    "train_irn.py, no label maps": f"methods/irn/train_irn.py --name new {OWN} train.image_list=train "
+    "train.displacement_list=train model.pretrained=none",
     "infer_trm.py --help": "methods/cti/infer_trm.py --help",
+    "infer_trm.py, no such epoch": "methods/cti/infer_trm.py --name run --load_epo 59 --dict",
+    "infer_trm.py, no such list": "methods/cti/infer_trm.py --name run --dict infer.image_list=trian",
     "evaluation.py --help": "evaluation.py --help",
+    "evaluation.py, no such list": "evaluation.py --name exp --dict_dir . --list trian --data {data}/own.yaml",
     "evaluation.py, 20 masks": "evaluation.py --name exp --task png --dict_dir {data}/SegmentationClass --list val "
     "--data {data}/own.yaml --num_workers 1",
     "check_data.py --help": "scripts/check_data.py --help",
+    "check_data.py, no second list": f"scripts/check_data.py {OWN} --val_list vla",
     "make_shapes.py, 20 images": "scripts/make_shapes.py --root {new} --train 10 --val 10 --size 32 --workers 1",
 }
 # Waits for the command and prints what the kernel counted for it and its children.
@@ -79,6 +88,11 @@ def measure(copies: dict[str, Path], place: Path, turns: int, no_bytecode: bool)
     subprocess.run(made, check=True, capture_output=True)
     (data / "own.yaml").write_text(f"data: {{root: {data}, classes: {data}/classes.txt}}")
     (place / "experiment" / "exp").mkdir(parents=True)
+    run = place / "experiment" / "run"
+    (run / "ckpt").mkdir(parents=True)
+    (run / "ckpt" / "000net_trm.pth").touch()
+    lists = "train: {image_list: train, val_list: val}\ninfer: {image_list: val, eval_list: val}\n"
+    (run / "config.yaml").write_text(f"data: {{root: {data}, classes: {data}/classes.txt}}\n{lists}")
     costs: dict[tuple[str, str], Cost] = {}
     for turn in range(turns + 1):
         for name, root in copies.items():

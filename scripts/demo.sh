@@ -36,5 +36,5 @@ $python scripts/show_seeds.py --name $name --list val --count 8
 
 step "Result, after $((SECONDS - started)) seconds"
 $python scripts/seed_table.py --name $name --margin $margin
-echo "contact sheet (image, mask, seed, CAMs): experiment/$name/seeds_val.png"
+echo "contact sheet (image, true mask, seed, errors, CAMs): experiment/$name/seeds_val.png"
 echo "mIoU over the background threshold:      experiment/$name/eval_cam.png"

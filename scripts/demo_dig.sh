@@ -38,4 +38,4 @@ $python scripts/seed_table.py --name ${name}_plain
 $python scripts/seed_table.py --name $name --margin 15
 echo "images made from noise:                  experiment/${name}_diffusion/previews/"
 echo "loss of the diffusion model:             experiment/${name}_diffusion/loss.png"
-echo "contact sheet (image, mask, seed, CAMs): experiment/$name/seeds_val.png"
+echo "contact sheet (image, true mask, seed, errors, CAMs): experiment/$name/seeds_val.png"

@@ -33,4 +33,4 @@ $python scripts/plot_run.py $name
 step "Result"
 $python scripts/seed_table.py --name $name
 $python scripts/seed_table.py --name $name --masks --margin 15
-echo "contact sheet (image, mask, segmentation, after the CRF): experiment/$name/masks_val.png"
+echo "contact sheet (image, true mask, segmentation, after the CRF, errors): experiment/$name/masks_val.png"

@@ -1,10 +1,12 @@
-"""Draws a contact sheet of a run's seeds: image, mask, seed at a threshold, CAM of each labelled class.
+"""Draws a contact sheet of a run's seeds: image, true mask, seed at a threshold, its errors, CAMs of the labels.
 
     python scripts/show_seeds.py --name cti_demo --list val --count 8
     python scripts/show_seeds.py --name exp --list train --count 20 --threshold 0.42
+    python scripts/show_seeds.py --name exp --list train --images worst
 
-The default threshold is the best of experiment/<name>/eval_cam.json, else eval.fixed_threshold. The images are spread
-evenly over the list. The sheet goes to experiment/<name>/seeds_<list>.png.
+The default threshold is the best of experiment/<name>/eval_cam.json, else eval.fixed_threshold. The caption of
+a seed has the mean IoU of the image over the labels that it or its mask has. The sheet goes to
+experiment/<name>/seeds_<list>.png, those of --images worst, best and first to seeds_<list>_<images>.png.
 """
 
 import functools
@@ -13,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from common.data.dataset import LabelledImages
-from common.data.seeds import read_seed, seed_path
-from common.data.stamp import SEEDS, require_kind
+from common.data.seeds import Seed, read_seed, seed_path
+from common.data.stamp import SEEDS, read_stamp, require_kind
 from common.run.command import number, parse_config, script_parser
 from common.run.config import at_least, load_config
 from common.run.errors import UserError, run_script
@@ -22,15 +24,10 @@ from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
 from common.run.needs import Needs
 from common.run.text import read_json_object
 from common.score.options import EvaluationConfig, shared_sections
-from common.visual import cam_panels, contact_sheet
+from common.score.sheet import CHOICES, Panels, chosen_images, header, of_weights, score_line, score_of
+from common.visual import ERRORS, cam_panels, contact_sheet, error_panel, seed_labels
 
 SHOW_OTHERS = "Name a folder of seeds with --dict_dir; masks are drawn by scripts/show_masks.py"
-Panels = list[tuple[str, np.ndarray]]
-
-
-def spread(total: int, count: int) -> list[int]:
-    """At most ``count`` indices, evenly spread over ``total``."""
-    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
 def best_threshold(path: Path, otherwise: float) -> float:
@@ -47,21 +44,36 @@ def best_threshold(path: Path, otherwise: float) -> float:
         raise UserError(f"{path} has no best threshold; delete it, or give --threshold") from error
 
 
-def rows(images: LabelledImages, folder: Path, threshold: float, count: int) -> list[Panels]:
-    """The panels of some images.
+def seed_of(images: LabelledImages, index: int, folder: Path) -> Seed:
+    """The seed of an image.
 
     Raises:
-        UserError: an image has no seed.
+        UserError: it has none, or it is damaged.
     """
-    made = []
-    for index in spread(len(images), count):
-        image_id = images.ids[index]
-        path = seed_path(folder, image_id)
-        if path is None:
-            raise UserError(f"no seed of {image_id} in {folder}; the method's inference script (--dict) makes seeds")
-        mask = images.load_mask(index) if images.mask_path(image_id).is_file() else None
-        made.append(cam_panels(np.array(images.load_image(index)), read_seed(path), images.classes, threshold, mask))
-    return made
+    path = seed_path(folder, images.ids[index])
+    if path is None:
+        raise UserError(
+            f"no seed of {images.ids[index]} in {folder}; the method's inference script (--dict) makes seeds"
+        )
+    return read_seed(path)
+
+
+def row(images: LabelledImages, index: int, seed: Seed, threshold: float) -> Panels:
+    """The panels of an image: image, true mask, seed with its score, errors, CAMs by class."""
+    image = np.array(images.load_image(index))
+    labels = seed_labels(seed, threshold, image.shape[:2])
+    score = score_of(labels, images, index)
+    if not images.mask_path(images.ids[index]).is_file():
+        return cam_panels(image, seed, images.classes, threshold)
+    mask = images.load_mask(index)
+    panels = cam_panels(image, seed, images.classes, threshold, mask)
+    caption, picture = panels[2]
+    start, _, names = caption.partition(":")
+    panels[0] = f"image {images.ids[index]}", image
+    panels[2:3] = [(f"{start}{score}:{names}", picture)]
+    if mask.shape == labels.shape:
+        panels.insert(3, error_panel(labels, mask))
+    return panels
 
 
 def main() -> None:
@@ -70,6 +82,7 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="the run: experiment/<name>")
     parser.add_argument("--list", default="val", help="image list: a file or a name (default: %(default)s)")
     parser.add_argument("--count", type=int, default=8, help="number of images (default: %(default)s)")
+    parser.add_argument("--images", choices=CHOICES, default="spread", help="which (default: %(default)s)")
     parser.add_argument("--dict_dir", default=SEEDS_DIR, help="folder of the seeds in the run's (default: %(default)s)")
     parser.add_argument("--threshold", type=number(float, at_least(0)), help="background threshold of the drawn seeds")
     args, overrides = parse_config(parser)
@@ -86,11 +99,23 @@ def main() -> None:
     threshold = args.threshold
     if threshold is None:
         threshold = best_threshold(run.scores(SEED_SCORES), config.eval.fixed_threshold)
-    sheet = run.path / f"seeds_{Path(args.list).stem}.png"
     folder = run.path / args.dict_dir
     require_kind(folder, SEEDS, lambda found, stamp: SHOW_OTHERS, images.ids, images.sample_classes)
-    contact_sheet(rows(images, folder, threshold, args.count), sheet)
-    print(f"contact sheet of {min(args.count, len(images))} images at threshold {threshold:.2f}: {sheet}")
+
+    def labels_of(index: int) -> np.ndarray:
+        size = images.load_mask(index).shape[:2]
+        return seed_labels(seed_of(images, index, folder), threshold, (size[0], size[1]))
+
+    shown = chosen_images(images, args.count, args.images, labels_of)
+    rows = [row(images, index, seed_of(images, index, folder), threshold) for index in shown]
+    stamp = read_stamp(folder)
+    weights = of_weights(str(stamp.settings.get("checkpoint", ""))) if stamp else ""
+    score = score_line("seeds at their best threshold", run.scores(SEED_SCORES), args.list, folder)
+    lines = header(run, stamp.method if stamp else "", weights, images, args.images, [score])
+    ending = "" if args.images == "spread" else f"_{args.images}"
+    sheet = run.path / f"seeds_{Path(args.list).stem}{ending}.png"
+    contact_sheet(rows, sheet, header=lines, legend=ERRORS)
+    print(f"contact sheet of {len(rows)} images at threshold {threshold:.2f}: {sheet}")
 
 
 if __name__ == "__main__":

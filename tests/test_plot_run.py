@@ -41,10 +41,11 @@ def is_used(panel: np.ndarray) -> bool:
 
 
 def test_a_panel_for_each_term(draw, capsys: pytest.CaptureFixture) -> None:
-    """In the order of the log; the places left over are empty."""
+    """In the order of the log; the places left over are empty, one legend stands above all."""
     run = script("plot_run").read_run(write_run())
     assert list(run) == TERMS
-    assert run["cls"][:2] == [(200, 1), (400, 0.5)] and run["val_seg"] == [(400, 20), (800, 40), (1200, 60)]
+    assert (run["cls"].steps[:2], run["cls"].values[:2]) == ([200, 400], [1, 0.5])
+    assert (run["val_seg"].steps, run["val_seg"].values) == ([400, 800, 1200], [20, 40, 60])
     write_run(last='{"step": 1400, "kind": "train", "acc')  # of a run that goes on
     assert draw("exp") == 0
     assert "6 terms of exp" in capsys.readouterr().out
@@ -59,22 +60,69 @@ def test_a_panel_for_each_term(draw, capsys: pytest.CaptureFixture) -> None:
     assert is_used(bottom[:, : width // 3]) and not is_used(bottom[:, width // 3 + 20 :])
 
 
+def test_means_count_by_their_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean of 2 steps moves the running mean by 2 steps' worth; without ``steps`` the distance to the line before."""
+    monkeypatch.chdir(tmp_path)
+    plot = script("plot_run")
+    rng = np.random.default_rng(0)
+    losses = rng.random(210)
+    ends = [*range(50, 201, 50), 202, 210]
+    rows, begin = [], 0
+    for end in ends:
+        mean = losses[begin:end].mean()
+        rows.append({"step": end, "kind": "train", "total": mean, "steps": end - begin})
+        rows.append({"step": end, "kind": "validation", "val_miou": 1.0})
+        begin = end
+    new = plot.read_run(write_lines(Path("new.jsonl"), map(json.dumps, rows)))
+    for row in rows:
+        row.pop("steps", None)
+    old = plot.read_run(write_lines(Path("old.jsonl"), map(json.dumps, rows)))
+    assert new == old and new["total"].weights == [50, 50, 50, 50, 2, 8] and set(new["val_miou"].weights) == {1}
+    smoothed = new["total"].smoothed(60)
+    assert smoothed[-1] == pytest.approx(losses[150:210].mean())  # as if every step were a line
+    assert smoothed[-2] == pytest.approx(losses[100:202].mean())  # all lines that end within the last 60 steps
+    np.testing.assert_allclose(new["total"].smoothed(1), new["total"].values)
+
+
+def test_where_a_loss_switches_on(draw, capsys: pytest.CaptureFixture) -> None:
+    """Marked after its last line of 0; a term that is on from the beginning, or never, has no mark."""
+    plot = script("plot_run")
+    values = {"total": [1, 1, 1, 1], "late": [0, 0, 0.5, 0], "never": [0, 0, 0, 0], "val_miou": [0, 3, 3, 3]}
+    rows = [
+        {"step": 10 * (i + 1), "kind": "train", **{name: column[i] for name, column in values.items()}}
+        for i in range(4)
+    ]
+    run = plot.read_run(write_lines(Path("experiment/exp/metrics.jsonl"), map(json.dumps, rows)))
+    assert {name: term.begins() for name, term in run.items()} == {
+        "total": None, "late": 20, "never": None, "val_miou": 10,
+    }  # fmt: skip
+    np.testing.assert_allclose(run["late"].smoothed(40), [0, 0, 0.5, 0.25])  # without the steps before it was on
+    assert draw("exp") == 0
+    marked = Path("experiment/exp/curves.png").read_bytes()
+    rows[0]["late"] = rows[1]["late"] = 0.1
+    write_lines(Path("experiment/exp/metrics.jsonl"), map(json.dumps, rows))
+    assert draw("exp") == 0 and Path("experiment/exp/curves.png").read_bytes() != marked
+
+
 def test_published_curves_are_drawn_beside_it(draw, capsys: pytest.CaptureFixture) -> None:
-    """Those that are asked for; all without a choice."""
+    """Those that are asked for; all without a choice. The axis is the run's."""
     write_run()
     pictures = []
-    for more in ((), ("--dataset", "voc"), ("--dataset", "voc", "--backbone", "deit_base")):
-        assert draw("exp", "--reference", REFERENCE, *more) == 0
+    for series in ("", ":voc", ":voc deit_base"):
+        assert draw("exp", "--reference", f"{REFERENCE}{series}") == 0
         pictures.append(Path("experiment/exp/curves.png").read_bytes())
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.endswith("exp, voc deit_base, voc vit_base, coco deit_base, coco vit_base")
     assert second.endswith("exp, voc deit_base, voc vit_base") and third.endswith("exp, voc deit_base")
     assert len(set(pictures)) == 3
+    late = write_lines(Path("late.csv"), ["iteration,total", "9000,1"])
+    assert draw("exp", "--reference", late, f"{REFERENCE}:coco vit_base") == 0
+    assert "note: late begins at step 9000, after the run's last line at step 1200" in capsys.readouterr().out
 
 
 def test_the_published_numbers(draw) -> None:
     """Some of them, as the logs have them; nothing is left out of a column."""
-    curves = script("plot_run").read_reference(REFERENCE, {"dataset": None, "backbone": None})
+    curves = script("plot_run").read_reference(str(REFERENCE))
     assert set(curves) == {"voc deit_base", "voc vit_base", "coco deit_base", "coco vit_base"}
     deit, vit = curves["voc deit_base"], curves["coco vit_base"]
     assert (
@@ -96,10 +144,10 @@ def test_what_cannot_be_drawn(draw, tmp_path: Path) -> None:
         draw("exp")
     path = write_run()
     for more, words in (
-        (("--dataset", "voc"), "choose curves of --reference FILE"),
+        (("--smooth", "2"), "--smooth: it is 2; it must be finite and from 0 to 1"),
         (("--reference", "nowhere.csv"), r"the reference nowhere\.csv cannot be read"),
-        (("--reference", REFERENCE, "--dataset", "cub"), "no rows of dataset 'cub'; there are: coco, voc"),
-        (("--reference", REFERENCE, "--backbone", "x"), "no rows of backbone 'x'; there are: deit_base, vit_base"),
+        (("--reference", f"{REFERENCE}:cub"), "no series 'cub'; there are: voc deit_base, voc vit_base, coco deit"),
+        (("--reference", f"{REFERENCE}:voc x"), "no series 'voc x'; there are: voc deit_base"),
     ):
         with pytest.raises(UserError, match=words):
             draw("exp", *more)
@@ -119,8 +167,6 @@ def test_what_cannot_be_drawn(draw, tmp_path: Path) -> None:
             continue
         with pytest.raises(UserError, match=words):
             draw("exp", "--reference", table)
-    with pytest.raises(UserError, match="no column 'backbone'"):
-        draw("exp", "--reference", write_lines(tmp_path / "table.csv", ["iteration,cls", "1,2"]), "--backbone", "x")
     write_lines(path, ["damaged", '{"step": 1, "kind": "train", "total": 2}'])
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 1, is no line of numbers"):
         draw("exp")

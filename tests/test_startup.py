@@ -96,7 +96,7 @@ WRONG = {
     },
     "methods/crt/make_cam.py": {**OF_SEEDS, "--name used views.crop_size=300": "cannot be cut into tiles"},
     "methods/crt/run_sample.py": {
-        **OF_CONFIGURATION, "--exp crt_2022": "--name", "--name x --exp nothing": "no configuration",
+        **OF_CONFIGURATION, "--exp crt_2022": "no PASCAL VOC 2012", "--name x --exp nothing": "no configuration",
         "--name x --nproc 0": "at least one process", "--name x --eval_cam_pass perhaps": "neither True nor False",
     },
     "methods/crt/train_cam.py": {
@@ -167,6 +167,7 @@ WRONG = {
         **OF_RUN, "--name x": "which runs", "--name x used lost": "no seeds of 'used'",
         "--name x used --how min --weights 1": "have no meaning",
     },
+    "scripts/list_runs.py": {"--lst val": "Did you mean --list?"},
     "scripts/make_cub_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/make_segments.py": {**OF_RUN, "--name x --with sam9": "it must be one of"},
     "scripts/make_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},

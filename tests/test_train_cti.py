@@ -10,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,6 +45,19 @@ def test_train_infer_evaluate(scripts: Scripts, capsys: pytest.CaptureFixture) -
 
     evaluation_script().main(["--name", "x", "--dict_dir", "dict", "--list", "val", "--out", "again"])
     assert (run / "again.csv").read_bytes() == (run / "eval_cam.csv").read_bytes()
+
+
+def test_a_line_of_the_log_is_the_mean_of_its_steps(scripts: Scripts) -> None:
+    """Over the ends of epochs, too: lines of 5, 5 and 2 steps in two epochs of 6, which add up to all steps."""
+    for name, every in (("each", 1), ("some", 5)):
+        assert scripts.train(name, f"train.print_freq={every}") == 0
+    each, some = metrics("each"), metrics("some")
+    assert [(line["step"], line["steps"], line["epoch"]) for line in some] == [(5, 5, 0), (10, 5, 1), (12, 2, 1)]
+    assert [line["steps"] for line in each] == [1] * 12
+    for line in some:
+        part = each[line["step"] - line["steps"] : line["step"]]
+        for term in ("total", "cls", "bg", "intra", "accuracy_cls"):
+            assert line[term] == pytest.approx(np.mean([other[term] for other in part]), rel=1e-5), term
 
 
 def test_a_run_ends_at_its_step_limit(scripts: Scripts) -> None:

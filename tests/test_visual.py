@@ -10,10 +10,12 @@ from common.data.seed_labels import seed_labels
 from common.score.counts import SweepCounts
 from common.visual import (
     CAPTION_SIZE,
+    ERRORS,
     MARGIN,
     PALETTE,
     cam_panels,
     contact_sheet,
+    error_panel,
     heat_maps,
     overlay_cam,
     plot_curve,
@@ -48,7 +50,7 @@ def test_panels_are_captioned_with_class_names() -> None:
     mask[0, 0], mask[1, 1] = 2, 255
     panels = cam_panels(IMAGE, SEED, CLASSES, 0.45, mask)
     captions = [caption for caption, _ in panels]
-    assert captions == ["image", "mask: dog", "seed at 0.45: cat, dog", "CAM: cat", "CAM: dog"]
+    assert captions == ["image", "true mask: dog", "seed at 0.45: cat, dog", "CAM: cat", "CAM: dog"]
     assert (panels[1][1][0, 0] == PALETTE[2]).all() and (panels[1][1][1, 1] == PALETTE[255]).all()
     assert [caption for caption, _ in cam_panels(IMAGE, {}, CLASSES, 0.4)] == ["image", "seed at 0.40: background"]
 
@@ -84,11 +86,44 @@ def test_large_pictures_are_reduced(tmp_path: Path, shape: tuple[int, int]) -> N
         assert image.width == MARGIN + 2 * (90 + MARGIN) and image.height <= 90 + 2 * MARGIN + CAPTION_SIZE + MARGIN
 
 
+def test_a_header_and_a_legend_stand_above_the_sheet(tmp_path: Path) -> None:
+    """The panels move down by a line for each, and keep their pixels; a long line makes the sheet wider."""
+    picture = np.full((30, 40, 3), 7, dtype=np.uint8)
+    contact_sheet([[("a", picture)]], tmp_path / "plain.png", panel=80)
+    legend = {"true box": (0, 200, 0), "box found": (230, 0, 0)}
+    contact_sheet([[("a", picture)]], tmp_path / "sheet.png", panel=80, header=["run x, " * 30, "list"], legend=legend)
+    with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "sheet.png") as sheet:
+        before, after = np.array(plain), np.array(sheet)
+    moved = 3 * (CAPTION_SIZE + MARGIN)
+    assert after.shape[0] == before.shape[0] + moved and after.shape[1] > 4 * before.shape[1]
+    assert (after[moved + MARGIN :, : before.shape[1]] == before[MARGIN:]).all()
+    above = after[:moved].reshape(-1, 3).tolist()
+    assert [0, 200, 0] in above and [230, 0, 0] in above
+
+
+def test_errors_are_told_apart() -> None:
+    """Each pixel has the colour of its kind; ignored ones do not count."""
+    labels, mask = np.array([[1, 0, 2, 2, 0, 1]]), np.array([[1, 1, 0, 1, 0, 255]], dtype=np.uint8)
+    caption, picture = error_panel(labels, mask)
+    kinds = "right class", "missed", "too much", "wrong class", "right background", "ignored"
+    assert [tuple(pixel) for pixel in picture[0].tolist()] == [ERRORS[kind] for kind in kinds]
+    assert caption == "errors: 60.0% of the pixels" and len(set(ERRORS.values())) == len(ERRORS)
+
+
 def test_curve(tmp_path: Path) -> None:
+    """With and without the scores of trivial predictions."""
     thresholds = np.arange(10) / 10
-    plot_curve(tmp_path / "curve.png", thresholds, thresholds * 50, {"best: 45.00 at 0.90": (0.9, 45.0)}, "title")
-    with Image.open(tmp_path / "curve.png") as image:
-        assert image.format == "PNG" and image.width > 500
+    marks = {"best: 45.00 at 0.90": (0.9, 45.0)}
+    plot_curve(tmp_path / "curve.png", thresholds, thresholds * 50, marks, "title")
+    bounds = {"all background: 10.66": 10.66}
+    plot_curve(tmp_path / "bounds.png", thresholds, thresholds * 50, marks, "title", bounds)
+    pixels = []
+    for name in ("curve", "bounds"):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.format == "PNG" and image.width > 500
+            pixels.append(np.array(image.convert("RGB")))
+    grey = [(np.abs(shown.astype(int) - 128).max(axis=2) < 6).sum() for shown in pixels]  # a dashed level line
+    assert grey[1] > grey[0] + 30
 
 
 @pytest.mark.parametrize("count", [1, 10, 23])

@@ -9,7 +9,7 @@ import pytest
 
 from common.data.dataset import ImageSet
 from common.data.layout import DataConfig
-from common.data.lists import find_list
+from common.data.lists import LIST_DIR, find_list
 from common.run.command import parse_config, script_parser
 from common.run.config import CONFIG_DIR, config_path, load_config, save_config
 from common.run.errors import UserError
@@ -131,7 +131,7 @@ def test_other_mistakes_of_a_command_line() -> None:
     for argv, words in (
         ([], "the following arguments are required: --name"),
         (["--name", "x", "exp=cti_demo"], "'exp=cti_demo': --exp is a flag; write --exp VALUE"),
-        (["--name", "x", "--load_epo", "best"], "argument --load_epo: invalid int value: 'best'"),
+        (["--name", "x", "--load_epo", "best"], "argument --load_epo: 'best' is no whole number"),
     ):
         with pytest.raises(UserError, match=words):
             parse_arguments("", CTIConfig, "cti_cvpr24", SEEDS, argv=argv)
@@ -242,7 +242,8 @@ def test_shipped_lists_are_for_the_official_classes(said: Call) -> None:
     write_lines(Path("own/classes.txt"), ["cat", "person"])
     message = said("methods.cti.train_trm", "--name x data.root=own data.classes=own/classes.txt train.val_list=val")
     assert "no image list 'train_aug'" in message and "The shipped list is of the official set" in message
-    assert find_list("train_aug", "voc12", "own").name == "train_aug.txt"
+    for name in ("train_aug", "train_aug.txt", "voc12/train_aug.txt", "./voc12/train_aug"):  # as the papers' code does
+        assert find_list(name, "voc12", "own") == LIST_DIR / "voc12" / "train_aug.txt"
 
 
 def test_both_lists_are_found_before_an_image_is_decoded(said: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,9 @@ class DataConfig:
     """Images, labels and masks."""
 
     dataset: str = option("voc12", "Layout and id spelling of the data set.", flag="--data-set", choices=tuple(LAYOUTS))
-    root: str = option("data/VOC2012", "Folder of the data set.", flag=("--data-path", "--data_path"))
+    root: str = option(
+        "data/VOC2012", "Folder of the data set.", flag=("--data-path", "--data_path", "--voc12_root", "--data_folder")
+    )
     labels: str = option(
         "auto",
         "Image labels: folder of VOC XML, cls_labels.npy, .npz, instances .json or .csv; auto tries the usual places.",

@@ -32,7 +32,7 @@ class SegmentViews:
 class SegmentConfig(SegmentViews):
     """Inference of masks; the defaults are ToCo's for VOC."""
 
-    image_list: str = option("val", "Images to segment.", flag=("--infer_list", "--infer_set"))
+    image_list: str = option("val", "Images to segment.", flag=("--infer_list", "--infer_set", "--infer"))
     batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
     num_workers: int = option(
         8, "Image-loader worker processes; also the processes of --crf.", flag="--num_workers", rule=at_least(0)

@@ -17,6 +17,7 @@ Here:
     processes    one process or several: shares, collectives
     device       device, number format, seeds of this process
     random       generators seeded from integers, and their states
+    papers       flags of the papers' own commands that are no flags here
     provenance   origin of a result: commit, versions, device, hashes
     pool         processes for CPU work beside the network
     text         text files and JSON of users

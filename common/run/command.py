@@ -3,15 +3,19 @@
 import argparse
 import os
 import shutil
+import sys
 import textwrap
 import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from common.run.config import Leaf, Rule, is_finite, read_keys
 from common.run.errors import UserError
+from common.run.files import ROOT
+from common.run.papers import PaperFlags, translate
 from common.run.similar import similar_argument
 
 
@@ -27,9 +31,17 @@ class ScriptParser(argparse.ArgumentParser):
 
     Attributes:
         keys: the configuration keys that the script takes.
+        paper: flags of the paper's own command that are translated before the command line is parsed.
     """
 
     keys: Sequence[str] = ()
+    paper: PaperFlags = MappingProxyType({})
+
+    def translated(self, argv: Sequence[str]) -> list[str]:
+        """A command line without the paper's flags; see `common.run.papers.translate`."""
+        path = Path(sys.argv[0]).absolute()
+        script = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+        return translate(argv, self._option_string_actions, self.paper, script)
 
     def error(self, message: str) -> NoReturn:
         """Raises the error.
@@ -43,6 +55,10 @@ class ScriptParser(argparse.ArgumentParser):
             hint = similar_argument(word, self._option_string_actions, self.keys)
             raise UserError(f"unknown argument {word!r}.{hint} --help lists all flags and keys.")
         raise UserError(f"{message}. --help lists all flags and keys.")
+
+    def has(self, flag: str) -> bool:
+        """Whether the parser has a flag."""
+        return flag in self._option_string_actions
 
     def own_flags(self) -> set[str]:
         """The flags that stand for no configuration key."""
@@ -84,6 +100,7 @@ def script_parser(
         description=description.strip(), epilog=_key_table(keys), formatter_class=_Help, allow_abbrev=False
     )
     parser.keys = [leaf.key for leaf in keys]
+    parser.paper = getattr(cls, "paper", parser.paper)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set any configuration key (listed below)")
     parser.add_argument("--check", action="store_true", help="only say whether all input is there, and what is missing")
     for leaf in keys:
@@ -93,8 +110,13 @@ def script_parser(
     return parser
 
 
-def parse_config(parser: ScriptParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+def parse_config(
+    parser: ScriptParser, argv: Sequence[str] | None = None, has_words: bool = False
+) -> tuple[argparse.Namespace, list[str]]:
     """Parses the command line of a `script_parser`.
+
+    Args:
+        has_words: whether texts without ``=`` are words of the script's own, such as the names of runs.
 
     Raises:
         UserError: an unknown flag, a value that it does not take, or a flag of the script without its dashes.
@@ -103,7 +125,7 @@ def parse_config(parser: ScriptParser, argv: Sequence[str] | None = None) -> tup
         The script's own arguments, and the ``key=value`` texts that the configuration flags and the positional
         arguments stand for, in order of strength.
     """
-    args = parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(parser.translated(sys.argv[1:] if argv is None else argv))
     from_flags: list[str] = []
     positional: list[str] = []
     for name, value in list(vars(args).items()):
@@ -122,7 +144,7 @@ def parse_config(parser: ScriptParser, argv: Sequence[str] | None = None) -> tup
     flags = parser.own_flags()
     for text in positional:
         flag = f"--{text.partition('=')[0]}"
-        if flag in flags:
+        if flag in flags and not (has_words and "=" not in text):
             raise UserError(f"{text!r}: {flag} is a flag; write {flag} VALUE. --help lists all flags and keys.")
     return args, from_flags + positional
 

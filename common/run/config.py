@@ -16,7 +16,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from common.run.errors import UserError
 from common.run.files import atomic_write
-from common.run.method import CONFIG_DIR, ENTRY, check_method, method_of
+from common.run.method import CONFIG_DIR, ENTRY, EXPERIMENT, check_method, method_of
 from common.run.similar import did_you_mean, similar_key
 from common.run.strict_yaml import LIMIT, parse_yaml
 from common.run.text import read_text
@@ -190,6 +190,7 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     if yaml_path is not None:
         texts = [key for leaf in keys for key in (leaf.key, leaf.former_key) if leaf.type in (str, list[str])]
         content = read_yaml(yaml_path, texts)
+        content.pop(EXPERIMENT, None)
         check_method(yaml_path, content.pop(ENTRY, None), getattr(cls, ENTRY, ""), kind)
         config = _merge(config, _under_new_names(content, renamed), str(yaml_path))
     for text in overrides:
@@ -291,8 +292,9 @@ def _merge(config: DictConfig, update: dict, source: str, is_typed: bool = False
         raise UserError(f"wrong value for {where} in {source}: {detail}") from error
 
 
-def save_config(config: Any, path: Path) -> None:
-    """Writes the resolved configuration and its method as YAML, atomically."""
+def save_config(config: Any, path: Path, experiment: str = "") -> None:
+    """Writes the resolved configuration, its method and the experiment's name, if given, as YAML, atomically."""
     with atomic_write(path, "w") as file:
         file.write(f"{ENTRY}: {config.method}\n" if hasattr(config, ENTRY) else "")
+        file.write(f"{EXPERIMENT}: {experiment}\n" if experiment else "")
         file.write(OmegaConf.to_yaml(OmegaConf.structured(config)))

@@ -24,6 +24,11 @@ MASK_SCORES = "eval_png"
 REFINED_MASK_SCORES = "eval_png_crf"
 
 
+def is_run_name(name: str) -> bool:
+    """Whether a run can have that name."""
+    return re.fullmatch(r"[\w][\w.+-]*", name) is not None
+
+
 class RunFolder:
     """Places of one run's files; only files that its scripts write exist.
 
@@ -47,11 +52,12 @@ class RunFolder:
         Raises:
             UserError: the name is not a plain folder name.
         """
-        if not re.fullmatch(r"[\w][\w.+-]*", name):
+        if not is_run_name(name):
             raise UserError(f"--name {name!r}: a run's name is one folder name of letters, digits and . _ + -")
         self.name = name
         self.path = EXPERIMENT_DIR / name
         self.inputs = frozenset(inputs)
+        self.experiment = ""  # name of the YAML that the run begins with, recorded with its configuration
 
     @property
     def config(self) -> Path:

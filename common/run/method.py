@@ -12,6 +12,7 @@ from common.run.files import ROOT
 from common.run.folder import CONFIG_FILE, EXPERIMENT_DIR
 
 ENTRY = "method"
+EXPERIMENT = "experiment"  # entry of a run's YAML: the name of the YAML that it began with
 CONFIG_DIR = ROOT / "configs"
 
 # The call with which a script starts: experiment without --exp, and kind, which a training does not name.
@@ -19,9 +20,19 @@ _START = re.compile(r'\bstart\(\s*__doc__, \w+, "([\w.-]+)"(?:, ([A-Z]+))?')
 
 
 def method_of(path: Path) -> str:
-    """The entry of a YAML; empty if it has none or is unreadable."""
+    """The method of a YAML; empty if it has no such entry or is unreadable."""
+    return _entry(path, ENTRY)
+
+
+def experiment_of(path: Path) -> str:
+    """The experiment of a run's YAML, by its name; empty if it has no such entry or is unreadable."""
+    return _entry(path, EXPERIMENT)
+
+
+def _entry(path: Path, name: str) -> str:
     try:
-        found = re.search(rf"^{ENTRY}:[ \t]*(\S.*?)[ \t]*(?:#.*)?$", path.read_text(encoding="utf-8-sig"), re.MULTILINE)
+        text = path.read_text(encoding="utf-8-sig")
+        found = re.search(rf"^{name}:[ \t]*(\S.*?)[ \t]*(?:#.*)?$", text, re.MULTILINE)
     except (OSError, UnicodeDecodeError):
         return ""
     return found[1].strip("\"'") if found else ""

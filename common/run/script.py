@@ -14,8 +14,14 @@ from common.run.command import number, parse_config, script_parser
 from common.run.config import at_least, config_path, each_method, load_config, save_config
 from common.run.errors import UserError
 from common.run.files import require_weights
+<<<<<<< HEAD
 from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint, last_checkpoints
+=======
+from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint
+from common.run.method import experiment_of
+>>>>>>> main
 from common.run.needs import DataSection, Needs, image_lists
+from common.run.papers import PaperFlags
 
 if TYPE_CHECKING:
     from common.run.device import Runtime
@@ -189,7 +195,7 @@ REFINEMENT = Usage(
 
 def start(
     doc: str, cls: type[R], default_exp: str, usage: Usage = TRAINING, *, reads: Sequence[str] | None = None,
-    inputs: Sequence[str] = (), file: str = EPOCH_FILE, unit: str = "epoch",
+    inputs: Sequence[str] = (), file: str = EPOCH_FILE, unit: str = "epoch", paper: PaperFlags | None = None,
 ) -> Setup[R]:  # fmt: skip
     """Begins a script: parses the command line, checks configuration and run folder, starts processes and device.
 
@@ -204,13 +210,14 @@ def start(
         inputs: of a training: see `RunFolder`.
         file: the pattern of the names of weights, for a script that uses them; empty: it chooses them itself.
         unit: what their numbers count.
+        paper: flags of the paper's own command, in place of the configuration's.
 
     Raises:
         UserError: command line, configuration or device are not usable, or input is missing: run folder, data set,
             image lists, weights, folders; everything that is missing is named.
         SystemExit: nothing is missing, and ``--check`` is given.
     """
-    args, overrides = parse_arguments(doc, cls, default_exp, usage, reads)
+    args, overrides = parse_arguments(doc, cls, default_exp, usage, reads, paper=paper)
     run = RunFolder(args.name, inputs)
     needs = Needs()
     source = needs.ask(_config_source, args, run, default_exp, usage, cls.method)
@@ -219,6 +226,7 @@ def start(
     if source is None:  # the run that is missing has the configuration
         needs.settle(args.check)
     config = load_config(cls, source, overrides, usage.kind)
+    run.experiment = experiment_of(run.config) if source == run.config else Path(source).stem if source else ""
     usage.check(args, config)
     if usage.is_training:
         needs.ask_all(each_method(config, "check_start"), args.resume)
@@ -240,10 +248,11 @@ def start(
 
 def parse_arguments(
     doc: str, cls: type, default_exp: str, usage: Usage, reads: Sequence[str] | None = None,
-    argv: Sequence[str] | None = None,
+    argv: Sequence[str] | None = None, paper: PaperFlags | None = None,
 ) -> tuple[argparse.Namespace, list[str]]:  # fmt: skip
     """Parses a script's command line: ``(args, configuration overrides)``; takes the arguments of `start`."""
     parser = script_parser(doc, cls, usage.reads if reads is None else reads, usage.ignores)
+    parser.paper = parser.paper if paper is None else paper
     parser.add_argument("--name", required=True, help="name of the run, whose folder is experiment/NAME/")
     if usage.is_training:
         parser.add_argument(
@@ -273,9 +282,9 @@ def parse_arguments(
         parser.add_argument(name, **settings)
     if usage.overwrite:
         parser.add_argument("--overwrite", action="store_true", help=usage.overwrite)
+    args, texts = parse_config(parser, argv, bool(usage.words))
     if not usage.words:
-        return parse_config(parser, argv)
-    args, texts = parse_config(parser, argv)
+        return args, texts
     words = [text for text in texts if "=" not in text and text not in parser.keys]  # a key lacks its value
     overrides = [text for text in texts if text not in words]
     return args, ([f"{usage.words}={json.dumps(words)}"] if words else []) + overrides
@@ -344,5 +353,5 @@ def start_run(
     if processes.is_main:
         run.create(overwrite)
         if not (keep_config and run.config.is_file()):
-            save_config(config, run.config)
+            save_config(config, run.config, run.experiment)
     processes.barrier()

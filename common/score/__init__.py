@@ -8,6 +8,7 @@ Here:
     result      an evaluation's points and files
     report      scores within a script, or the reason for none
     trivial     scores of the two trivial predictions, which every prediction must beat
+    sheet       choice and captions of the images on contact sheets of predictions
     images      images that can be scored: images with true masks
     options     the configuration section ``eval``
 

@@ -281,7 +281,8 @@ class Evaluation:
                 if point.threshold is not None
             }
             title = f"{self.source or self.task}, list {self.list_name}: {self.images} images"
-            plot_curve(folder / f"{stem}.png", self.thresholds, self.scores.miou, marks, title)
+            bounds = {f"{TRIVIAL[name]}: {miou:.2f}": miou for name, miou in self.trivial.items()}
+            plot_curve(folder / f"{stem}.png", self.thresholds, self.scores.miou, marks, title, bounds)
         if self.card is not None:
             counts = {name: self.images_at(point) for name, point in points.items()}
             write_card(folder, stem, self.card_content(counts), counts)

@@ -36,7 +36,7 @@ from common.train.course import Position
 from common.train.optim import Optimizer, adamw, set_lr
 from common.train.schedule import Rate, learning_rate
 from common.train.step import Batch, TrainingStep
-from common.train.watch import LossWatch, ProgressLine, StopRequest, label_accuracy
+from common.train.watch import LossWatch, ProgressLine, StepClock, StopRequest, label_accuracy
 
 
 class Trainer:
@@ -109,6 +109,8 @@ class Trainer:
         self.scaler = self.runtime.grad_scaler()
         accuracies = [f"accuracy_{name}" for name in step.logits]
         self.watch = LossWatch(("total", *step.terms, *accuracies), images.ids)
+        self.clock = StepClock()
+        self._shown: dict[str, float] = {}  # the last averages
         self.stop = StopRequest()
 
         classes = 0 if images.labels is None else len(images.classes)
@@ -171,6 +173,8 @@ class Trainer:
             self._progress = ProgressLine(
                 position.epoch, self._num_epochs(), len(self.sampler), position.step, self.processes.is_main
             )
+            self._progress.show(self._shown)
+            self.clock.start()
             self.module.train()
             for number, (views, labels, indices) in enumerate(self.loader):
                 batch = self._batch(number % self.train.accumulation, views, labels, indices)
@@ -335,17 +339,20 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _log_losses(self) -> None:
-        """Counts a step; writes the means since the last line, where one is due."""
+        """Counts a step; writes the means since the last line, where one is due: over the ends of epochs, too."""
         position = self.position
         self._progress.advance()
-        is_last = position.step == len(self.sampler) or self.train.is_over(position)
-        if position.total_steps % self.train.print_freq == 0 or is_last:
-            values = self.watch.averages(self.processes)
+        self.clock.advance()
+        self.watch.steps += 1
+        if position.total_steps % self.train.print_freq == 0 or position.total_steps == self.total_steps:
+            steps = self.watch.steps
+            self._shown = self.watch.averages(self.processes)
             timing = {
-                "lr": self.optimizer.param_groups[0]["lr"], "seconds_per_step": self._progress.seconds_per_step(),
+                "lr": self.optimizer.param_groups[0]["lr"], "seconds_per_step": self.clock.seconds_per_step(),
             }  # fmt: skip
-            self.log.numbers(position.total_steps, {**values, **timing}, kind="train", epoch=position.epoch)
-            self._progress.show(values)
+            context = {"kind": "train", "epoch": position.epoch, "steps": steps}
+            self.log.numbers(position.total_steps, {**self._shown, **timing}, **context)
+            self._progress.show(self._shown)
 
     def _score_is_missing(self) -> bool:
         position = self.position

@@ -52,6 +52,7 @@ class LossWatch:
         self.terms, self._ids = list(terms), ids
         self._sum: Tensor | None = None
         self._count = 0
+        self.steps = 0  # completed since the last averages
         self._pending: tuple[Tensor, Tensor] | None = None
 
     def add(self, losses: dict[str, Tensor], indices: Tensor) -> None:
@@ -86,7 +87,7 @@ class LossWatch:
             )
 
     def averages(self, processes: Processes) -> dict[str, float]:
-        """The terms' means over the steps since the last call and over all processes.
+        """The terms' means over the `steps` since the last call and over all processes; a new window begins.
 
         Raises:
             UserError: as `check`.
@@ -94,20 +95,51 @@ class LossWatch:
         self.check()
         assert self._sum is not None, "no step since the last averages"
         means = processes.gather_rows((self._sum / self._count)[None]).mean(0).tolist()
-        self._sum, self._count = None, 0
+        self._sum = None
+        self._count = 0
+        self.steps = 0
         return dict(zip(self.terms, means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Sum and count of the next averages, so that a resumed run logs the same numbers."""
-        return {"sum": None if self._sum is None else self._sum.cpu(), "count": self._count}
+        """Sum, count and steps of the next averages, so that a resumed run logs the same numbers."""
+        return {"sum": None if self._sum is None else self._sum.cpu(), "count": self._count, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
-        self._sum, self._count = state["sum"], state["count"]
+        self._sum = state["sum"]
+        self._count = state["count"]
+        self.steps = state.get("steps", 0)  # an earlier version ended the window with the epoch
+
+
+class StepClock:
+    """Mean seconds of a step, over the ends of epochs; work between epochs, such as validation, does not count."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._seconds = 0.0
+        self._steps = 0
+
+    def start(self) -> None:
+        """Begins to count, or goes on after work that does not count."""
+        self._since = time.perf_counter()
+
+    def advance(self) -> None:
+        """Counts a step."""
+        now = time.perf_counter()
+        self._seconds += now - self._since
+        self._since = now
+        self._steps += 1
+
+    def seconds_per_step(self) -> float:
+        """Mean seconds of a step since the last call."""
+        seconds = self._seconds / max(self._steps, 1)
+        self._seconds = 0.0
+        self._steps = 0
+        return seconds
 
 
 class ProgressLine:
-    """A tqdm bar over the steps of an epoch, on the main process, with losses and seconds a step."""
+    """A tqdm bar over the steps of an epoch, on the main process, with the losses behind it."""
 
     def __init__(self, epoch: int, epochs: int, steps: int, first: int, active: bool) -> None:
         self._bar = tqdm(
@@ -118,19 +150,10 @@ class ProgressLine:
             leave=False,
             dynamic_ncols=True,
         )
-        self._since, self._steps = time.perf_counter(), 0
 
     def advance(self) -> None:
         """Counts a step."""
         self._bar.update()
-        self._steps += 1
-
-    def seconds_per_step(self) -> float:
-        """Mean seconds of a step since the last call."""
-        now = time.perf_counter()
-        seconds = (now - self._since) / max(self._steps, 1)
-        self._since, self._steps = now, 0
-        return seconds
 
     def show(self, values: dict[str, float]) -> None:
         """Shows values behind the bar."""

@@ -12,6 +12,7 @@ from common.run.config import ABOVE_ZERO, at_least, option, pair, section
 from common.run.errors import UserError
 from common.run.folder import SEEDS_DIR
 from common.run.options import RuntimeConfig
+from common.run.papers import Instead, PaperFlags
 from common.score.options import EvalConfig
 from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, TrainConfig
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     import torch
 
     from common.data.whole import Transform
+
+_PLACES = "--cam_weights_name", "--irn_weights_name", "--cam_out_dir", "--ir_label_out_dir", "--sem_seg_out_dir"
+_INSTANCES = "--make_ins_seg_pass", "--eval_ins_seg_pass", "--ins_seg_bg_thres", "--ins_seg_out_dir"
+PAPER: PaperFlags = {  # flags of the paper's run_sample.py that are no flags here
+    **dict.fromkeys((*_PLACES, "--log_name"), Instead(reason="the places are the run folders")),
+    **dict.fromkeys(_INSTANCES, Instead(reason="instance segmentation is not part of this repository")),
+    **dict.fromkeys(
+        ("--cam_network", "--irn_network"), Instead(reason="model.cnn.arch, model.deit.arch name the networks")
+    ),
+}
 
 
 @dataclass
@@ -111,6 +122,10 @@ class CRTInferConfig(InferConfig):
     """Seed inference."""
 
     image_list: str = option("train_aug", "Images to write seeds for.", flag="--infer_list")
+    eval_list: str = option(
+        "train", "Images whose seeds are scored at the end, if they have true masks; empty: none.",
+        flag="--chainer_eval_set",
+    )  # fmt: skip
     scales: list[float] = option(
         [1.0, 0.5, 1.5, 2.0, 0.75, 1.25, 1.75], "Image scales whose CAMs are summed.", flag="--cam_scales", rule=SCALES
     )
@@ -155,6 +170,7 @@ class CRTConfig:
     """All sections of a CRT experiment; ``irn`` is the stage with which `run_sample.py` refines the seeds."""
 
     method: ClassVar[str] = "CRT"
+    paper: ClassVar[PaperFlags] = PAPER
     data: DataConfig = section(DataConfig)
     views: CRTViewConfig = section(CRTViewConfig)
     model: CRTModelConfig = section(CRTModelConfig)

@@ -68,7 +68,11 @@ def main() -> int:
         if processes.is_main:
             write_boxes(run.path / f"boxes_{name}.csv", findings, images)
         if processes.is_main and setup.args.vis:
-            draw_sheet(run.path / f"wsol_{name}.png", deit, images, findings, config.eval.vis_limit, side, runtime)
+            score = f"GT-known {results[name]['gt_known']:.2f} % of {len(images)} images of {images.list_name}"
+            title = f"run {run.name}, {path.name}: {score}"
+            draw_sheet(
+                run.path / f"wsol_{name}.png", deit, images, findings, config.eval.vis_limit, side, runtime, title
+            )
     if processes.is_main:
         content = {
             "list": images.list_name, "images": len(images), "classes": len(images.classes), "unit": "percent",

@@ -27,13 +27,14 @@ from common.pipeline.builders import (
 from common.pipeline.stages import Stage
 from common.pipeline.table import Score
 from common.run.command import script_parser
-from common.run.config import config_path, each_method, load_config, save_config
+from common.run.config import config_path, each_method, leaves, load_config, save_config
 from common.run.errors import run_script
 from common.run.folder import EPOCH_FILE, MASK_SCORES, SEED_SCORES, RunFolder
 from common.run.needs import Needs, image_lists
 from common.score.evaluate import MaskFiles
 from methods.crt.config import CRTConfig, strided_path
 
+OF_IRN = "irn:"  # names of arguments that set a key of IRN
 STEPS = {  # the reference's switches
     "train_cam": "training of the classifier", "make_cam": "seeds", "eval_cam": "score of the seeds",
     "cam_to_ir_label": "IRN's labels", "train_irn": "training of IRN", "make_sem_seg": "masks",
@@ -44,7 +45,8 @@ STEPS = {  # the reference's switches
 def main() -> int:
     """Command line → steps → each run or skipped → table. Returns the exit code."""
     args, overrides = arguments()
-    config = load_config(CRTConfig, config_path(args.exp), overrides)
+    config = load_config(CRTConfig, config_path(args.exp, CRTConfig.method), overrides)
+    config.irn.overrides = [*config.irn.overrides, *args.irn]
     run = RunFolder(args.name)
     require_input(args, config)
     steps = sample_steps(args, overrides, config)
@@ -57,16 +59,21 @@ def main() -> int:
 def arguments() -> tuple[argparse.Namespace, list[str]]:
     """The command line: ``(args, configuration overrides)``."""
     parser = script_parser(__doc__, CRTConfig, ignores=["infer.num_workers"])  # its flag is that of the training, too
-    parser.add_argument("--name", required=True, help="experiment/NAME/, and NAME_cam and NAME_irn of its steps")
+    parser.add_argument(
+        "--name", default="crt", help="experiment/NAME/, and NAME_cam and NAME_irn of its steps (default: crt)"
+    )
     parser.add_argument("--exp", default="crt_2022", help="a YAML in configs/ or a path to one (default: %(default)s)")
-    parser.add_argument("--voc12_root", help="folder of VOC 2012, as data.root")
     for name, title in STEPS.items():
         parser.add_argument(
             f"--{name}_pass", type=truth, default=True, metavar="BOOL", help=f"whether this is a step: {title}"
         )
+    for leaf in leaves(KINDS["irn"].config_class()()):  # IRN's flags, as in the paper's command
+        flags = [flag for flag in leaf.flags if not parser.has(flag)]
+        if flags:
+            parser.add_argument(*flags, dest=f"{OF_IRN}{leaf.key}", metavar="X", help=f"= {leaf.key} of IRN")
     args, overrides = parse_pipeline(parser)
-    if args.voc12_root:
-        overrides = [f"data.root={args.voc12_root}", *overrides]
+    given = {name: value for name, value in vars(args).items() if name.startswith(OF_IRN) and value is not None}
+    args.irn = [f"{name.removeprefix(OF_IRN)}={value}" for name, value in given.items()]
     return args, overrides
 
 

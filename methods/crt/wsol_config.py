@@ -8,9 +8,19 @@ from common.nets.options import ResNetConfig, ViTConfig
 from common.run.config import BELOW_ONE, FRACTION, Rule, at_least, numbers, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
+from common.run.papers import Instead, PaperFlags
 from common.train.course import Position, TrainConfig
 
 BEST_LOC_FILE = "best_loc.pth"
+PAPER: PaperFlags = {  # arguments of the paper's train_cam.py and test_cam.py that are none here
+    "--config_file": Instead(
+        "--exp crt_cub", reason="--config_file names a YAML of the paper's own code, whose keys are others",
+        is_answered=True,
+    ),
+    "--resume": Instead("--load_pretrained {}", names_run=True),
+    "MODEL.CAM_THR": Instead("eval.cam_threshold={}"),
+    "TEST.SAVE_BOXED_IMAGE": Instead("--vis", only=("True",), reason="pictures are drawn on demand"),
+}  # fmt: skip
 
 
 @dataclass
@@ -101,6 +111,7 @@ class WSOLConfig:
     """All sections of a localisation experiment."""
 
     method: ClassVar[str] = "CRT localisation"
+    paper: ClassVar[PaperFlags] = PAPER
     data: CUBConfig = section(CUBConfig)
     views: WSOLViewConfig = section(WSOLViewConfig)
     model: WSOLModelConfig = section(WSOLModelConfig)

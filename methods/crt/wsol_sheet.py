@@ -23,9 +23,13 @@ ACROSS = 4  # panels in a row of the sheet, two for an image
 
 def draw_sheet(
     path: Path, deit: DeiTBranch, images: CUBImages, findings: Sequence[Finding], count: int, side: int,
-    runtime: Runtime,
+    runtime: Runtime, title: str,
 ) -> None:  # fmt: skip
-    """Draws images spread over the set, and their CAMs, with the true box in green and the true class's box in red."""
+    """Draws images spread over the set, and their CAMs, with the true box and the box of the true class.
+
+    Args:
+        title: the line above them.
+    """
     panels = []
     for position in np.linspace(0, len(findings) - 1, min(count, len(findings))).round().astype(int).tolist():
         finding: Finding = findings[position]
@@ -41,7 +45,8 @@ def draw_sheet(
             (f"{images.classes[located.label]}, IoU {verdict.iou:.2f}", with_boxes(picture, boxes)),
             (f"{verdict.outcome}: {images.classes[located.top[0]]}", with_boxes(heat, boxes)),
         ]
-    contact_sheet([panels[start : start + ACROSS] for start in range(0, len(panels), ACROSS)], path)
+    rows = [panels[start : start + ACROSS] for start in range(0, len(panels), ACROSS)]
+    contact_sheet(rows, path, header=[title], legend={"true box": TRUE, "box found for the true class": FOUND})
 
 
 def with_boxes(picture: np.ndarray, boxes: Sequence[tuple[np.ndarray, tuple[int, int, int]]]) -> np.ndarray:

@@ -8,6 +8,7 @@ from common.nets.options import ViTConfig
 from common.run.config import ABOVE_ZERO, at_least, numbers, option, pair, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
+from common.run.papers import TIMM, PaperFlags
 from common.score.options import EvalConfig
 from common.seeds.options import ClassTokenInferConfig
 from common.train.course import TrainConfig
@@ -80,6 +81,7 @@ class CTIConfig:
     """All sections of a CTI experiment."""
 
     method: ClassVar[str] = "CTI"
+    paper: ClassVar[PaperFlags] = TIMM
     data: DataConfig = section(DataConfig)
     views: CTIViewConfig = section(CTIViewConfig)
     model: ViTConfig = section(ViTConfig)

@@ -11,6 +11,7 @@ from common.pipeline.builders import MASK_COMMANDS
 from common.run.config import BELOW_ONE, Rule, at_least, numbers, option, section, some
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
+from common.run.papers import Instead, PaperFlags
 from common.score.options import EvalConfig
 from common.seeds.options import SCALES
 from common.train.course import Position, StepCourseConfig
@@ -18,6 +19,17 @@ from common.train.schedule import poly
 
 WEIGHTS_FILE = "checkpoint_{}.pth"
 FINAL_FILE = "checkpoint_final.pth"
+_CONFIG = Instead(
+    "--exp deeplab_voc", reason="--config-path names a YAML of the paper's own code, whose keys are others",
+    is_answered=True,
+)  # fmt: skip
+_WEIGHTS = Instead("--load_pretrained {}", names_run=True)
+PAPER: PaperFlags = {  # arguments of the paper's main.py
+    "train": Instead("--masks FOLDER", takes=0), "test": Instead(takes=0, reason="the script tells the work"),
+    "crf": Instead("--crf", takes=0), "--config-path": _CONFIG, "-c": _CONFIG, "--model-path": _WEIGHTS, "-m": _WEIGHTS,
+    "--cuda": Instead("runtime.device=cuda", takes=0), "--cpu": Instead("runtime.device=cpu", takes=0),
+    "--n-jobs": Instead("infer.num_workers={}"), "-j": Instead("infer.num_workers={}"),
+}  # fmt: skip
 
 
 @dataclass
@@ -161,6 +173,7 @@ class DeepLabConfig:
     """All sections of a DeepLab experiment."""
 
     method: ClassVar[str] = "DeepLab"
+    paper: ClassVar[PaperFlags] = PAPER
     data: DataConfig = section(DataConfig)
     views: DeepLabViewConfig = section(DeepLabViewConfig)
     model: DeepLabModelConfig = section(DeepLabModelConfig)

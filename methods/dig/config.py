@@ -11,6 +11,7 @@ from common.nets.options import PRETRAINED_DIR, ViTConfig
 from common.run.config import ABOVE_ZERO, FRACTION, Rule, at_least, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
+from common.run.papers import TIMM, PaperFlags
 from common.score.options import EvalConfig
 from common.seeds.options import ClassTokenInferConfig
 from common.train.course import TrainConfig
@@ -18,6 +19,7 @@ from common.train.schedule import OptimConfig
 
 LFCA_HEADS = 8
 RELEASED_FILE = "model-140-pascal.pt"
+ENDINGS = (".ptht.pth", ".pth", ".pt")  # under which the released file circulates
 NORM_GROUPS = 8  # of the diffusion network's group norms
 TIMESTEPS = 1000  # T of the published model
 FEATURE_TIMESTEPS = (0, 1, 2, 3, 4)
@@ -152,18 +154,23 @@ class LossConfig:
         return any(weight > 0 for weight in self.weights[1:])
 
 
-def require_diffusion(path: str | Path) -> None:
-    """Makes sure that a file of a diffusion model is there.
+def require_diffusion(path: str | Path) -> Path:
+    """The file of a diffusion model: that path, or the same name with another of the `ENDINGS`.
 
     Raises:
         UserError: it is not; the message tells where files come from.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    ending = next((ending for ending in ENDINGS if path.name.endswith(ending)), "")
+    stem = path.name.removesuffix(ending)
+    found = [place for place in (path, *(path.with_name(stem + other) for other in ENDINGS)) if place.is_file()]
+    if not found:
         raise UserError(
             f"no diffusion model at {path} (from {Path.cwd()}). Put the released one, {RELEASED_FILE}, into "
             f"{PRETRAINED_DIR}/; or train your own with methods/dig/train_diffusion.py and name its file; or do "
             "without: loss.weights=[1,0,0,0,0] needs none"
         )
+    return found[0]
 
 
 def check_lfca_width(dim: int, channels: int) -> None:
@@ -198,6 +205,7 @@ class DiGConfig:
     """All sections of a DiG experiment."""
 
     method: ClassVar[str] = "DiG"
+    paper: ClassVar[PaperFlags] = TIMM
     data: DataConfig = section(DataConfig)
     views: ViewConfig = section(ViewConfig, scale=[0.3, 1.2], auto_augment="")
     model: ViTConfig = section(ViTConfig)

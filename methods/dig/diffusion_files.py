@@ -68,8 +68,7 @@ def load_diffusion(diffusion: GaussianDiffusion, path: str | Path) -> DiffusionF
     Raises:
         UserError: the file does not exist, is damaged or unsafe, or holds another network.
     """
-    path = Path(path)
-    require_diffusion(path)
+    path = require_diffusion(path)
     content = load_torch(path)
     dump = content if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping) else {}
     state = _named_as_wrapper(dump.get("model", content), diffusion, path)

@@ -129,6 +129,11 @@ class IRNOptimConfig:
 class IRNCourseConfig(CourseConfig):
     """The course of the training, and the estimate of the mean displacement at its end."""
 
+    epochs: int = option(60, "Epochs.", flag=("--irn_num_epoches", "--epochs"), rule=at_least(1))
+    batch_size: int = option(
+        64, "Global batch: images of one optimiser step over all processes and micro-batches.",
+        flag=("--irn_batch_size", "--batch_size", "--batch-size"), rule=at_least(1),
+    )  # fmt: skip
     displacement_list: str = option("train", "Images over which the mean displacement is estimated.")
     displacement_drop_last: bool = option(
         True, "Leave the last, incomplete batch out of that estimate, as the reference does."

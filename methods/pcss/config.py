@@ -9,6 +9,7 @@ from common.nets.options import ViTConfig
 from common.run.config import FRACTION, at_least, numbers, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
+from common.run.papers import TIMM, PaperFlags
 from common.score.options import EvalConfig
 from common.seeds.options import ClassTokenInferConfig
 from common.train.course import TrainConfig
@@ -88,6 +89,7 @@ class PCSSConfig:
     """All sections of a PCSS experiment."""
 
     method: ClassVar[str] = "PCSS"
+    paper: ClassVar[PaperFlags] = TIMM
     data: DataConfig = section(DataConfig)
     views: ViewConfig = section(ViewConfig)
     model: ViTConfig = section(ViTConfig)

@@ -1,7 +1,7 @@
 """Writes PCSS's seeds.
 
 python methods/pcss/infer_pcss.py --name exp --load_epo 59 --dict                       seeds of the run's epoch 59
-python methods/pcss/infer_pcss.py --name new --load_pretrained 69.5_pascal.pth --dict   of a released checkpoint
+python methods/pcss/infer_pcss.py --name new --load_pretrained FILE --dict              eccv24_pcss_wsss_69.5_pascal.pth
 python methods/pcss/infer_pcss.py --name exp --load_epo 59 --dict --vis --crf           with pictures and dense CRF
 python methods/pcss/infer_pcss.py --name exp --load_epo 59                              only the score, nothing written
 torchrun --nproc_per_node 2 methods/pcss/infer_pcss.py --name exp --load_epo 59 --dict  shared by two processes

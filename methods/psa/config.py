@@ -13,11 +13,19 @@ from common.run.config import ABOVE_ZERO, BELOW_ONE, FRACTION, Rule, at_least, n
 from common.run.errors import UserError
 from common.run.folder import RunFolder
 from common.run.options import RuntimeConfig
+from common.run.papers import Instead, PaperFlags
 from common.train.course import CourseConfig, Position
 from common.train.schedule import poly
 
 STRIDE = 8  # of all trunks but tiny, whose cells are smaller
 TINY_STRIDE = 2
+_IN_RUN = "marginals are in the run folder, crf/<exponent>/"
+PAPER: PaperFlags = {  # flags of the paper's train_aff.py and infer_aff.py that are no flags here
+    "--cam_dir": Instead("--seeds {}"), "--weights": Instead("--load_pretrained {}"),
+    "--session_name": Instead(names_run=True), "--out_rw": Instead(names_run=True),
+    "--la_crf_dir": Instead(reason=_IN_RUN), "--ha_crf_dir": Instead(reason=_IN_RUN),
+    "--network": Instead(reason="model.arch names the network"),
+}  # fmt: skip
 TWO_DIGITS = Rule("from 1 to 99", lambda value: 1 <= value <= 99)
 
 
@@ -207,6 +215,7 @@ class PSAConfig:
     """All sections of a PSA experiment."""
 
     method: ClassVar[str] = "PSA"
+    paper: ClassVar[PaperFlags] = PAPER
     data: DataConfig = section(DataConfig)
     seeds: SeedsConfig = section(SeedsConfig)
     crf: PSACRFConfig = section(PSACRFConfig)

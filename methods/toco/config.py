@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 
 from common.data.layout import DataConfig
 from common.masks.options import SegmentConfig
-from common.nets.options import ViTConfig
+from common.nets.options import ARCHITECTURES, ViTConfig
 from common.run.config import ABOVE_ZERO, BELOW_ONE, FRACTION, Rule, at_least, between, numbers, option, pair, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
+from common.run.papers import Instead, PaperFlags
 from common.score.options import EvalConfig
 from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, StepCourseConfig
@@ -19,6 +20,25 @@ CROPS = 8  # local crops of an image
 ITERATIONS = 10  # of PAR
 DILATIONS = (1, 2, 4, 8, 12, 24)
 SEED_MAPS = ("cam", "cam_aux", "seg")
+PAPER: PaperFlags = {  # flags of the paper's scripts and tools that are no flags here
+    "--work_dir": Instead(names_run=True),
+    "--model_path": Instead("--load_pretrained {}", names_run=True),
+    "--img_folder": Instead("--exp toco_coco_cvpr23 data.root={}"),
+    "--label_folder": Instead(reason="masks are found in the data set's folder; data.mask names another place"),
+    "--list_folder": Instead(reason="lists are found by their names"),
+    "--spg": Instead(
+        "train.batch_size=N", reason="--spg is images per process; N is its product with their number", is_answered=True
+    ),
+    "--pooling": Instead(reason="it has no effect in the paper's code, which pools by the maximum"),
+    "--pretrained": Instead(
+        reason="every value of it means true in the paper's code; model.pretrained=none means false"
+    ),
+    "--num_classes": Instead(reason="the data set tells the number of classes"),
+    "--ignore_index": Instead(only=("255",), reason="255 is ignored"),
+    "--optimizer": Instead(only=("PolyWarmupAdamW",), reason="AdamW with warm-up and poly is the optimiser"),
+    "--save_ckpt": Instead(takes=0, reason="weights are always saved"),
+    "--backend": Instead(reason="NCCL is used on GPUs, gloo on CPUs"),
+}
 
 
 def window_size(height: int, width: int, crop_size: int, crops: int = CROPS) -> tuple[int, int]:
@@ -79,6 +99,10 @@ class ToCoViewConfig:
 class ToCoModelConfig(ViTConfig):
     """The network; ``img_size`` only sets the grid of the position embedding, which is resized for every image."""
 
+    arch: str = option(
+        "deit_base_patch16_224", "Architecture; its ImageNet weights fit if no other field changes it.",
+        flag="--backbone", choices=tuple(ARCHITECTURES),
+    )  # fmt: skip
     aux_layer: int = option(
         -3,
         "Block (Python index) that feeds the auxiliary classifier; not the last.",
@@ -199,7 +223,10 @@ class ToCoOptimConfig:
     lr: float = option(6e-5, "Learning rate of the encoder.", flag="--lr", rule=at_least(0))
     head_scale: float = option(10.0, "Learning rate of all heads, relative to the encoder's.", rule=at_least(0))
     warmup_steps: int = option(
-        1500, "Steps of linear warm-up; the poly schedule is not shifted by it.", rule=at_least(0)
+        1500,
+        "Steps of linear warm-up; the poly schedule is not shifted by it.",
+        flag="--warmup_iters",
+        rule=at_least(0),
     )
     warmup_ratio: float = option(
         1e-6, "Start of the warm-up, relative to the learning rate.", flag="--warmup_lr", rule=at_least(0)
@@ -223,6 +250,15 @@ class ToCoOptimConfig:
 class ToCoCourseConfig(StepCourseConfig):
     """The course of the training."""
 
+    image_list: str = option(
+        "train_aug", "Training images: a list of the data set or a file.", flag=("--train_list", "--train_set")
+    )
+    max_steps: int = option(
+        0, "Steps after which the training ends; 0: no limit.", flag="--max_iters", rule=at_least(0)
+    )
+    print_freq: int = option(
+        60, "Steps between two lines of the log.", flag=("--print_freq", "--log_iters"), rule=at_least(1)
+    )
     val_limit: int = option(0, "Number of the list's first images to validate on; 0: all.", rule=at_least(0))
     val_size: int = option(448, "Side of the square that images are brought to for validation.", rule=at_least(1))
     val_batch: int = option(8, "Images per forward pass in validation.", rule=at_least(1))
@@ -260,9 +296,10 @@ class ToCoConfig:
     """All sections of a ToCo experiment."""
 
     method: ClassVar[str] = "ToCo"
+    paper: ClassVar[PaperFlags] = PAPER
     data: DataConfig = section(DataConfig)
     views: ToCoViewConfig = section(ToCoViewConfig)
-    model: ToCoModelConfig = section(ToCoModelConfig, arch="deit_base_patch16_224", drop_path=0.0)
+    model: ToCoModelConfig = section(ToCoModelConfig, drop_path=0.0)
     loss: LossConfig = section(LossConfig)
     labels: LabelConfig = section(LabelConfig)
     energy: EnergyConfig = section(EnergyConfig)

@@ -12,15 +12,19 @@ where it stopped.
 """
 
 from common.run.errors import run_script
+from common.run.papers import Instead
 from common.run.script import MASKS, start
-from methods.toco.config import WEIGHTS_FILE, ToCoConfig
+from methods.toco.config import PAPER, WEIGHTS_FILE, ToCoConfig
 
+OF_PAPER = {**PAPER, "--model_path": Instead("--load_pretrained {} --crf", names_run=True)}  # its tool has the CRF, too
 READS = ("data", "model", "infer.segment", "eval", "runtime")
 
 
 def main() -> None:
     """Goes in the order config, data, model, masks; then scores and submission."""
-    setup = start(__doc__, ToCoConfig, "toco_cvpr23", MASKS, reads=READS, file=WEIGHTS_FILE, unit="iteration")
+    setup = start(
+        __doc__, ToCoConfig, "toco_cvpr23", MASKS, reads=READS, file=WEIGHTS_FILE, unit="iteration", paper=OF_PAPER
+    )
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer.segment
 
