@@ -14,12 +14,8 @@ from common.run.command import number, parse_config, script_parser
 from common.run.config import at_least, config_path, each_method, load_config, save_config
 from common.run.errors import UserError
 from common.run.files import require_weights
-<<<<<<< HEAD
 from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint, last_checkpoints
-=======
-from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint
 from common.run.method import experiment_of
->>>>>>> main
 from common.run.needs import DataSection, Needs, image_lists
 from common.run.papers import PaperFlags
 
