@@ -29,9 +29,9 @@ $python methods/$method/$train --name $name --exp $name --overwrite
 step "Writing seeds"
 $python methods/$method/$infer --name $name --dict
 step "Scoring seeds, and two trivial ones with the same code"
-$python evaluation.py --name $name --task cam --dict_dir dict --list val
-$python evaluation.py --name $name --trivial background --list val >/dev/null
-$python evaluation.py --name $name --trivial first_label --list val >/dev/null
+$python evaluation.py --name $name --task cam --dict_dir dict --list val --card
+$python evaluation.py --name $name --trivial background --list val --card >/dev/null
+$python evaluation.py --name $name --trivial first_label --list val --card >/dev/null
 $python scripts/show_seeds.py --name $name --list val --count 8
 
 step "Result, after $((SECONDS - started)) seconds"

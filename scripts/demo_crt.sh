@@ -23,9 +23,11 @@ head -n 300 $lists/train.txt >$lists/train_300.txt
 rm -rf experiment/$name experiment/${name}_cam experiment/${name}_irn
 step "Classifier, seeds, IRN, masks (configs/crt_demo.yaml)"
 $python methods/crt/run_sample.py --name $name --exp crt_demo
-step "Trivial seeds, pictures"
+step "Evaluation cards, trivial seeds, pictures"
+$python evaluation.py --name ${name}_cam --task cam --dict_dir dict --list train_300 --card
+$python evaluation.py --name ${name}_irn --task png --dict_dir masks --list train_300 --card
 for kind in background first_label; do
-  $python evaluation.py --name ${name}_cam --trivial $kind --list train_300 >/dev/null
+  $python evaluation.py --name ${name}_cam --trivial $kind --list train_300 --card >/dev/null
 done
 $python scripts/show_seeds.py --name ${name}_cam --list train_300
 $python scripts/show_masks.py --name ${name}_irn --list train_300

@@ -27,9 +27,9 @@ $python methods/dig/train_trm.py --name ${name}_plain --exp dig_demo --W 1 0 0 0
 step "Writing and scoring seeds, and two trivial ones with the same code"
 for run in $name ${name}_plain; do
   $python methods/dig/infer_trm.py --name $run --dict
-  $python evaluation.py --name $run --task cam --dict_dir dict --list val
-  $python evaluation.py --name $run --trivial background --list val >/dev/null
-  $python evaluation.py --name $run --trivial first_label --list val >/dev/null
+  $python evaluation.py --name $run --task cam --dict_dir dict --list val --card
+  $python evaluation.py --name $run --trivial background --list val --card >/dev/null
+  $python evaluation.py --name $run --trivial first_label --list val --card >/dev/null
 done
 $python scripts/show_seeds.py --name $name --list val --count 8
 

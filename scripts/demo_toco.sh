@@ -24,9 +24,11 @@ step "Segmenting held-out images"
 $python methods/toco/infer_seg.py --name $name --crf
 step "Writing and scoring seeds, and two trivial segmentations with the same code"
 $python methods/toco/infer_cam.py --name $name --dict
-$python evaluation.py --name $name --task cam --dict_dir dict --list val
-$python evaluation.py --name $name --trivial background --list val >/dev/null
-$python evaluation.py --name $name --trivial first_label --list val >/dev/null
+$python evaluation.py --name $name --task png --dict_dir segs/val --list val --card
+$python evaluation.py --name $name --task png --dict_dir segs_crf/val --list val --card --out eval_png_crf
+$python evaluation.py --name $name --task cam --dict_dir dict --list val --card
+$python evaluation.py --name $name --trivial background --list val --card >/dev/null
+$python evaluation.py --name $name --trivial first_label --list val --card >/dev/null
 $python scripts/show_masks.py --name $name --list val --masks segs/val segs_crf/val
 $python scripts/plot_run.py $name
 

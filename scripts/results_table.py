@@ -6,8 +6,9 @@
     python scripts/results_table.py show cti_demo pcss_demo crt_demo_irn:eval_png      # a table of any runs
 
 docs/results.yaml has the tables: header, rows, and in braces the numbers. {NAME} is a run's mIoU; {NAME:STEM} that of
-another card; {NAME:STEM:POINT:MEAN} another point or mean of it; {A - B} the paired difference of two runs. A page
-shows a table between the lines <!-- results: TABLE --> and <!-- /results -->.
+another card; {NAME:STEM:POINT:MEAN} another point or mean of it, or another score by its path in the card, such as
+sizes.small.recall; {NAME:eval_wsol:WEIGHTS:SCORE} a score of localisation; {A - B} the paired difference in mIoU. A
+page shows a table between the lines <!-- results: TABLE --> and <!-- /results -->.
 """
 
 import argparse
@@ -22,8 +23,10 @@ import yaml
 from common.run.command import script_parser
 from common.run.errors import UserError, preview, run_script
 from common.run.files import ROOT, atomic_write, write_json
+from common.run.folder import SEED_SCORES, RunFolder
+from common.run.text import read_json_object
 from common.score.bootstrap import Interval
-from common.score.card import entry
+from common.score.card import entry, read_card
 from common.score.compare import Group, aligned, difference, group_of, read_run
 from common.score.means import MEANS
 
@@ -61,19 +64,39 @@ def measure(place: str) -> Interval:
     """The number that a place in braces stands for.
 
     Raises:
-        UserError: a run has no such card, point or mean; or the runs of a difference do not go together.
+        UserError: a run has no such card, point or score; or the runs of a difference do not go together.
     """
-    runs, means = zip(*(_named(text) for text in place.split(" - ")), strict=True)
-    groups = [group_of([run]) for run in aligned(runs)]
-    return groups[0].interval(means[0]) if len(groups) == 1 else difference(*groups)[means[0]]
+    if " - " in place:
+        runs = [read_run(":".join(_parts(text)[:2]).rstrip(":"), _parts(text)[2]) for text in place.split(" - ")]
+        group, base = (group_of([run]) for run in aligned(runs))
+        return difference(group, base)["mIoU"]
+    name, stem, point, score = _parts(place)
+    run = RunFolder(name).existing()
+    if stem == "eval_wsol":
+        path = run.scores(stem)
+        weights = read_json_object(path, "the scores of a localisation").get("weights", {}).get(point, {})
+        found = {"value": weights.get(score), "interval": weights.get("intervals", {}).get(score)}
+    else:
+        path = run.path / f"{stem or SEED_SCORES}_card.json"
+        card = read_card(run.path, stem or SEED_SCORES)
+        own = card["points"].get(point or card["main"], {})
+        found = _at({**card, **own}, f"means.{score or 'mIoU'}" if score in ("", *MEANS) else score)
+    try:
+        return Interval(float(found["value"]), *map(float, found["interval"]))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} has no score with an interval for {{{place}}}") from None
 
 
-def _named(text: str) -> tuple[Any, str]:
-    """A run, and the name of a mean, from ``NAME[:STEM[:POINT[:MEAN]]]``."""
-    name, stem, point, mean = (text.strip().split(":") + [""] * 3)[:4]
-    if mean not in ("", *MEANS):
-        raise UserError(f"{{{text}}}: there is no mean {mean!r}; there are: {', '.join(MEANS)}")
-    return read_run(f"{name}:{stem}" if stem else name, point), mean or "mIoU"
+def _parts(text: str) -> list[str]:
+    """Run, stem, point and score of a place; empty where they are left out."""
+    return (text.strip().split(":") + [""] * 3)[:4]
+
+
+def _at(content: Any, path: str) -> Any:
+    """The value at a path of names with dots between them; None if there is none."""
+    for name in path.split("."):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
 
 
 def collect(tables: Mapping[str, Mapping[str, Any]], path: Path) -> int:

@@ -62,7 +62,7 @@ STEPS_OF = {
     ),
     "demo_toco.sh": (
         "scripts/make_shapes.py", "methods/toco/train_toco.py", "methods/toco/infer_seg.py",
-        "methods/toco/infer_cam.py", "evaluation.py", "evaluation.py", "evaluation.py", "scripts/show_masks.py",
+        "methods/toco/infer_cam.py", *["evaluation.py"] * 5, "scripts/show_masks.py",
         "scripts/plot_run.py", "scripts/seed_table.py", "scripts/seed_table.py",
     ),
     "demo_pipeline.sh": (
@@ -70,7 +70,7 @@ STEPS_OF = {
         *SHOWN, *SHOWN, *SHOWN, "scripts/pipeline_table.py",
     ),
     "demo_crt.sh": (
-        "scripts/make_shapes.py", "methods/crt/run_sample.py", "evaluation.py", "evaluation.py",
+        "scripts/make_shapes.py", "methods/crt/run_sample.py", *["evaluation.py"] * 4,
         "scripts/show_seeds.py", "scripts/show_masks.py", "scripts/seed_table.py", "scripts/pipeline_table.py",
     ),
     "demo_wsol.sh": (
@@ -81,11 +81,11 @@ FAILURES = (  # a demo, what fails in it, after how many calls
     ("demo_dig.sh", "'diffusion' in sys.argv[1]", 2),
     ("demo_dig.sh", "'--W' in sys.argv", 4),  # the run without a diffusion model
     ("demo_dig.sh", "'--margin' in sys.argv", 15),
-    ("demo_toco.sh", "'--margin' in sys.argv", 11),
+    ("demo_toco.sh", "'--margin' in sys.argv", 13),
     ("demo_pipeline.sh", "'pipeline_demo_psa' in sys.argv", 8),
     ("demo_pipeline.sh", "'--gain' in sys.argv", 14),
-    ("demo_crt.sh", "'--margin' in sys.argv", 7),
-    ("demo_crt.sh", "'--gain' in sys.argv", 8),
+    ("demo_crt.sh", "'--margin' in sys.argv", 9),
+    ("demo_crt.sh", "'--gain' in sys.argv", 10),
     ("demo_wsol.sh", "'--least' in sys.argv", 4),
 )
 

@@ -152,6 +152,7 @@ WRONG = {
     },
     "scripts/benchmark.py": {"": "command", "train --method irn": "--method"},
     "scripts/benchmark_beyond.py": {"--runs 1": "--runs at least 2", "--turns many": "--turns"},
+    "scripts/benchmark_card.py": {"--turns many": "--turns", "--images 0": "start at 1"},
     "scripts/benchmark_crf.py": {"": "command", "crf --device tpu": "--device"},
     "scripts/benchmark_startup.py": {"--turns many": "--turns"},
     "scripts/check_data.py": {
@@ -163,6 +164,7 @@ WRONG = {
         "": "--masks, --format, --out", "--masks lost --format coco --out x": "no folder with masks",
         "--masks m --format png --out x": "'coco', 'labelme'",
     },
+    "scripts/doctor.py": {"": "NAME", "x": "no run folder", "used --images 0": "at least one"},
     "scripts/fuse_seeds.py": {
         **OF_RUN, "--name x": "which runs", "--name x used lost": "no seeds of 'used'",
         "--name x used --how min --weights 1": "have no meaning",

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
+from common.score.boundary import joint_histogram
+
 LEVELS = 256
 
 
@@ -17,28 +19,19 @@ def level_counts(cam: np.ndarray, positive: np.ndarray, valid: np.ndarray) -> np
 
     Args:
         cam: float32 (H, W).
-        positive: 255 at the class's true pixels, else 0: uint8 (H, W).
-        valid: 255 at pixels that have a true label, else 0: uint8 (H, W).
+        positive: whether a pixel is truly of the class, bool (H, W).
+        valid: whether it has a true label, bool (H, W).
 
     Returns:
         int64 (2, LEVELS): all pixels with a true label, and the ones of the class.
     """
-    # Scaled and rounded to the nearest (half to even) in one pass.
-    levels = cv2.convertScaleAbs(np.clip(cam, 0, 1), alpha=LEVELS - 1)
-    return np.stack([_histogram(levels, valid), _histogram(levels, positive)])
-
-
-def _histogram(levels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Pixels of each level where a mask is 255, int64 (LEVELS,)."""
-    if levels.size >= 1 << 24:  # beyond the exact counts of float32
-        return np.bincount(levels[mask > 0], minlength=LEVELS)
-    x, y, width, height = cv2.boundingRect(mask)
-    part = slice(y, y + height), slice(x, x + width)
-    if not width:
-        return np.zeros(LEVELS, dtype=np.int64)
-    chosen = np.ascontiguousarray(levels[part] & mask[part])
-    counts = cv2.calcHist([chosen], [0], None, [LEVELS], [0, LEVELS]).ravel().astype(np.int64)
-    counts[0] -= chosen.size - cv2.countNonZero(np.ascontiguousarray(mask[part]))
+    if not (cam.min(initial=0) >= 0 and cam.max(initial=0) <= 1):
+        cam = np.clip(cam, 0, 1)
+    levels = cv2.convertScaleAbs(cam, alpha=LEVELS - 1)  # scaled and rounded to the nearest (half to even) in one pass
+    groups = np.uint8(2) - valid.view(np.uint8) - positive.view(np.uint8)  # of the class, other, without a label
+    right, wrong = joint_histogram(levels, groups, 2, LEVELS)
+    counts = np.stack([right + wrong, right])
+    counts[:, 0] = np.array([np.count_nonzero(valid), np.count_nonzero(positive)]) - counts.sum(axis=1)
     return counts
 
 

@@ -2,6 +2,7 @@
 
 python methods/crt/eval_wsol.py --name wsol --vis                              best and last weights of a run
 python methods/crt/eval_wsol.py --name wsol --load_epo 59                      of epoch 59
+python methods/crt/eval_wsol.py --name wsol eval.tune_list=train               with thresholds of another split, too
 python methods/crt/eval_wsol.py --name new --load_pretrained model_best.pth    of a released checkpoint
 torchrun --nproc_per_node 2 methods/crt/eval_wsol.py --name wsol               shared by two processes
 
@@ -41,13 +42,15 @@ def main() -> int:
     from common.data.cub import CUBImages
     from common.nets.load import load_checked, state_dict_in
     from common.run.processes import stop_processes
+    from methods.crt.max_box import max_box_scores
     from methods.crt.model import released_deit
     from methods.crt.wsol_model import wsol_deit
-    from methods.crt.wsol_scoring import locate, summary, write_boxes
+    from methods.crt.wsol_scoring import locate, sweeps, with_intervals, write_boxes
     from methods.crt.wsol_sheet import draw_sheet
 
     # Data
     images = CUBImages(config.data, config.eval.image_list)
+    tuning = CUBImages(config.data, config.eval.tune_list) if config.eval.tune_list else None
 
     # Model: all weights are tried before the work begins
     deit = wsol_deit(config.model, len(images.classes))
@@ -62,9 +65,13 @@ def main() -> int:
     results = {}
     for name, path in checkpoints.items():
         load_checked(deit, released_deit(state_dict_in(path, setup.args.key)), str(path))
-        findings = locate(deit, images, config.eval, side, runtime, name)
+        findings = locate(deit, images, config.eval, side, runtime, name, sweep=True)
+        tuned = None
+        if tuning is not None:
+            others = locate(deit, tuning, config.eval, side, runtime, f"{name}, thresholds", sweep=True)
+            tuned = max_box_scores(sweeps(others))
         chosen_on = config.train.val_list if name in ("best", "best_loc") else None
-        results[name] = {"checkpoint": str(path), "chosen_on": chosen_on, **summary(findings)}
+        results[name] = {"checkpoint": str(path), "chosen_on": chosen_on, **with_intervals(findings, tuned)}
         if processes.is_main:
             write_boxes(run.path / f"boxes_{name}.csv", findings, images)
         if processes.is_main and setup.args.vis:
@@ -76,7 +83,7 @@ def main() -> int:
     if processes.is_main:
         content = {
             "list": images.list_name, "images": len(images), "classes": len(images.classes), "unit": "percent",
-            "cam_threshold": config.eval.cam_threshold, "weights": results,
+            "cam_threshold": config.eval.cam_threshold, "tuned_on": config.eval.tune_list or None, "weights": results,
         }  # fmt: skip
         write_json(run.path / "eval_wsol.json", content)
         print("\n".join(report(results)))
@@ -111,6 +118,18 @@ def report(results: dict[str, dict]) -> list[str]:
     lines = [" " * width + "".join(f"{heading:>10}" for heading in HEADINGS)]
     for name, result in results.items():
         lines.append(f"{titles[name]:{width}}" + "".join(f"{result[key]:10.2f}" for key in PERCENTAGES))
+    for name, result in results.items():
+        low, high = result["intervals"]["gt_known"]
+        parts = "/".join(f"{result[f'max_box_acc_v2_{level}']:.1f}" for level in (30, 50, 70))
+        lines.append(
+            f"{titles[name]}: GT-known {result['gt_known']:.2f} [{low:.2f}, {high:.2f}], MaxBoxAcc "
+            f"{result['max_box_acc']:.2f}, MaxBoxAccV2 {result['max_box_acc_v2']:.2f} ({parts} at IoU 30/50/70)"
+        )
+        if "box_acc" in result:
+            lines.append(
+                f"{titles[name]}, thresholds of another split: box accuracy {result['box_acc']:.2f}, "
+                f"over the three IoUs {result['box_acc_v2']:.2f}"
+            )
     for name, result in results.items():
         lines.append(f"{titles[name]}: " + ", ".join(f"{key} {result[f'top1_{key}']:.2f}" for key in OUTCOMES))
     return lines

@@ -98,6 +98,7 @@ class WSOLEvalConfig:
     """The boxes and their scores."""
 
     image_list: str = option("test", "Split that eval_wsol.py scores: test or train.")
+    tune_list: str = option("", "Split whose best box thresholds eval_wsol.py also uses; empty: none.")
     cam_threshold: float = option(
         0.1, "Share of a map's largest value up to which a pixel lies outside the box.", flag="--cam_thr",
         rule=Rule("from 0 to below 1", lambda value: 0 <= value < 1),
@@ -130,7 +131,8 @@ class WSOLConfig:
         Raises:
             UserError: the crop is larger than what it is cut from, or a split does not exist.
         """
-        for split in (self.train.image_list, self.train.val_list, self.eval.image_list):
+        tuning = [self.eval.tune_list] if self.eval.tune_list else []
+        for split in (self.train.image_list, self.train.val_list, self.eval.image_list, *tuning):
             check_split(split)
         if self.views.resize < self.model.deit.img_size:
             raise UserError(

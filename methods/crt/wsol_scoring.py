@@ -2,9 +2,10 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from common.run.device import Runtime
 from common.run.files import atomic_write
 from common.run.pool import usable_workers
 from methods.crt.boxes import cam_box, overlap, true_box
-from methods.crt.localization import TOP, Located, Verdict, judge, scores
+from methods.crt.localization import PERCENTAGES, TOP, Located, Verdict, judge, scores
+from methods.crt.max_box import box_sweep, hit_intervals, max_box_scores, tuned_hits
 from methods.crt.model import DeiTBranch
 from methods.crt.wsol_config import WSOLEvalConfig
 from methods.crt.wsol_model import class_cams
@@ -33,24 +35,28 @@ class Finding:
     Attributes:
         index: of the image in its set.
         size: (width, height) of the image in pixels; boxes are in pixels of the square.
+        sweep: IoU at every threshold, as `methods.crt.max_box.box_sweep` gives it; None if it was not asked for.
     """
 
     index: int
     size: tuple[int, int]
     located: Located
     verdict: Verdict
+    sweep: np.ndarray | None = None
 
 
 @torch.inference_mode()
 def locate(
-    deit: DeiTBranch, images: CUBImages, config: WSOLEvalConfig, side: int, runtime: Runtime, title: str
-) -> list[Finding]:
+    deit: DeiTBranch, images: CUBImages, config: WSOLEvalConfig, side: int, runtime: Runtime, title: str,
+    sweep: bool = False,
+) -> list[Finding]:  # fmt: skip
     """Locates the objects of a split; all processes share the work, in the same batches for any number of processes.
 
     Args:
         deit: in evaluation mode.
         side: of the square that images are brought to.
         title: of the progress bar.
+        sweep: whether the true class's boxes are found at every threshold, too.
 
     Returns:
         A finding for each image, in their order, on all processes.
@@ -79,7 +85,8 @@ def locate(
             boxes = np.stack([cam_box(cam, side, config.cam_threshold) for cam in own])
             truth = true_box(images.boxes[index], size, side)[None]
             located = Located(classes, boxes[:-1], int(images.targets[index]), boxes[-1], truth)
-            found.append(Finding(index, tuple(size), located, judge(located)))
+            at_all = box_sweep(own[-1], side, truth) if sweep else None
+            found.append(Finding(index, tuple(size), located, judge(located), at_all))
     everyone = [finding for part in processes.gather_objects(found) for finding in part]
     return sorted(everyone, key=lambda finding: finding.index)
 
@@ -87,6 +94,29 @@ def locate(
 def summary(findings: Sequence[Finding]) -> dict[str, float]:
     """The scores of a split; see `methods.crt.localization.scores`."""
     return scores(finding.verdict for finding in findings)
+
+
+def sweeps(findings: Sequence[Finding]) -> np.ndarray:
+    """The sweeps of findings, (images, 2, thresholds)."""
+    return np.stack([finding.sweep for finding in findings if finding.sweep is not None])
+
+
+def with_intervals(findings: Sequence[Finding], tuned: Mapping[str, float] | None) -> dict[str, Any]:
+    """The scores of a split and of all thresholds, in percent, and their intervals over images.
+
+    Args:
+        tuned: `max_box_scores` of another split, whose thresholds are scored as well.
+    """
+    own = sweeps(findings)
+    found = max_box_scores(own)
+    hits = {name: np.array([getattr(finding.verdict, name) for finding in findings]) for name in PERCENTAGES}
+    best = tuned_hits(own, found)
+    hits |= {"max_box_acc": best["box_acc"], "max_box_acc_v2": best["box_acc_v2"]}
+    if tuned is not None:
+        at = tuned_hits(own, tuned)
+        hits |= at
+        found |= {name: 100 * float(values.mean()) for name, values in at.items()}
+    return {**summary(findings), **found, "intervals": hit_intervals(hits)}
 
 
 class BestLoc:
