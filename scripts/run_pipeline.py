@@ -1,6 +1,7 @@
 """From seeds to a segmentation network: refinement, masks, DeepLab, and a table of the mIoU after each stage.
 
 python scripts/run_pipeline.py --name exp --from seeds --refine irn --segment deeplab       seeds: experiment/exp/dict
+python scripts/run_pipeline.py --name exp --refine irn --segment vitseg                     a ViT in place of DeepLab
 python scripts/run_pipeline.py --name exp --refine psa --nproc 4                            four processes each script
 python scripts/run_pipeline.py --name exp --refine crf --segment none --seeds other/dict    masks alone
 python scripts/run_pipeline.py --name exp --from masks --refine irn                         masks: experiment/exp_irn
@@ -9,7 +10,7 @@ python scripts/run_pipeline.py --name best --exp pipeline_best --fuse cti pcss  
 
 The same command goes on after any interruption; stages with complete output are skipped. --exp names the pipeline's
 YAML; without it, --refine irn means configs/pipeline_irn.yaml. Run folders are experiment/NAME_irn and
-experiment/NAME_irn_deeplab; the table and a record of the stages go to experiment/NAME/pipeline_irn.json.
+experiment/NAME_irn_deeplab (or _vitseg); the table and a record of the stages go to experiment/NAME/pipeline_irn.json.
 """
 
 import argparse
@@ -36,6 +37,8 @@ from common.score.evaluate import MaskFiles
 from methods.fusion.config import seed_folder
 
 TRAINED = ("irn", "psa")  # refinements with a training
+
+NETWORKS = {"deeplab": "DeepLab", "vitseg": "ViT segmenter"}  # that learn from masks, and their titles
 
 
 def main() -> int:
@@ -79,9 +82,9 @@ def require_input(run: RunFolder, config: PipelineConfig, only_check: bool) -> N
         needs.ask_all(start_checks(config, flow.refine, refined))
     else:
         needs.ask(_require_masks, refined.masks)
-    if flow.segment == "deeplab":
+    if flow.segment != "none":
         masks = f"train.masks={refined.masks}"
-        needs.ask_all(start_checks(config, "deeplab", RunFolder(f"{refined.name}_deeplab"), masks))
+        needs.ask_all(start_checks(config, flow.segment, RunFolder(f"{refined.name}_{flow.segment}"), masks))
     needs.settle(only_check)
 
 
@@ -128,7 +131,7 @@ class Pipeline:
         """
         flow = self.config.flow
         refine = self.settings(self.kind)
-        deeplab = self.settings("deeplab")
+        network = self.settings(flow.segment) if flow.segment != "none" else None
         if flow.first == "seeds":
             if flow.fuse:
                 self.add_fusion(*self.settings("fusion"))
@@ -141,8 +144,8 @@ class Pipeline:
         elif not has_files(self.refined.masks, self.images.ids, ["png"]):
             raise UserError(f"--from masks: not every image of {self.lists.train!r} has a mask in {self.refined.masks}")
         self.scores.append(Score(f"masks ({self.kind})", self.refined.scores(MASK_SCORES), self.lists.score))
-        if flow.segment == "deeplab":
-            self.add_deeplab(deeplab[0])
+        if network:
+            self.add_network(network[0])
 
     def settings(self, kind: str) -> tuple[list[str], Any]:
         """The arguments of a stage's scripts, and the configuration that results from them."""
@@ -151,7 +154,7 @@ class Pipeline:
         cls = KINDS[kind].config_class()
         own = load_config(cls, config_path(stage.exp), stage.overrides)
         given = data_overrides(self.config.data, own.data)
-        if kind == "deeplab":
+        if kind in NETWORKS:
             given += [f"train.image_list={lists.train}", f"train.val_list={lists.val}", f"infer.image_list={lists.val}"]
         else:
             given += [f"infer.image_list={lists.train}", f"infer.eval_list={lists.score}"]
@@ -272,10 +275,12 @@ class Pipeline:
             row = f"CRF marginals, exponent {int(folder.name)}"
             self.add_score(row, folder, "crf", self.lists.score, f"eval_psa_crf_{folder.name}")
 
-    def add_deeplab(self, given: list[str]) -> None:
+    def add_network(self, given: list[str]) -> None:
         """Adds the training on the masks, and the test on the held-out list."""
-        kind = KINDS["deeplab"]
-        run = RunFolder(f"{self.refined.name}_deeplab")
+        segment = self.config.flow.segment
+        kind = KINDS[segment]
+        name = NETWORKS[segment]
+        run = RunFolder(f"{self.refined.name}_{segment}")
         masks = self.refined.masks
         val = self.lists.val
         folders = [run.segs(val), run.refined_segs(val)]
@@ -284,12 +289,12 @@ class Pipeline:
         def is_reported() -> bool:
             return all(self.is_reported(file, val) for file in scores)
 
-        test = "DeepLab's test", kind.masks, run, ["--crf", *given], masks, folders, self.truth[val].ids
+        test = f"{name}'s test", kind.masks, run, ["--crf", *given], masks, folders, self.truth[val].ids
         self.stages += [
-            kind.training("DeepLab's training", run, ["--masks", str(masks), *given], masks),
+            kind.training(f"{name}'s training", run, ["--masks", str(masks), *given], masks),
             files(*test, is_reported=is_reported),
         ]
-        self.scores += [Score("DeepLab", scores[0], val), Score("DeepLab after the CRF", scores[1], val)]
+        self.scores += [Score(name, scores[0], val), Score(f"{name} after the CRF", scores[1], val)]
 
 
 if __name__ == "__main__":

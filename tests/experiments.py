@@ -106,6 +106,19 @@ TINY_OF = {
         "infer": {"image_list": "val", "eval_list": "val", "canvas": 64, "batch_size": 1},
         "runtime": RUNTIME,
     },
+    "vitseg": {  # on true masks, with a teacher from the second epoch on; files and validation as DeepLab's
+        "data": {**VOC, "labels": "DATA/Annotations"},
+        "views": {"crop_size": 32},
+        "model": {**TINY["model"], "depth": 2, "drop_path": 0.0, "decoder_depth": 1},
+        "optim": {"lr": 1e-3, "warmup_steps": 2, "layer_decay": 0.9},
+        "teacher": {"from_epoch": 1, "momentum": 0.9, "confidence": 0.2},
+        "train": {
+            "image_list": "train", "val_list": "val", "masks": "DATA/SegmentationClass", "max_steps": 8,
+            "batch_size": 4, "keep_steps": 3, "eval_steps": 4, "save_steps": 5, "print_freq": 4,
+        },
+        "infer": {"image_list": "val", "num_workers": 0},
+        "runtime": RUNTIME,
+    },
     "deeplab": {  # on true masks; an epoch of 6 steps and 2 more; files after 3, 6 and 8, validation after 4 and 8,
         # last.pth besides after 5
         "data": {**VOC, "labels": "DATA/Annotations"},

@@ -33,13 +33,14 @@ from methods.pcss import infer_pcss, train_pcss
 from methods.psa import infer_aff, train_aff
 from methods.toco import infer_cam as infer_toco
 from methods.toco import train_toco
+from methods.vitseg import test_vitseg, train_vitseg
 from tests.forks import run_together
 
 SCRIPTS_OF = {  # training; inference, test or evaluation
     "cti": (train_trm, infer_trm), "pcss": (train_pcss, infer_pcss), "dig": (train_dig, infer_dig),
     "diffusion": (train_diffusion, None), "toco": (train_toco, infer_toco), "crt": (train_cam, make_cam),
     "wsol": (train_wsol, eval_wsol), "psa": (train_aff, infer_aff), "irn": (train_irn, infer_irn),
-    "deeplab": (train_deeplab, test_deeplab),
+    "deeplab": (train_deeplab, test_deeplab), "vitseg": (train_vitseg, test_vitseg),
 }  # fmt: skip
 needs_pydensecrf = pytest.mark.skipif(
     importlib.util.find_spec("pydensecrf") is None,

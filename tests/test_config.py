@@ -30,12 +30,15 @@ from methods.pcss.config import PCSSConfig
 from methods.psa.config import PSAConfig
 from methods.segments.config import SegmentsConfig
 from methods.toco.config import ToCoConfig
+from methods.vitseg.config import VitSegConfig
 
 # By the beginning of the YAML's name; the longest that fits.
 CLASSES = {
     "cti": CTIConfig, "pcss": PCSSConfig, "dig": DiGConfig, "diffusion": DiffusionConfig, "toco": ToCoConfig,
-    "psa": PSAConfig, "irn": IRNConfig, "crf": CRFMasksConfig, "deeplab": DeepLabConfig, "pipeline": PipelineConfig,
+    "psa": PSAConfig, "irn": IRNConfig, "crf": CRFMasksConfig, "deeplab": DeepLabConfig, "vitseg": VitSegConfig,
+    "pipeline": PipelineConfig,
     "crt": CRTConfig, "crt_cub": WSOLConfig, "segments": SegmentsConfig, "fusion": FusionConfig,
+    "backbone": CTIConfig,
 }  # fmt: skip
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 
@@ -258,7 +261,7 @@ def test_yaml_without_content(tmp_path: Path) -> None:
     """An empty file, or a section with nothing under it, leaves the defaults."""
     for text in ("", "train:\nmodel:\n"):
         (tmp_path / "x.yaml").write_text(text)
-        assert load_config(CTIConfig, tmp_path / "x.yaml") == CTIConfig()
+        assert load_config(CTIConfig, tmp_path / "x.yaml") == load_config(CTIConfig)
 
 
 def test_exp_is_a_name_or_a_path(tmp_path: Path) -> None:
@@ -416,7 +419,7 @@ def test_every_number_has_a_rule() -> None:
         (CTIConfig, "eval.reference_range=[0.5, 0.3]", "empty or"), (CTIConfig, "optim.lr=.nan", "finite"),
         (CTIConfig, "views.scale=[.nan, .nan]", "finite"), (CTIConfig, "optim.lr=-.inf", "finite"),
         (CTIConfig, "infer.scales=[1.0, .inf]", "finite"), (CTIConfig, "train.epochs=10000000000000000", "finite"),
-        (CTIConfig, "train.validate_also=[-1]", "at least 0"), (CTIConfig, "model.img_size=0", "at least 1"),
+        (CTIConfig, "train.validate_also=[-1]", "at least 0"), (CTIConfig, "model.img_size=-1", "at least 0"),
         (CRFMasksConfig, "crf.bilateral_sxy=0", "above 0"), (DeepLabConfig, "model.atrous_rates=[0]", "at least 1"),
         (PSAConfig, "walk.bg_thr=1.5", "from 0 to 1"), (DiffusionConfig, "ema.decay=1", "below 1"),
     ],

@@ -5,7 +5,7 @@ import torch
 
 from common.nets.options import ViTConfig
 from common.train.course import Position
-from common.train.optim import adamw, has_weight_decay, set_lr
+from common.train.optim import adamw, has_weight_decay, layered, set_lr
 from common.train.schedule import OptimConfig, cosine_lr, learning_rate, scaled_lr
 from methods.cti.model import CTI
 
@@ -71,3 +71,21 @@ def test_two_groups_of_all_that_is_trained() -> None:
     assert {group["lr"] for group in optimizer.param_groups} == {scaled_lr(CONFIG, 64)}
     set_lr(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+
+
+def test_layers_have_rates_of_their_own() -> None:
+    """0.5 ** (layers to the norm after the last block) for the backbone, 3 for all that is new; none is left out."""
+    model = CTI(ViTConfig(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2), 3)
+    optimizer = adamw(model, OptimConfig(layer_decay=0.5, new_scale=3.0), 64)
+    set_lr(optimizer, 0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {names[id(tensor)]: group["lr"] for group in optimizer.param_groups for tensor in group["params"]}
+    expected = {
+        "patch_embed.proj.weight": 0.0125, "cls_token": 0.0125, "pos_embed_pat": 0.0125, "blocks.0.mlp.fc1.bias": 0.025,
+        "blocks.1.attn.qkv.weight": 0.05, "head.weight": 0.3, "tokenizer.0.bias": 0.3, "bg_token": 0.3,
+    }  # fmt: skip
+    assert {name: rates[name] for name in expected} == pytest.approx(expected)
+    assert rates.keys() == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    groups = [{"params": [model.head.weight, model.blocks[1].mlp.fc1.weight], "lr_scale": 10.0, "momentum": 1}]
+    assert layered(groups, model, 2, 1.0, "") == groups
+    assert [group["lr_scale"] for group in layered(groups, model, 2, 0.5, "")] == [10.0, 5.0]

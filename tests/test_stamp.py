@@ -23,9 +23,9 @@ from common.data.stamp import (
     stamp_of,
 )  # fmt: skip
 from common.masks.from_seeds import require_maps
+from common.masks.training import TrainingMasks
 from common.run.errors import UserError
 from common.score.trivial import TRIVIAL
-from methods.deeplab.masks import TrainingMasks
 from methods.irn.label_files import LabelFiles
 from tests.datasets import call
 from tests.helpers import evaluation_script, failure

@@ -145,6 +145,11 @@ WRONG = {
         "--name x --seeds . vote.min_agreement=0.5": "needs the folder of the agreement",
     },
     "methods/toco/infer_cam.py": OF_SEEDS,
+    "methods/vitseg/test_vitseg.py": OF_MASKS,
+    "methods/vitseg/train_vitseg.py": {
+        **OF_CLASSIFIER, "--name x": "--masks is missing", "--name x train.ignore=disputed": "do not go together",
+        "--name x views.input=caffe": "it must be one of: imagenet",
+    },
     "methods/toco/infer_seg.py": OF_MASKS,
     "methods/toco/train_toco.py": {
         **OF_CLASSIFIER, "--name x loss.group=3": "does not divide the micro-batch of 4",

@@ -13,6 +13,9 @@ from PIL import Image
 from common.crf.dense import dense_crf
 from common.data.dataset import DataConfig, ImageSet, read_mask
 from common.data.loader import EpochBatches, TrainViews
+from common.masks.options import MaskViewConfig
+from common.masks.training import TrainingMasks
+from common.masks.views import MaskViews, input_transform
 from common.run.config import config_path, load_config
 from common.run.errors import UserError
 from common.run.weights import load_torch
@@ -20,13 +23,10 @@ from methods.deeplab.config import (
     DeepLabConfig,
     DeepLabInferConfig,
     DeepLabModelConfig,
-    DeepLabViewConfig,
 )
 from methods.deeplab.crf_image import clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep
-from methods.deeplab.masks import TrainingMasks
 from methods.deeplab.model import DeepLab
-from methods.deeplab.views import DeepLabViews, input_transform
 from tests.datasets import truncate
 from tests.experiments import TINY_OF
 from tests.helpers import Scripts, assert_same, contents, last, metrics
@@ -116,7 +116,7 @@ def test_accumulation_is_the_mean_of_the_micro_batches(scripts: Scripts, shapes:
     assert scripts.train("x", *one) == 0
     images, model = training_set(shapes), network(last("start")["model"])
     masks = TrainingMasks(images, str(shapes / "SegmentationClass"), 7)
-    views = TrainViews(images, DeepLabViews(DeepLabViewConfig(**TINY["views"])), 5, masks.load)
+    views = TrainViews(images, MaskViews(MaskViewConfig(**TINY["views"])), 5, masks.load)
     batches, losses, step = list(EpochBatches(24, 4, 5, accumulation=2))[:2], [], DeepLabStep(model)
     assert [len(batch) for batch in batches] == [2, 2]
     for batch in batches:

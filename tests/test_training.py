@@ -112,6 +112,13 @@ ROWS = (
         shared=(("train.max_steps=3", "train.accumulation=2", "train.print_freq=1"),),
         wrong=(*Training.wrong, PRETRAINED, "views.crop_size=16"),
     ),
+    Training(  # a teacher that follows the network and replaces labels
+        "vitseg", other="model.decoder=linear", together=("train.accumulation=1",),
+        shared=(
+            ("train.max_steps=3", "train.print_freq=1", "train.eval_steps=3", "optim.eps=1e-3", "train.accumulation=2"),
+        ),
+        wrong=(*Training.wrong, PRETRAINED, "train.masks=nowhere", "train.ignore=disputed"),
+    ),
     Training(  # losses of a micro-batch by its number of pixels
         "deeplab", tolerance=(1e-4, 1e-6), other="model.width=8", together=("train.accumulation=1",),
         shared=(("train.max_steps=3", "train.print_freq=1", "train.eval_steps=3"),),

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.nets.attention import MapRequest
+from common.nets.layers import Attention, DropPath
 from common.nets.options import ViTConfig
-from common.nets.vit import Attention, DropPath, MapRequest, ViTBackbone, resize_position_grid
+from common.nets.vit import ViTBackbone, resize_position_grid
 from common.run.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -147,7 +147,7 @@ def test_other_mistakes_of_a_command_line() -> None:
 def test_experiments_lists_and_runs_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is asked about among those that there are; experiments among those of the method."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"Did you mean cti_cvpr24\? There are: cti_coco_cvpr24, cti_cvpr24, cti_demo$"):
+    with pytest.raises(UserError, match=r"Did you mean cti_cvpr24\? There are: backbone_.*, cti_cvpr24, cti_demo$"):
         config_path("cti_cvpr2", "CTI")
     with pytest.raises(UserError, match=r"Did you mean pcss_demo\? There are: .*toco"):
         config_path("pcs_demo")

@@ -11,6 +11,8 @@ from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.seeds.options import SCALES
 
+CAFFE_MEAN_BGR = (104.008, 116.669, 122.675)  # of pixels 0 ... 255
+
 
 @dataclass
 class SegmentViews:
@@ -45,6 +47,34 @@ class SegmentConfig(SegmentViews):
         """All keys that the masks before the CRF depend on."""
         views = {name: getattr(self, name) for name in ("resize", "flip", "merge", "batch_size")}
         return {**views, "scales": list(self.scales)}
+
+
+@dataclass
+class MaskViewConfig:
+    """The network's input, and the random crop of a training image."""
+
+    input: str = option(
+        "caffe", "Form of the inputs, as for the first weights: caffe (BGR from 0 to 255 minus the mean) or imagenet "
+        "(normalised RGB, as of torchvision and timm).",
+        choices=("caffe", "imagenet"),
+    )  # fmt: skip
+    crop_size: int = option(321, "Side of the crop, in pixels.", flag="--crop_size", rule=at_least(1))
+    scales: list[float] = option(
+        [0.5, 0.75, 1.0, 1.25, 1.5], "Factors, one of which scales an image before it is cropped.", rule=SCALES
+    )
+
+
+def require_masks(place: str, advice: str) -> None:
+    """Makes sure that masks to train on are named.
+
+    Args:
+        advice: how they are made.
+
+    Raises:
+        UserError: they are not.
+    """
+    if not place:
+        raise UserError(f"--masks is missing: the folder of the label masks to train on. {advice}")
 
 
 @dataclass

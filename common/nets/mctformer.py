@@ -1,6 +1,7 @@
 """MCTformer-V2 (CVPR 2022), which several methods train: a DeiT with one class token per class and a CAM head.
 
-Symbols: B batch, C classes, D width, N = h*w patches, T = C + N tokens (class tokens first), L blocks.
+Symbols: B batch, C classes, D width, N = h*w patches, L blocks, T tokens: of the classes, registers if the backbone has
+any, patches.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.nets.attention import MapRequest
 from common.nets.load import Coverage, load_checked
 from common.nets.options import ViTConfig
 from common.nets.pretrained import backbone_state
-from common.nets.vit import MapRequest, ViTBackbone, refine, resize_position_grid
+from common.nets.vit import ViTBackbone, refine
 from common.tensors import required, size_of, sum_of
 
 GRID_EXCESS = 0.1  # added to either side of the patch grid where the resize of position embeddings is given as a factor
@@ -29,6 +31,7 @@ class Output:
         cams: relu(S), patch CAMs (B, C, h, w).
         attention: head-averaged attention summed over layers (B, T, T), or None where it was not requested.
         class_attention_weight: see `ViTBackbone`.
+        first_patch: place of the first patch among the T tokens.
     """
 
     cls: Tensor
@@ -36,20 +39,20 @@ class Output:
     cams: Tensor
     attention: Tensor | None
     class_attention_weight: float
+    first_patch: int
 
     @property
     def mtatt(self) -> Tensor:
         """M, class-to-patch attention (B, C, h, w)."""
         count = self.cams.shape[1]
         attention = required(self.attention, "attention sum in this output: the pass had no MapRequest")
-        return (self.class_attention_weight * attention[:, :count, count:]).view_as(self.cams)
+        return (self.class_attention_weight * attention[:, :count, self.first_patch :]).view_as(self.cams)
 
     @property
     def patch_attention(self) -> Tensor:
         """P, patch-to-patch attention (B, N, N), a sum over layers; a row is a query."""
-        count = self.cams.shape[1]
         attention = required(self.attention, "attention sum in this output: the pass had no MapRequest")
-        return attention[:, count:, count:]
+        return attention[:, self.first_patch :, self.first_patch :]
 
     @property
     def fcams(self) -> Tensor:
@@ -84,9 +87,10 @@ class MCTformer(ViTBackbone):
         self.cls_token = nn.Parameter(torch.zeros(1, num_classes, self.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, num_classes + self.grid**2, self.embed_dim))
         self.head = nn.Conv2d(self.embed_dim, num_classes, 3, padding=1)  # PyTorch's initialisation, as the reference's
-        self.norm = nn.LayerNorm(self.embed_dim, eps=1e-6).requires_grad_(False)
+        self.norm = self.last_norm().requires_grad_(False)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.settle_positions(self.pos_embed)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> Coverage:
         """Starts from an ImageNet DeiT: its one class token and that token's position are copied for every class.
@@ -94,7 +98,7 @@ class MCTformer(ViTBackbone):
         Raises:
             UserError: it is no DeiT with one class token, or of another size.
         """
-        usable = backbone_state(state, self.grid)
+        usable = backbone_state(state, self)
         positions = usable["pos_embed"]
         usable["cls_token"] = usable["cls_token"].expand(-1, self.num_tokens, -1)
         usable["pos_embed"] = torch.cat([positions[:, :1].expand(-1, self.num_tokens, -1), positions[:, 1:]], dim=1)
@@ -104,11 +108,10 @@ class MCTformer(ViTBackbone):
         """Position embeddings (1, C+N, D) of an image of height x width pixels; the class tokens' are never resized."""
         of_classes = self.pos_embed[:, : self.num_tokens]
         of_patches = self.pos_embed[:, self.num_tokens :]
-        rows = height // self.patch_size
-        columns = width // self.patch_size
         # The reference resizes by stated factors, and also where only the pixels left over make an image oblong.
-        is_native = height == width and rows == self.grid
-        resized = of_patches if is_native else resize_position_grid(of_patches, rows, columns, GRID_EXCESS)
+        grid = self.grid_of(height, width)
+        is_native = height == width and grid[0] == self.grid
+        resized = of_patches if is_native else self.resize_positions(of_patches, *grid, GRID_EXCESS)
         return torch.cat([of_classes, resized], dim=1)
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -116,23 +119,30 @@ class MCTformer(ViTBackbone):
         patches = self.embed_patches(images)  # B D h w
         class_tokens = self.cls_token.to(patches.dtype).expand(len(images), -1, -1)
         tokens = torch.cat([class_tokens, patches.flatten(2).transpose(1, 2)], dim=1)
-        return tokens + self.positions(*size_of(images)), size_of(patches)
+        return self.enter(tokens + self.positions(*size_of(images))), size_of(patches)
 
     def run_blocks(
-        self, tokens: Tensor, blocks: range, request: MapRequest | None = None, total: Tensor | None = None
+        self,
+        tokens: Tensor,
+        grid: tuple[int, int],
+        blocks: range,
+        request: MapRequest | None = None,
+        total: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Runs a range of blocks.
 
         Args:
             tokens: (B, T, D).
+            grid: (h, w) of the patches.
             request: the attention maps to sum; None for none.
             total: the sum over the blocks before, if any.
 
         Returns:
             Tokens (B, T, D), and the sum of head-averaged attention over all blocks so far (B, T, T).
         """
+        layers = self.blocks_at(grid)
         for index in blocks:
-            tokens, attention = self.blocks[index](tokens, request)
+            tokens, attention = layers[index](tokens, request)
             if attention is not None:
                 total = attention if total is None else total + attention
         return tokens, total
@@ -143,27 +153,27 @@ class MCTformer(ViTBackbone):
 
     def read_heads(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits (B, C), patch logits (B, C) and CAMs relu(S) (B, C, h, w) of the final tokens (B, T, D)."""
-        maps = self.head(tokens[:, self.num_tokens :].transpose(1, 2).unflatten(2, grid))  # S: B C h w
+        maps = self.head(tokens[:, self.first_patch :].transpose(1, 2).unflatten(2, grid))  # S: B C h w
         return tokens[:, : self.num_tokens].mean(-1), self.pool(maps), maps.relu()
 
     def output(self, tokens: Tensor, grid: tuple[int, int], attention: Tensor | None = None) -> Output:
         """The heads' outputs for the final tokens, with the pass's attention sum."""
-        return Output(*self.read_heads(tokens, grid), attention, self.class_attention_weight)
+        return Output(*self.read_heads(tokens, grid), attention, self.class_attention_weight, self.first_patch)
 
     def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Class and patch logits, each (B, C), of images (B, 3, H, W); no attention map is made."""
         tokens, grid = self.embed(images)
-        return self.read_heads(self.run_blocks(tokens, range(self.depth))[0], grid)[:2]
+        return self.read_heads(self.run_blocks(tokens, grid, range(self.depth))[0], grid)[:2]
 
     def forward(self, images: Tensor) -> Output:
         """A whole pass with all of its maps."""
         tokens, grid = self.embed(images)
-        tokens, attention = self.run_blocks(tokens, range(self.depth), MapRequest())
+        tokens, attention = self.run_blocks(tokens, grid, range(self.depth), MapRequest())
         return self.output(tokens, grid, attention)
 
     def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
         """The function of seed inference: images (B, 3, H, W) to maps (B, C, h, w), see `ViTBackbone.seed_maps`."""
-        return lambda images: self.seed_maps(*self.embed(images), kind)
+        return lambda images: self.fitted(self.seed_maps(*self.embed(images), kind), size_of(images))
 
 
 def classification_loss(cls: Tensor, pcls: Tensor, labels: Tensor) -> Tensor:

@@ -1,18 +1,16 @@
 """ImageNet weights of backbones: a file in pretrained/, or timm's or torchvision's hub."""
 
-import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
+from common.nets.hub import from_timm_hub
 from common.nets.load import Coverage, state_dict_in
-from common.nets.options import PRETRAINED_DIR
-from common.nets.vit import resize_position_grid
+from common.nets.options import PRETRAINED_DIR, TIMM, ViTConfig
+from common.nets.vit import ViTBackbone, resize_position_grid
 from common.run.errors import UserError
 
 RANDOM_WEIGHTS = (
@@ -52,17 +50,22 @@ OFFICIAL_FILES = {
 HUB_TAGS = {"vit_base_patch16_224": "orig_in21k_ft_in1k"}  # of timm's models; all others are fb_in1k
 
 
-def imagenet_weights(arch: str, source: str) -> dict[str, Tensor] | None:
+def imagenet_weights(arch: str, source: str, timms: ViTConfig | None = None) -> dict[str, Tensor] | None:
     """The ImageNet state dict of a backbone under timm's (ResNets: torchvision's) names, or None for random weights.
 
     Args:
         source: ``auto`` (a file in ``pretrained/``, else timm's or torchvision's hub), ``none``, or a file.
+        timms: the configuration of a backbone that may be one of timm's models.
 
     Raises:
         UserError: no weights were found; the message names the places that were searched, and the files to fetch.
     """
     if source == "none":
         return None
+    if timms and timms.is_timms:
+        from common.nets.timm_models import timm_weights
+
+        return timm_weights(timms)
     if source != "auto":
         return state_dict_in(Path(source))
     candidates = [PRETRAINED_DIR / name for name in OFFICIAL_FILES[arch]]
@@ -85,18 +88,21 @@ WITHIN = ("", "encoder.", "backbone.", "model.", "deit.", "vit.")  # where large
 NEEDED = "an undistilled DeiT or ViT is needed (pretrained/README.md)"
 
 
-def backbone_state(state: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:
+def backbone_state(state: Mapping[str, Tensor], model: ViTBackbone) -> dict[str, Tensor]:
     """The part of a checkpoint that a DeiT or ViT with one class token starts from, for every method alike.
 
     Args:
-        grid: patches per side; position embeddings of another grid are resized, bicubic.
+        state: of a file; for one of timm's models: of `imagenet_weights`, which has checked it.
+        model: the backbone; position embeddings of another grid are resized to its own, bicubic.
 
     Returns:
-        The tensors under timm's names, without classifiers; ``pos_embed`` (1, 1 + grid * grid, D).
+        The tensors under timm's names, without classifiers; ``pos_embed`` (1, 1 + g * g, D).
 
     Raises:
         UserError: the network is of another kind, which the message names.
     """
+    if model.is_timms:
+        return dict(state)
     refused = "the ImageNet checkpoint does not fit this model: it"
     prefix = next((prefix for prefix in WITHIN if f"{prefix}patch_embed.proj.weight" in state), "")
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -118,7 +124,7 @@ def backbone_state(state: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:
             f"{NEEDED}"
         )
     if positions.is_floating_point():
-        patches = resize_position_grid(positions[:, 1:], grid, grid)
+        patches = resize_position_grid(positions[:, 1:], model.grid, model.grid)
         kept["pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
     return kept
 
@@ -131,11 +137,13 @@ class StartsFromImageNet(Protocol):
         ...
 
 
-def start_weights(model: StartsFromImageNet, arch: str, source: str, is_resumed: bool) -> str:
+def start_weights(
+    model: StartsFromImageNet, arch: str, source: str, is_resumed: bool, timms: ViTConfig | None = None
+) -> str:
     """Starts a network from ImageNet, if a training begins.
 
     Args:
-        source: see `imagenet_weights`.
+        source: see `imagenet_weights`, as for ``timms``.
         is_resumed: whether a checkpoint will replace the weights.
 
     Returns:
@@ -143,8 +151,11 @@ def start_weights(model: StartsFromImageNet, arch: str, source: str, is_resumed:
     """
     if is_resumed:
         return "resumed"
-    weights = imagenet_weights(arch, source)
-    return RANDOM_WEIGHTS if weights is None else f"{arch} of ImageNet, {model.load_imagenet(weights)}"
+    weights = imagenet_weights(arch, source, timms)
+    if weights is None:
+        return RANDOM_WEIGHTS
+    name = arch if arch.startswith(TIMM) else f"{arch} of ImageNet"
+    return f"{name}, {model.load_imagenet(weights)}"
 
 
 def _library(arch: str) -> str:
@@ -157,12 +168,4 @@ def _from_hub(arch: str) -> dict[str, Tensor]:
         from torchvision.models import get_model_weights
 
         return get_model_weights(arch)["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
-    import timm
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    name = f"{arch}.{HUB_TAGS.get(arch, 'fb_in1k')}"
-    cached = isinstance(try_to_load_from_cache(f"timm/{name}", "model.safetensors"), str)
-    if not cached and not any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        # Ask for the host first: the client would try again for a minute where there is no network.
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-    return timm.create_model(name, pretrained=True).state_dict()
+    return from_timm_hub(f"{arch}.{HUB_TAGS.get(arch, 'fb_in1k')}")

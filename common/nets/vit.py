@@ -1,184 +1,69 @@
-"""DeiT/ViT backbone with timm's parameter names, any number of class tokens, and attention maps on request.
+"""ViT backbone: DeiT's layers or those of one of timm's models, any number of class tokens, attention maps on request.
 
 The fused kernel computes attention wherever no map is requested. A method requests the maps of each block
 (`MapRequest`), and gets them averaged over the heads.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.nets.attention import MapRequest
+from common.nets.layers import Block, PatchEmbed
 from common.nets.options import ViTConfig
 from common.run.errors import UserError
 
-STRIP = 2**20  # attention weights per strip on CPUs where a map is summed: 4 MB
+if TYPE_CHECKING:
+    from common.nets.timm_vit import Rotary
 
-
-class MapRequest(NamedTuple):
-    """The part of a block's head-averaged attention that is requested as a map.
-
-    Attributes:
-        rows: number of leading queries (the class tokens); None for all.
-        into: a tensor (B, T, T) to add the map of all rows to, which is then not returned; not with gradients.
-        detach: whether the returned map carries no gradient; the tokens do.
-    """
-
-    rows: int | None = None
-    into: Tensor | None = None
-    detach: bool = False
-
-
-# Three small layers under timm's names, written here: timm takes seconds to import, and inference needs nothing else
-# of it.
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: in training, drops the whole branch of an image with a probability and scales up the others."""
-
-    def __init__(self, drop_prob: float) -> None:
-        super().__init__()
-        self.drop_prob = drop_prob
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The branch's output (B, ...)."""
-        if not self.training or self.drop_prob == 0:
-            return x
-        kept = 1 - self.drop_prob
-        mask = x.new_empty((len(x),) + (1,) * (x.ndim - 1)).bernoulli_(kept)
-        if kept > 0:
-            mask.div_(kept)
-        return x * mask
-
-
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between them, parameters named ``fc1`` and ``fc2``."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, T, D) to tokens (B, T, D)."""
-        return self.fc2(self.act(self.fc1(x)))
-
-
-class PatchEmbed(nn.Module):
-    """Non-overlapping patches to vectors, parameters named ``proj``."""
-
-    def __init__(self, patch_size: int, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to maps (B, D, h, w); a remainder of less than a patch is dropped."""
-        return self.proj(images)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention, parameters named ``qkv`` and ``proj`` as in timm."""
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
-        self.qkv = nn.Linear(dim, dim * 3)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, request: MapRequest | None = None) -> tuple[Tensor, Tensor | None]:
-        """Attends.
-
-        Args:
-            x: tokens (B, T, D).
-
-        Returns:
-            Tokens (B, T, D), and the softmax attention averaged over heads (B, rows, T) if requested.
-        """
-        batch, count, dim = x.shape
-        q, k, v = (
-            self.qkv(x).reshape(batch, count, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
-        )  # B h T d
-        attention = None
-        if request is None:
-            out = F.scaled_dot_product_attention(q, k, v)
-        elif request.into is not None:
-            out = self._added_to(request.into, q, k, v)
-        elif request.rows is None:
-            out, attention = self._explicit(q, k, v, request.detach)
-        elif request.rows == 1:  # once more beside the fused kernel: cheaper than joining it with the others
-            out = F.scaled_dot_product_attention(q, k, v)
-            attention = self._weights(q[:, :, :1], k, request.detach)[1]
-        else:  # the requested rows explicitly, the others by the fused kernel
-            first, others = q.split([request.rows, count - request.rows], dim=2)
-            out, attention = self._explicit(first, k, v, request.detach)
-            out = torch.cat([out, F.scaled_dot_product_attention(others, k, v)], dim=2)
-        return self.proj(out.transpose(1, 2).reshape(batch, count, dim)), attention
-
-    def _explicit(self, q: Tensor, k: Tensor, v: Tensor, detach: bool) -> tuple[Tensor, Tensor]:
-        attention, mean = self._weights(q, k, detach)
-        return attention.to(v.dtype) @ v, mean
-
-    def _weights(self, q: Tensor, k: Tensor, detach: bool) -> tuple[Tensor, Tensor]:
-        """Attention of each head (B, h, rows, T), and its mean over them."""
-        attention = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
-        return attention, (attention.detach() if detach else attention).mean(1)
-
-    def _added_to(self, total: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The output; adds the head-averaged map to ``total``. On CPUs in strips of rows that stay in the cache."""
-        batch, heads, count, _ = q.shape
-        q = (q * self.scale).contiguous()
-        k = k.transpose(-2, -1)
-        v = v.contiguous()
-        out = q.new_empty(batch, count, heads, q.shape[-1])  # B T h d: joining the heads needs no copy
-        strip = max(STRIP // (batch * heads * count), 1) if q.device.type == "cpu" else count
-        for start in range(0, count, strip):
-            rows = slice(start, start + strip)
-            attention = q[:, :, rows] @ k  # B h strip T
-            attention = torch.softmax(attention, dim=-1, out=attention)
-            out[:, rows] = (attention @ v).transpose(1, 2)
-            total[:, rows].add_(attention.sum(1), alpha=1 / heads)
-        return out.transpose(1, 2)
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block: x + attention(norm1 x), then x + mlp(norm2 x), each with stochastic depth."""
-
-    def __init__(self, dim: int, num_heads: int, drop_path: float = 0.0) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, 4 * dim)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def forward(self, x: Tensor, request: MapRequest | None = None) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, T, D) to tokens, and the attention map if requested (see `Attention.forward`)."""
-        attended, attention = self.attn(self.norm1(x), request)
-        x = x + self.drop_path(attended)
-        return x + self.drop_path(self.mlp(self.norm2(x))), attention
+T = TypeVar("T")
 
 
 class ViTBackbone(nn.Module):
-    """Patch embedding and blocks; a method adds its K class tokens, which come first, position embeddings and heads.
+    """Patch embedding and blocks; a method adds its K class tokens, position embeddings and heads.
+
+    Tokens are K class tokens, R register tokens (of some of timm's models), N patch tokens: T = K + R + N.
 
     Attributes:
         grid: patches per side at the training size.
         num_tokens: K, set by the method.
+        is_timms: whether the layers are those of one of timm's models.
+        has_class_token: whether the architecture has a class token of its own.
         class_attention_weight: factor of the sum over layers of class-to-patch attention in seeds.
     """
 
     num_tokens: int
     class_attention_weight = 1.0
+    has_class_token = True
+    reg_token: nn.Parameter | None
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
+        config.check()
         self.embed_dim, self.depth, self.num_heads = config.dimensions()
         self.patch_size = config.patch_size
         self.grid = config.img_size // config.patch_size
-        self.patch_embed = PatchEmbed(config.patch_size, self.embed_dim)
+        self._frozen = config.frozen_layers()
+        self._rotary: Rotary | None = None
+        self._has_positions = True
+        self.is_timms = config.is_timms
+        self._resize = resize_position_grid
+        self._norm: tuple[nn.Module, ...] = ()  # no layer of the network, unless a method asks for it
+        self.register_parameter("reg_token", None)
+        if config.is_timms:
+            self._take_apart(config)
+        else:
+            self._make_layers(config)
+        for index, layer in enumerate([self.patch_embed, *self.blocks]):
+            layer.requires_grad_(index not in self._frozen)
+
+    def _make_layers(self, config: ViTConfig) -> None:
+        """The architectures of `common.nets.options`."""
+        self.patch_embed: nn.Module = PatchEmbed(config.patch_size, self.embed_dim)
         rates = torch.linspace(0, config.drop_path, self.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(self.embed_dim, self.num_heads, rate) for rate in rates)
         for block in self.blocks:
@@ -186,9 +71,67 @@ class ViTBackbone(nn.Module):
                 if isinstance(module, nn.Linear):
                     nn.init.trunc_normal_(module.weight, std=0.02)
                     nn.init.zeros_(module.bias)
+        self.norm_pre: nn.Module = nn.Identity()
+
+    def _take_apart(self, config: ViTConfig) -> None:
+        """One of timm's models."""
+        from common.nets.timm_vit import resized_positions, timm_parts  # it takes seconds to import
+
+        parts = timm_parts(config)
+        self.patch_embed = parts.patch_embed
+        self.blocks = parts.blocks
+        self.norm_pre = parts.norm_pre.requires_grad_(0 not in self._frozen)
+        if parts.reg_token is not None:
+            self.reg_token = parts.reg_token
+            self.reg_token.requires_grad_(0 not in self._frozen)
+        self.has_class_token = parts.has_class_token
+        self._has_positions = parts.has_positions
+        self._rotary = parts.rotary
+        self._resize = resized_positions
+        self._norm = (parts.norm,)
+
+    def last_norm(self) -> nn.Module:
+        """A norm for the tokens after the last block, to be registered under the name ``norm``."""
+        norm = self._norm[0] if self._norm else nn.LayerNorm(self.embed_dim, eps=1e-6)
+        return norm.requires_grad_(self.depth + 1 not in self._frozen)
+
+    @property
+    def first_patch(self) -> int:
+        """K + R, the place of the first patch token."""
+        return self.num_tokens + (0 if self.reg_token is None else self.reg_token.shape[1])
+
+    def settle_positions(self, embedding: nn.Parameter) -> None:
+        """Ends the initialisation of a method's position embedding.
+
+        It stays at zero, untrained, where the backbone has rotary positions alone, and is not trained where the
+        embedding layer is frozen.
+        """
+        if not self._has_positions:
+            nn.init.zeros_(embedding)
+        if not self._has_positions or 0 in self._frozen:
+            embedding.requires_grad_(False)
+
+    def settle_tokens(self, token: nn.Parameter) -> None:
+        """Ends the initialisation of a class token of the backbone's own: it is part of the embedding layer."""
+        if 0 in self._frozen:
+            token.requires_grad_(False)
+
+    def resize_positions(self, embedding: Tensor, height: int, width: int, excess: float = 0.0) -> Tensor:
+        """Position embeddings (1, g*g, D) of the patches for another grid, (1, height*width, D), row-major.
+
+        As the references do it (`resize_position_grid`, which has ``excess``), for timm's models as timm does it.
+        """
+        return self._resize(embedding, height, width, excess)
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """The patch grid (h, w) of an image; see `embed_patches`."""
+        rest = self.patch_size - 1 if self.is_timms else 0
+        return (height + rest) // self.patch_size, (width + rest) // self.patch_size
 
     def embed_patches(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to a patch map (B, D, H // p, W // p); a remainder at the right and bottom is dropped.
+        """Images (B, 3, H, W) to a patch map (B, D, h, w).
+
+        A remainder of less than a patch at the right and bottom is dropped; timm's models pad it to a patch.
 
         Raises:
             UserError: the image is smaller than a patch.
@@ -199,6 +142,39 @@ class ViTBackbone(nn.Module):
                 f"({self.patch_size})"
             )
         return self.patch_embed(images)
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T, D) entering the first block, of class and patch tokens (B, K+N, D) with their positions."""
+        if self.reg_token is not None:
+            registers = self.reg_token.to(tokens.dtype).expand(len(tokens), -1, -1)
+            tokens = torch.cat([tokens[:, : self.num_tokens], registers, tokens[:, self.num_tokens :]], dim=1)
+        return self.norm_pre(tokens)
+
+    def blocks_at(self, grid: tuple[int, int]) -> list[Callable[..., tuple[Tensor, Any]]]:
+        """The blocks, as functions of tokens (B, T, D) and a `MapRequest`, for tokens of a patch grid (h, w)."""
+        return [self._at(block, grid) for block in self.blocks]
+
+    def queries_at(self, grid: tuple[int, int], index: int) -> Callable[[Tensor], Tensor]:
+        """A function of the tokens that enter a block: their q (B, T, D), heads side by side, not scaled."""
+        return self._at(cast("Block", self.blocks[index]).queries, grid)
+
+    def _at(self, function: Callable[..., T], grid: tuple[int, int]) -> Callable[..., T]:
+        if self._rotary is None:
+            return function
+        rotary = self._rotary.at(grid, next(self.blocks.parameters()).device)
+        return functools.partial(function, rotary=rotary, first_patch=self.first_patch)
+
+    def fitted(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps (B, k, h, w) of an image of ``size`` (H, W) without what shows the padding of timm's models.
+
+        Returns:
+            The maps themselves where nothing was padded; else (B, k, H, W), bilinear, cut at the right and bottom.
+        """
+        height, width = (side * self.patch_size for side in maps.shape[-2:])
+        if height <= size[0] and width <= size[1]:
+            return maps
+        full = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+        return full[..., : size[0], : size[1]]
 
     def read_heads(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits (B, C), patch logits (B, C) and CAMs (B, K, h, w) of the last block's tokens (B, K+N, D)."""
@@ -213,9 +189,10 @@ class ViTBackbone(nn.Module):
             kind: ``rcams`` = attn @ (mtatt * F), the methods' own; ``fcams`` = mtatt * F; ``cams`` = F.
         """
         count = self.num_tokens
+        first = self.first_patch
         size = tokens.shape[1]
         total = tokens.new_zeros(len(tokens), size if kind == "rcams" else count, size, dtype=torch.float32)
-        for block in self.blocks:
+        for block in self.blocks_at(grid):
             if kind == "rcams":  # class rows and patch rows are sums over the same layers: one sum of whole maps
                 tokens, _ = block(tokens, MapRequest(into=total))
             elif kind == "fcams":
@@ -226,8 +203,8 @@ class ViTBackbone(nn.Module):
         cams = self.read_heads(tokens, grid)[2]
         if kind == "cams":
             return cams
-        fused = self.class_attention_weight * total[:, :count, count:] * cams.flatten(2)  # B K N
-        return (refine(total[:, count:, count:], fused) if kind == "rcams" else fused).unflatten(2, grid)
+        fused = self.class_attention_weight * total[:, :count, first:] * cams.flatten(2)  # B K N
+        return (refine(total[:, first:, first:], fused) if kind == "rcams" else fused).unflatten(2, grid)
 
 
 def refine(attention: Tensor, maps: Tensor) -> Tensor:

@@ -70,6 +70,10 @@ KINDS = {
         config="methods.deeplab.config:DeepLabConfig", train="methods/deeplab/train_deeplab.py",
         weights="methods.deeplab.config:FINAL_FILE", masks="methods/deeplab/test_deeplab.py",
     ),
+    "vitseg": Kind(
+        config="methods.vitseg.config:VitSegConfig", train="methods/vitseg/train_vitseg.py",
+        weights="methods.vitseg.config:FINAL_FILE", masks="methods/vitseg/test_vitseg.py",
+    ),
 }  # fmt: skip
 MASK_COMMANDS = f"python {KINDS['irn'].masks} (or {KINDS['psa'].masks})"  # for messages
 
@@ -82,6 +86,14 @@ PLANNED = {
         ("ToCo", "toco", "ToCoConfig"), ("CRT", "crt", "CRTConfig"), ("DeepLab", "deeplab", "DeepLabConfig"),
     )
 }  # fmt: skip
+
+
+def mask_advice(list_name: str) -> str:
+    """How the masks of a list are made, for messages."""
+    return (
+        f"Pseudo masks of the whole list are made by: {MASK_COMMANDS} --name NAME --seeds SEEDS --infer_list "
+        f"{list_name}; then --masks experiment/NAME/masks. Or train on another list: --train_list LIST"
+    )
 
 
 def start_checks(config: Any, kind: str, run: RunFolder, *overrides: str) -> list[Callable[[], Any]]:

@@ -33,8 +33,8 @@ class FlowConfig:
         False, "Whether seeds vote over segments first, and the refinement takes the seeds after the vote."
     )
     segment: str = option(
-        "deeplab", "The network that learns from the masks; none: the masks are the end.", flag="--segment",
-        choices=("deeplab", "none"),
+        "deeplab", "The network that learns from the masks: DeepLabV2 or a ViT segmenter; none: the masks are the end.",
+        flag="--segment", choices=("deeplab", "vitseg", "none"),
     )  # fmt: skip
 
 
@@ -84,6 +84,7 @@ class PipelineConfig:
     segments: StageConfig = section(StageConfig, exp="segments_voc")
     fusion: StageConfig = section(StageConfig, exp="fusion_voc")
     deeplab: StageConfig = section(StageConfig, exp="deeplab_voc")
+    vitseg: StageConfig = section(StageConfig, exp="vitseg_voc")
     eval: EvalConfig = section(EvalConfig)
 
 

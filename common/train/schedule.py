@@ -4,11 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.run.config import BELOW_ONE, at_least, numbers, option
+from common.run.config import ABOVE_ZERO, BELOW_ONE, Rule, at_least, numbers, option
 from common.train.course import Position
 
 # Learning rate of the next step, from the position and the total steps of the run.
 Rate = Callable[[Position, int], float]
+
+
+LAYER_DECAY = Rule("above 0, at most 1", lambda value: 0 < value <= 1)
 
 
 @dataclass
@@ -37,6 +40,13 @@ class OptimConfig:
     )
     betas: list[float] = option([0.9, 0.999], "AdamW's betas.", rule=numbers(2, BELOW_ONE))
     eps: float = option(1e-8, "AdamW's epsilon.", rule=at_least(0))
+    layer_decay: float = option(
+        1.0, "Factor of the learning rate from each layer of the backbone to the one before it; the embedding's is the "
+        "smallest.", rule=LAYER_DECAY,
+    )  # fmt: skip
+    new_scale: float = option(
+        1.0, "Learning rate of parameters that are not the backbone's, such as heads, relative to lr.", rule=ABOVE_ZERO
+    )
     schedule: str = option(
         "epoch", "When the learning rate changes: every epoch (reference) or every step.", choices=("epoch", "step")
     )

@@ -16,7 +16,7 @@ from common.run.papers import Instead, PaperFlags
 from common.score.options import EvalConfig
 from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, TrainConfig
-from common.train.schedule import poly
+from common.train.schedule import LAYER_DECAY, poly
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +61,7 @@ class CRTModelConfig:
         Raises:
             UserError: half a tile is no whole number of patches.
         """
+        self.deit.check()
         if self.deit.img_size % (2 * self.deit.patch_size):
             raise UserError(
                 f"model.deit.img_size={self.deit.img_size}, the side of a tile, is no multiple of two patches of "
@@ -86,6 +87,9 @@ class CRTOptimConfig:
 
     lr: float = option(0.1, "Learning rate of both backbones.", flag=("--cam_learning_rate", "--lr"), rule=at_least(0))
     head_scale: float = option(10.0, "Learning rate of both classifiers, relative to the backbones'.", rule=at_least(0))
+    layer_decay: float = option(
+        1.0, "Factor of the learning rate from each layer of the DeiT to the one before it.", rule=LAYER_DECAY
+    )
     momentum: float = option(
         1e-4, "SGD's momentum: the reference passes the weight decay in its place, and its results come from that.",
         rule=at_least(0),

@@ -9,11 +9,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from common.nets.attention import MapRequest
 from common.nets.load import Coverage, load_checked
 from common.nets.options import ResNetConfig, ViTConfig
 from common.nets.pretrained import backbone_state, start_weights
 from common.nets.resnet import ResNet
-from common.nets.vit import MapRequest, ViTBackbone
+from common.nets.vit import ViTBackbone
 from common.tensors import size_of
 from methods.crt.config import CRTModelConfig
 from methods.crt.tiles import cut_tiles, merge_tiles, tile_grid
@@ -51,10 +52,11 @@ class DeiTBranch(ViTBackbone):
         self.outer_residual = outer_residual
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, self.embed_dim))
-        self.norm = nn.LayerNorm(self.embed_dim, eps=1e-6)
+        self.norm = self.last_norm()
         self.head = nn.Conv2d(self.embed_dim, num_classes, 3, padding=1)  # PyTorch's initialisation, as the reference's
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.settle_positions(self.pos_embed)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> Coverage:
         """Starts from an ImageNet DeiT; the head stays random, positions of another tile are resized.
@@ -63,13 +65,13 @@ class DeiTBranch(ViTBackbone):
             UserError: it is no DeiT of this size with one class token.
         """
         own = {name: value for name, value in self.state_dict().items() if name.startswith("head.")}
-        return load_checked(self, {**own, **backbone_state(state, self.grid)}, "the ImageNet checkpoint")
+        return load_checked(self, {**own, **backbone_state(state, self)}, "the ImageNet checkpoint")
 
     def embed(self, images: Tensor) -> Tensor:
         """Tokens (B, T, D) of images (B, 3, t, t)."""
         patches = self.embed_patches(images).flatten(2).transpose(1, 2)  # B N D
         class_tokens = self.cls_token.to(patches.dtype).expand(len(images), -1, -1)
-        return torch.cat([class_tokens, patches], dim=1) + self.pos_embed
+        return self.enter(torch.cat([class_tokens, patches], dim=1) + self.pos_embed)
 
     def run_pass(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
         """One pass through the blocks, with the outer residual if the network has it: (B, T, D) to (B, T, D).
@@ -80,7 +82,7 @@ class DeiTBranch(ViTBackbone):
         """
         x = tokens
         request = None if rows is None else MapRequest(rows=1)
-        for block in self.blocks:
+        for block in self.blocks_at((self.grid, self.grid)):
             x, attention = block(x, request)
             if rows is not None:
                 rows += attention
@@ -95,7 +97,7 @@ class DeiTBranch(ViTBackbone):
 
     def read_head(self, tokens: Tensor) -> Tensor:
         """Maps (B, C, g, g), not rectified, of encoded tokens (B, T, D)."""
-        return self.head(tokens[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid)))
+        return self.head(tokens[:, self.first_patch :].transpose(1, 2).unflatten(2, (self.grid, self.grid)))
 
     def maps(self, images: Tensor) -> Tensor:
         """Maps (B, C, g, g), not rectified, of images (B, 3, t, t), without attention maps."""
@@ -111,9 +113,10 @@ class DeiTBranch(ViTBackbone):
             Maps (B, C, g, g), and float32 (B, 1, g, g): means over the heads, summed over the blocks and passes; with
             the attention of the class token to itself a map would sum to ``depth * passes``.
         """
-        rows = self.pos_embed.new_zeros(len(images), 1, 1 + self.grid**2, dtype=torch.float32)
+        count = self.first_patch + self.grid**2
+        rows = self.pos_embed.new_zeros(len(images), 1, count, dtype=torch.float32)
         maps = self.read_head(self.encode(images, rows))
-        return maps, rows[..., 1:].unflatten(2, (self.grid, self.grid))
+        return maps, rows[..., self.first_patch :].unflatten(2, (self.grid, self.grid))
 
 
 class CNNBranch(nn.Module):
@@ -179,7 +182,7 @@ def start_branches(model: Branches, config: BranchConfigs, is_resumed: bool) -> 
     """Starts both networks of a model from ImageNet, if a training begins; returns their origin, for the log."""
     starts = [
         start_weights(model.cnn, config.cnn.arch, config.cnn.pretrained, is_resumed),
-        start_weights(model.deit, config.deit.arch, config.deit.pretrained, is_resumed),
+        start_weights(model.deit, config.deit.arch, config.deit.pretrained, is_resumed, config.deit),
     ]
     return "; ".join(dict.fromkeys(starts))
 

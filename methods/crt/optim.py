@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from common.train.optim import layered
 from methods.crt.config import CRTOptimConfig
 from methods.crt.model import CRT
 
@@ -26,13 +27,17 @@ def parameter_groups(model: CRT) -> list[list[nn.Parameter]]:
 
 def crt_optimizer(model: CRT, config: CRTOptimConfig) -> torch.optim.SGD:
     """SGD over `parameter_groups`."""
-    return grouped_sgd(parameter_groups(model), config)
+    return grouped_sgd(parameter_groups(model), config, model)
 
 
-def grouped_sgd(groups: Sequence[Sequence[nn.Parameter]], config: CRTOptimConfig) -> torch.optim.SGD:
-    """SGD over groups of parameters, alternating a backbone and its classifier."""
+def grouped_sgd(
+    groups: Sequence[Sequence[nn.Parameter]], config: CRTOptimConfig, model: CRT | None = None
+) -> torch.optim.SGD:
+    """SGD over groups of parameters, alternating a backbone and its classifier; a model's DeiT by layer, if asked."""
     scales = itertools.cycle((1.0, config.head_scale))
+    scaled = [{"params": list(group), "lr_scale": scale} for group, scale in zip(groups, scales, strict=False)]
+    if model:
+        scaled = layered(scaled, model, model.deit.depth, config.layer_decay, "deit.")
     return torch.optim.SGD(
-        [{"params": list(group), "lr_scale": scale} for group, scale in zip(groups, scales, strict=False)],
-        config.lr, config.momentum, weight_decay=config.weight_decay, fused=True,
+        scaled, config.lr, config.momentum, weight_decay=config.weight_decay, fused=True,
     )  # fmt: skip

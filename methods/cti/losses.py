@@ -106,7 +106,7 @@ class CTIStep(TrainingStep):
 
     def _pass(self, tokens: Tensor, grid: tuple[int, int], maps: Maps) -> Output:
         """A pass without infusion; keeps the tokens after block s."""
-        trace = self.model.run_blocks(tokens, maps, keep={self.config.swap_idx})
+        trace = self.model.run_blocks(tokens, grid, maps, keep={self.config.swap_idx})
         return Output(*self.model.read_heads(trace.tokens, grid), trace)
 
     def _infused_pass(self, tokens: Tensor, plain: Output, infusion: Tensor, maps: Maps) -> Output:
@@ -116,8 +116,9 @@ class CTIStep(TrainingStep):
         if self.config.share_prefix:
             tokens = plain.trace.after[swap_idx]
             first = swap_idx + 1
-        trace = self.model.run_blocks(tokens, maps, infusion, swap_idx, first)
-        return Output(*self.model.read_heads(trace.tokens, size_of(plain.cams)), trace)
+        grid = size_of(plain.cams)
+        trace = self.model.run_blocks(tokens, grid, maps, infusion, swap_idx, first)
+        return Output(*self.model.read_heads(trace.tokens, grid), trace)
 
     def _swapped_tokens(self, output: Output) -> Tensor:
         """ctk[s]: class tokens after block s (B, K, D)."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from common.nets.attention import MapRequest
 from common.nets.load import Coverage, load_checked
 from common.nets.options import ViTConfig
 from common.nets.pretrained import backbone_state
-from common.nets.vit import MapRequest, ViTBackbone, refine, resize_position_grid
+from common.nets.vit import ViTBackbone, refine
 from common.tensors import required, size_of
 
 # Parts that start at random, or are made from others.
@@ -86,10 +87,11 @@ class CTI(ViTBackbone):
         self.head = nn.Conv2d(dim, self.num_tokens, 3, padding=1)
         # Never used, but in the released checkpoints: kept so that both kinds of files load strictly.
         self.pos_embed = nn.Parameter(torch.zeros(1, self.grid**2 + 1, dim), requires_grad=False)
-        self.norm = nn.LayerNorm(dim, eps=1e-6).requires_grad_(False)
+        self.norm = self.last_norm().requires_grad_(False)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self._spread_position_embedding(self.pos_embed)
+        self.settle_positions(self.pos_embed_pat)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> Coverage:
         """Starts from an ImageNet DeiT: equal names are copied, its position embedding is spread over all tokens.
@@ -97,7 +99,7 @@ class CTI(ViTBackbone):
         Raises:
             UserError: it is no DeiT with one class token, or of another size.
         """
-        usable = backbone_state(state, self.grid)
+        usable = backbone_state(state, self)
         coverage = load_checked(self, usable, "the ImageNet checkpoint", NOT_OF_IMAGENET)
         self._spread_position_embedding(self.pos_embed)
         return coverage
@@ -121,13 +123,15 @@ class CTI(ViTBackbone):
         """
         patches = self.embed_patches(images)  # B D h w
         height, width = size_of(patches)
-        patches = patches.flatten(2).transpose(1, 2) + resize_position_grid(self.pos_embed_pat, height, width)
+        patches = patches.flatten(2).transpose(1, 2) + self.resize_positions(self.pos_embed_pat, height, width)
         class_tokens = self.class_tokens() if class_tokens is None else class_tokens
-        return torch.cat([class_tokens.to(patches.dtype).expand(len(images), -1, -1), patches], dim=1), (height, width)
+        tokens = torch.cat([class_tokens.to(patches.dtype).expand(len(images), -1, -1), patches], dim=1)
+        return self.enter(tokens), (height, width)
 
     def run_blocks(
         self,
         tokens: Tensor,
+        grid: tuple[int, int],
         maps: Maps = Maps(),
         infusion: Tensor | None = None,
         swap_idx: int = -1,
@@ -137,7 +141,8 @@ class CTI(ViTBackbone):
         """Runs blocks ``first`` to the last.
 
         Args:
-            tokens: (B, K+N, D) entering block ``first``.
+            tokens: (B, T, D) entering block ``first``.
+            grid: (h, w) of the patches.
             maps: attention sums to collect.
             infusion: Z, tokens averaged into the class tokens before block ``swap_idx + 1``: (B, K, D), or (B, C, D) to
                 leave the background token alone.
@@ -146,14 +151,15 @@ class CTI(ViTBackbone):
         """
         trace = Trace(tokens)
         count = self.num_tokens
+        blocks = self.blocks_at(grid)
         for index in range(first, self.depth):
             if infusion is not None and index == swap_idx + 1:
                 tokens = infused(tokens, infusion, count)
-            tokens, attention = self.blocks[index](tokens, maps.request(index, count))
+            tokens, attention = blocks[index](tokens, maps.request(index, count))
             if index in keep:
                 trace.after[index] = tokens
             if attention is not None:
-                _accumulate(trace, attention, index, maps, count)
+                _accumulate(trace, attention, index, maps, count, self.first_patch)
         trace.tokens = tokens
         return trace
 
@@ -165,7 +171,7 @@ class CTI(ViTBackbone):
             (B, K, h, w), background first.
         """
         cls = tokens[:, 1 : self.num_tokens].mean(-1)
-        patches = tokens[:, self.num_tokens :].transpose(1, 2).unflatten(2, grid)  # B D h w
+        patches = tokens[:, self.first_patch :].transpose(1, 2).unflatten(2, grid)  # B D h w
         maps = self.head(patches)  # M: B K h w
         return cls, maps[:, 1:].mean((-2, -1)), maps.relu()
 
@@ -184,7 +190,9 @@ class CTI(ViTBackbone):
         first = 0 if swap_idx is None else swap_idx + 1
         layers = range(first, self.depth)
         maps = Maps(range(self.depth - n_layers, self.depth), layers, layers)
-        trace = self.run_blocks(tokens, maps, infusion, -1 if swap_idx is None else swap_idx, keep=range(self.depth))
+        trace = self.run_blocks(
+            tokens, grid, maps, infusion, -1 if swap_idx is None else swap_idx, keep=range(self.depth)
+        )
         return Output(*self.read_heads(trace.tokens, grid), trace)
 
     @torch.no_grad()
@@ -194,7 +202,11 @@ class CTI(ViTBackbone):
         The function holds the class tokens of the present weights.
         """
         class_tokens = self.class_tokens()
-        return lambda images: self.seed_maps(*self.embed(images, class_tokens), kind)[:, 1:]
+
+        def maps(images: Tensor) -> Tensor:
+            return self.fitted(self.seed_maps(*self.embed(images, class_tokens), kind)[:, 1:], size_of(images))
+
+        return maps
 
 
 @dataclass
@@ -251,15 +263,15 @@ def infused(tokens: Tensor, infusion: Tensor, num_tokens: int) -> Tensor:
     return torch.cat([tokens[:, :start], mixed, tokens[:, num_tokens:]], dim=1)
 
 
-def _accumulate(trace: Trace, attention: Tensor, index: int, maps: Maps, count: int) -> None:
-    """Adds a layer's head-averaged attention (B, rows, K+N) to the sums that include the layer."""
+def _accumulate(trace: Trace, attention: Tensor, index: int, maps: Maps, count: int, first: int) -> None:
+    """Adds a layer's head-averaged attention (B, rows, T), patches from ``first`` on, to its sums."""
 
     def add(total: Tensor | None, part: Tensor) -> Tensor:
         return part if total is None else total + part
 
     if index in maps.class_to_patch:
-        trace.class_to_patch = add(trace.class_to_patch, attention[:, :count, count:])
+        trace.class_to_patch = add(trace.class_to_patch, attention[:, :count, first:])
     if index in maps.class_to_patch_late:
-        trace.class_to_patch_late = add(trace.class_to_patch_late, attention[:, :count, count:])
+        trace.class_to_patch_late = add(trace.class_to_patch_late, attention[:, :count, first:])
     if index in maps.patch_to_patch:
-        trace.patch_to_patch = add(trace.patch_to_patch, attention[:, count:, count:])
+        trace.patch_to_patch = add(trace.patch_to_patch, attention[:, first:, first:])

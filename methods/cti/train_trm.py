@@ -35,7 +35,7 @@ def main() -> int:
 
     # Model, token memory, losses
     model = CTI(config.model, len(images.classes)).to(device)
-    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume, config.model)
     memory = TokenMemory(len(images.classes), config.loss.memory_size, model.embed_dim, device)
     step = CTIStep(model, config.loss, memory, processes.gather_rows)
 

@@ -6,14 +6,13 @@ from typing import ClassVar
 
 from common.crf.options import CRFConfig
 from common.data.layout import DataConfig
-from common.masks.options import SegmentConfig
-from common.pipeline.builders import MASK_COMMANDS
+from common.masks.options import MaskViewConfig, SegmentConfig, require_masks
+from common.pipeline.builders import mask_advice
 from common.run.config import BELOW_ONE, Rule, at_least, numbers, option, section, some
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
 from common.run.papers import Instead, PaperFlags
 from common.score.options import EvalConfig
-from common.seeds.options import SCALES
 from common.train.course import Position, StepCourseConfig
 from common.train.schedule import poly
 
@@ -30,21 +29,6 @@ PAPER: PaperFlags = {  # arguments of the paper's main.py
     "--cuda": Instead("runtime.device=cuda", takes=0), "--cpu": Instead("runtime.device=cpu", takes=0),
     "--n-jobs": Instead("infer.num_workers={}"), "-j": Instead("infer.num_workers={}"),
 }  # fmt: skip
-
-
-@dataclass
-class DeepLabViewConfig:
-    """The network's input, and the random crop of a training image."""
-
-    input: str = option(
-        "caffe", "Form of the inputs, as for the first weights: caffe (BGR from 0 to 255 minus the mean) or imagenet "
-        "(normalised RGB, as of torchvision and timm).",
-        choices=("caffe", "imagenet"),
-    )  # fmt: skip
-    crop_size: int = option(321, "Side of the crop, in pixels.", flag="--crop_size", rule=at_least(1))
-    scales: list[float] = option(
-        [0.5, 0.75, 1.0, 1.25, 1.5], "Factors, one of which scales an image before it is cropped.", rule=SCALES
-    )
 
 
 def require_initial(source: str) -> None:
@@ -116,24 +100,6 @@ class DeepLabOptimConfig:
         return self.lr * poly(position.total_steps // self.lr_decay * self.lr_decay, total, self.power)
 
 
-def mask_advice(list_name: str) -> str:
-    """How the masks of a list are made, for messages."""
-    return (
-        f"Pseudo masks of the whole list are made by: {MASK_COMMANDS} --name NAME --seeds SEEDS --infer_list "
-        f"{list_name}; then --masks experiment/NAME/masks. Or train on another list: --train_list LIST"
-    )
-
-
-def require_masks(place: str, list_name: str) -> None:
-    """Makes sure that masks are named.
-
-    Raises:
-        UserError: they are not; the message tells how they are made.
-    """
-    if not place:
-        raise UserError(f"--masks is missing: the folder of the label masks to train on. {mask_advice(list_name)}")
-
-
 @dataclass
 class DeepLabCourseConfig(StepCourseConfig):
     """The course of the training; validation is on one scale."""
@@ -152,7 +118,7 @@ class DeepLabCourseConfig(StepCourseConfig):
             UserError: as `CourseConfig.check_start` and `require_masks`.
         """
         super().check_start(is_resumed)
-        require_masks(self.masks, self.image_list)
+        require_masks(self.masks, mask_advice(self.image_list))
 
 
 @dataclass
@@ -175,7 +141,7 @@ class DeepLabConfig:
     method: ClassVar[str] = "DeepLab"
     paper: ClassVar[PaperFlags] = PAPER
     data: DataConfig = section(DataConfig)
-    views: DeepLabViewConfig = section(DeepLabViewConfig)
+    views: MaskViewConfig = section(MaskViewConfig)
     model: DeepLabModelConfig = section(DeepLabModelConfig)
     optim: DeepLabOptimConfig = section(DeepLabOptimConfig)
     train: DeepLabCourseConfig = section(

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-MEAN_BGR = (104.008, 116.669, 122.675)
+from common.masks.options import CAFFE_MEAN_BGR
 
 # The reference's cast of mean-subtracted values to uint8, as on x86: truncated, modulo 256 (-3.7 becomes 253). It is
 # spelt out, as other processors cast otherwise. Row v, column c: pixel value v of channel c.
-_WRAPPED = (np.trunc(np.arange(256)[:, None] - np.array(MEAN_BGR)).astype(np.int32) & 255).astype(np.uint8)  # 256 3
+_WRAPPED = (np.trunc(np.arange(256)[:, None] - np.array(CAFFE_MEAN_BGR)).astype(np.int32) & 255).astype(np.uint8)
 
 
 def clean_image(image: np.ndarray) -> np.ndarray:

@@ -14,8 +14,6 @@ where it stopped.
 """
 
 from common.run.errors import run_script
-from common.run.files import write_json
-from common.run.folder import MASK_SCORES
 from common.run.script import MASKS, start
 from methods.deeplab.config import WEIGHTS_FILE, DeepLabConfig
 
@@ -23,19 +21,18 @@ from methods.deeplab.config import WEIGHTS_FILE, DeepLabConfig
 def main() -> None:
     """Goes in the order config, data, model, masks; then scores and submission."""
     setup = start(__doc__, DeepLabConfig, "deeplab_voc", MASKS, file=WEIGHTS_FILE, unit="iteration")
-    args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
+    args, config, run, runtime = setup.args, setup.config, setup.run, setup.runtime
     infer = config.infer
 
-    from common.data.classes import BACKGROUND
     from common.data.dataset import ImageSet, class_names
-    from common.masks.network import open_mask_folders, report_masks, submit_masks, write_masks
+    from common.masks.network import open_mask_folders, write_masks
+    from common.masks.scores import report_segmentation
+    from common.masks.views import input_transform
     from common.nets.load import load_network
     from common.run.processes import stop_processes
     from common.score.images import has_masks
     from methods.deeplab.crf_image import clean_image, wrapped_image
     from methods.deeplab.model import DeepLab
-    from methods.deeplab.scores import segmentation_scores
-    from methods.deeplab.views import input_transform
     from methods.deeplab.weights import released
 
     # Data: image labels are not needed
@@ -53,14 +50,7 @@ def main() -> None:
     write_masks(model, images, infer, runtime, folders, input_transform(config.views.input))
 
     # Scores and submission
-    for stem, result in report_masks(folders, images, run, runtime, infer.num_workers).items():
-        if processes.is_main:
-            scores = segmentation_scores(result.confusion)
-            path = run.scores(stem.replace(MASK_SCORES, "scores"))
-            write_json(path, scores.as_dict([BACKGROUND, *result.classes]))
-            print(f"{scores}: {path}")
-    if args.submission and processes.is_main:
-        submit_masks(folders, images, run, args.submission)
+    report_segmentation(folders, images, run, runtime, infer.num_workers, args.submission)
     stop_processes()
 
 

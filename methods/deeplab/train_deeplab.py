@@ -20,20 +20,21 @@ def main() -> int:
     config, device = setup.config, setup.runtime.device
 
     from common.data.dataset import ImageSet, class_names
+    from common.masks.scores import validate
+    from common.masks.training import TrainingMasks
+    from common.masks.views import MaskViews, input_transform
+    from common.pipeline.builders import mask_advice
     from common.train.trainer import Trainer
     from methods.deeplab.losses import DeepLabStep
-    from methods.deeplab.masks import TrainingMasks
     from methods.deeplab.model import DeepLab
     from methods.deeplab.optim import deeplab_optimizer
-    from methods.deeplab.scores import validate
-    from methods.deeplab.views import DeepLabViews, input_transform
     from methods.deeplab.weights import start_deeplab
 
     # Data: a random crop of an image and its mask; image labels are not needed
     images = ImageSet(config.data, config.train.image_list)
     num_labels = len(class_names(config.data)) + 1
-    masks = TrainingMasks(images, config.train.masks, num_labels)
-    transform = DeepLabViews(config.views)
+    masks = TrainingMasks(images, config.train.masks, num_labels, mask_advice(images.list_name))
+    transform = MaskViews(config.views)
 
     # Model, losses, optimiser
     model = DeepLab(config.model, num_labels).to(device)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.nets.vit import DropPath
+from common.nets.layers import DropPath
 from methods.dig.config import LFCA_HEADS, check_lfca_width
 
 DROP_PATH = 0.1  # fixed in the reference, whatever the classifier's own rate

@@ -5,13 +5,14 @@ for the images, whose refined CAM is a constant. In all other epochs the fused k
 """
 
 import contextlib
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.nets.attention import MapRequest
 from common.nets.mctformer import Output, classification_loss
-from common.nets.vit import MapRequest
 from common.seeds.cam import max_norm
 from common.tensors import required, size_of, sum_of
 from common.train.step import TrainingStep, weighted_sum
@@ -84,7 +85,7 @@ class DiGStep(TrainingStep):
 def rows_of(output: Output, rows: slice) -> Output:
     """The output of some images of a pass."""
     attention = None if output.attention is None else output.attention[rows]
-    return Output(output.cls[rows], output.pcls[rows], output.cams[rows], attention, output.class_attention_weight)
+    return replace(output, cls=output.cls[rows], pcls=output.pcls[rows], cams=output.cams[rows], attention=attention)
 
 
 def loss_terms(

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.nets.attention import MapRequest
 from common.nets.mctformer import MCTformer, Output
 from common.nets.options import ViTConfig
-from common.nets.vit import MapRequest
 from methods.dig.config import check_lfca_depth
 from methods.dig.lfca import LFCA, RELEASED_FEATURES, FeatureShape, convolved_inputs
 
@@ -72,13 +71,11 @@ class DiG(MCTformer):
         top = min(TOP, flat.shape[2])
         return flat.relu().topk(top).values.mean(-1) - flat.neg().relu().topk(top).values.mean(-1)
 
-    def queries(self, index: int, tokens: Tensor) -> Tensor:
-        """q (B, T, D) of a block for the tokens that enter it, heads side by side, not scaled, without gradient."""
-        block = self.blocks[index]
+    def queries(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """q (B, C+N, D) of a block for the tokens that enter it, heads side by side, not scaled, without gradient."""
         with torch.no_grad():
-            weight = block.get_parameter("attn.qkv.weight")[: self.embed_dim]
-            bias = block.get_parameter("attn.qkv.bias")[: self.embed_dim]
-            return F.linear(block.get_submodule("norm1")(tokens), weight, bias)
+            q = self.queries_at(grid, index)(tokens)
+        return q if self.reg_token is None else torch.cat([q[:, : self.num_tokens], q[:, self.first_patch :]], dim=1)
 
     def training_pass(
         self, images: Tensor, request: MapRequest | None = None, query_rows: int = 0
@@ -91,15 +88,15 @@ class DiG(MCTformer):
             query_rows: number of the first images whose queries LFCA needs.
 
         Returns:
-            The output, and queries (rows, T, D) of the last block and of the block before; none for 0 rows.
+            The output, and queries (rows, C+N, D) of the last block and of the block before; none for 0 rows.
         """
         tokens, grid = self.embed(images)
         split = self.depth - 2 if query_rows else self.depth
         queries: list[Tensor] = []
-        tokens, total = self.run_blocks(tokens, range(split), request)
+        tokens, total = self.run_blocks(tokens, grid, range(split), request)
         for index in range(split, self.depth):
-            queries.insert(0, self.queries(index, tokens[:query_rows]))
-            tokens, total = self.run_blocks(tokens, range(index, index + 1), request, total)
+            queries.insert(0, self.queries(index, tokens[:query_rows], grid))
+            tokens, total = self.run_blocks(tokens, grid, range(index, index + 1), request, total)
         return self.output(tokens, grid, total), queries
 
     def fuse(self, features: Tensor, queries: Sequence[Tensor], grid: tuple[int, int]) -> Fused:

@@ -36,7 +36,7 @@ def main() -> int:
     guide = Guide(config.diffusion, config.unet, config.loss, config.model, setup.runtime)
     features = feature_shape(config.diffusion, config.unet) if config.loss.has_lfca() else None
     model = DiG(config.model, len(images.classes), features).to(device)
-    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume, config.model)
     step = DiGStep(model, config.loss)
 
     # Training

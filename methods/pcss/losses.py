@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from common.nets.attention import MapRequest
 from common.nets.mctformer import Output, classification_loss
-from common.nets.vit import MapRequest
 from common.run.processes import Processes
 from common.seeds.cam import max_norm
 from common.tensors import required, size_of
@@ -78,9 +78,9 @@ class PCSSStep(TrainingStep):
         constant = MapRequest(detach=True) if compares_mixed else None
         split = config.mpc_idx + 1
         early = request if config.share_prefix else constant
-        middle, attention = model.run_blocks(tokens, range(split), early)
+        middle, attention = model.run_blocks(tokens, grid, range(split), early)
         plain_attention = required(attention, "attention sum").detach() if compares_mixed else None
-        last, plain_attention = model.run_blocks(middle, range(split, model.depth), constant, plain_attention)
+        last, plain_attention = model.run_blocks(middle, grid, range(split, model.depth), constant, plain_attention)
         plain = model.output(last, grid, plain_attention)
         terms = dict.fromkeys(LOSS_TERMS, plain.cls.new_zeros((), dtype=torch.float32))
         terms["cls"] = classification_loss(plain.cls, plain.pcls, labels)
@@ -95,9 +95,9 @@ class PCSSStep(TrainingStep):
         if weight_mixed > 0:
             magnitude = self._mixed_magnitude(model.patch_map(middle, grid), partners)
             if not config.share_prefix:
-                middle, attention = model.run_blocks(tokens, range(split), request)
+                middle, attention = model.run_blocks(tokens, grid, range(split), request)
             middle = model.mixed(middle, grid, magnitude)
-            last, attention = model.run_blocks(middle, range(split, model.depth), request, attention)
+            last, attention = model.run_blocks(middle, grid, range(split, model.depth), request, attention)
             mixed = model.output(last, grid, attention)
             terms["cls_mixed"] = classification_loss(mixed.cls, mixed.pcls, labels)
             if compares_mixed:
@@ -114,7 +114,7 @@ class PCSSStep(TrainingStep):
     def _suppressed_pass(self, images: Tensor, labels: Tensor) -> Output:
         """The pass over images without their classes' shortcut frequencies; it makes no attention maps."""
         tokens, grid = self.model.embed(self.suppress(images, labels))
-        return self.model.output(self.model.run_blocks(tokens, range(self.model.depth))[0], grid)
+        return self.model.output(self.model.run_blocks(tokens, grid, range(self.model.depth))[0], grid)
 
     @torch.no_grad()
     def suppress(self, images: Tensor, labels: Tensor) -> Tensor:

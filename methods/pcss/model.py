@@ -17,9 +17,9 @@ class PCSS(MCTformer):
 
     def patch_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Patch tokens of (B, T, D) as a map (B, D, h, w): ``x_patch``."""
-        return tokens[:, self.num_tokens :].transpose(1, 2).unflatten(2, grid)
+        return tokens[:, self.first_patch :].transpose(1, 2).unflatten(2, grid)
 
     def mixed(self, tokens: Tensor, grid: tuple[int, int], magnitude: Tensor) -> Tensor:
-        """Tokens (B, T, D) with the magnitude G (B, D, h, w//2+1) for their patch map; class tokens do not change."""
+        """Tokens (B, T, D) with the magnitude G (B, D, h, w//2+1) for their patch map; other tokens do not change."""
         maps = with_magnitude(self.patch_map(tokens, grid), magnitude)
-        return cat([tokens[:, : self.num_tokens], maps.flatten(2).transpose(1, 2)], dim=1)
+        return cat([tokens[:, : self.first_patch], maps.flatten(2).transpose(1, 2)], dim=1)

@@ -33,7 +33,7 @@ def main() -> int:
 
     # Model, importance masks, losses
     model = PCSS(config.model, len(images.classes)).to(device)
-    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume, config.model)
     importance = FrequencyImportance(len(images.classes), size, config.fim, device)
     fim = FIM(importance, images, setup.runtime) if config.loss.weights[0] > 0 else None
     step = PCSSStep(model, config.loss, importance, processes.gather_rows, processes.rank)

@@ -13,7 +13,7 @@ from common.run.papers import Instead, PaperFlags
 from common.score.options import EvalConfig
 from common.seeds.options import SCALES, InferConfig
 from common.train.course import Position, StepCourseConfig
-from common.train.schedule import poly
+from common.train.schedule import LAYER_DECAY, poly
 
 WEIGHTS_FILE = "model_iter_{}.pth"
 CROPS = 8  # local crops of an image
@@ -116,8 +116,9 @@ class ToCoModelConfig(ViTConfig):
         """Checks sizes and blocks.
 
         Raises:
-            UserError: as `ViTConfig.dimensions` and `aux_block`.
+            UserError: as `ViTConfig.check` and `aux_block`.
         """
+        super().check()
         self.aux_block()
 
     def aux_block(self) -> int:
@@ -222,6 +223,9 @@ class ToCoOptimConfig:
 
     lr: float = option(6e-5, "Learning rate of the encoder.", flag="--lr", rule=at_least(0))
     head_scale: float = option(10.0, "Learning rate of all heads, relative to the encoder's.", rule=at_least(0))
+    layer_decay: float = option(
+        1.0, "Factor of the learning rate from each layer of the encoder to the one before it.", rule=LAYER_DECAY
+    )
     warmup_steps: int = option(
         1500,
         "Steps of linear warm-up; the poly schedule is not shifted by it.",

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.nets.load import Coverage, load_checked
+from common.nets.options import ViTConfig
+from common.nets.plain_vit import PlainViT
 from common.nets.pretrained import backbone_state
-from common.nets.vit import ViTBackbone, resize_position_grid
-from common.tensors import size_of
 from methods.toco.config import ToCoModelConfig
 
 
@@ -36,10 +36,10 @@ class Features(NamedTuple):
         return Features(*(part[:count] for part in self))
 
 
-class Encoder(ViTBackbone):
+class Encoder(PlainViT):
     """timm's ViT under timm's names; the position embedding stays ImageNet's, and the head is not used."""
 
-    num_tokens = 1
+    needs_class_token = True
 
     def __init__(self, config: ToCoModelConfig) -> None:
         """Random weights.
@@ -49,30 +49,22 @@ class Encoder(ViTBackbone):
         """
         super().__init__(config)
         self.aux_block = config.aux_block()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, self.embed_dim), requires_grad=False)
-        self.norm = nn.LayerNorm(self.embed_dim, eps=1e-6)
-        self.head = nn.Linear(self.embed_dim, 1000).requires_grad_(False)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.pos_embed.requires_grad_(False)
 
-    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens (B, 1 + h*w, D) of images (B, 3, H, W), class token first, and the patch grid (h, w)."""
-        patches = self.embed_patches(images)  # B D h w
-        grid = size_of(patches)
-        class_tokens = self.cls_token.to(patches.dtype).expand(len(images), -1, -1)
-        tokens = torch.cat([class_tokens, patches.flatten(2).transpose(1, 2)], dim=1)
-        return tokens + torch.cat([self.pos_embed[:, :1], resize_position_grid(self.pos_embed[:, 1:], *grid)], 1), grid
+    def add_layers(self, config: ViTConfig) -> None:
+        """Adds the classifier of ImageNet, which is in the released checkpoints."""
+        if not config.is_timms:
+            self.head = nn.Linear(self.embed_dim, 1000).requires_grad_(False)
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor) -> Features:  # type: ignore[override]  # more than a plain ViT gives
         """Features of images (B, 3, H, W); a remainder below a patch at the right and bottom is dropped."""
         tokens, grid = self.embed(images)
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks_at(grid)):
             tokens, _ = block(tokens)
             if index == self.aux_block:
-                aux = tokens[:, 1:]
+                aux = tokens[:, self.first_patch :]
         tokens = self.norm(tokens)
-        maps = (part.transpose(1, 2).unflatten(2, grid) for part in (tokens[:, 1:], aux))  # B D h w
+        maps = (part.transpose(1, 2).unflatten(2, grid) for part in (tokens[:, self.first_patch :], aux))  # B D h w
         return Features(tokens[:, 0], *maps)
 
 
@@ -150,7 +142,9 @@ class ToCo(nn.Module):
         Raises:
             UserError: it is no ViT of this size with one class token.
         """
-        kept = backbone_state(state, self.encoder.grid)
+        kept = backbone_state(state, self.encoder)
+        if self.encoder.is_timms:
+            return load_checked(self.encoder, kept, "the backbone's weights")
         # The classifier of ImageNet is in the released checkpoints, but never used: kept if it has 1000 classes.
         own = self.encoder.head.state_dict(prefix="head.")
         kept |= {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}

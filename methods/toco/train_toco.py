@@ -35,7 +35,7 @@ def main() -> int:
 
     # Model, losses, optimiser
     model = ToCo(config.model, len(images.classes)).to(device)
-    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume)
+    origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume, config.model)
     step = ToCoStep(
         model, config.loss, config.labels, config.energy, views.local_size, processes.gather_rows, processes.rank
     )

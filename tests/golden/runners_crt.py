@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from common.data.seeds import Seed, read_seed
+from common.nets.attention import MapRequest
 from common.nets.options import ResNetConfig, ViTConfig
-from common.nets.vit import MapRequest
 from common.score.counts import ConfusionCounts, first_argmax
 from methods.crt.cams import crt_cams, scaled_size, view_cams
 from methods.crt.config import CRTInferConfig, CRTModelConfig

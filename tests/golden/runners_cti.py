@@ -8,8 +8,9 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from common.nets.attention import MapRequest
 from common.nets.options import ViTConfig
-from common.nets.vit import MapRequest, resize_position_grid
+from common.nets.vit import resize_position_grid
 from common.seeds.cam import multi_view_cams
 from common.train.optim import has_weight_decay
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr

@@ -11,14 +11,16 @@ from PIL import Image
 
 from common.crf.dense import dense_crf
 from common.crf.options import CRFConfig
+from common.masks.losses import resized_targets
+from common.masks.options import CAFFE_MEAN_BGR, MaskViewConfig
+from common.masks.scores import segmentation_scores
+from common.masks.views import MaskViews, draw_crop, input_transform
 from common.score.counts import ConfusionCounts
 from common.train.course import Position
-from methods.deeplab.config import DeepLabModelConfig, DeepLabOptimConfig, DeepLabViewConfig
-from methods.deeplab.crf_image import MEAN_BGR, clean_image, wrapped_image
-from methods.deeplab.losses import DeepLabStep, resized_targets
+from methods.deeplab.config import DeepLabModelConfig, DeepLabOptimConfig
+from methods.deeplab.crf_image import clean_image, wrapped_image
+from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.model import DeepLab
-from methods.deeplab.scores import segmentation_scores
-from methods.deeplab.views import DeepLabViews, draw_crop, input_transform
 from tests.golden.harness import Case, Results, runner
 from tests.golden.runners_dig import change_filled
 from tests.golden.weights import fill
@@ -106,8 +108,8 @@ def label_resize(case: Case) -> Results:
 def aug(case: Case) -> Results:
     """Draws and views of images whose channels are in the order BGR; and a whole image."""
     params = case.params
-    config = DeepLabViewConfig(crop_size=params["crop"], scales=params["scales"])
-    assert tuple(params["mean_bgr"]) == MEAN_BGR and params["ignore"] == 255
+    config = MaskViewConfig(crop_size=params["crop"], scales=params["scales"])
+    assert tuple(params["mean_bgr"]) == CAFFE_MEAN_BGR and params["ignore"] == 255
     images = [np.ascontiguousarray(image[..., ::-1]) for image in case.input("images")]
     results: Results = {}
     for number, (image, labels, seed) in enumerate(
@@ -115,7 +117,7 @@ def aug(case: Case) -> Results:
     ):
         random.seed(seed)
         crop = draw_crop(*labels.shape, config)
-        pixels, cropped = DeepLabViews(config).crop(image, labels, crop)
+        pixels, cropped = MaskViews(config).crop(image, labels, crop)
         found = {
             "scale": np.float32(crop.scale), "resized": crop.size, "start": crop.start, "flip": crop.flip,
             "out": pixels, "out_label": cropped,
@@ -134,7 +136,7 @@ def crf(case: Case) -> Results:
         iterations=params["crf"]["iterations"], gaussian_sxy=near["sxy"], gaussian_compat=near["compat"],
         bilateral_sxy=far["sxy"], bilateral_srgb=far["srgb"], bilateral_compat=far["compat"],
     )  # fmt: skip
-    assert tuple(params["mean_bgr"]) == MEAN_BGR
+    assert tuple(params["mean_bgr"]) == CAFFE_MEAN_BGR
     results: Results = {}
     for number, recipe in enumerate(case.entry["inputs"]["images"]):
         image = np.ascontiguousarray(case.make(recipe["image_bgr"])[..., ::-1])

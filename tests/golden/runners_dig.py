@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from common.data.augment import train_transform
+from common.nets.attention import MapRequest
 from common.nets.mctformer import Output
 from common.nets.options import ViTConfig
-from common.nets.vit import MapRequest
 from common.seeds.cam import max_norm, multi_view_cams
 from common.train.optim import has_weight_decay
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
@@ -170,14 +170,14 @@ def vit(case: Case) -> Results:
     """All maps of the network that inference uses, its tokens and queries, and images of other sizes."""
     model, x = filled(case.model, case.entry["weights_seed"], case.params["mode"], has_lfca=False), case.input("x")
     embedded, grid = model.embed(x)
-    tokens, attention = model.run_blocks(embedded, range(model.depth), MapRequest())
+    tokens, attention = model.run_blocks(embedded, grid, range(model.depth), MapRequest())
     out, (_, queries) = model.output(tokens, grid, attention), model.training_pass(x, query_rows=len(x))
     features = tokens[:, model.num_tokens :].transpose(1, 2).unflatten(2, grid)
     found = {
         **{name: getattr(out, name) for name in ("cls", "pcls", "cams", "fcams", "mtatt", "rcams")},
         "attn_rows": out.patch_attention, "feat_sub": features, "head_raw": model.head(features), "tok_sub": tokens,
         "q_last_sub": queries[0], "q_prev_sub": queries[1], "maxnorm_rcams": max_norm(out.rcams),
-        "attn_layer0_headmean_rows": model.run_blocks(embedded, range(1), MapRequest())[1],
+        "attn_layer0_headmean_rows": model.run_blocks(embedded, grid, range(1), MapRequest())[1],
     }  # fmt: skip
     results = {(role, None): value for role, value in found.items()}
     for image in case.input("other_sizes"):

@@ -6,8 +6,8 @@ import numpy as np
 import timm
 import torch
 
+from common.nets.attention import MapRequest
 from common.nets.options import ViTConfig
-from common.nets.vit import MapRequest
 from common.run.device import Runtime
 from common.run.options import RuntimeConfig
 from common.run.processes import Processes
@@ -47,7 +47,7 @@ def forward(case: Case) -> Results:
     out, tokens = model(x), {}
     now = embedded
     for number in range(model.depth):
-        now, attention = model.run_blocks(now, range(number, number + 1), MapRequest())
+        now, attention = model.run_blocks(now, grid, range(number, number + 1), MapRequest())
         tokens[number] = now
         if number == 0:
             first_attention = attention
@@ -66,8 +66,8 @@ def forward(case: Case) -> Results:
         )
         magnitude = step._mixed_magnitude(middle, torch.tensor(perm))
         entering = model.mixed(tokens[index], grid, magnitude)
-        _, early = model.run_blocks(embedded, range(index + 1), MapRequest())
-        last, attention = model.run_blocks(entering, range(index + 1, model.depth), MapRequest(), early)
+        _, early = model.run_blocks(embedded, grid, range(index + 1), MapRequest())
+        last, attention = model.run_blocks(entering, grid, range(index + 1, model.depth), MapRequest(), early)
         mixed = model.output(last, grid, attention)
         found |= {
             "mag1_sub": whole_plane(spectrum(middle).abs(), grid[1]),

@@ -5,9 +5,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from common.nets.attention import MapRequest
 from common.nets.load import load_checked
 from common.nets.options import ResNetConfig, ViTConfig
-from common.nets.vit import MapRequest
 from common.run.errors import UserError
 from methods.crt.config import CRTModelConfig
 from methods.crt.model import CRT, CNNBranch, DeiTBranch, released_cnn, released_deit, tiled_deit

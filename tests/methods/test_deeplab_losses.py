@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from common.masks.losses import cross_entropy, resized_targets
+from common.masks.options import CAFFE_MEAN_BGR
+from common.masks.scores import segmentation_scores
 from common.score.counts import ConfusionCounts
-from methods.deeplab.crf_image import MEAN_BGR, clean_image, wrapped_image
-from methods.deeplab.losses import DeepLabStep, cross_entropy, resized_targets
-from methods.deeplab.scores import segmentation_scores
+from methods.deeplab.crf_image import clean_image, wrapped_image
+from methods.deeplab.losses import DeepLabStep
 from tests.methods.test_deeplab_model import tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -91,7 +93,7 @@ def test_what_the_crf_sees() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     expected = np.zeros_like(image)
     for place in np.ndindex(image.shape):
-        value = float(image[place[:2]][2 - place[2]]) - MEAN_BGR[place[2]]
+        value = float(image[place[:2]][2 - place[2]]) - CAFFE_MEAN_BGR[place[2]]
         expected[place] = int(value) % 256
     assert (wrapped_image(image) == expected).all() and wrapped_image(image).flags.c_contiguous
     assert wrapped_image(np.full((1, 1, 3), 101, np.uint8)).ravel().tolist() == [253, 241, 235]

@@ -11,15 +11,15 @@ from PIL import Image
 from common.data.dataset import DataConfig, ImageSet
 from common.data.masks import write_mask
 from common.data.transforms import eval_transform
+from common.masks.options import CAFFE_MEAN_BGR, MaskViewConfig
+from common.masks.training import TrainingMasks
+from common.masks.views import Crop, MaskViews, draw_crop, input_transform
+from common.pipeline.builders import mask_advice
 from common.run.errors import UserError
-from methods.deeplab.config import DeepLabViewConfig
-from methods.deeplab.crf_image import MEAN_BGR
-from methods.deeplab.masks import TrainingMasks
-from methods.deeplab.views import Crop, DeepLabViews, draw_crop, input_transform
 from tests.datasets import make_voc
 
 SCALES = [0.5, 0.75, 1.0, 1.25, 1.5]
-MEAN = torch.tensor(MEAN_BGR).view(3, 1, 1)
+MEAN = torch.tensor(CAFFE_MEAN_BGR).view(3, 1, 1)
 
 
 def grid(height: int, width: int) -> tuple[Image.Image, np.ndarray]:
@@ -32,7 +32,7 @@ def grid(height: int, width: int) -> tuple[Image.Image, np.ndarray]:
 @pytest.mark.parametrize(("height", "width"), [(400, 281), (90, 500), (50, 40)])
 def test_draws_in_the_order_of_the_reference(height: int, width: int) -> None:
     """Scale, row, column, flip, all from Python's generator; rows and columns also where there is no choice."""
-    config = DeepLabViewConfig()
+    config = MaskViewConfig()
     for seed in range(40):
         random.seed(seed)
         crop = draw_crop(height, width, config)
@@ -49,12 +49,12 @@ def test_every_draw_occurs_and_nothing_else_is_drawn() -> None:
     """All scales, the first and last place, both directions; other generators are left alone."""
     random.seed(0)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    config = DeepLabViewConfig(crop_size=20)
+    config = MaskViewConfig(crop_size=20)
     crops = [draw_crop(40, 22, config) for _ in range(600)]
     assert {crop.scale for crop in crops} == set(SCALES) and {crop.flip for crop in crops} == {True, False}
     same = [crop.start for crop in crops if crop.scale == 1]
     assert {row for row, _ in same} == set(range(21)) and {column for _, column in same} == {0, 1, 2}
-    DeepLabViews(config)(grid(40, 22))
+    MaskViews(config)(grid(40, 22))
     assert torch.equal(torch_state, torch.get_rng_state())
     assert (numpy_state == np.random.get_state()[1]).all()  # noqa: NPY002
 
@@ -62,7 +62,7 @@ def test_every_draw_occurs_and_nothing_else_is_drawn() -> None:
 def test_image_and_labels_stay_together() -> None:
     """At scale 1 every pixel keeps its label, cropped at the place drawn and mirrored or not."""
     image, labels = grid(80, 90)
-    views = DeepLabViews(DeepLabViewConfig(crop_size=32))
+    views = MaskViews(MaskViewConfig(crop_size=32))
     for flip in (False, True):
         pixels, cropped = views.crop(np.asarray(image), labels, Crop(1.0, (80, 90), (17, 40), flip))
         assert pixels.dtype == torch.float32 and cropped.dtype == torch.uint8 and pixels.is_contiguous()
@@ -78,14 +78,14 @@ def test_a_scaled_image_and_its_labels_stay_together(scale: float) -> None:
     image, _ = grid(80, 90)
     labels = np.asarray(image)[..., 0]  # the row
     crop = Crop(scale, (int(80 * scale), int(90 * scale)), (3, 5), True)
-    pixels, cropped = DeepLabViews(DeepLabViewConfig(crop_size=24)).crop(np.asarray(image), labels, crop)
+    pixels, cropped = MaskViews(MaskViewConfig(crop_size=24)).crop(np.asarray(image), labels, crop)
     assert (pixels[2] + MEAN[2] - cropped).abs().max() <= 1
 
 
 def test_padding_is_the_mean_and_ignored() -> None:
     """Below and to the right; the scaled image is whole."""
     image, labels = grid(30, 50)
-    pixels, cropped = DeepLabViews(DeepLabViewConfig(crop_size=40)).crop(
+    pixels, cropped = MaskViews(MaskViewConfig(crop_size=40)).crop(
         np.asarray(image), labels, Crop(0.5, (15, 25), (0, 0), False)
     )
     assert pixels.shape == (3, 40, 40) and (cropped[:15, :25] != 255).all()
@@ -103,7 +103,7 @@ def test_forms_of_the_input() -> None:
     torch.testing.assert_close(input_transform("imagenet")(image), eval_transform(image), rtol=1e-4, atol=1e-5)
     whole = Crop(1.0, (40, 50), (0, 0), False)
     for name in ("caffe", "imagenet"):
-        views = DeepLabViews(DeepLabViewConfig(input=name, crop_size=60))
+        views = MaskViews(MaskViewConfig(input=name, crop_size=60))
         pixels, _ = views.crop(np.asarray(image), labels, whole)
         torch.testing.assert_close(pixels[:, :40, :50], input_transform(name)(image))
         assert not pixels[:, 40:].any()
@@ -130,11 +130,11 @@ def test_missing_masks_are_counted(images: ImageSet) -> None:
         (folder / f"{image_id}.png").unlink()
     words = r"2 of the 6 masks of list 'train' are missing: .*000002\.png.*infer_irn\.py.*--infer_list train;"
     with pytest.raises(UserError, match=words):
-        TrainingMasks(images, str(folder), 21)
+        TrainingMasks(images, str(folder), 21, mask_advice("train"))
     with pytest.raises(UserError, match="6 of the 6 masks"):
         TrainingMasks(images, "nowhere", 21)
     with pytest.raises(UserError, match=r"--masks is missing.*infer_irn\.py"):
-        TrainingMasks(images, "", 21)
+        TrainingMasks(images, "", 21, mask_advice("train"))
 
 
 def test_masks_that_do_not_fit(images: ImageSet) -> None:

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.nets.attention import MapRequest
+from common.nets.layers import Attention
 from common.nets.options import ViTConfig
-from common.nets.vit import Attention, MapRequest
 from methods.dig.config import LossConfig
 from methods.dig.lfca import LFCA, FeatureShape
 from methods.dig.losses import LOSS_TERMS, DiGStep, distillation, log_probabilities

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.nets.attention import MapRequest
 from common.nets.mctformer import Output
 from common.nets.options import ViTConfig
-from common.nets.vit import MapRequest
 from common.run.errors import UserError
 from common.seeds.cam import max_norm
 from methods.pcss.config import FIMConfig, LossConfig
@@ -179,7 +179,7 @@ def literal_mixed(model: PCSS, images: Tensor, detached: set[str]) -> dict[str, 
 
     def early() -> tuple[Tensor, tuple[int, int], Tensor]:
         tokens, grid = model.embed(images)
-        tokens, attention = model.run_blocks(tokens, range(2), MapRequest())
+        tokens, attention = model.run_blocks(tokens, grid, range(2), MapRequest())
         return tokens, grid, attention
 
     plain, first = model(images), early()
@@ -198,7 +198,7 @@ def literal_mixed(model: PCSS, images: Tensor, detached: set[str]) -> dict[str, 
 
 
 def _rest(model: PCSS, tokens: Tensor, grid: tuple[int, int], attention: Tensor) -> tuple:
-    tokens, attention = model.run_blocks(tokens, range(2, model.depth), MapRequest(), attention)
+    tokens, attention = model.run_blocks(tokens, grid, range(2, model.depth), MapRequest(), attention)
     return tokens, grid, attention
 
 

@@ -29,7 +29,7 @@ class Toy(ViTBackbone):
         """Starts from an ImageNet DeiT; its class token and head are left out."""
         usable = {name: value for name, value in state.items() if not name.startswith(("cls_token", "head."))}
         usable["pos_embed"] = resize_position_grid(state["pos_embed"][:, 1:], self.grid, self.grid)
-        return load_checked(self, usable, "the ImageNet checkpoint", strict=False)
+        return load_checked(self, usable, "the ImageNet checkpoint", ("head.",))
 
     def forward(self, images: Tensor) -> Tensor:
         """Class maps S (B, C, h, w) of images (B, 3, H, W)."""

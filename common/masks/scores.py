@@ -1,4 +1,4 @@
-"""DeepLab's scores of masks, by the reference's definitions, and its validation."""
+"""Scores of a segmentation network's masks by DeepLab's definitions, and its validation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.data.classes import BACKGROUND
 from common.data.dataset import ImageSet
 from common.data.whole import image_batches
-from common.masks.network import segment_logits
+from common.masks.network import MaskFolders, report_masks, segment_logits, submit_masks
 from common.masks.options import SegmentViews
 from common.run.device import Runtime
+from common.run.files import write_json
+from common.run.folder import MASK_SCORES, RunFolder
 from common.score.counts import ConfusionCounts
 from common.score.evaluate import Prediction
 from common.score.options import EvalConfig
@@ -115,3 +118,21 @@ def validate(
 
     result = score_in_memory(masks(), images, EvalConfig(), "png", runtime.processes, "masks in memory")
     return segmentation_scores(result.confusion)
+
+
+def report_segmentation(
+    folders: MaskFolders, images: ImageSet, run: RunFolder, runtime: Runtime, num_workers: int, submission: str = ""
+) -> None:
+    """Reports the scores of the masks, also by these definitions (``scores*.json``), and packs the archive if asked.
+
+    Args:
+        submission: the competition that the archive for VOC's server is for; empty: none.
+    """
+    for stem, result in report_masks(folders, images, run, runtime, num_workers).items():
+        if runtime.processes.is_main:
+            scores = segmentation_scores(result.confusion)
+            path = run.scores(stem.replace(MASK_SCORES, "scores"))
+            write_json(path, scores.as_dict([BACKGROUND, *result.classes]))
+            print(f"{scores}: {path}")
+    if submission and runtime.processes.is_main:
+        submit_masks(folders, images, run, submission)

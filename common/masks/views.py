@@ -1,6 +1,6 @@
-"""DeepLab's inputs: whole images, and random crops with their masks.
+"""Inputs of segmentation networks: whole images, and random crops with their masks.
 
-Draws come from Python's ``random`` in the reference's order; `common.run.random.draws_from` seeds it.
+Draws come from Python's ``random`` in DeepLab's order; `common.run.random.draws_from` seeds it.
 """
 
 import functools
@@ -16,8 +16,7 @@ from torch import Tensor
 
 from common.data.classes import IGNORE_LABEL
 from common.data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from methods.deeplab.config import DeepLabViewConfig
-from methods.deeplab.crf_image import MEAN_BGR
+from common.masks.options import CAFFE_MEAN_BGR, MaskViewConfig
 
 
 class InputForm(NamedTuple):
@@ -29,7 +28,7 @@ class InputForm(NamedTuple):
 
 
 INPUTS = {
-    "caffe": InputForm(np.s_[::-1], np.array(MEAN_BGR, np.float32), np.ones(3, np.float32)),
+    "caffe": InputForm(np.s_[::-1], np.array(CAFFE_MEAN_BGR, np.float32), np.ones(3, np.float32)),
     "imagenet": InputForm(
         np.s_[:], 255 * np.array(IMAGENET_MEAN, np.float32), 255 * np.array(IMAGENET_STD, np.float32)
     ),
@@ -52,7 +51,7 @@ class Crop(NamedTuple):
     flip: bool
 
 
-def draw_crop(height: int, width: int, config: DeepLabViewConfig) -> Crop:
+def draw_crop(height: int, width: int, config: MaskViewConfig) -> Crop:
     """Draws the view of an image."""
     scale = random.choice(config.scales)
     size = max(int(height * scale), 1), max(int(width * scale), 1)
@@ -60,10 +59,10 @@ def draw_crop(height: int, width: int, config: DeepLabViewConfig) -> Crop:
     return Crop(scale, size, (row, column), random.random() < 0.5)
 
 
-class DeepLabViews:
+class MaskViews:
     """Maps a PIL image and its mask, uint8 (H, W), to a random crop: [float32 (3, S, S), uint8 (S, S)]."""
 
-    def __init__(self, config: DeepLabViewConfig) -> None:
+    def __init__(self, config: MaskViewConfig) -> None:
         self.config = config
         self.form = INPUTS[config.input]
 

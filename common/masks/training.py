@@ -1,4 +1,4 @@
-"""The masks that DeepLab is trained on: pseudo masks of an earlier stage, or true masks."""
+"""The masks that a segmentation network is trained on: pseudo masks of an earlier stage, or true masks."""
 
 from pathlib import Path
 
@@ -7,28 +7,29 @@ from PIL import Image
 
 from common.data.dataset import ImageSet, read_mask
 from common.data.stamp import LABEL_MAPS, MASKS, require_kind
+from common.masks.options import require_masks
 from common.run.errors import UserError, preview
 from common.score.counts import check_mask
-from methods.deeplab.config import mask_advice, require_masks
 
 
 class TrainingMasks:
     """The masks of an image set; gives image and mask by index."""
 
-    def __init__(self, images: ImageSet, place: str, num_labels: int) -> None:
+    def __init__(self, images: ImageSet, place: str, num_labels: int, advice: str = "") -> None:
         """Names the files.
 
         Args:
             place: folder of ``<id>.png``, or a pattern of the files with ``{id}`` in it.
             num_labels: C + 1, background included.
+            advice: how such masks are made, for messages.
 
         Raises:
             UserError: no place is given, it holds files of another kind, or masks are missing; they are named.
         """
-        require_masks(place, images.list_name)
+        require_masks(place, advice)
         pattern = place if "{id}" in place else str(Path(place) / "{id}.png")
         if "{id}" not in place:
-            require_kind(place, (MASKS, LABEL_MAPS), lambda found, stamp: mask_advice(images.list_name))
+            require_kind(place, (MASKS, LABEL_MAPS), lambda found, stamp: advice)
         self.images = images
         self.num_labels = num_labels
         self.paths = [Path(pattern.replace("{id}", image_id)) for image_id in images.ids]
@@ -37,7 +38,7 @@ class TrainingMasks:
             total = len(set(self.paths))
             raise UserError(
                 f"{len(missing)} of the {total} masks of list {images.list_name!r} are missing: {preview(missing, 3)}. "
-                f"{mask_advice(images.list_name)}"
+                f"{advice}"
             )
 
     def load(self, index: int) -> tuple[Image.Image, np.ndarray]:
