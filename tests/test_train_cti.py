@@ -18,6 +18,7 @@ from common.data.seeds import read_seed
 from common.run.errors import UserError
 from common.run.files import ROOT
 from common.run.processes import Processes
+from common.run.weights import load_torch, save_torch
 from common.train.checkpoint import Checkpoints
 from common.train.course import Position
 from common.train.watch import LossWatch, label_accuracy
@@ -92,7 +93,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(scripts: Scripts, capsys: pytes
     """It names terms and images; the checkpoint from before is kept, and the metrics file holds numbers only."""
     assert scripts.train("x", "train.max_steps=4") == 0
     before = contents("experiment/x/ckpt")
-    ruinous = ("optim.lr=1e30", "optim.warmup_epochs=0")
+    ruinous = ("optim.lr=1e15", "optim.warmup_epochs=0")
     message = failure(capsys, scripts.train, "x", "--resume", "train.max_steps=0", *ruinous)
     assert re.search(r"not finite: total, cls, .* in a batch of the images 2026_0000\d\d, ", message), message
     assert contents("experiment/x/ckpt") == before
@@ -131,6 +132,24 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="weights are not finite after the last step: weight"):
             save()
     assert contents(tmp_path) == before
+
+
+def test_a_checkpoint_of_another_format_is_named(tmp_path: Path) -> None:
+    """A newer version, a part that is missing or was renamed; a file of before there were versions is of the first."""
+    checkpoints = Checkpoints(tmp_path, torch.nn.Linear(2, 2), {}, {}, Processes(), {})
+    checkpoints.save_last(Position())
+    content = load_torch(checkpoints.last)
+    without = {key: value for key, value in content.items() if key != "format"}
+    save_torch(checkpoints.last, without)
+    assert checkpoints.resume() == Position()
+    renamed = {"weights" if key == "model" else key: value for key, value in content.items()}
+    for changed, words in (
+        ({**content, "format": 2}, "is a checkpoint of format 2, .* reads format 1: resume it with the version"),
+        (renamed, "does not fit this run: it lacks model and it has weights$"),
+    ):
+        save_torch(checkpoints.last, changed)
+        with pytest.raises(UserError, match=words):
+            checkpoints.resume()
 
 
 def test_nothing_to_resume(scripts: Scripts) -> None:

@@ -43,7 +43,11 @@ def _seed(parts: Sequence[int]) -> int:
 
 
 class RandomStates:
-    """All generators of this process, as a part of a checkpoint."""
+    """The generators of this process, the one of its own GPU included, as a part of a checkpoint."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        """See the class; without a GPU as ``device`` there is nothing but the CPU's generators."""
+        self.device = device if device is not None and device.type == "cuda" else None
 
     def state_dict(self) -> dict[str, Any]:
         """Their states, as tensors and plain containers."""
@@ -53,7 +57,7 @@ class RandomStates:
             "python": [version, list(internal), gauss],
             "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": [torch.cuda.get_rng_state(self.device)] if self.device else [],
         }
 
     def load_state_dict(self, states: dict[str, Any]) -> None:
@@ -63,5 +67,5 @@ class RandomStates:
         kind, keys, position, has_gauss, cached = states["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
         torch.set_rng_state(states["torch"])
-        if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(states["cuda"])
+        if self.device and len(states["cuda"]) == 1:
+            torch.cuda.set_rng_state(states["cuda"][0], self.device)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from common.run.errors import UserError, preview
@@ -13,6 +14,8 @@ from common.run.processes import Processes
 from common.run.random import RandomStates
 from common.run.weights import load_torch, save_torch
 from common.train.course import Position
+
+FORMAT = 1  # of last.pth; a change that older files do not fit counts it up
 
 
 class Stateful(Protocol):
@@ -28,7 +31,7 @@ class Checkpoints:
 
     def __init__(
         self, folder: Path, model: nn.Module, parts: Mapping[str, Stateful], own_parts: Mapping[str, Stateful],
-        processes: Processes, identity: dict[str, Any],
+        processes: Processes, identity: dict[str, Any], device: torch.device | None = None,
     ) -> None:  # fmt: skip
         """Names the parts.
 
@@ -37,10 +40,11 @@ class Checkpoints:
             parts: everything else that is equal on all processes: optimiser, loss scaler, method state.
             own_parts: state that differs between processes, besides the random states.
             identity: settings that a resumed run must share with the saved one (global batch, number of images, ...).
+            device: of this process, whose generator is a part as well.
         """
         self.folder, self.model, self.processes, self.identity = folder, model, processes, identity
         self.parts: dict[str, Stateful] = {"model": model, **parts}
-        self.own_parts: dict[str, Stateful] = {"random": RandomStates(), **own_parts}
+        self.own_parts: dict[str, Stateful] = {"random": RandomStates(device), **own_parts}
 
     @property
     def last(self) -> Path:
@@ -53,6 +57,7 @@ class Checkpoints:
         if self.processes.is_main:
             content: dict[str, Any] = {name: dict(part.state_dict()) for name, part in self.parts.items()}
             content |= {"model": self._weights(), "position": asdict(position), "own": own, "identity": self.identity}
+            content["format"] = FORMAT
             save_torch(self.last, content)
         self.processes.barrier()
 
@@ -80,13 +85,37 @@ class Checkpoints:
             UserError: as `check`.
         """
         state = dict(self.model.state_dict())
-        broken = [name for name, value in state.items() if not value.isfinite().all()]
-        if broken:
+        # One answer for all tensors of a device: each answer has the host wait for the GPU.
+        if not bool(torch.stack([value.isfinite().all() for value in state.values()]).all()):
+            broken = [name for name, value in state.items() if not value.isfinite().all()]
             raise UserError(
                 f"the weights are not finite after the last step: {preview(broken, 3)}. They are not saved; the last "
                 "checkpoint is kept. Lower optim.lr or use runtime.precision=fp32, then go on with --resume."
             )
         return state
+
+    def _check_format(self, content: Any) -> None:
+        """Checks the version and the parts of ``last.pth``; a file without a version is of the first one.
+
+        Raises:
+            UserError: it is of a newer version, or has other parts.
+        """
+        if not isinstance(content, dict):
+            raise UserError(f"{self.last} does not fit this run: it holds no parts of a checkpoint")
+        version = content.get("format", FORMAT)
+        if version != FORMAT:
+            raise UserError(
+                f"{self.last} is a checkpoint of format {version}, this version of the project reads format {FORMAT}: "
+                "resume it with the version of the project that wrote it"
+            )
+        needed = {*self.parts, "position", "own", "identity"}
+        missing = sorted(needed - content.keys())
+        unknown = sorted(content.keys() - needed - {"format"})
+        if missing or unknown:
+            texts = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"it has {', '.join(unknown)}"] * bool(
+                unknown
+            )
+            raise UserError(f"{self.last} does not fit this run: {' and '.join(texts)}")
 
     def resume(self) -> Position:
         """Restores everything and returns the position.
@@ -95,6 +124,7 @@ class Checkpoints:
             UserError: ``last.pth`` is missing or damaged, or it belongs to a run of another set-up.
         """
         content = load_torch(self.last)
+        self._check_format(content)
         try:
             differing = {
                 key: (content["identity"].get(key), value)

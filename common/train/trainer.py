@@ -120,7 +120,7 @@ class Trainer:
         }  # fmt: skip
         state = {"optimizer": self.optimizer, "scaler": self.scaler, **(parts or {})}
         self.checkpoints = Checkpoints(
-            setup.run.checkpoints, model, state, {"watch": self.watch}, self.processes, identity
+            setup.run.checkpoints, model, state, {"watch": self.watch}, self.processes, identity, self.runtime.device
         )
         self.position = self.checkpoints.resume() if is_resumed else Position()
         self._is_interrupted = False

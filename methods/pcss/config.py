@@ -43,6 +43,10 @@ class LossConfig:
         "Fast: the mixed pass starts from pass 1's tokens after block mpc_idx (with stochastic depth: shared draws).",
     )
 
+    no_fixed_points: bool = option(
+        False, "Draw partners so that no image of a micro-batch is its own; the reference draws any permutation."
+    )
+
     def check_depth(self, depth: int) -> None:
         """Checks the named block.
 

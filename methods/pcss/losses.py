@@ -109,7 +109,8 @@ class PCSSStep(TrainingStep):
 
     def draw_partners(self, batch: Batch, processes: Processes) -> Tensor:
         """pi: a permutation of the whole micro-batch, the same on all processes and in a resumed run."""
-        return torch.randperm(len(batch.labels) * processes.world, generator=batch.draws)
+        draw = derangement if self.config.no_fixed_points else torch.randperm
+        return draw(len(batch.labels) * processes.world, generator=batch.draws)
 
     def _suppressed_pass(self, images: Tensor, labels: Tensor) -> Output:
         """The pass over images without their classes' shortcut frequencies; it makes no attention maps."""
@@ -129,3 +130,11 @@ class PCSSStep(TrainingStep):
         first = self._rank * len(own)
         partner = self._gather(own.detach())[partners[first : first + len(own)].to(own.device)]
         return ratio * own + (1 - ratio) * partner
+
+
+def derangement(count: int, generator: torch.Generator) -> Tensor:
+    """A random permutation without fixed points, each equally likely, int64 (count,); a single image keeps itself."""
+    while True:  # about e draws on average
+        partners = torch.randperm(count, generator=generator)
+        if count < 2 or not bool((partners == torch.arange(count)).any()):
+            return partners

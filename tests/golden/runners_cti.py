@@ -149,6 +149,7 @@ def loss(case: Case) -> Results:
         n_layers=params["n_layers"], memory_size=params["memory_size"],
         detach_bg_cams=params["detach_cams_in_bg_loss"], skip_idle_cross=False,
     )  # fmt: skip
+    foreground, background = refined_maps(model, config, view1, labels)  # no memory in them
     for scenario, rows in zip(params["cases"], case.input("memory"), strict=True):
         name = scenario["prefix"].removesuffix("_")
         memory = TokenMemory(len(rows), params["memory_size"], model.embed_dim)
@@ -158,7 +159,6 @@ def loss(case: Case) -> Results:
         losses["total"].backward()
         # The reference's terms are weighted, and 0 in epochs in which they are off.
         weight_bg, weight_intra, weight_cross = config.weights
-        foreground, background = refined_maps(model, config, view1, labels)
         grads = {key: parameter.grad for key, parameter in model.named_parameters()}
         norms = [
             float("nan") if grads[str(key)] is None else grads[str(key)].double().norm().item()

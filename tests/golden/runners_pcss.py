@@ -179,7 +179,8 @@ def fim(case: Case) -> Results:
     )
     for x, label in zip(images, case.input("labels"), strict=True):
         wanted = wanted_labels(torch.as_tensor(label), need)
-        importance.add(block_losses(model, x, wanted, filters, 32, runtime), len(x))
+        used = wanted.any(1)  # the images of a round, as `FIM` plans it
+        importance.add(block_losses(model, x[used], wanted[used], filters, 32, runtime), len(x))
         need = need - wanted.sum(0)
         lefts.append(need)
     found = {

@@ -148,7 +148,7 @@ def step(case: Case) -> Results:
     ).train()  # fmt: skip
     config = LossConfig(
         temperature=params["ctc_temp"], cam_scales=params["cam_scales"], compute_inactive=True,
-        momentum=case.model["main"]["init_momentum"],
+        momentum=case.model["main"]["init_momentum"], group=len(case.input("x")),  # a process of the reference is one
     )  # fmt: skip
     labels_config, given = labels_of(params), params["optimizer"]
     training = ToCoStep(model, config, labels_config, energy_of(params["energy"]), params["crop_size"])

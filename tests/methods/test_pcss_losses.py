@@ -1,5 +1,6 @@
 """Laws of PCSS's training step. (Its numbers are compared with the reference's in tests/golden.)"""
 
+import collections
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from common.run.errors import UserError
 from common.seeds.cam import max_norm
 from methods.pcss.config import FIMConfig, LossConfig
 from methods.pcss.importance import FrequencyImportance
-from methods.pcss.losses import LOSS_TERMS, PCSSStep
+from methods.pcss.losses import LOSS_TERMS, PCSSStep, derangement
 from methods.pcss.model import PCSS
 
 CONFIG = LossConfig(mpc_idx=1)
@@ -294,3 +295,12 @@ def test_magnitudes_are_mixed_between_two_blocks(model: PCSS, index: int) -> Non
         PCSSStep(model, replace(CONFIG, mpc_idx=index), importance())
     for fitting in (0, 2):
         PCSSStep(model, replace(CONFIG, mpc_idx=fitting), importance())
+
+
+def test_partners_without_fixed_points() -> None:
+    """Every derangement of four images is drawn about equally often, no other permutation; one image keeps itself."""
+    draws = torch.Generator().manual_seed(0)
+    drawn = collections.Counter(tuple(derangement(4, draws).tolist()) for _ in range(900))
+    assert len(drawn) == 9 and min(drawn.values()) > 60
+    assert all(place != partner for found in drawn for place, partner in enumerate(found))
+    assert derangement(1, draws).tolist() == [0]
