@@ -5,6 +5,8 @@ python scripts/run_pipeline.py --name exp --refine irn --segment vitseg         
 python scripts/run_pipeline.py --name exp --refine psa --nproc 4                            four processes each script
 python scripts/run_pipeline.py --name exp --refine crf --segment none --seeds other/dict    masks alone
 python scripts/run_pipeline.py --name exp --from masks --refine irn                         masks: experiment/exp_irn
+python scripts/run_pipeline.py --name exp --refine segments                                 a vote over segments
+python scripts/run_pipeline.py --name best --exp pipeline_best --fuse cti pcss              fusion → vote → CRF
 
 The same command goes on after any interruption; stages with complete output are skipped. --exp names the pipeline's
 YAML; without it, --refine irn means configs/pipeline_irn.yaml. Run folders are experiment/NAME_irn and
@@ -19,6 +21,7 @@ from typing import Any
 from common.crf.options import crf_folder
 from common.data.dataset import ImageSet
 from common.data.seeds import FORMATS
+from common.data.segments import FORMATS as SEGMENT_FORMATS
 from common.masks.from_seeds import require_maps
 from common.masks.options import SeedsConfig
 from common.pipeline.builders import (
@@ -43,6 +46,9 @@ from common.run.fingerprint import digest, stat_parts
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
 from common.run.needs import Needs
 from common.score.evaluate import MaskFiles
+from methods.fusion.config import seed_folder
+
+TRAINED = ("irn", "psa")  # refinements with a training
 
 NETWORKS = {"deeplab": "DeepLab", "vitseg": "ViT segmenter"}  # that learn from masks, and their titles
 
@@ -84,8 +90,8 @@ def require_input(run: RunFolder, config: PipelineConfig, only_check: bool) -> N
     needs = Needs()
     needs.ask_all(config.data.needs([lists.train, lists.score, lists.val]))
     if flow.first == "seeds":
-        seeds = SeedsConfig(config.seeds.folder or str(run.seeds))
-        needs.ask(lambda: str(seeds.path()))
+        sources = flow.fuse or [config.seeds.folder or str(run.seeds)]
+        needs.ask_all([lambda source=source: _require_seeds(source, bool(flow.fuse)) for source in sources])
         needs.ask_all(start_checks(config, flow.refine, refined))
     else:
         needs.ask(_require_masks, refined.masks)
@@ -93,6 +99,10 @@ def require_input(run: RunFolder, config: PipelineConfig, only_check: bool) -> N
         masks = f"train.masks={refined.masks}"
         needs.ask_all(start_checks(config, flow.segment, RunFolder(f"{refined.name}_{flow.segment}"), masks))
     needs.settle(only_check)
+
+
+def _require_seeds(source: str, is_run: bool) -> str:
+    return str(seed_folder(source) if is_run else SeedsConfig(source).path())
 
 
 def _require_masks(folder: Path) -> str:
@@ -117,6 +127,7 @@ class Pipeline:
         self.yaml = run.path / f"pipeline_{self.kind}.yaml"  # evaluation.py takes the data set from it
         self.refined = RunFolder(f"{run.name}_{self.kind}")
         self.seeds = Path(config.seeds.folder or run.seeds)
+        self.sources = [seed_folder(source) for source in config.flow.fuse] or [self.seeds]
         self.images = ImageSet(config.data, self.lists.train)
         self.digests = images_digest(self.images)
         self.truth = {name: MaskFiles(config.data, name) for name in (self.lists.score, self.lists.val)}
@@ -136,8 +147,13 @@ class Pipeline:
         refine = self.settings(self.kind)
         network = self.settings(flow.segment) if flow.segment != "none" else None
         if flow.first == "seeds":
-            require_maps(self.images, self.seeds, "the inference script of the seeds' method, with --dict")
+            if flow.fuse:
+                self.add_fusion(*self.settings("fusion"))
+            else:
+                require_maps(self.images, self.seeds, "the inference script of the seeds' method, with --dict")
             self.add_seeds()
+            if flow.vote:
+                self.add_vote(RunFolder(f"{self.run.name}_vote"), *self.settings("segments"))
             self.add_masks(*refine)
         elif not has_files(self.refined.masks, self.images.ids, ["png"]):
             raise UserError(f"--from masks: not every image of {self.lists.train!r} has a mask in {self.refined.masks}")
@@ -156,7 +172,7 @@ class Pipeline:
             given += [f"train.image_list={lists.train}", f"train.val_list={lists.val}", f"infer.image_list={lists.val}"]
         else:
             given += [f"infer.image_list={lists.train}", f"infer.eval_list={lists.score}"]
-            given += [] if kind == "crf" else [f"train.image_list={lists.train}"]
+            given += [f"train.image_list={lists.train}"] if kind in TRAINED else []
             given += [f"train.displacement_list={lists.score}"] if kind == "irn" else []
         given += stage.overrides
         return ["--exp", stage.exp, *given], load_config(cls, config_path(stage.exp), given)
@@ -166,8 +182,60 @@ class Pipeline:
         for name, truth in self.truth.items():
             if not self.can_score(name):
                 print(f"note: there are no true masks of {name!r}, such as {truth.path(truth.ids[0])}: no scores")
-            elif has_files(self.seeds, truth.ids, FORMATS):
-                self.add_score("seeds", self.seeds, "cam", name, f"eval_seeds_{Path(name).stem}")
+            elif all(has_files(folder, truth.ids, FORMATS) for folder in self.sources):
+                self.add_score(
+                    "fused seeds" if self.config.flow.fuse else "seeds",
+                    self.seeds,
+                    "cam",
+                    name,
+                    f"eval_seeds_{Path(name).stem}",
+                )
+
+    def add_fusion(self, given: list[str], own: Any) -> None:
+        """Adds the fusion of runs, of the held-out list as well if all of them have seeds of it; its result is refined.
+
+        Raises:
+            UserError: a run lacks seeds.
+        """
+        run = RunFolder(f"{self.run.name}_fused")
+        for folder in self.sources:
+            require_maps(self.images, folder, "the inference script of the run's method, with --dict")
+        val = self.truth[self.lists.val].ids
+        lists = {self.lists.train: self.images.ids}
+        if all(has_files(folder, val, FORMATS) for folder in self.sources):
+            lists[self.lists.val] = val
+        self.seeds = run.seeds
+        for name, ids in lists.items():
+            command = [*self.config.flow.fuse, *given, f"infer.image_list={name}", "infer.eval_list="]
+            folders = [run.seeds, run.agreement]
+            first, *more = self.sources
+            fusion = f"fusion, {name}", KINDS["fusion"].masks, run, command, first, folders, ids, FORMATS
+            settings = settings_of(KINDS["fusion"].masks, own, self.digests)
+            self.stages.append(files(*fusion, more=more, settings=settings, is_shared=True))
+
+    def add_vote(self, run: RunFolder, given: list[str], own: Any) -> None:
+        """Adds the vote over segments, which are made unless a folder is named, and the score of its seeds."""
+        kind = KINDS["segments"]
+        ids = self.images.ids
+        segments = own.segments.path(run.segments)
+        if segments == run.segments:
+            settings = settings_of(kind.prepare, own, self.digests)
+            made = "segments", kind.prepare, run, given, self.images.root, [segments], ids, SEGMENT_FORMATS
+            self.stages.append(files(*made, settings=settings))
+        of_seeds = ["--seeds", str(self.seeds), *given]
+        more = [segments] if segments else []
+        both = [run.seeds, run.masks]
+        suffixes = (*FORMATS, "png")
+
+        def is_reported() -> bool:
+            return self.is_reported(run.scores(MASK_SCORES), self.lists.score)
+
+        vote = "vote over segments", kind.masks, run, of_seeds, self.seeds, both, ids, suffixes
+        settings = settings_of(kind.masks, own, self.digests)
+        self.stages.append(files(*vote, is_reported=is_reported, more=more, settings=settings))
+        self.seeds = run.seeds
+        if self.can_score(self.lists.score):
+            self.add_score("seeds after the vote", run.seeds, "cam", self.lists.score, "eval_seeds_voted")
 
     def add_score(self, row: str, folder: Path, task: str, list_name: str, stem: str) -> None:
         """Adds the score of a folder of seeds or CRF marginals, in the pipeline's own folder, and its rows."""
@@ -196,6 +264,8 @@ class Pipeline:
     def add_masks(self, given: list[str], own: Any) -> None:
         """Adds the stages from seeds to masks, all in one run folder."""
         run = self.refined
+        if self.kind == "segments":
+            return self.add_vote(run, given, own)
         kind = KINDS[self.kind]
         ids = self.images.ids
         of_seeds = ["--seeds", str(self.seeds), *given]
@@ -221,7 +291,7 @@ class Pipeline:
             return self.is_reported(run.scores(MASK_SCORES), self.lists.score)
 
         masks = f"masks ({self.kind})", kind.masks, run, of_seeds, self.seeds, [run.masks], ids
-        self.stages.append(files(*masks, is_reported=is_reported, settings=masked, inputs=weights))
+        return self.stages.append(files(*masks, is_reported=is_reported, settings=masked, inputs=weights))
 
     def add_marginals(self, folders: Sequence[Path]) -> None:
         """Adds scores of the CRF marginals, which go to the pipeline's folder: PSA's may hold only training inputs."""

@@ -132,12 +132,13 @@ def test_the_script_fuses_in_any_order_and_goes_on(
         np.testing.assert_allclose(values, (a[key].astype(float) + b[key]) / 2, rtol=1e-6, atol=1e-9)
     Path(f"experiment/f/dict/{ids[0]}.npy").unlink()
     capsys.readouterr()
-    assert fuse_seeds(monkeypatch, data, "b", "a") == 0
+    assert fuse_seeds(monkeypatch, data, "b", "a") == 0  # in the other order
     assert f"1 seeds written, {len(ids) - 1} were there" in capsys.readouterr().out
     assert (contents("experiment/f/dict"), contents("experiment/f/agreement")) == first
     message = failure(capsys, fuse_seeds, monkeypatch, data, "a", "b", "--how", "max")
     assert "experiment/f/dict holds seeds of another checkpoint or other settings" in message
-    assert fuse_seeds(monkeypatch, data, "a", "b", "--how", "max", "--overwrite") == 0
+    Path("experiment/b").rename("experiment/exp")  # a name that is a flag's as well
+    assert fuse_seeds(monkeypatch, data, "a", "exp", "--how", "max", "--overwrite") == 0
     assert contents("experiment/f/dict") != first[0]
 
 

@@ -19,7 +19,7 @@ import yaml
 from common.data.lists import read_list
 from common.data.masks import read_mask
 from common.data.seeds import write_seed
-from common.data.stamp import SEEDS, Stamp
+from common.data.stamp import SEEDS, STAMP_FILE, Stamp
 from common.pipeline.builders import KINDS
 from common.pipeline.options import PipelineConfig
 from common.pipeline.stages import Stage, StageRunner, carry_out
@@ -33,14 +33,20 @@ from tests.helpers import TORCHRUN, contents, failure
 LABELS, IRN, IRN_MASKS = (f"methods/irn/{name}.py" for name in ("make_ir_label", "train_irn", "infer_irn"))
 SCORES, PSA, PSA_MASKS = (f"methods/psa/{name}.py" for name in ("make_crf", "train_aff", "infer_aff"))
 CRF_MASKS, SCORE = "scripts/crf_masks.py", "evaluation.py"
+SEGMENTS, VOTE, FUSION = "scripts/make_segments.py", "methods/segments/vote.py", "scripts/fuse_seeds.py"
 DEEPLAB = ["methods/deeplab/train_deeplab.py", "methods/deeplab/test_deeplab.py"]
 STEPS = {
     "irn": [SCORE, SCORE, LABELS, IRN, IRN_MASKS, *DEEPLAB],
     "psa": [SCORE, SCORE, SCORES, SCORE, SCORE, PSA, PSA_MASKS, *DEEPLAB],
     "crf": [SCORE, SCORE, CRF_MASKS, *DEEPLAB],
+    "segments": [SCORE, SCORE, SEGMENTS, VOTE, SCORE, *DEEPLAB],
 }
 WEIGHTS = {IRN: "001res50_irn.pth", PSA: "003net_trm.pth", DEEPLAB[0]: "checkpoint_final.pth"}
-FOLDERS = {LABELS: ["ir_label"], SCORES: ["crf/04", "crf/16"], DEEPLAB[1]: ["segs/val", "segs_crf/val"]}
+FOLDERS = {
+    LABELS: ["ir_label"], SCORES: ["crf/04", "crf/16"], DEEPLAB[1]: ["segs/val", "segs_crf/val"],
+    SEGMENTS: ["segments"], VOTE: ["dict", "masks"], FUSION: ["dict", "agreement"],
+}  # fmt: skip
+SUFFIX = {"crf": "npy", "dict": "npy", "segments": "npz", "agreement": "npz"}  # of other folders: png
 MIOU = {"train": 60.0, "val": 50.0}
 
 
@@ -89,12 +95,12 @@ class FakeScripts:
             (folder / "ckpt").mkdir(exist_ok=True)
             (folder / "ckpt" / WEIGHTS[which]).write_text("weights")
         else:
-            list_name = "val" if which == DEEPLAB[1] else "train"
+            list_name = "val" if which == DEEPLAB[1] or "infer.image_list=val" in options else "train"
             for name in FOLDERS.get(which, ["masks"]):
                 (folder / name).mkdir(parents=True, exist_ok=True)
                 for image_id in self.lists[list_name]:
-                    (folder / name / f"{image_id}.{'npy' if which == SCORES else 'png'}").write_text(which)
-        if which in (IRN_MASKS, PSA_MASKS, CRF_MASKS, DEEPLAB[1]):
+                    (folder / name / f"{image_id}.{SUFFIX.get(name.partition('/')[0], 'png')}").write_text(which)
+        if which in (VOTE, IRN_MASKS, PSA_MASKS, CRF_MASKS, DEEPLAB[1]):
             self.score(folder / "eval_png.json", list_name, MIOU[list_name] + 5)
         if which == DEEPLAB[1]:
             self.score(folder / "eval_png_crf.json", list_name, MIOU[list_name] + 7)
@@ -118,7 +124,7 @@ def fake(shapes: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Path("experiment/x").mkdir(parents=True)
     Path("experiment/x/dict").symlink_to(seeds)
     data = {"root": str(shapes), "classes": str(shapes / "classes.txt")}
-    stages = {kind: {"exp": f"{kind}_demo"} for kind in ("irn", "psa", "crf", "deeplab")}
+    stages = {kind: {"exp": f"{kind}_demo"} for kind in ("irn", "psa", "crf", "segments", "fusion", "deeplab")}
     Path("own.yaml").write_text(yaml.safe_dump({"data": data, "lists": {"train": "train"}, **stages}))
     scripts = FakeScripts(shapes)
     monkeypatch.setattr(subprocess, "Popen", scripts)
@@ -140,7 +146,8 @@ def test_stages_run_in_order_once(
     commands = [" ".join(command) for command in fake.commands]
     assert fake.called() == STEPS[refine]
     assert all((ROOT / name).is_file() for name in STEPS[refine])
-    assert "--seeds experiment/x/dict" in commands[2] and "infer.image_list=train" in commands[2]
+    first = commands[3 if refine == "segments" else 2]
+    assert "--seeds experiment/x/dict" in first and "infer.image_list=train" in first
     assert f"--name x_{refine}_deeplab --masks experiment/x_{refine}/masks" in commands[-2]
     assert not [command for command in commands if "--resume" in command or "--overwrite" in command]
     shown = capsys.readouterr().out
@@ -157,6 +164,50 @@ def test_stages_run_in_order_once(
     assert [line.split()[-2:] for line in shown.splitlines() if line.startswith("DeepLab ")] == [
         ["55.00", "+5.00"], ["57.00", "+7.00"],
     ]  # fmt: skip
+
+
+BEST = [FUSION, FUSION, SCORE, SCORE, SEGMENTS, VOTE, SCORE, CRF_MASKS, *DEEPLAB]
+OF_BEST = ("--refine", "crf", "--fuse", "x", "y", "flow.vote=true")
+
+
+def test_fusion_and_vote_come_before_a_refinement(
+    run: Callable[..., int], fake: FakeScripts, seeds: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Where a stage was stopped the same command goes on; each takes the seeds of the one before."""
+    Path("experiment/y").mkdir()
+    Path("experiment/y/dict").symlink_to(seeds)
+    done = 0
+    for script in (FUSION, VOTE, CRF_MASKS):
+        fake.instead[script] = lambda folder: 137  # killed, with nothing written
+        assert run(*OF_BEST) == 137
+        assert fake.called() == BEST[done : BEST.index(script) + 1]
+        done = BEST.index(script)
+    assert run(*OF_BEST) == 0
+    assert fake.called() == BEST[done:]
+    assert run(*OF_BEST) == 0 and fake.called() == []
+    state = json.loads(Path("experiment/x/pipeline_crf.json").read_text())
+    commands = {title: " ".join(stage["command"]) for title, stage in state["stages"].items()}
+    assert "--name x_fused x y" in commands["fusion, train"] and "infer.image_list=val" in commands["fusion, val"]
+    assert "--name x_vote --seeds experiment/x_fused/dict" in commands["vote over segments"]
+    assert "--seeds experiment/x_vote/dict" in commands["masks (crf)"]
+    rows = [row["stage"] for row in state["table"]]
+    assert {"fused seeds, best threshold", "seeds after the vote, best threshold", "masks (crf)"} <= {*rows}
+    capsys.readouterr()
+    (Path("experiment/x_vote/segments") / STAMP_FILE).write_text(
+        json.dumps({"kind": "segments", "first_class": None, "method": "slic", "lists": {}, "settings": {"new": 1}})
+    )
+    with pytest.raises(UserError, match=r"'vote over segments' .* was made of other files in .*x_vote/segments"):
+        run(*OF_BEST)
+
+
+def test_wrong_combinations_of_stages(run: Callable[..., int], fake: FakeScripts) -> None:
+    for arguments, words in (
+        (("--refine", "segments", "flow.vote=true"), "is the vote itself"),
+        (("--fuse", "x"), "two or more runs"), (("--fuse", "x", "lost"), "no seeds of 'lost'"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            run(*arguments)
+    assert fake.called() == []
 
 
 def test_an_interrupted_training_goes_on(
@@ -395,8 +446,9 @@ def test_a_second_stage_is_not_started_after_a_signal(
 def test_the_settings_of_every_shipped_pipeline_are_those_of_its_scripts(path: Path) -> None:
     """Each names experiments that there are and keys that they have, of the same data set."""
     config = load_config(PipelineConfig, path)
-    assert path.stem.endswith((config.flow.refine, "crt"))
-    for kind in (config.flow.refine, "deeplab"):
+    assert path.stem.endswith((config.flow.refine, "crt", "best"))
+    before = [kind for kind, is_used in (("fusion", config.flow.fuse), ("segments", config.flow.vote)) if is_used]
+    for kind in (*before, config.flow.refine, "deeplab"):
         stage = getattr(config, kind)
         own = load_config(KINDS[kind].config_class(), CONFIG_DIR / f"{stage.exp}.yaml", stage.overrides)
         assert (own.data.dataset, own.data.root) == (config.data.dataset, config.data.root)

@@ -105,6 +105,26 @@ walk: {radius: 2, log2_rounds: 2}
 infer: {image_list: train, eval_list: train, canvas: 64}
 runtime: {num_workers: 0}
 """,
+    "segments_voc": """
+data: {dataset: voc12, root: data/VOC2012}
+infer: {image_list: train, eval_list: train}
+runtime: {num_workers: 0}
+""",
+    "fusion_voc": """
+data: {dataset: voc12, root: data/VOC2012}
+infer: {image_list: train, eval_list: train}
+runtime: {num_workers: 0}
+""",
+    "crf_voc": """
+data: {dataset: voc12, root: data/VOC2012}
+infer: {image_list: train, eval_list: train}
+runtime: {num_workers: 0}
+""",
+    "pipeline_best": """
+data: {dataset: voc12, root: data/VOC2012}
+flow: {vote: true, refine: crf}
+lists: {train: train, score: train, val: val}
+""",
     "psa_voc": """
 data: {dataset: voc12, root: data/VOC2012}
 views: {crop: 40}

@@ -157,6 +157,7 @@ WRONG = {
         "--name x views.crop_size=96": "no room for 8 different local crops", "--name x --aux_layer=-1": "no block",
     },
     "scripts/benchmark.py": {"": "command", "train --method irn": "--method"},
+    "scripts/benchmark_beyond.py": {"--runs 1": "--runs at least 2", "--turns many": "--turns"},
     "scripts/benchmark_card.py": {"--turns many": "--turns", "--images 0": "start at 1"},
     "scripts/benchmark_crf.py": {"": "command", "crf --device tpu": "--device"},
     "scripts/benchmark_startup.py": {"--turns many": "--turns"},
@@ -202,6 +203,7 @@ WRONG = {
     "scripts/seed_table.py": {"": "--name", "--name x/y": "a run's name"},
     "scripts/show_masks.py": {"": "--name", **ONE_IMAGE},
     "scripts/show_seeds.py": {"": "--name", **ONE_IMAGE},
+    "scripts/show_segments.py": {"": "--name", **ONE_IMAGE, "--name lost": "no run folder"},
 }  # fmt: skip
 
 

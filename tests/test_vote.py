@@ -300,3 +300,18 @@ def test_a_sam_that_cannot_run(
         else:
             assert sam.regions_of(output, (3, 4), 1) == ([], [])
     assert SamConfig().weights == ""
+
+
+def test_pictures_and_benchmark(
+    shapes: Path, seeds: Path, ids: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The sheet shows segments in their mean colour and nothing where there is none; each row has its ratio."""
+    folder = true_segments(shapes, ids, Path("true"))
+    assert run_vote(monkeypatch, shapes, seeds, "--segments", folder, "infer.eval_list=") == 0
+    assert call(monkeypatch, "show_segments", "--name", "v", "--count", "2") == 0
+    with Image.open("experiment/v/segments_val.png") as sheet:
+        assert sheet.width > 5 * 240 and sheet.height > 2 * 200
+    capsys.readouterr()
+    call(monkeypatch, "benchmark_beyond", "--size", "30", "40", "--segments", "9", "--turns", "1")
+    header, _, *rows = capsys.readouterr().out.strip().splitlines()
+    assert len(rows) == 11 and {row.count("|") for row in rows} == {header.count("|")}

@@ -11,6 +11,7 @@ Here:
     mctformer     MCTformer-V2: one class token per class, and a CAM head
     resnet        ResNet with five stage outputs and fixed statistics
     load          state dicts into networks, with a report of the match; the checkpoint that a command line names
+    average       the mean of the weights of several checkpoints
     pretrained    ImageNet weights: a file in pretrained/, or a hub
     hub           timm's hub
     options       the configuration sections of these networks

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.data.dataset import ImageSet
+from common.nets.average import averaged_state
 from common.run.config import leaves
 from common.run.errors import UserError, preview
 from common.run.fingerprint import content_digest
@@ -222,13 +223,20 @@ def load_network(
     """
     run, runtime, checkpoint = setup.run, setup.runtime, setup.weights
     assert checkpoint is not None, "the script's kind uses no weights"
-    coverage = load_checked(model, needed(state_dict_in(checkpoint, setup.args.key)), str(checkpoint))
+
+    def read(path: Path) -> Mapping[str, Tensor]:
+        return needed(state_dict_in(path, setup.args.key))
+
+    state = averaged_state(setup.averaged, read) if setup.averaged else read(checkpoint)
+    coverage = load_checked(model, state, str(checkpoint))
     model.to(runtime.device).eval()
     start_run(run, setup.config, setup.processes, keep_config=True)
+    source = f"mean of {len(setup.averaged)} checkpoints up to {checkpoint}" if setup.averaged else checkpoint
     setup.processes.say(
-        f"{checkpoint}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
+        f"{source}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
     )
     network = {
         leaf.key: leaf.default for leaf in leaves(setup.config.model) if leaf.key.rpartition(".")[2] != "pretrained"
     }
-    return {"checkpoint": str(checkpoint), "weights": content_digest(checkpoint), "model": network}
+    averaged = {"averaged": {str(path): content_digest(path) for path in setup.averaged}} if setup.averaged else {}
+    return {"checkpoint": str(checkpoint), "weights": content_digest(checkpoint), "model": network, **averaged}

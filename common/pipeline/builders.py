@@ -70,6 +70,11 @@ KINDS = {
         train="methods/psa/train_aff.py", weights="common.run.folder:EPOCH_FILE", masks="methods/psa/infer_aff.py",
     ),
     "crf": Kind(config="common.masks.options:CRFMasksConfig", masks="scripts/crf_masks.py"),
+    "segments": Kind(
+        config="methods.segments.config:SegmentsConfig", prepare="scripts/make_segments.py",
+        masks="methods/segments/vote.py",
+    ),
+    "fusion": Kind(config="methods.fusion.config:FusionConfig", masks="scripts/fuse_seeds.py"),
     "deeplab": Kind(
         config="methods.deeplab.config:DeepLabConfig", train="methods/deeplab/train_deeplab.py",
         weights="methods.deeplab.config:FINAL_FILE", masks="methods/deeplab/test_deeplab.py",
@@ -132,7 +137,8 @@ def named(path: str) -> Any:
 def files(
     title: str, script: str, run: RunFolder, arguments: Sequence[str], source: Path, folders: Sequence[Path],
     ids: Sequence[str], suffixes: Sequence[str] = ("png",), is_reported: Callable[[], bool] = lambda: True,
-    settings: dict[str, Any] | None = None, inputs: tuple[tuple[Path, str], ...] = (),
+    settings: dict[str, Any] | None = None, inputs: tuple[tuple[Path, str], ...] = (), more: Sequence[Path] = (),
+    is_shared: bool = False,
 ) -> Stage:  # fmt: skip
     """A script that writes a file for every image.
 
@@ -143,6 +149,8 @@ def files(
         is_reported: whether its other files are there, such as scores.
         settings: see `Stage`.
         inputs: see `Stage`.
+        more: see `Stage`.
+        is_shared: whether other stages write into the same folders, whose files then say nothing of this one.
     """
 
     def is_complete() -> bool:
@@ -151,7 +159,7 @@ def files(
     made = tuple((folder, f"*.{suffix}") for folder in folders for suffix in suffixes[:1])
     return Stage(
         title, script, ("--name", run.name, *arguments), run.path, is_complete, source, settings=settings or {},
-        outputs=made, inputs=inputs,
+        outputs=() if is_shared else made, inputs=inputs, more=tuple(more),
     )  # fmt: skip
 
 

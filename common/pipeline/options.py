@@ -6,9 +6,10 @@ from typing import ClassVar
 from common.data.layout import DataConfig
 from common.masks.options import SeedsConfig
 from common.run.config import Rule, option, section
+from common.run.errors import UserError
 from common.score.options import EvalConfig
 
-REFINEMENTS = ("irn", "psa", "crf")
+REFINEMENTS = ("irn", "psa", "crf", "segments")
 
 NOT_EMPTY = Rule("the name of a list", bool)
 
@@ -22,12 +23,31 @@ class FlowConfig:
         choices=("seeds", "masks"),
     )  # fmt: skip
     refine: str = option(
-        "irn", "Refinement of seeds to masks: IRN, PSA, or a dense CRF alone.", flag="--refine", choices=REFINEMENTS
+        "irn", "Refinement of seeds to masks: IRN, PSA, a dense CRF alone, or a vote over segments.", flag="--refine",
+        choices=REFINEMENTS,
+    )  # fmt: skip
+    fuse: list[str] = option(
+        [], "Runs, or folders of seeds, that are fused first; empty: the pipeline's own seeds.", flag="--fuse"
+    )
+    vote: bool = option(
+        False, "Whether seeds vote over segments first, and the refinement takes the seeds after the vote."
     )
     segment: str = option(
         "deeplab", "The network that learns from the masks: DeepLabV2 or a ViT segmenter; none: the masks are the end.",
         flag="--segment", choices=("deeplab", "vitseg", "none"),
     )  # fmt: skip
+
+
+    def check(self) -> None:
+        """Checks the stages.
+
+        Raises:
+            UserError: seeds vote twice, or one run alone is fused.
+        """
+        if self.vote and self.refine == "segments":
+            raise UserError("flow.vote is a vote before the refinement, and flow.refine=segments is the vote itself")
+        if len(self.fuse) == 1:
+            raise UserError(f"--fuse {self.fuse[0]}: two or more runs are fused")
 
 
 @dataclass
@@ -61,6 +81,8 @@ class PipelineConfig:
     crf: StageConfig = section(StageConfig, exp="crf_voc")
     irn: StageConfig = section(StageConfig, exp="irn_cti")
     psa: StageConfig = section(StageConfig, exp="psa_voc")
+    segments: StageConfig = section(StageConfig, exp="segments_voc")
+    fusion: StageConfig = section(StageConfig, exp="fusion_voc")
     deeplab: StageConfig = section(StageConfig, exp="deeplab_voc")
     vitseg: StageConfig = section(StageConfig, exp="vitseg_voc")
     eval: EvalConfig = section(EvalConfig)

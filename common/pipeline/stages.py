@@ -39,6 +39,7 @@ class Stage:
         settings: all settings of its script, and digests of the images and other files that it reads.
         outputs: folders and patterns of the files that it makes.
         inputs: further folders and patterns of files that it reads.
+        more: further folders of its input, as ``source``.
         is_score: whether it scores files: a score is simply made again when they have changed.
     """
 
@@ -49,6 +50,7 @@ class Stage:
     is_complete: Callable[[], bool]
     source: Path
     weights: Path | None = None
+    more: tuple[Path, ...] = ()
     is_score: bool = False
     settings: dict[str, Any] = field(default_factory=dict, hash=False)
     outputs: tuple[tuple[Path, str], ...] = ()
@@ -56,10 +58,13 @@ class Stage:
 
     def record(self) -> dict[str, Any]:
         """Everything known to the pipeline that its output depends on."""
-        return {
+        folders = (self.source, *self.more)
+        known = {
             "command": [self.script, *self.arguments], "source": plain(seed_settings(self.source)),
-            "settings": plain(self.settings), "files": _digests(((self.source, "*"), *self.inputs)),
+            "settings": plain(self.settings),
+            "files": _digests((*((folder, "*") for folder in folders), *self.inputs)),
         }  # fmt: skip
+        return known | ({"more": [plain(seed_settings(folder)) for folder in self.more]} if self.more else {})
 
     def made(self) -> dict[str, str]:
         """Digests of the files that it has made, by folder."""
@@ -245,6 +250,7 @@ def _take_over(done: dict[str, Any], was: dict[str, str], now: dict[str, str]) -
 def _changed(stage: Stage, changed: dict[str, tuple[Any, Any]]) -> str:
     folders = [key.partition(".")[2] for key in changed if key.startswith(("files.", "made."))]
     folders += [str(stage.source)] if any(key.startswith("source") for key in changed) else []
+    folders += [str(folder) for folder in stage.more] if any(key.startswith("more") for key in changed) else []
     settings = {key: pair for key, pair in changed.items() if key.startswith("settings")}
     how = []
     if "command" in changed:

@@ -110,8 +110,13 @@ def script_parser(
     return parser
 
 
-def parse_config(parser: ScriptParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+def parse_config(
+    parser: ScriptParser, argv: Sequence[str] | None = None, has_words: bool = False
+) -> tuple[argparse.Namespace, list[str]]:
     """Parses the command line of a `script_parser`.
+
+    Args:
+        has_words: whether texts without ``=`` are words of the script's own, such as the names of runs.
 
     Raises:
         UserError: an unknown flag, a value that it does not take, or a flag of the script without its dashes.
@@ -139,7 +144,7 @@ def parse_config(parser: ScriptParser, argv: Sequence[str] | None = None) -> tup
     flags = parser.own_flags()
     for text in positional:
         flag = f"--{text.partition('=')[0]}"
-        if flag in flags:
+        if flag in flags and not (has_words and "=" not in text):
             raise UserError(f"{text!r}: {flag} is a flag; write {flag} VALUE. --help lists all flags and keys.")
     return args, from_flags + positional
 

@@ -249,18 +249,48 @@ def epoch_checkpoint(folder: Path, epoch: int | None, file: str = EPOCH_FILE, un
     Raises:
         UserError: it is missing; the message tells which exist.
     """
-    before, after = (re.escape(part) for part in re.split(r"\{.*\}", file))
-    found = (re.fullmatch(rf"{before}(\d+){after}", path.name) for path in folder.glob("*.pth"))
-    there = sorted(int(match[1]) for match in found if match)
+    there = _epochs(folder, file)
     if epoch is not None:
         path = folder / file.format(epoch)
         if path.is_file():
             return path
-        known = f"There are {unit}s {there[0]} to {there[-1]}." if there else f"There is no {unit} file at all."
-        raise UserError(f"no checkpoint {path}. {known}")
+        raise UserError(f"no checkpoint {path}. {_known(there, unit)}")
     best = folder / BEST_FILE
     if best.is_file():
         return best
     if there:
         return folder / file.format(there[-1])
     raise UserError(f"no checkpoint in {folder}: train first, or name a file with --load_pretrained")
+
+
+def last_checkpoints(
+    folder: Path, count: int, epoch: int | None, file: str = EPOCH_FILE, unit: str = "epoch"
+) -> list[Path]:
+    """The files of the last ``count`` epochs that are there, up to one if it is given; in ascending order.
+
+    Args:
+        file: as `epoch_checkpoint`, like ``unit``.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    there = _epochs(folder, file)
+    usable = [number for number in there if epoch is None or number <= epoch]
+    if len(usable) < count:
+        until = f" up to {unit} {epoch}" if epoch is not None else ""
+        raise UserError(
+            f"--average last{count}: {folder} has {len(usable)} {unit} files{until}. {_known(there, unit)} A training "
+            "keeps more of them with a smaller train.save_epochs or train.keep_steps"
+        )
+    return [folder / file.format(number) for number in usable[-count:]]
+
+
+def _epochs(folder: Path, file: str) -> list[int]:
+    """The numbers of the checkpoints whose names fit a pattern, ascending."""
+    before, after = (re.escape(part) for part in re.split(r"\{.*\}", file))
+    found = (re.fullmatch(rf"{before}(\d+){after}", path.name) for path in folder.glob("*.pth"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _known(there: Sequence[int], unit: str) -> str:
+    return f"There are {unit}s {there[0]} to {there[-1]}." if there else f"There is no {unit} file at all."

@@ -6,7 +6,7 @@ Mistakes of a user are reported before this module imports PyTorch, which the fi
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from common.run.command import number, parse_config, script_parser
 from common.run.config import at_least, config_path, each_method, load_config, save_config
 from common.run.errors import UserError
 from common.run.files import require_weights, sweep
-from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint
+from common.run.folder import EPOCH_FILE, SEEDS_DIR, RunFolder, epoch_checkpoint, last_checkpoints
 from common.run.method import experiment_of
 from common.run.needs import DataSection, Needs, image_lists
 from common.run.papers import PaperFlags
@@ -58,6 +58,7 @@ class Setup(Generic[C]):
     processes: "Processes"
     runtime: "Runtime"
     weights: Path | None = None
+    averaged: list[Path] = field(default_factory=list)
 
     @property
     def method(self) -> str:
@@ -115,6 +116,20 @@ def _check_masks(args: argparse.Namespace, config: Any) -> None:
         raise UserError(f"--submission is for VOC's server; the data set is {config.data.dataset}")
 
 
+def _last_k(text: str) -> int:
+    """The number of checkpoints in a text like last5."""
+    number = text.removeprefix("last")
+    if number == text or not number.isdecimal() or int(number) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form lastK with a number K from 2, such as last5")
+    return int(number)
+
+
+_AVERAGE = (
+    "--average", {
+        "type": _last_k, "metavar": "lastK",
+        "help": "use the mean of the weights of the last K epoch files, up to --load_epo if it is given",
+    },
+)  # fmt: skip
 _PACK = "pack the masks (with --crf the refined ones) for VOC's server"
 
 # Validation reads the section infer as well, but the papers' flags of the same names mean train.
@@ -138,6 +153,7 @@ SEEDS = Usage(
         ("--crf", {
             "action": "store_true", "help": "with --dict: refine the seeds by dense CRF into crf/<alpha>/",
         }),
+        _AVERAGE,
     ),
     reads=("data", "model", "infer", "eval", "runtime"),
     ignores=("infer.segment", "runtime.num_workers"),  # for scripts that make masks, and for trainings
@@ -150,6 +166,7 @@ MASKS = Usage(
     weights="the best, else the last one",
     flags=(
         ("--crf", {"action": "store_true", "help": "also refine by dense CRF, into segs_crf/<list>/"}),
+        _AVERAGE,
         ("--submission", {
             "action": "store_const", "const": "comp6", "help": f"{_PACK}, competition comp6: any training data",
         }),
@@ -218,6 +235,7 @@ def start(
         needs.ask_all(each_method(config, "check_run"), run)
     else:
         needs.ask_all(each_method(config, "check_folder", usage.reads if reads is None else reads))
+    averaged = needs.ask(_averaged, args, run, file, unit) if usage.weights and not needs.missing else None
     weights = needs.ask(_weights, args, run, file, unit) if usage.weights and not needs.missing else None
     lists = image_lists(config, usage.reads if reads is None else reads, [*usage.ignores, *usage.unread(args, config)])
     needs.ask_all(config.data.needs(lists))
@@ -227,7 +245,7 @@ def start(
     from common.run.processes import start_processes
 
     processes = start_processes()
-    return Setup(args, config, run, processes, Runtime(config.runtime, processes), weights)
+    return Setup(args, config, run, processes, Runtime(config.runtime, processes), weights, averaged or [])
 
 
 def parse_arguments(
@@ -266,9 +284,9 @@ def parse_arguments(
         parser.add_argument(name, **settings)
     if usage.overwrite:
         parser.add_argument("--overwrite", action="store_true", help=usage.overwrite)
+    args, texts = parse_config(parser, argv, bool(usage.words))
     if not usage.words:
-        return parse_config(parser, argv)
-    args, texts = parse_config(parser, argv)
+        return args, texts
     words = [text for text in texts if "=" not in text and text not in parser.keys]  # a key lacks its value
     overrides = [text for text in texts if text not in words]
     return args, ([f"{usage.words}={json.dumps(words)}"] if words else []) + overrides
@@ -302,7 +320,23 @@ def _weights(args: argparse.Namespace, run: RunFolder, file: str, unit: str) -> 
     if args.load_pretrained:
         require_weights(args.load_pretrained)
         return args.load_pretrained
+    if getattr(args, "average", None):
+        return last_checkpoints(run.checkpoints, args.average, args.load_epo, file, unit)[-1]
     return epoch_checkpoint(run.checkpoints, args.load_epo, file, unit) if file else None
+
+
+def _averaged(args: argparse.Namespace, run: RunFolder, file: str, unit: str) -> list[Path]:
+    """The files whose weights ``--average`` joins; none without it.
+
+    Raises:
+        UserError: there are too few of them, or ``--load_pretrained`` names a file.
+    """
+    count = getattr(args, "average", None)
+    if count is None:
+        return []
+    if args.load_pretrained:
+        raise UserError("--average takes the run's own checkpoints, --load_pretrained a single file; give one of them")
+    return last_checkpoints(run.checkpoints, count, args.load_epo, file, unit)
 
 
 def start_run(

@@ -27,18 +27,27 @@ def fuse(seeds: Sequence[Seed], how: str, weights: Sequence[float], thresholds: 
         float32 (H, W) by class.
     """
     if how == "vote":
-        size = next(iter(seeds[0].values())).shape
-        shares = _shares(run_labels(seeds, thresholds, size), weights)
-        majority = [share == functools.reduce(np.maximum, shares) for share in shares]
-        counted = [weight * is_in for weight, is_in in zip(weights, majority, strict=True)]
-        total = sum(counted)
-        return {key: _weighted_mean([seed[key] for seed in seeds], counted, total) for key in seeds[0]}
+        return _vote(seeds, weights, thresholds)
     if how == "mean":
         return {key: _weighted_mean([seed[key] for seed in seeds], weights, 1.0) for key in seeds[0]}
     if how == "geometric":
         return {key: _geometric_mean([seed[key] for seed in seeds], weights) for key in seeds[0]}
     rule = np.minimum if how == "min" else np.maximum
     return {key: functools.reduce(rule, [seed[key] for seed in seeds]) for key in seeds[0]}
+
+
+def _vote(seeds: Sequence[Seed], weights: Sequence[float], thresholds: Sequence[float]) -> Seed:
+    """The mean where all runs agree; elsewhere that over the runs with the label of the highest weight."""
+    size = next(iter(seeds[0].values())).shape
+    labels = run_labels(seeds, thresholds, size)
+    disputed = np.nonzero(functools.reduce(np.logical_or, [other != labels[0] for other in labels[1:]]))
+    shares = _shares([own[disputed] for own in labels], weights)
+    best = functools.reduce(np.maximum, shares)
+    counted = [weight * (share == best) for weight, share in zip(weights, shares, strict=True)]
+    fused = fuse(seeds, "mean", weights, thresholds)
+    for key, values in fused.items():
+        values[disputed] = _weighted_mean([seed[key][disputed] for seed in seeds], counted, sum(counted))
+    return fused
 
 
 def agreeing_runs(labels: Sequence[np.ndarray]) -> np.ndarray:

@@ -70,9 +70,10 @@ def _votes(seed: Seed, segments: Segments, rule: str) -> list[np.ndarray]:
         return [np.maximum.reduceat(values, starts).astype(np.float64) for values in by_class]
     if rule == "mean":
         return [np.add.reduceat(values, starts, dtype=np.float64) / segments.counts for values in by_class]
-    weights = functools.reduce(np.maximum, by_class).astype(np.float64)
-    total = np.add.reduceat(weights, starts)
-    return [np.add.reduceat(values * weights, starts) / np.where(total > 0, total, 1) for values in by_class]
+    weights = functools.reduce(np.maximum, by_class)
+    total = np.add.reduceat(weights, starts, dtype=np.float64)
+    products = (np.multiply(values, weights, dtype=np.float64) for values in by_class)
+    return [np.add.reduceat(product, starts) / np.where(total > 0, total, 1) for product in products]
 
 
 def _shares(seed: Seed, segments: Segments, threshold: float) -> np.ndarray:
