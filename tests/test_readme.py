@@ -158,6 +158,11 @@ ELSEWHERE = {
     "python scripts/prepare_data.py voc": ("tests/test_prepare_data.py", '"voc"'),
     "python scripts/prepare_data.py cub": ("tests/test_prepare_data.py", '"cub"'),
     "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
+    "python methods/cti/train_trm.py --name dinov3 --exp backbone_dinov3": ("tests/test_backbones.py", "dinov3"),
+    "python methods/vitseg/train_vitseg.py --name vitseg --masks experiment/psa/masks": (
+        "tests/test_train_vitseg.py", "vitseg",
+    ),
+    "python methods/vitseg/test_vitseg.py --name vitseg --crf": ("tests/test_train_vitseg.py", "vitseg"),
     "python scripts/reproduce.py cti --dry-run": ("tests/test_reproduce.py", '"--dry-run"'),
     "python scripts/reproduce.py cti --dataset demo": ("tests/test_reproduce.py", '"--dataset"'),
     "python scripts/reproduce.py crt data.root=/data/VOC2012": ("tests/test_reproduce.py", "test_a_recipe"),

@@ -271,5 +271,5 @@ def test_pipelines_ask_for_all_weights_first(said: Call) -> None:
     line = "--name x lists.train=train lists.score=train lists.val=val --refine psa"
     entries = listed(said("scripts.run_pipeline", line))
     assert [entry.split(" (")[0][:20] for entry in entries] == ["no weights of ResNet", "no initial weights p"]
-    write_lines(Path("experiment/x_psa_deeplab/ckpt/checkpoint_final.pth"), [])
+    write_lines(Path("experiment/x_psa_deeplab/ckpt/checkpoint_final.pth"), ["weights"])
     assert said("scripts.run_pipeline", line).startswith("no weights of ResNet-38")
