@@ -32,6 +32,12 @@ TIMM = "timm:"  # before the name of one of timm's models
 SIZES = (224, 16)  # image and patch of ARCHITECTURES
 
 
+KNOWN_ARCH = Rule(
+    f"one of: {', '.join(ARCHITECTURES)}, or timm:NAME",
+    lambda arch: arch in ARCHITECTURES or arch.startswith(TIMM),
+)
+
+
 @dataclass
 class ViTConfig:
     """The backbone; a field left at 0 takes the architecture's own value."""
@@ -40,10 +46,7 @@ class ViTConfig:
         "deit_small_patch16_224",
         f"Architecture: {', '.join(ARCHITECTURES)}, or timm:NAME for a vision transformer of timm (docs/backbones.md). "
         "Its weights fit if no other field changes it.",
-        rule=Rule(
-            f"one of: {', '.join(ARCHITECTURES)}, or timm:NAME",
-            lambda arch: arch in ARCHITECTURES or arch.startswith(TIMM),
-        ),
+        rule=KNOWN_ARCH,
     )  # fmt: skip
     pretrained: str = option(
         "auto",

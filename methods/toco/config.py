@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from common.data.layout import DataConfig
 from common.masks.options import SegmentConfig
-from common.nets.options import ARCHITECTURES, ViTConfig
+from common.nets.options import KNOWN_ARCH, ViTConfig
 from common.run.config import ABOVE_ZERO, BELOW_ONE, FRACTION, Rule, at_least, between, numbers, option, pair, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
@@ -101,7 +101,7 @@ class ToCoModelConfig(ViTConfig):
 
     arch: str = option(
         "deit_base_patch16_224", "Architecture; its ImageNet weights fit if no other field changes it.",
-        flag="--backbone", choices=tuple(ARCHITECTURES),
+        flag="--backbone", rule=KNOWN_ARCH,
     )  # fmt: skip
     aux_layer: int = option(
         -3,

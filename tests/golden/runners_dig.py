@@ -262,7 +262,7 @@ class Given(Output):
     """An output whose refined CAMs are given instead of made from attention."""
 
     def __init__(self, cls: Tensor, pcls: Tensor, cams: Tensor, rcams: Tensor) -> None:
-        super().__init__(cls, pcls, cams, None, 1.0)
+        super().__init__(cls, pcls, cams, None, 1.0, cams.shape[1])
         self._rcams = rcams
 
     @property

@@ -98,7 +98,7 @@ def test_cams_are_maps_times_the_class_tokens_attention(model: WSOL, batch: tupl
         for block in deit.blocks:
             attention = block.attn
             q, k, _ = attention.qkv(block.norm1(tokens)).reshape(5, 10, 3, 2, 8).permute(2, 0, 3, 1, 4)  # B h T d
-            rows = rows + (q[:, :, :1] @ k.transpose(-2, -1) * attention.scale).softmax(-1).mean(1)[:, 0, 1:]
+            rows = rows + (q[:, :, :1] @ k.transpose(-2, -1) / 8**0.5).softmax(-1).mean(1)[:, 0, 1:]
             tokens, _ = block(tokens)
         maps = deit(images)
         expected = (maps * rows.view(5, 1, 3, 3)).relu()

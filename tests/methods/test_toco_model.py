@@ -28,7 +28,7 @@ def small(**changes: int) -> ToCo:
 def test_names_shapes_and_epsilons_are_the_references() -> None:
     """DeiT-S and 20 classes: timm's encoder, 173 tensors, 37,750,632 numbers; every norm's epsilon is 1e-6."""
     with torch.device("meta"):
-        model = ToCo(ToCoModelConfig(drop_path=0.0), 20)
+        model = ToCo(ToCoModelConfig(arch="deit_small_patch16_224", drop_path=0.0), 20)
         encoder = timm.create_model("deit_small_patch16_224").state_dict()
     state = model.state_dict()
     of_encoder = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
