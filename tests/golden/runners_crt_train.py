@@ -92,7 +92,10 @@ def optim(case: Case) -> Results:
     """Steps of a backbone and a classifier, and the schedules of both trainings."""
     params, total = case.params, case.params["max_step"]
     lr, head_lr = params["lrs"]
-    config = CRTOptimConfig(lr, head_lr / lr, params["momentum"], params["weight_decay"], params["power"])
+    config = CRTOptimConfig(
+        lr=lr, head_scale=head_lr / lr, momentum=params["momentum"], weight_decay=params["weight_decay"],
+        power=params["power"],
+    )  # fmt: skip
     groups = [[nn.Parameter(torch.from_numpy(value.copy()))] for value in case.input("p0")]
     optimizer, after, used = grouped_sgd(groups, config), [], []
     for step, grads in enumerate(case.input("grads")):
