@@ -224,7 +224,7 @@ def test_tuned_thresholds_are_the_best_of_all() -> None:
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("[", "cannot be read as thresholds"), ("{}", "cannot be read as thresholds"),
+    ("[", r"t\.json is no JSON"), ("{}", "cannot be read as thresholds"),
     ('{"thresholds": [0.5]}', "cannot be read as thresholds"), ('{"thresholds": {"cow": 0.5}}', "thresholds of cow"),
     ('{"thresholds": {"cat": "0.5"}}', "threshold of cat is '0.5'"), ('{"thresholds": {"cat": NaN}}', "cat is nan"),
 ])  # fmt: skip
