@@ -20,7 +20,6 @@ Here:
     processes    one process or several: shares, collectives
     device       device, number format, seeds of this process
     random       generators seeded from integers, and their states
-    fuzzing      mutated inputs for readers, in processes of limited memory and time
     papers       flags of the papers' own commands that are no flags here
     provenance   origin of a result: commit, versions, device, hashes
     pool         processes for CPU work beside the network
