@@ -3,6 +3,7 @@
 Here:
 
     script      the inference script of a classifier, from checkpoint to score
+    face        a classifier as inference sees it
     infer       seeds of a whole image list, and their folder
     cam         CAMs over flips and scales, normalised
     products    pictures of seeds, and their dense CRF

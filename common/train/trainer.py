@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from common.data.dataset import ImageSet, LabelledImages, TrainingImages
 from common.data.loader import EpochBatches, TrainViews, train_loader
 from common.data.sizes import require_sizes
+from common.nets.vit import ClassMaps
 from common.run.device import Runtime
 from common.run.folder import EPOCH_FILE
 from common.run.log import RunLog
@@ -300,13 +301,13 @@ class Trainer:
         self.watch.check()
         self.checkpoints.check()
 
-    def score_seeds(self, cams_of: Callable[[Tensor], Tensor]) -> float:
+    def score_seeds(self, network: Callable[[Tensor], ClassMaps]) -> float:
         """Validation by seeds of the flips and scales of the section ``infer``; see `score_maps`.
 
         Args:
-            cams_of: images (b, 3, H, W) to foreground CAMs (b, C, h, w), for the present weights.
+            network: images (b, 3, H, W) to foreground CAMs (b, C, h, w) and class logits, for the present weights.
         """
-        return self.score_maps(view_maps(cams_of, self.config.infer))
+        return self.score_maps(view_maps(network, self.config.infer))
 
     def score_maps(self, maps_of: MapsOf) -> float:
         """Validation by seeds that a method makes itself: their best mIoU in percent, which is logged."""
