@@ -24,7 +24,7 @@ from common.data.loader import EpochBatches, TrainViews, train_loader
 from common.data.sizes import require_sizes
 from common.nets.vit import ClassMaps
 from common.run.device import Runtime
-from common.run.folder import EPOCH_FILE
+from common.run.folder import BEST_FILE, EPOCH_FILE
 from common.run.log import RunLog
 from common.run.pool import usable_workers
 from common.run.processes import stop_processes
@@ -33,6 +33,7 @@ from common.run.script import Setup, start_run
 from common.score.images import scored_images
 from common.seeds.infer import MapsOf, view_maps
 from common.seeds.score import validate
+from common.seeds.thresholds import write_entry
 from common.tensors import compiled
 from common.train.checkpoint import Checkpoints, Stateful
 from common.train.course import Position
@@ -126,6 +127,7 @@ class Trainer:
             setup.run.checkpoints, model, state, {"watch": self.watch}, self.processes, identity, self.runtime.device
         )
         self.position = self.checkpoints.resume() if is_resumed else Position()
+        self._tuned: dict[str, Any] | None = None  # thresholds that the last validation found
         self._is_interrupted = False
         self._is_finished = False
 
@@ -239,9 +241,14 @@ class Trainer:
         self.model.eval()
         value = score()
         self.position.validated = self.position.total_steps
+        files = [EPOCH_FILE.format(self.position.epoch)] * self.train.keeps(self.position)
         if value > self.position.best:
             self.position.best = value
             self.checkpoints.save_best()
+            files.append(BEST_FILE)
+        if self._tuned and self.processes.is_main:
+            for file in files:
+                write_entry(self.checkpoints.folder / file, self._tuned)
 
     def epoch_is_complete(self) -> bool:
         """Whether all steps of the current epoch are done, and no signal asks to stop before work at its end."""
@@ -312,10 +319,11 @@ class Trainer:
     def score_maps(self, maps_of: MapsOf) -> float:
         """Validation by seeds that a method makes itself: their best mIoU in percent, which is logged."""
         config, position = self.config, self.position
-        return validate(
+        miou, self._tuned = validate(
             maps_of, self.val_images, config.infer, config.eval, self.runtime, self.log, position.total_steps,
             position.epoch,
         )  # fmt: skip
+        return miou
 
     # Internals
 
