@@ -197,6 +197,9 @@ WRONG = {
     "scripts/make_cub_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
     "scripts/make_segments.py": {**OF_RUN, "--name x --with sam9": "it must be one of"},
     "scripts/make_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
+    "scripts/noisy_masks.py": {
+        "": "--masks, --out", "--masks lost --out x": "no folder with masks", "--masks m --out x --share 2": "--share",
+    },
     "scripts/pipeline_table.py": {"": "--name", "--name x": "no run folder"},
     "scripts/plan.py": {
         "": "either --exp NAME or --table", "--exp irn_cti": "planned are those of",

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from common.data.dataset import ImageSet
 from common.data.loader import start_worker
@@ -16,6 +15,7 @@ from common.data.sizes import usable_size
 from common.data.transforms import eval_transform
 from common.run.device import Runtime
 from common.run.pool import usable_workers
+from common.run.progress import ProgressBar
 
 # Turns a decoded image into network input, in the loader's workers: its pixels, or several tensors.
 Transform = Callable[[Image.Image], Tensor | list[Tensor]]
@@ -68,10 +68,8 @@ def image_batches(
         _Images(images, transform), batch_sampler=batches, num_workers=workers,
         pin_memory=runtime.device.type == "cuda", generator=torch.Generator(), worker_init_fn=start_worker,
     )  # fmt: skip
-    with tqdm(
-        total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True
-    ) as bar:
+    with ProgressBar(title, sum(map(len, batches)), active=runtime.processes.is_main) as bar:
         for indices, pixels in loader:
             moved = runtime.to_device(*pixels) if isinstance(pixels, list) else runtime.to_device(pixels)[0]
             yield indices.tolist(), moved
-            bar.update(len(indices))
+            bar.advance(len(indices))
