@@ -160,7 +160,8 @@ ELSEWHERE = {
     "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
     "python methods/cti/train_trm.py --name dinov3 --exp backbone_dinov3": ("tests/test_backbones.py", "dinov3"),
     "python methods/vitseg/train_vitseg.py --name vitseg --masks experiment/psa/masks": (
-        "tests/test_train_vitseg.py", "vitseg",
+        "tests/test_train_vitseg.py",
+        "vitseg",
     ),
     "python methods/vitseg/test_vitseg.py --name vitseg --crf": ("tests/test_train_vitseg.py", "vitseg"),
     "python scripts/reproduce.py cti --dry-run": ("tests/test_reproduce.py", '"--dry-run"'),

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
-from tqdm import tqdm
 
 from common.data.images import ImageFile
 from common.data.loader import start_worker
@@ -17,6 +16,7 @@ from common.data.transforms import eval_transform
 from common.run.device import Runtime
 from common.run.errors import UserError
 from common.run.pool import usable_workers
+from common.run.progress import ProgressBar
 
 # Turns a decoded image into network input, in the loader's workers: its pixels, or several tensors.
 Transform = Callable[[Image.Image], Tensor | list[Tensor]]
@@ -108,12 +108,10 @@ def image_batches(
         collate_fn=_joined, pin_memory=runtime.device.type == "cuda", generator=torch.Generator(),
         worker_init_fn=start_worker,
     )  # fmt: skip
-    with tqdm(
-        total=sum(map(len, batches)), desc=title, disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True
-    ) as bar:
+    with ProgressBar(title, sum(map(len, batches)), active=runtime.processes.is_main) as bar:
         for indices, pixels, damaged in loader:
             if failures is not None:
                 failures |= damaged
             if indices:
                 yield indices, runtime.to_device(*pixels) if isinstance(pixels, list) else runtime.to_device(pixels)[0]
-            bar.update(len(indices) + len(damaged))
+            bar.advance(len(indices) + len(damaged))

@@ -280,7 +280,7 @@ def _merge(config: DictConfig, update: dict, source: str, is_typed: bool = False
         if name in sections and not isinstance(keys, dict):
             raise UserError(f"{name} in {source} is a section: it takes keys such as {name}.{next(iter(config[name]))}")
     try:
-        merged = OmegaConf.merge(config, OmegaConf.create(update))
+        merged = OmegaConf.unsafe_merge(config, OmegaConf.create(update))
         assert isinstance(merged, DictConfig)
         return merged
     except ConfigKeyError as error:

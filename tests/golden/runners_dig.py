@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from common.data.augment import train_transform
 from common.nets.attention import MapRequest
@@ -43,10 +44,18 @@ def change_filled(model: nn.Module, rules: list[dict[str, str]]) -> None:
                 p.copy_(eval(rule["set_to"], {"np": np, "torch": torch, "F": F, "p": p}))  # this repository's test data
 
 
+class _NoDraws(TorchFunctionMode):
+    """Parameters keep what is in memory: they get their values later."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in (Tensor.uniform_, Tensor.normal_) else func(*args, **(kwargs or {}))
+
+
 @functools.lru_cache(maxsize=1)
 def _filled_unet(recipe: str, seed: int) -> UNet:
     description = json.loads(recipe)
-    unet = UNet(UNetConfig(description["dim"], description["dim_mults"]), description["channels"])
+    with _NoDraws():
+        unet = UNet(UNetConfig(description["dim"], description["dim_mults"]), description["channels"])
     fill(unet, seed)
     change_filled(unet, description.get("after_fill", []))
     return unet
