@@ -9,6 +9,7 @@
 `scripts/predict.py` uses `Predictor.predict`, which takes images in batches.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from common.data.dataset import LabelledImages, class_names
 from common.data.images import ImageRules
@@ -23,8 +25,9 @@ from common.data.seed_labels import seed_labels
 from common.data.seeds import Seed
 from common.data.whole import Failures
 from common.masks.face import MaskFace
-from common.masks.network import infer_logits, mask_of
+from common.masks.network import infer_logits, joined, mask_of
 from common.nets.load import load_weights, weights_identity
+from common.nets.vit import ViTBackbone
 from common.pipeline.builders import PREDICTING, named, predicting
 from common.predict.photos import Photos, find_photos
 from common.predict.presence import above, named_classes
@@ -40,6 +43,8 @@ from common.seeds.face import SeedFace
 from common.seeds.infer import find_seeds
 from common.seeds.score import tune, tune_classes
 from common.seeds.thresholds import DEFAULT, FILE, Tuned, probabilities, read_tuned, write_entry
+
+PATCHES = 64  # a side of a tile: attention maps of 4,096 tokens
 
 
 @dataclass
@@ -60,6 +65,12 @@ class Prediction:
     mask: np.ndarray
     scores: dict[str, float]
     seed: Seed = field(default_factory=dict)
+
+
+def tile_of(model: nn.Module) -> int:
+    """The side of the tiles of large images, in pixels: `PATCHES` patches of a transformer, else of 16 pixels."""
+    patches = [part.patch_size for part in model.modules() if isinstance(part, ViTBackbone)]
+    return PATCHES * (patches[0] if patches else 16)
 
 
 class Predictor:
@@ -85,12 +96,14 @@ class Predictor:
         Raises:
             UserError: the weights or the class names cannot be read, or do not fit each other.
         """
-        self.config, self.runtime = config, runtime
+        self.config, self.runtime = copy.deepcopy(config), runtime
         self.face: SeedFace | MaskFace = named(PREDICTING[config.method].face)
         self.is_segmenter = isinstance(self.face, MaskFace)
         self.tuned: Tuned | None = read_tuned(weights)
         self.classes = self.tuned.classes if self.tuned else class_names(config.data)
         self.model = self.face.build(config, len(self.classes))
+        section = self._section()
+        section.tile = section.tile or tile_of(self.model)
         self.coverage = load_weights(self.model, weights, runtime, self.face.needed, key)
         self.weights = weights
         self.identity = {**weights_identity(weights, config.model), "precision": runtime.precision}
@@ -254,12 +267,16 @@ class Predictor:
             face.logits_of(self.model, self.config), photos, face.section(self.config), self.runtime, is_done,
             face.transform(self.config), failures,
         )  # fmt: skip
-        for indices, logits in batches:
-            if photos.labels is not None:
-                absent = torch.from_numpy(photos.labels[indices] == 0).to(logits.device)
-                logits[:, 1:][absent] = -torch.inf
-            certainty = (logits.amax(1) - logits.logsumexp(1)).exp().cpu().numpy()  # b H W
-            for index, mask, own in zip(indices, mask_of(logits), certainty, strict=True):
+        for indices, bands in batches:
+            masks: list[np.ndarray] = []
+            certainties: list[np.ndarray] = []  # probabilities of the chosen labels
+            for logits in bands:
+                if photos.labels is not None:
+                    absent = torch.from_numpy(photos.labels[indices] == 0).to(logits.device)
+                    logits[:, 1:][absent] = -torch.inf
+                masks.append(mask_of(logits))
+                certainties.append((logits.amax(1) - logits.logsumexp(1)).exp().cpu().numpy())
+            for index, mask, own in zip(indices, joined(masks), joined(certainties), strict=True):
                 there = [label for label in np.unique(mask).tolist() if label]
                 scores = {self.classes[label - 1]: float(own[mask == label].mean()) for label in there}
                 yield Prediction(photos.ids[index], photos.images[index], mask, scores)

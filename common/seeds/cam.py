@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from common.nets.tiles import blended, tile_rows
 from common.nets.vit import ClassMaps
 from common.tensors import size_of, sum_of
 
 EPSILON = 1e-5
+LARGE = 2**21  # pixels
 
 # Multi-hot labels (b, C) on the CPU, or the rule that makes them of class logits (b, C), float32 on the CPU.
 Labels = Tensor | Callable[[Tensor], Tensor]
@@ -63,10 +66,23 @@ class SeedMaker:
     @torch.inference_mode()
     def __call__(self, inputs: Any, labels: Labels) -> SeedMaps:
         """Seeds of a batch."""
-        logits, enlarged = self.evidence(inputs)
+        return self.seeds(self.evidence(inputs), labels)
+
+    @torch.inference_mode()
+    def seeds(self, evidence: Evidence, labels: Labels) -> SeedMaps:
+        """Seeds of a batch after the network."""
+        logits, enlarged = evidence
         chosen = chosen_labels(labels, logits)
-        maps = [self.normalised(enlarged(index, row.nonzero().flatten())) for index, row in enumerate(chosen)]
+        maps = [self._normalised_each(enlarged(index, row.nonzero().flatten())) for index, row in enumerate(chosen)]
         return SeedMaps(maps, chosen, logits)
+
+    def _normalised_each(self, maps: Tensor) -> Tensor:
+        """Normalised maps; those of a large image one by one in their own place, to spare memory."""
+        if maps.shape[-2] * maps.shape[-1] <= LARGE:
+            return self.normalised(maps)
+        for own in maps:
+            own.copy_(self.normalised(own[None])[0])
+        return maps
 
 
 def chosen_labels(labels: Labels, logits: Tensor) -> Tensor:
@@ -106,6 +122,7 @@ def view_evidence(
     mirror image are one batch; on CPUs one follows the other, as larger activations leave the cache.
     """
     size = size_of(images)
+    none = images.new_zeros(0)  # `enlarged` does not keep the images
     views: list[ClassMaps] = []  # with mirror images, every second one is that of the view before
     for scale in scales:
         view = (
@@ -119,13 +136,37 @@ def view_evidence(
             views += map(ClassMaps, cams.split(len(images)), logits.split(len(images)))
 
     def enlarged(index: int, classes: Tensor) -> Tensor:
-        total = images.new_zeros((len(classes), *size))
+        total = none.new_zeros((len(classes), *size))
         for number, (cams, _) in enumerate(views if len(classes) else ()):
             maps = _upsample(cams[index, classes].float(), size)
             total += maps.flip(-1) if flip and number % 2 else maps
         return total
 
     return Evidence(sum_of(logits.float() for _, logits in views) / len(views), enlarged)
+
+
+@torch.inference_mode()
+def tiled_evidence(
+    evidence_of: Callable[[Any], Evidence], image: Image.Image, inputs_of: Callable[[Image.Image], Any], tile: int,
+    overlap: float,
+) -> Evidence:  # fmt: skip
+    """The evidence of a large image, as a batch of one: its tiles go through the network one by one.
+
+    A class's logit is the largest of all tiles. The maps of the tiles are blended before normalisation.
+
+    Args:
+        evidence_of: see `SeedMaker`.
+        inputs_of: turns a part of the image into a batch of one on the device.
+        tile: side of the tiles.
+        overlap: see `common.nets.tiles.spans`.
+    """
+    tiles = [place for row in tile_rows(image.height, image.width, tile, overlap) for place in row]
+    found = [evidence_of(inputs_of(image.crop(place.box))) for place in tiles]
+    logits = torch.cat([part.logits for part in found]).amax(0, keepdim=True)
+    size = image.height, image.width
+    return Evidence(
+        logits, lambda index, classes: blended(tiles, lambda number: found[number].enlarged(0, classes), size)
+    )
 
 
 def _upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:

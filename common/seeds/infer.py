@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from common.data.dataset import LabelledImages
 from common.data.outputs import StampedFolder
 from common.data.seeds import FORMATS, Seed, write_seed
 from common.data.stamp import Stamp
-from common.data.whole import Failures, ImageFiles, image_batches
+from common.data.whole import Failures, ImageFiles, image_batches, single
 from common.nets.vit import ClassMaps
 from common.run.device import Runtime
 from common.run.files import has_content
-from common.seeds.cam import Labels, SeedMaker, SeedMaps, multi_view
+from common.seeds.cam import Evidence, Labels, SeedMaker, SeedMaps, multi_view, tiled_evidence
 from common.seeds.options import InferConfig
 
 # Maps network input on the device, as `InferConfig.transform` makes it (mostly images (b, 3, H, W)), and labels to
@@ -61,15 +62,30 @@ def find_seeds(
         labels_of: gives the labels of images, by their indices.
     """
     batches = image_batches(
-        images, config.batch_size, config.num_workers, runtime, is_done, title, config.transform(), failures
-    )
+        images, config.batch_size, config.num_workers, runtime, is_done, title, config.transform(), failures,
+        config.tile,
+    )  # fmt: skip
     for indices, inputs in batches:
         with runtime.autocast():
-            found = maps_of(inputs, labels_of(indices))
+            if isinstance(inputs, Image.Image):
+                assert isinstance(maps_of, SeedMaker), "ToCo's configuration has no tiles"
+                found = maps_of.seeds(large_evidence(maps_of.evidence, inputs, config, runtime), labels_of(indices))
+            else:
+                found = maps_of(inputs, labels_of(indices))
         logits = [None] * len(indices) if found.logits is None else found.logits.float().cpu().numpy()
         for index, cams, label, own in zip(indices, found.maps, found.labels, logits, strict=True):
             keys = label.nonzero().flatten().tolist()
             yield FoundSeed(index, dict(zip(keys, cams.float().cpu().numpy(), strict=True)), own)
+
+
+def large_evidence(
+    evidence_of: Callable[[Any], Evidence], image: Image.Image, config: InferConfig, runtime: Runtime
+) -> Evidence:
+    """The evidence of an image that is cut into the tiles of a configuration; see `tiled_evidence`."""
+    transform = config.transform()
+    return tiled_evidence(
+        evidence_of, image, lambda part: single(transform(part), runtime), config.tile, config.overlap
+    )
 
 
 def infer_seeds(

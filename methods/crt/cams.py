@@ -12,12 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from common.data.transforms import eval_transform
+from common.nets.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 from common.nets.vit import ClassMaps
+from common.run.device import Runtime
 from common.seeds.cam import EPSILON, Evidence, SeedMaker
+from common.seeds.infer import large_evidence
 from common.tensors import size_of, sum_of
 from methods.crt.config import CRTInferConfig
 from methods.crt.model import DeiTBranch
-from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 
 STRIDE = 4  # of the maps for IRN
 
@@ -45,6 +47,25 @@ def crt_cams(model: DeiTBranch, views: Sequence[Tensor], labels: Tensor, config:
         labels: multi-hot (b, C).
     """
     high_res, strided = view_evidence(model, views, config)
+    return _both(strided, high_res, labels)
+
+
+@torch.inference_mode()
+def large_cams(
+    model: DeiTBranch, image: Image.Image, labels: Tensor, config: CRTInferConfig, runtime: Runtime
+) -> list[CAMs]:
+    """As `crt_cams`, of an image that is cut into tiles of ``infer.tile``; strided maps are made of the blended ones.
+
+    Args:
+        labels: multi-hot (1, C).
+    """
+    high_res = large_evidence(lambda views: view_evidence(model, views, config)[0], image, config, runtime)
+    size = -(-image.height // STRIDE), -(-image.width // STRIDE)
+    strided = Evidence(high_res.logits, lambda index, keys: _summed([high_res.enlarged(index, keys)], size))
+    return _both(strided, high_res, labels)
+
+
+def _both(strided: Evidence, high_res: Evidence, labels: Tensor) -> list[CAMs]:
     keys = [row.nonzero().flatten() for row in labels]
     return [
         CAMs(*(_normalised(evidence.enlarged(index, own)) for evidence in (strided, high_res)))
@@ -68,7 +89,7 @@ def view_evidence(model: DeiTBranch, views: Sequence[Tensor], config: CRTInferCo
 
     def of_image(index: int, keys: Tensor) -> list[Tensor]:
         """Maps (n, h, w) of each scale; maps without a label are not enlarged."""
-        return [maps.cams[index, keys.to(images.device)] for maps in by_scale]
+        return [maps.cams[index, keys.to(maps.cams.device)] for maps in by_scale]
 
     return (
         Evidence(logits, lambda index, keys: _summed(of_image(index, keys), canvas)[:, :height, :width]),

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from common.data.transforms import eval_transform
 from common.nets.options import ViTConfig
+from common.nets.tiles import padded_side
 from methods.crt.cams import crt_cams, image_and_views, regrouped, scaled_size, seed_maps, view_cams
 from methods.crt.config import CRTInferConfig, CRTModelConfig
 from methods.crt.model import DeiTBranch, tiled_deit
-from methods.crt.tiles import padded_side
 
 TILE, PATCH, CLASSES = 32, 8, 4
 SIZES = [(20, 30), (32, 50), (70, 33)]  # below a tile; a whole number of half tiles on one side; neither
