@@ -243,6 +243,7 @@ def make_own(root: Path) -> None:
         mask = np.zeros((24, 32), np.uint8)
         mask[4:20, 4:20] = 1 + index % 2
         write_mask(root / "masks" / f"img_{index}.png", mask)
+    write_image(root.parent / "photos" / "new.jpg", (30, 20), seed=9)
     write_lines(root / "labels.csv", ["id,label", *(f"img_{index},{('cat', 'dog')[index % 2]}" for index in range(4))])
 
 
@@ -321,6 +322,8 @@ def test_what_the_commands_left(workplace: Path) -> None:
     for name, count in (("exp", 6), ("released", 6), ("pcss", 6), ("dig", 6), ("coco", 4), ("mine", 4)):
         assert len(list((runs / name / "dict").glob("*.npy"))) == count, name
     assert (runs / "coco" / "eval_cam.json").is_file()
+    for name in ("predictions/mine", "given", "predictions/toco"):
+        assert (workplace / name / "masks" / "new.png").is_file() and (workplace / name / "predictions.csv").is_file()
     for name, source in (("dig", "pretrained/model-140-pascal.pt (step 7"), ("own", "model-140.pt (step 1")):
         assert source in (runs / name / "log.txt").read_text()
     for run in ("exp_irn", "crt_irn", "psa"):

@@ -206,6 +206,16 @@ WRONG = {
         "--exp cti_cvpr24 --gpu 309": "Did you mean 3090", "--exp nothing": "no configuration",
     },
     "scripts/plot_run.py": {"": "NAME", "x/y": "a run's name", "x": "no run folder"},
+    "scripts/predict.py": {
+        "": "name one network", "--name x": "no run folder", "--name used": "a training writes it",
+        "--load_pretrained x.pth": "needs --exp",
+        "--load_pretrained lost.pth --exp cti_cvpr24 a.jpg": "no weights file",
+        "--name used --exp irn_voc a.jpg": "no configuration", "--name used --exp irn_cti a.jpg": "networks of CTI",
+        "--name used --exp cti_cvpr24 data.rot=y a.jpg": "unknown configuration key",
+        "--name used --exp cti_cvpr24": "no image is named", "--name used --exp cti_cvpr24 a.jpg": "no checkpoint",
+        "--name used --exp cti_cvpr24 --labels t.csv --classes cat a.jpg": "give one of them",
+        "--name used --exp cti_cvpr24 --threshold=-1 a.jpg": "at least 0",
+    },
     "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
     "scripts/report.py": {
         "": "--name", "--name x": "no run folder", "--name x --dict_dir dict": "belong together",

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from common.crf.dense import crf_backend
@@ -19,7 +18,7 @@ from common.data.dataset import ImageSet
 from common.data.outputs import MaskFolder, write_each
 from common.data.stamp import MASKS, stamp_of
 from common.data.transforms import eval_transform
-from common.data.whole import image_batches
+from common.data.whole import Failures, ImageFiles, Transform, image_batches
 from common.masks.crf_job import ImageFilter, refine_mask
 from common.masks.options import SegmentConfig, SegmentViews
 from common.masks.submission import write_submission
@@ -147,33 +146,58 @@ def open_mask_folders(
     return MaskFolders(plain, MaskFolder(run.refined_segs(images.list_name), stamp, runtime, overwrite), crf_image)
 
 
+def infer_logits(
+    logits_of: Callable[[Tensor], Tensor],
+    images: ImageFiles,
+    config: SegmentConfig,
+    runtime: Runtime,
+    is_done: Callable[[str], bool],
+    transform: Transform = eval_transform,
+    failures: Failures | None = None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yields ``(indices, logits (B, C, H, W))`` for this process's share of an image set; see `image_batches`.
+
+    Args:
+        logits_of: maps images (b, 3, H, W) to logits (b, C, h, w), background first.
+        transform: turns a decoded RGB image into network input of the same size.
+    """
+    batches = image_batches(
+        images, config.batch_size, config.num_workers, runtime, is_done, "masks", transform, failures
+    )
+    for indices, pixels in batches:
+        with runtime.autocast():
+            logits = segment_logits(logits_of, pixels, pixels.shape[-2:], config)
+        yield indices, logits
+
+
+def mask_of(logits: Tensor) -> np.ndarray:
+    """The labels of the largest logits: (B, C, H, W) to uint8 (B, H, W)."""
+    return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+
+
 def write_masks(
     logits_of: Callable[[Tensor], Tensor],
     images: ImageSet,
     config: SegmentConfig,
     runtime: Runtime,
     folders: MaskFolders,
-    transform: Callable[[Image.Image], Tensor] = eval_transform,
+    transform: Transform = eval_transform,
 ) -> int:
     """Writes the missing masks of an image set; the work is shared by all processes.
 
     Args:
-        logits_of: maps images (b, 3, H, W) to logits (b, C, h, w), background first.
-        transform: turns a decoded RGB image into network input of the same size.
+        logits_of: as `infer_logits`, like ``transform``.
 
     Returns:
         The number of images worked on, by all processes together.
     """
-    batches = image_batches(images, config.batch_size, config.num_workers, runtime, folders.is_done, "masks", transform)
 
     def masks() -> Iterator[tuple[int, np.ndarray]]:
         # A GPU computes the CRF from within this process: one image fills it.
         workers = usable_workers(config.num_workers) if folders.refined and config.crf.device == "cpu" else 0
         with WorkerPool(workers, "CRF") as pool:
-            for indices, pixels in batches:
-                with runtime.autocast():
-                    logits = segment_logits(logits_of, pixels, pixels.shape[-2:], config)  # B C H W
-                yield from zip(indices, logits.argmax(dim=1).to(torch.uint8).cpu().numpy(), strict=True)
+            for indices, logits in infer_logits(logits_of, images, config, runtime, folders.is_done, transform):
+                yield from zip(indices, mask_of(logits), strict=True)
                 if folders.refined:
                     _submit_crf(pool, images, indices, logits, config, folders.refined, folders.crf_image)
 

@@ -66,7 +66,7 @@ def cam_pair(case: Case) -> Results:
     pairs, sizes = case.input("images"), case.params["sizes"]
     assert all(torch.equal(pair[0], pair[1].flip(-1)) for pair in pairs)
     results: Results = {}
-    for size, cams in zip(sizes, view_cams(deit(case), [pair[:1] for pair in pairs], tiles=5), strict=True):
+    for size, (cams, _) in zip(sizes, view_cams(deit(case), [pair[:1] for pair in pairs], tiles=5), strict=True):
         name = "{}x{}".format(*size)
         results |= {
             ("cam", name): cams[0],

@@ -17,7 +17,7 @@ from common.data.augment import train_transform
 from common.nets.attention import MapRequest
 from common.nets.mctformer import Output
 from common.nets.options import ViTConfig
-from common.seeds.cam import max_norm, multi_view_cams
+from common.seeds.cam import max_norm, multi_view
 from common.train.optim import has_weight_decay
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
 from common.train.step import weighted_sum
@@ -375,8 +375,8 @@ def infer(case: Case) -> Results:
     model, results = filled(case.model, case.entry["weights_seed"], case.params["mode"], has_lfca=False), {}
     maps_of = model.foreground_maps("rcams")
     for number, (image, label) in enumerate(zip(case.input("images"), case.input("labels"), strict=True)):
-        seeds, classes = multi_view_cams(maps_of, image, label)[0], label[0].nonzero().flatten().tolist()
-        found = {"rcams": maps_of(image), "rcams_flip": maps_of(image.flip(-1)), "classes": np.array(classes)}
+        seeds, classes = multi_view(maps_of)(image, label).maps[0], label[0].nonzero().flatten().tolist()
+        found = {"rcams": maps_of(image).cams, "rcams_flip": maps_of(image.flip(-1)).cams, "classes": np.array(classes)}
         results |= {(role, number): value for role, value in found.items()}
         results |= {("map", (number, key)): seed for key, seed in zip(classes, seeds, strict=True)}
     return results

@@ -11,7 +11,7 @@ from common.nets.options import ViTConfig
 from common.run.device import Runtime
 from common.run.options import RuntimeConfig
 from common.run.processes import Processes
-from common.seeds.cam import max_norm, multi_view_cams
+from common.seeds.cam import max_norm, multi_view
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
 from methods.pcss.config import FIMConfig, LossConfig
 from methods.pcss.fim import block_losses, wanted_labels
@@ -58,7 +58,7 @@ def forward(case: Case) -> Results:
         "maxnorm_cams": max_norm(out.cams), "maxnorm_rcams": max_norm(out.rcams),
         "block0_in_tok": embedded, "block0_attn_headmean": first_attention,
         **{f"block{number}_out_tok": value for number, value in tokens.items()},
-        "ret_att_equals_rcams": np.array(float((model.foreground_maps("rcams")(x) - out.rcams).abs().max())),
+        "ret_att_equals_rcams": np.array(float((model.foreground_maps("rcams")(x).cams - out.rcams).abs().max())),
     }  # fmt: skip
     if perm is not None:
         step = PCSSStep(
@@ -225,7 +225,7 @@ def hifm(case: Case) -> Results:
 def infer(case: Case) -> Results:
     """Seeds of one image by the shared multi-view inference."""
     model, label = network(case), torch.as_tensor(case.input("label"))
-    maps = multi_view_cams(model.foreground_maps("rcams"), case.input("x"), label)[0]
+    maps = multi_view(model.foreground_maps("rcams"))(case.input("x"), label).maps[0]
     keys = label[0].nonzero().flatten()
     return {("keys", None): keys, **{("cam", int(key)): cam for key, cam in zip(keys, maps, strict=True)}}
 
