@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from common.data.dataset import LabelledImages
 from common.data.lists import find_list
@@ -25,6 +24,7 @@ from common.run.config import load_config
 from common.run.errors import UserError, preview, run_script
 from common.run.folder import MASK_SCORES, SEED_SCORES, RunFolder
 from common.run.log import read_metrics
+from common.run.progress import progress
 from common.run.provenance import digest, versions
 from common.score.card import read_card
 from common.score.options import EvaluationConfig, shared_sections
@@ -132,7 +132,7 @@ def images(run: RunFolder, config: EvaluationConfig, list_name: str, limit: int,
     missing: list[str] = []
     differing: list[str] = []
     masks = 0
-    for index in tqdm(chosen, "images", leave=False, dynamic_ncols=True):
+    for index in progress(chosen, "images"):
         image_id = found.ids[index]
         path = seed_path(run.seeds, image_id)
         if path is None:

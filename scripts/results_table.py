@@ -126,6 +126,8 @@ def read_numbers(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
+    if not path.is_file():
+        raise UserError(f"no {path}; make it: results_table.py collect")
     try:
         numbers = read_json_object(path, "the results")
         for number in numbers.values():

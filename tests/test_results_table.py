@@ -81,7 +81,7 @@ def test_scores_of_localisation(tables: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_bad_tables(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"results\.json cannot be read: No such file"):
+    with pytest.raises(UserError, match="collect"):
         call(monkeypatch, "results_table", "write")
     for text, words in (
         ("[1]", "must hold sections"),

@@ -18,6 +18,7 @@ Here:
     weights      files of weights, written and read in the same way
     log          text, numbers and curves of a run
     processes    one process or several: shares, collectives
+    progress     a bar in a terminal, elsewhere a line every 30 seconds
     device       device, number format, seeds of this process
     random       generators seeded from integers, and their states
     papers       flags of the papers' own commands that are no flags here

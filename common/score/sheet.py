@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from common.data.classes import IGNORE_LABEL
 from common.data.dataset import ImageSet
 from common.run.errors import UserError
 from common.run.folder import RunFolder
+from common.run.progress import progress
 from common.score.read import read_score
 
 CHOICES = {
@@ -67,7 +67,7 @@ def chosen_images(
         raise UserError(f"--images {choice} needs true masks, and the list {images.list_name!r} has none")
     with ThreadPoolExecutor(threads) as pool:
         made = pool.map(lambda index: image_iou(predict(index), images.load_mask(index)), scored)
-        ious = dict(zip(scored, tqdm(made, "IoU", len(scored), leave=False, dynamic_ncols=True), strict=True))
+        ious = dict(zip(scored, progress(made, "IoU", total=len(scored)), strict=True))
     return sorted(scored, key=lambda index: (ious[index] if choice == "worst" else -ious[index], index))[:count]
 
 
