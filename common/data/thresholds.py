@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.run.errors import UserError, first_line
+from common.run.errors import UserError, first_line, preview
 from common.run.files import write_json
 from common.run.text import read_json_object
 
@@ -29,7 +29,10 @@ def read_thresholds(path: Path, classes: Sequence[str]) -> dict[int, float]:
         ) from error
     unknown = sorted(set(found) - set(classes))
     if unknown:
-        raise UserError(f"{path} has thresholds of {', '.join(unknown[:3])}; the classes are {', '.join(classes)}")
+        raise UserError(
+            f"{path} has thresholds of {preview(unknown, 3)}; the classes are {preview(classes, 10)}. Name the file of "
+            "this data set"
+        )
     wrong = [name for name, value in found.items() if not _is_threshold(value)]
     if wrong:
         raise UserError(f"{path}: the threshold of {wrong[0]} is {found[wrong[0]]!r}; it must be a number from 0 to 1")
