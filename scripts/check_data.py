@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm.contrib.concurrent import process_map
 
 from common.data.classes import IGNORE_LABEL, looks_like
 from common.data.cub import TITLE as CUB_TITLE
@@ -35,6 +34,7 @@ from common.run.command import parse_config, script_parser
 from common.run.config import at_least, load_config, option, section
 from common.run.errors import UserError, run_script
 from common.run.needs import Needs
+from common.run.progress import map_in_processes
 from common.score.mask_meaning import MaskMeaning
 
 DEFAULT_ROOTS = {
@@ -229,10 +229,7 @@ def check_list(
     check_ids(table, images, name)
     check_left_out(table, images, name)
     jobs = {key: (images.file(index), images.mask_path(key)) for index, key in enumerate(images.ids)}
-    decoded = process_map(
-        decode, jobs.values(), total=len(jobs), max_workers=config.workers, chunksize=32, desc=f"list {name}",
-        unit="image",
-    )  # fmt: skip
+    decoded = map_in_processes(decode, list(jobs.values()), config.workers, f"list {name}")
     found = dict(zip(jobs, decoded, strict=True))
     check_files(table, images, found, set(images.ids) if need_mask is None else need_mask)
     check_images(table, config.data.exif, found)

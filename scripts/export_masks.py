@@ -12,7 +12,6 @@ exact, pixel by pixel; LabelMe and YOLO get polygons. Each format has a folder o
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from common.data.classes import IGNORE_LABEL
 from common.data.dataset import class_names
@@ -21,6 +20,7 @@ from common.data.prepare.annotations import FORMATS, WRITERS, Annotated
 from common.run.command import parse_config, script_parser
 from common.run.config import load_config
 from common.run.errors import UserError, preview, run_script
+from common.run.progress import progress
 from common.score.options import EvaluationConfig
 
 
@@ -44,7 +44,7 @@ def main() -> int:
     for writer in writers:
         writer.folder.mkdir(parents=True, exist_ok=True)
     wrong: list[str] = []
-    for path in tqdm(paths, "exporting", disable=None):
+    for path in progress(paths, "exporting"):
         try:
             mask = labels(path, len(classes))
         except UserError as error:

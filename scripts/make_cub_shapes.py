@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm.contrib.concurrent import process_map
 
 from common.data.cub import TABLES
 from common.data.prepare.shapes import (
@@ -35,6 +34,7 @@ from common.data.prepare.shapes import (
 from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
+from common.run.progress import map_in_processes
 
 STAMP = ".make_cub_shapes.json"
 FORMAT = 1  # raised when the pictures change, so that an older set is made again
@@ -114,7 +114,7 @@ def make_set(root: Path, plan: Plan, workers: int) -> None:
     """Writes the whole set; its stamp, which marks it as complete, comes last."""
     images = members(plan)
     write = partial(write_member, root, plan)
-    extents = process_map(write, images, max_workers=workers, chunksize=16, desc="images", unit="image")
+    extents = map_in_processes(write, images, workers, "images")
     boxes = [(left, top, right - left, bottom - top) for left, top, right, bottom in extents]
     rows: dict[str, Sequence[object]] = {
         "images.txt": [image.path for image in images],

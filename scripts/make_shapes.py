@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm.contrib.concurrent import process_map
 
 from common.data.masks import write_mask
 from common.data.prepare.shapes import (
@@ -33,6 +32,7 @@ from common.data.prepare.shapes import (
 from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
+from common.run.progress import map_in_processes
 
 STAMP = ".make_shapes.json"
 FORMAT = 1  # raised when the pictures change, so that an older set is made again
@@ -138,7 +138,7 @@ def make_set(root: Path, plan: Plan, workers: int) -> None:
     """Writes the whole set; its stamp, which marks it as complete, comes last."""
     splits = {"train": plan.train, "val": plan.val}
     jobs = [(split, number) for split, count in splits.items() for number in range(1, count + 1)]
-    process_map(partial(write_scene, root, plan), jobs, max_workers=workers, chunksize=16, desc="images", unit="image")
+    map_in_processes(partial(write_scene, root, plan), jobs, workers, "images")
     for split, count in splits.items():
         with atomic_write(root / "ImageSets" / "Segmentation" / f"{split}.txt", "w") as file:
             file.writelines(f"{image_name(split, number)}\n" for number in range(1, count + 1))

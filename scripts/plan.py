@@ -15,11 +15,10 @@ import json
 import sys
 from typing import Any
 
-from tqdm import tqdm
-
 from common.pipeline.plan import CONTEXT, GB, GPUS, Fit, Gpu, Plan, gpu
 from common.run.command import script_parser
 from common.run.errors import UserError, run_script
+from common.run.progress import progress
 
 SHARE = 0.35
 PUBLISHED = ("cti_cvpr24", "pcss_eccv24", "dig_eccv24", "toco_cvpr23", "crt_2022", "deeplab_voc")
@@ -49,7 +48,7 @@ def main() -> int:
         print_table(cards, args)
     else:
         plan = Plan(args.exp, args.overrides, args.images, args.classes)
-        fits = {card.name: plan.fit(card, args.share) for card in tqdm(cards, "planning", leave=False, disable=None)}
+        fits = {card.name: plan.fit(card, args.share) for card in progress(cards, "planning")}
         if args.json:
             print(json.dumps(as_json(plan, fits, args.share), indent=2))
         else:
@@ -99,7 +98,7 @@ def print_table(cards: list[Gpu], args: argparse.Namespace) -> None:
     print("| training, as published | whole batch (GB) | one micro-batch of the smallest size (GB) |", end="")
     print("".join(f" {card.name}: hours, micro-batch |" for card in cards))
     print("|---|---|---|" + "---|" * len(cards))
-    for exp in tqdm(PUBLISHED, "planning", leave=False, disable=None):
+    for exp in progress(PUBLISHED, "planning"):
         plan = Plan(exp, args.overrides, args.images, args.classes)
         sizes = plan.micro_batches()
         whole, least = ((plan.cost(size).memory + CONTEXT) / GB for size in (sizes[0], sizes[-1]))

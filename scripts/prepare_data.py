@@ -34,7 +34,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from tqdm.contrib.concurrent import process_map
 
 from common.data.classes import COCO14
 from common.data.cub import OFFICIAL_IMAGES, TABLES, CUBConfig, CUBImages, missing_files
@@ -51,6 +50,7 @@ from common.run.command import number, script_parser
 from common.run.config import at_least
 from common.run.errors import UserError, preview, run_script
 from common.run.files import atomic_write, write_json
+from common.run.progress import map_in_processes
 
 VOC = Archive(
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
@@ -245,7 +245,7 @@ def paint_split(args: argparse.Namespace, split: str, instances: Instances) -> N
         for image_id in todo
     ]  # fmt: skip
     paint = partial(_paint_job, args.crowd == "ignore")
-    counts = process_map(paint, jobs, max_workers=args.workers, chunksize=32, desc=f"{split} masks") if jobs else []
+    counts = map_in_processes(paint, jobs, args.workers, f"{split} masks")
     print(f"{folder}: {len(todo)} masks painted, {len(paths) - len(todo)} were there")
     unpainted: Counter[str] = sum(counts, Counter())
     if unpainted:

@@ -20,8 +20,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tqdm import tqdm
-
 from common.data.lists import LIST_DIR
 from common.pipeline.plan import GPUS, Plan, gpu
 from common.pipeline.recipe import Recipe, Step, recipe_path, table
@@ -31,6 +29,7 @@ from common.run.config import config_path
 from common.run.errors import UserError, run_script
 from common.run.files import ROOT, write_json
 from common.run.folder import RunFolder
+from common.run.progress import progress
 from common.run.provenance import digest, provenance
 from common.run.text import read_json_object
 
@@ -131,7 +130,7 @@ class Reproduction:
             UserError: data, lists or weights are missing; all of them are named.
         """
         missing: list[str] = []
-        for step in tqdm(stages, "looking for data and weights", leave=False, disable=None):
+        for step in progress(stages, "looking for data and weights"):
             if step.prepares:
                 continue
             words = step.words(self.run.name, self.overrides)

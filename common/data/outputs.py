@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from common.data.dataset import ImageSet
 from common.data.masks import write_mask
@@ -34,6 +33,7 @@ from common.run.fingerprint import in_words
 from common.run.folder import EXPERIMENT_DIR
 from common.run.pool import WorkerPool
 from common.run.processes import Processes
+from common.run.progress import progress
 
 Content = TypeVar("Content")
 Written = TypeVar("Written", contravariant=True)
@@ -130,7 +130,7 @@ def write_by_jobs(
     """
     share = [index for index in processes.shard(images.unique()) if not output.is_done(images.ids[index])]
     with pool:
-        for index in tqdm(share, title, disable=not processes.is_main, leave=False, dynamic_ncols=True):
+        for index in progress(share, title, processes.is_main):
             pool.submit(*job(index))
     return _say_written(images, output, len(share), processes)
 
@@ -228,9 +228,11 @@ def forget_scores(folder: Path) -> None:
 class MaskFolder(StampedFolder):
     """The folder to which one inference writes its masks, ``<id>.png`` in the colours of VOC; knows which are done."""
 
-    def __init__(self, path: Path, stamp: Stamp, runtime: Runtime, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: Path, stamp: Stamp, runtime: Runtime, overwrite: bool = False, elsewhere: str = "another --name"
+    ) -> None:
         """Opens the folder; see `StampedFolder`."""
-        super().__init__(path, stamp, ("png",), runtime, overwrite)
+        super().__init__(path, stamp, ("png",), runtime, overwrite, elsewhere)
 
     def file(self, image_id: str) -> Path:
         """Path of an image's mask, which need not exist yet."""

@@ -2,12 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tqdm import tqdm
-
 from common.data.dataset import TrainingImages
 from common.data.images import LEAST_SIDE, ImageFile
 from common.run.errors import UserError
 from common.run.processes import Processes
+from common.run.progress import progress
 
 THREADS = 8
 SHOWN = 3  # images that the message names
@@ -36,10 +35,8 @@ def require_sizes(images: TrainingImages, processes: Processes) -> None:
     """
     share = processes.shard(range(len(images)))
     with ThreadPoolExecutor(THREADS) as pool:
-        checked = tqdm(
-            pool.map(lambda index: _problem(images.file(index)), share), "image headers", len(share), delay=3,
-            leave=False, disable=not processes.is_main, dynamic_ncols=True,
-        )  # fmt: skip
+        found = pool.map(lambda index: _problem(images.file(index)), share)
+        checked = progress(found, "image headers", processes.is_main, len(share))
         problems = [problem for problem in checked if problem]
     problems = [problem for part in processes.gather_objects(problems) for problem in part]
     if problems:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from common.data.masks import read_mask
 from common.report import facts, pictures
 from common.report.source import Source
 from common.run.errors import UserError
+from common.run.progress import progress
 from common.score.bins import ThresholdBins
 
 ASSETS = Path(__file__).parent / "assets"
@@ -109,7 +109,7 @@ def with_pictures(data: dict[str, Any], images: Images) -> dict[str, Any]:
     """The data with all pictures in it."""
 
     def entries() -> Iterator[dict[str, Any]]:
-        for entry in tqdm(data["images"], "pictures", disable=None):
+        for entry in progress(data["images"], "pictures"):
             yield entry | images.picture(entry["id"])
 
     return {**data, "images": list(entries())}

@@ -98,6 +98,16 @@ class RunFolder:
         return self.path / "vis"
 
     @property
+    def importance(self) -> Path:
+        """Folder of PCSS's importance masks over the epochs, as pictures."""
+        return self.path / "importance"
+
+    @property
+    def previews(self) -> Path:
+        """Folder of images that a diffusion model makes from noise, over the steps."""
+        return self.path / "previews"
+
+    @property
     def labels(self) -> Path:
         """Folder of label maps that a refinement's network learns from."""
         return self.path / LABELS_DIR

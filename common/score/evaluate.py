@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from tqdm import tqdm
 
 from common.data.layout import DataConfig, mask_paths
 from common.data.lists import read_list
@@ -38,6 +37,7 @@ from common.run.errors import UserError
 from common.run.files import load_npy
 from common.run.fingerprint import files_digest
 from common.run.processes import Processes
+from common.run.progress import ProgressBar
 from common.score.counts import ConfusionCounts, LabelRangeError, SweepCounts, first_argmax
 from common.score.image_counts import CardCounts
 from common.score.mask_meaning import NO_LABELS, ImageLabels, MaskMeaning
@@ -324,13 +324,10 @@ def evaluate(
     if callable(predictions):
         share = processes.shard(ids)
         empty = functools.partial(Scoring, task, classes, config, card, image_labels)
-        with tqdm(
-            total=len(share), desc=f"evaluating {task}", unit="img", disable=not (progress and processes.is_main),
-            dynamic_ncols=True,
-        ) as bar:  # fmt: skip
+        with ProgressBar(f"evaluating {task}", len(share), active=progress and processes.is_main) as bar:
             for count, part in _read_chunks(share, predictions, masks, empty, num_workers):
                 scoring += part
-                bar.update(count)
+                bar.advance(count)
     else:
         for image_id, prediction in predictions:
             scoring.read(image_id, functools.partial(_given, prediction), masks)

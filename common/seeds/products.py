@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from common.crf.dense import crf_done, crf_pool, refine_to_files
 from common.crf.options import crf_folder
@@ -17,6 +16,7 @@ from common.data.stamp import MARGINALS, seed_settings, stamp_of
 from common.run.device import Runtime
 from common.run.pool import usable_workers
 from common.run.processes import Processes
+from common.run.progress import progress
 from common.run.script import Setup
 from common.seeds.options import InferConfig
 from common.visual import save_overlay
@@ -51,7 +51,7 @@ class CRFFolders:
 def draw_seeds(images: ImageSet, seeds: Path, folder: Path, config: InferConfig, processes: Processes) -> None:
     """Draws the first ``infer.vis_limit`` images with the CAMs of their classes beside them, ``<folder>/<id>.png``."""
     share = processes.shard(range(min(len(images), config.vis_limit)))
-    for index in tqdm(share, desc="pictures", disable=not processes.is_main, leave=False):
+    for index in progress(share, "pictures", processes.is_main):
         image_id = images.ids[index]
         pixels = np.array(images.load_image(index))
         save_overlay(folder / f"{image_id}.png", pixels, read_seed(find_seed(seeds, image_id)), images.classes)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common.run.errors import UserError, preview
 from common.run.processes import Processes
+from common.run.progress import ProgressBar
 from common.tensors import read_later
 
 
@@ -142,25 +142,18 @@ class StepClock:
 
 
 class ProgressLine:
-    """A tqdm bar over the steps of an epoch, on the main process, with the losses behind it."""
+    """Progress over the steps of an epoch, on the main process, with the losses behind it."""
 
     def __init__(self, epoch: int, epochs: int, steps: int, first: int, active: bool) -> None:
-        self._bar = tqdm(
-            total=steps,
-            initial=first,
-            desc=f"epoch {epoch}/{epochs - 1}",
-            disable=not active,
-            leave=False,
-            dynamic_ncols=True,
-        )
+        self._bar = ProgressBar(f"epoch {epoch}/{epochs - 1}", steps, first, active=active)
 
     def advance(self) -> None:
         """Counts a step."""
-        self._bar.update()
+        self._bar.advance()
 
     def show(self, values: dict[str, float]) -> None:
         """Shows values behind the bar."""
-        self._bar.set_postfix_str("  ".join(f"{name} {value:.3g}" for name, value in values.items()))
+        self._bar.show("  ".join(f"{name} {value:.3g}" for name, value in values.items()))
 
     def close(self) -> None:
         """Removes the bar."""

@@ -77,9 +77,9 @@ def main() -> int:
         if processes.is_main and setup.args.vis:
             score = f"GT-known {results[name]['gt_known']:.2f} % of {len(images)} images of {images.list_name}"
             title = f"run {run.name}, {path.name}: {score}"
-            draw_sheet(
-                run.path / f"wsol_{name}.png", deit, images, findings, config.eval.vis_limit, side, runtime, title
-            )
+            sheet = run.path / f"wsol_{name}.png"
+            draw_sheet(sheet, deit, images, findings, config.eval.vis_limit, side, runtime, title)
+            print(f"boxes and CAMs of images spread over the list: {sheet}")
     if processes.is_main:
         content = {
             "list": images.list_name, "images": len(images), "classes": len(images.classes), "unit": "percent",

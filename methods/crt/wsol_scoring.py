@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from common.data.cub import CUBImages
 from common.data.loader import start_worker
 from common.run.device import Runtime
 from common.run.files import atomic_write
 from common.run.pool import usable_workers
+from common.run.progress import progress
 from methods.crt.boxes import cam_box, overlap, true_box
 from methods.crt.localization import PERCENTAGES, TOP, Located, Verdict, judge, scores
 from methods.crt.max_box import box_sweep, hit_intervals, max_box_scores, tuned_hits
@@ -74,7 +74,7 @@ def locate(
         pin_memory=runtime.device.type == "cuda",
     )  # fmt: skip
     found = []
-    for indices, pixels, sizes in tqdm(loader, title, disable=not processes.is_main, leave=False, dynamic_ncols=True):
+    for indices, pixels, sizes in progress(loader, title, processes.is_main):
         labels = torch.from_numpy(images.targets[indices.numpy()])
         with runtime.autocast():
             logits, cams = class_cams(deit, pixels.to(runtime.device, non_blocking=True))  # B C; B C g g

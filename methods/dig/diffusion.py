@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from common.data.transforms import MEAN, STD
 from common.run.errors import UserError
+from common.run.progress import progress
 from methods.dig.config import DENOISE_TIMESTEP, FEATURE_TIMESTEPS
 from methods.dig.unet import UNet
 
@@ -175,7 +175,7 @@ class GaussianDiffusion(nn.Module):
         """
         x = noise
         pairs = list(itertools.pairwise(self.ddim_timesteps(steps)))
-        for now, after in tqdm(pairs, title, disable=not title, leave=False, dynamic_ncols=True):
+        for now, after in progress(pairs, title, active=bool(title)):
             t = torch.full((len(x),), now, device=x.device)
             x0 = self.x0_from_v(x, t, self.model(x, t)).clamp(-1, 1)
             x = self.q_sample(x0, torch.full_like(t, after), self.noise_from_x0(x, t, x0)) if after >= 0 else x0

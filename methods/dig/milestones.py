@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from pathlib import Path
 
 import torch
 from torchvision.transforms.functional import to_pil_image
@@ -34,24 +35,37 @@ def classifier_command(config: DiffusionConfig, file: str) -> str:
     return f"python methods/dig/train_trm.py --name NAME --exp {exp}{data} diffusion.file={file}{unet}"
 
 
-def save_preview(setup: Setup, ema: EMA, step: int) -> None:
-    """Draws images made by the averaged weights, always from the same noise, so that previews can be compared."""
+def save_preview(setup: Setup, ema: EMA, step: int) -> Path | None:
+    """Draws images made by the averaged weights, always from the same noise, so that previews can be compared.
+
+    Returns:
+        The picture; None without ``sampling.images``.
+    """
     config = setup.config
     size = config.views.size
     if not config.sampling.images:
-        return
+        return None
     noise = torch.randn((config.sampling.images, 3, size, size), generator=shared_generator(config.runtime.seed))
     at_once = max(config.train.batch_size // (setup.processes.world * config.train.accumulation), 1)
     parts = noise.to(setup.runtime.device).split(at_once)  # no more memory than a training step takes
     images = torch.cat([ema.ema_model.sample(part, config.sampling.steps, "preview") for part in parts])
     grid = make_grid(images.cpu(), nrow=math.ceil(math.sqrt(len(images))))
-    save_image(setup.run.path / "previews" / f"{step:06d}.png", to_pil_image(grid))
+    path = setup.run.previews / f"{step:06d}.png"
+    save_image(path, to_pil_image(grid))
+    return path
 
 
-def draw_loss(run: RunFolder) -> None:
-    """Draws the curve of the logged losses into the run folder."""
+def draw_loss(run: RunFolder) -> Path | None:
+    """Draws the curve of the logged losses into the run folder.
+
+    Returns:
+        The picture; None before the first line of the log.
+    """
     lines = read_metrics(run.metrics)
     points = [(line["step"], line["total"]) for line in lines if line.get("kind") == "train" and "total" in line]
-    if points:
-        steps, losses = zip(*points, strict=True)
-        plot_loss(run.path / "loss.png", steps, losses, f"{run.name}: diffusion loss")
+    if not points:
+        return None
+    path = run.path / "loss.png"
+    steps, losses = zip(*points, strict=True)
+    plot_loss(path, steps, losses, f"{run.name}: diffusion loss")
+    return path

@@ -70,8 +70,8 @@ def main() -> int:
                 trainer.check()
                 if processes.is_main:
                     save_diffusion(milestone_file(setup.run, config, done), model, done, optimizer, ema, trainer.scaler)
-                    save_preview(setup, ema, done)
-                    draw_loss(setup.run)
+                    pictures = filter(None, (save_preview(setup, ema, done), draw_loss(setup.run)))
+                    trainer.log.say(f"step {done}, pictures: {', '.join(map(str, pictures)) or 'none'}")
     last = milestone_file(setup.run, config, trainer.total_steps)
     return trainer.close(f"Classifier: {classifier_command(config, last)}")
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
 from common.data.dataset import ImageSet, class_names
 from common.data.lists import find_list, read_list
 from common.masks.from_seeds import require_maps
@@ -16,6 +14,7 @@ from common.run.errors import UserError, preview
 from common.run.files import write_json
 from common.run.folder import RunFolder
 from common.run.processes import Processes
+from common.run.progress import progress
 from common.score.counts import SweepCounts
 from common.score.images import scored_images
 from methods.fusion.config import RULES, FusionConfig, Run
@@ -54,7 +53,7 @@ def search(runs: Sequence[Run], list_name: str, config: FusionConfig, run: RunFo
     tried = trials(len(runs))
     counts = [SweepCounts(classes + 1, config.eval.grid()) for _ in tried]
     share = processes.shard(images.unique())
-    for index in tqdm(share, "search", disable=not processes.is_main, leave=False, dynamic_ncols=True):
+    for index in progress(share, "search", processes.is_main):
         seeds = read_runs(runs, Inputs(images.ids[index], images.file(index), classes))
         mask = images.load_mask(index)
         for trial, count in zip(tried, counts, strict=True):

@@ -6,13 +6,13 @@ Reference: the second half of step/train_irn.py.
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from common.data.dataset import ImageSet
 from common.data.loader import start_worker
 from common.data.transforms import eval_transform
 from common.run.device import Runtime
 from common.run.pool import usable_workers
+from common.run.progress import progress
 from methods.irn.model import IRN
 
 
@@ -57,8 +57,7 @@ def mean_displacement(
         pin_memory=runtime.device.type == "cuda", generator=torch.Generator(), worker_init_fn=start_worker,
     )  # fmt: skip
     means = []
-    bar = tqdm(loader, "mean displacement", disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True)
-    for (canvases,) in map(runtime.to_device, bar):
+    for (canvases,) in map(runtime.to_device, progress(loader, "mean displacement", runtime.processes.is_main)):
         with runtime.autocast():
             maps = model.displacement(canvases)
         means.append(maps.float().mean((0, 2, 3)).cpu())

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from common.data.dataset import ImageSet, LabelledImages
 from common.data.loader import start_worker
@@ -21,6 +20,7 @@ from common.run.folder import RunFolder
 from common.run.log import RunLog
 from common.run.pool import usable_workers
 from common.run.processes import Processes
+from common.run.progress import ProgressBar
 from common.tensors import size_of, sum_of
 from common.train.course import Position
 from common.visual import heat_maps
@@ -99,13 +99,11 @@ class FIM:
         processes = self.runtime.processes
         importance.begin_round(epoch)
         order, wanted = self._plan(epoch)
-        with tqdm(
-            total=len(order), initial=importance.done, desc=f"epoch {epoch}: frequency importance",
-            disable=not processes.is_main, leave=False, dynamic_ncols=True,
-        ) as bar:  # fmt: skip
+        title = f"epoch {epoch}: frequency importance"
+        with ProgressBar(title, len(order), importance.done, active=processes.is_main) as bar:
             for count, losses in self._losses(model, order, wanted, processes):
                 importance.add(processes.gather_rows(losses[None]).sum(0), count)
-                bar.update(count)
+                bar.advance(count)
                 if is_stopping():
                     return None
         return importance.finish_round()
@@ -160,9 +158,9 @@ def report_round(
     measured = ratios["min_ratio"].isfinite()
     means = {name: float(values[measured].mean()) for name, values in ratios.items() if measured.any()}
     log.numbers(position.total_steps, means, kind="importance", epoch=epoch)
-    log.say(f"epoch {epoch}: frequency importance measured for {int(measured.sum())} classes")
+    path = run.importance / f"{epoch:03d}.png"
+    log.say(f"epoch {epoch}: frequency importance measured for {int(measured.sum())} classes: {path}")
     if log.active:
-        path = run.path / "importance" / f"{epoch:03d}.png"
         heat_maps(path, importance.current.cpu().numpy(), classes, f"frequency importance after epoch {epoch}")
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from common.data.dataset import ImageSet
 from common.run.device import Runtime
 from common.run.errors import UserError, first_line
+from common.run.progress import progress
 from methods.segments.config import SamConfig
 from methods.segments.folders import RegionFolder, Regions
 
@@ -71,9 +72,7 @@ def generated(
     generate: Generator, images: ImageSet, folder: RegionFolder, smallest: int, runtime: Runtime
 ) -> Iterator[tuple[int, Regions]]:
     """Yields ``(index, regions)`` for this process's share of an image set, without images that are done."""
-    from tqdm import tqdm
-
     share = [index for index in runtime.processes.shard(images.unique()) if not folder.is_done(images.ids[index])]
-    for index in tqdm(share, "segments", disable=not runtime.processes.is_main, leave=False, dynamic_ncols=True):
+    for index in progress(share, "segments", runtime.processes.is_main):
         image = images.load_image(index)
         yield index, regions_of(generate(image), (image.height, image.width), smallest)

@@ -4,16 +4,16 @@ import functools
 import operator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from common.data.dataset import ImageSet, class_names
+from common.data.thresholds import read_thresholds, write_thresholds
 from common.masks.from_seeds import require_maps
 from common.run.folder import RunFolder
 from common.run.processes import Processes
+from common.run.progress import progress
 from common.score.images import scored_images
 from methods.segments.config import SegmentsConfig
 from methods.segments.source import VoteSource
-from methods.segments.thresholds import ClassCounts, read_thresholds, write_thresholds
+from methods.segments.thresholds import ClassCounts
 
 
 def class_thresholds(
@@ -36,7 +36,7 @@ def class_thresholds(
     source.require(images)
     counts = ClassCounts(len(classes))
     share = processes.shard(images.unique())
-    for index in tqdm(share, "tuning", disable=not processes.is_main, leave=False, dynamic_ncols=True):
+    for index in progress(share, "tuning", processes.is_main):
         inputs = source.inputs(images.ids[index], images.file(index))
         counts.add(inputs.read().voted(config.vote), images.load_mask(index))
     tuned = functools.reduce(operator.add, processes.gather_objects(counts)).tuned()

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from common.data.dataset import LabelledImages
 from common.data.loader import start_worker
@@ -15,6 +14,7 @@ from common.masks.network import resized
 from common.run.device import Runtime
 from common.run.pool import usable_workers
 from common.run.processes import say_once
+from common.run.progress import progress
 from common.score.counts import ConfusionCounts
 from common.score.evaluate import Scoring
 from common.score.mask_meaning import labels_by_id
@@ -103,7 +103,7 @@ def validate(model: ToCo, images: LabelledImages, config: ToCoConfig, runtime: R
         num_workers=usable_workers(min(config.runtime.num_workers, len(batches))), worker_init_fn=start_worker,
     )  # fmt: skip
     scores = []
-    for indices, pixels in tqdm(loader, "validation", disable=not processes.is_main, leave=False, dynamic_ncols=True):
+    for indices, pixels in progress(loader, "validation", processes.is_main):
         masks = [images.load_mask(index) for index in indices.tolist()]
         pixels, labels = runtime.to_device(pixels, torch.from_numpy(images.labels[indices.numpy()]))
         sizes = [mask.shape for mask in masks]

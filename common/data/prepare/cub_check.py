@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from tqdm.contrib.concurrent import process_map
 
 from common.data.cub import OFFICIAL_CLASSES, OFFICIAL_IMAGES, CUBConfig, CUBImages, read_tables
 from common.data.images import read_image
 from common.data.prepare.report import Table
 from common.run.errors import UserError
+from common.run.progress import map_in_processes
 
 OUTSIDE = 0.1  # largest share of a box beyond the image's edge that is clipped; a box with a larger one must be wrong
 
@@ -52,9 +52,7 @@ def _count(table: Table, name: str, found: int, official: int) -> None:
 
 
 def _check_split(table: Table, images: CUBImages, workers: int) -> None:
-    sizes = process_map(
-        _image_size, images.images, max_workers=workers, chunksize=32, desc=f"split {images.list_name}", unit="image"
-    )
+    sizes = map_in_processes(_image_size, images.images, workers, f"split {images.list_name}")
     _count(table, "images", len(images), OFFICIAL_IMAGES[images.list_name])
     table.offence("missing images", [path for path, size in zip(images.images, sizes, strict=True) if size is None])
     table.offence("unreadable images", [size for size in sizes if isinstance(size, str)])

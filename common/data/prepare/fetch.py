@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tqdm import tqdm
-
 from common.run.errors import UserError, first_line
 from common.run.files import atomic_write
+from common.run.progress import ProgressBar, progress
 
 BLOCK = 1 << 20
 
@@ -89,11 +88,10 @@ def _download(archive: Archive, folder: Path) -> Path:
             start = start if response.status == 206 else 0  # 200: the server sends it from the beginning
             rest = int(response.headers.get("Content-Length") or 0)
             with part.open("ab" if start else "wb") as file:
-                bar = tqdm(desc=archive.name, total=start + rest, initial=start, unit="B", unit_scale=True)
-                for block in iter(lambda: response.read(BLOCK), b""):
-                    file.write(block)
-                    bar.update(len(block))
-                bar.close()
+                with ProgressBar(archive.name, start + rest if rest else None, start, unit="B") as bar:
+                    for block in iter(lambda: response.read(BLOCK), b""):
+                        file.write(block)
+                        bar.advance(len(block))
         if rest and part.stat().st_size < start + rest:
             raise UserError(f"the download of {archive.url} broke off; run the command again and it goes on from there")
     except urllib.error.HTTPError as error:
@@ -109,10 +107,10 @@ def _download(archive: Archive, folder: Path) -> Path:
 
 def _verify(path: Path, archive: Archive) -> None:
     digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file, tqdm(desc=f"checksum of {path.name}", unit="B", unit_scale=True, leave=False) as bar:
+    with path.open("rb") as file, ProgressBar(f"checksum of {path.name}", path.stat().st_size, unit="B") as bar:
         for block in iter(lambda: file.read(BLOCK), b""):
             digest.update(block)
-            bar.update(len(block))
+            bar.advance(len(block))
     if digest.hexdigest() != archive.md5:
         raise UserError(
             f"{path} has the MD5 {digest.hexdigest()}, not {archive.md5} as published: it is incomplete or another "
@@ -134,7 +132,7 @@ def unpack(path: Path, root: Path, wanted: Callable[[str], str | None]) -> int:
     """
     written = 0
     try:
-        for name, stream in tqdm(_members(path, root, wanted), desc=f"unpacking {path.name}", unit="file"):
+        for name, stream in progress(_members(path, root, wanted), f"unpacking {path.name}"):
             with atomic_write(root / name, durable=False) as file:
                 shutil.copyfileobj(stream, file)
             written += 1

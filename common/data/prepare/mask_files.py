@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm.contrib.concurrent import process_map
 
 from common.data.classes import COCO_IDS
 from common.data.images import FORMATS, opened
 from common.data.masks import LABEL_OF, write_mask
 from common.run.errors import UserError, preview
 from common.run.files import load_npy
+from common.run.progress import map_in_processes
 
 SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
 NAMED_MAPS = {"coco": {number: index + 1 for index, number in enumerate(COCO_IDS)}}
@@ -60,7 +60,7 @@ def convert_masks(source: Path, target: Path, mapping: Mapping[int, int], by_col
     todo = [path for path in files if not (target / f"{path.stem}.png").is_file()]
     job = partial(_convert, target, mapping, by_colour)
     seen: set[int] = set()
-    for labels in process_map(job, todo, max_workers=workers, chunksize=16, desc="masks") if todo else []:
+    for labels in map_in_processes(job, todo, workers, "masks"):
         seen |= labels
     kept = len(files) - len(todo)
     return f"{target}: {len(todo)} masks written, {kept} were there; labels {preview(sorted(seen), 30)}"

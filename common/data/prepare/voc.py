@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm.contrib.concurrent import process_map
 
 from common.data.classes import IGNORE_LABEL, VOC12
 from common.data.labels import read_labels, write_labels
@@ -13,6 +12,7 @@ from common.data.masks import write_mask
 from common.data.prepare.matlab import read_struct_field
 from common.run.errors import UserError, preview
 from common.run.files import atomic_write
+from common.run.progress import map_in_processes
 
 _LABELS = (*range(len(VOC12) + 1), IGNORE_LABEL)
 
@@ -26,7 +26,7 @@ def augment_masks(root: Path, workers: int) -> None:
             file.write(path.read_bytes())
     mats = [path for path in (root / "SBD" / "cls").glob("*.mat") if not (target / f"{path.stem}.png").exists()]
     if mats:
-        process_map(partial(_convert_mat, target), mats, max_workers=workers, chunksize=32, desc="SBD masks")
+        map_in_processes(partial(_convert_mat, target), mats, workers, "SBD masks")
     total = sum(1 for _ in target.glob("*.png"))
     print(f"{target}: {len(official)} official masks, {len(mats)} made from SBD, {total} in all")
 
