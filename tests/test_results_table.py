@@ -84,9 +84,9 @@ def test_bad_tables(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="collect"):
         call(monkeypatch, "results_table", "write")
     for text, words in (
-        ("[1]", "has no tables"),
+        ("[1]", "must hold sections"),
         (TABLE.replace("[a, ", "[a, b, "), "as many cells"),
-        ("{", "no tables"),
+        ("{", "not a readable YAML"), ("t: 1", "has no tables"),
     ):
         Path("docs/results.yaml").write_text(text)
         with pytest.raises(UserError, match=words):

@@ -295,7 +295,8 @@ def _merge(config: DictConfig, update: dict, source: str, is_typed: bool = False
         assert isinstance(merged, DictConfig)
         return merged
     except ConfigKeyError as error:
-        known = [leaf.key for leaf in leaves(OmegaConf.to_object(config))]
+        schema: Any = OmegaConf.get_type(config)
+        known = [leaf.key for leaf in leaves(schema())]
         hint = similar_key(str(error.full_key), known, map(str, config), is_typed)
         raise UserError(
             f"unknown configuration key {error.full_key!r} in {source}.{hint} --help lists all keys."
