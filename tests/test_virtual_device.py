@@ -72,9 +72,7 @@ def test_waits_are_counted() -> None:
 
 
 @pytest.mark.parametrize("method", SCRIPTS_OF)
-def test_scripts(
-    method: str, experiments: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scripts(method: str, experiments: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training and an inference; no step waits, and a checkpoint waits once for the check of its weights."""
     monkeypatch.chdir(tmp_path)
     scripts = Scripts(monkeypatch, experiments / f"{method}.yaml", method)
