@@ -5,6 +5,7 @@
     python scripts/predict.py --name exp photo.jpg --classes cat,dog                   or by their names; or all
     python scripts/predict.py --name toco photo.jpg                                    ToCo, DeepLab: segmentation
     python scripts/predict.py --load_pretrained 69.5_pascal.pth --exp cti_cvpr24 photo.jpg
+    python scripts/predict.py --name exp folder/ --format coco cvat                    files of annotation tools, too
     python scripts/predict.py --name exp --tune_on val                                 thresholds of class scores
     torchrun --nproc_per_node 2 scripts/predict.py --name exp folder/                  shared by two processes
 
@@ -19,15 +20,23 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from common.data.masks import read_mask
+from common.data.prepare.annotations import FORMATS, Annotated, open_writers
 from common.pipeline.builders import PREDICTING, Predicting, named, predicting
 from common.run.command import ScriptParser, number, parse_config, script_parser
 from common.run.config import at_least, config_path, load_config
 from common.run.errors import UserError, preview, run_script
 from common.run.files import require_weights
 from common.run.folder import RunFolder, epoch_checkpoint
-from common.run.processes import Processes, start_processes, stop_processes
+from common.run.processes import start_processes, stop_processes
+
+if TYPE_CHECKING:
+    from common.data.whole import Failures
+    from common.predict.photos import Photos
+    from common.predict.predictor import Predictor
+    from common.predict.results import ResultFolder
 
 READS = ("model", "eval", "runtime", "data.classes", "data.exif", "data.range")  # and the section of inference
 IGNORES = (
@@ -78,6 +87,9 @@ def parser_of(kind: Predicting | None) -> ScriptParser:
     add(
         "--tune_on", metavar="LIST", help="first find the thresholds on a labelled list of the data set, and store them"
     )
+    add(
+        "--format", nargs="+", default=[], choices=FORMATS, help="also write files of annotation tools, of all in --out"
+    )
     add("--seeds", action="store_true", help="also write the seeds")
     add("--overwrite", action="store_true", help="delete predictions of other settings in --out")
     return parser
@@ -117,12 +129,14 @@ def main() -> int:
     from common.data.outputs import BackgroundWriter
     from common.predict.photos import find_photos
     from common.predict.predictor import Predictor
-    from common.predict.presence import labels_in, named_classes
     from common.predict.results import ResultFolder
     from common.run.device import Runtime
 
-    # Images: those that cannot be read are told apart before the work
+    # Images, network, thresholds
     files, notes = find_photos(places) if places else ({}, [])
+    if args.check:
+        print("\n".join([*notes, f"nothing is missing: weights {weights}; {len(files)} images"]))
+        return 0
     processes = start_processes()
     predictor = Predictor(config, weights, Runtime(config.runtime, processes), args.key, args.threshold)
     if args.tune_on:
@@ -130,11 +144,9 @@ def main() -> int:
         if not files:
             stop_processes()
             return 0
-    photos = predictor.photos(files)
-    if args.labels:
-        photos.labels = labels_in(args.labels, files, predictor.classes)
-    elif args.classes is not None:
-        photos.labels = named_classes(args.classes, predictor.classes)[None].repeat(len(photos), axis=0)
+
+    # Images that cannot be read are told apart before the work
+    photos = labelled_photos(args, predictor, files)
     damaged = photos.unreadable()
     failed = {photos.ids[index]: message for index, message in damaged.items()}
     photos = photos.without(damaged)
@@ -145,39 +157,53 @@ def main() -> int:
     out = args.out or Path("predictions") / (args.name or weights.stem)
     results = ResultFolder(out, predictor, photos, args.overwrite, args.seeds)
     there = sum(map(results.is_done, photos.ids))
-    undecoded: dict[int, str] = {}
-    paths = {image_id: photos.file(index) for index, image_id in enumerate(photos.ids)}
+    processes.barrier()  # all have counted
+    undecoded: Failures = {}
     with BackgroundWriter() as writer:
         for prediction in predictor.predict(photos, results.is_done, undecoded):
-            writer.submit(functools.partial(results.write, prediction, paths[prediction.image_id]))
+            writer.submit(functools.partial(results.write, prediction))
 
-    late = {photos.ids[index]: message for index, message in undecoded.items()}
-    return finish(results, processes, there, len(photos), failed, late)
-
-
-def finish(
-    results: Any, processes: Processes, there: int, count: int, failed: dict[str, str], undecoded: dict[str, str]
-) -> int:
-    """Writes table and manifest, says what was done; the exit code.
-
-    Args:
-        there: number of images that were done before.
-        count: number of images with a sound header.
-        failed: messages about the other images, by id.
-        undecoded: messages about images that this process could not decode, by id.
-    """
-    shared = {image_id: text for part in processes.gather_objects(undecoded) for image_id, text in part.items()}
-    for line in shared.values():
+    late = {
+        photos.ids[index]: message for part in processes.gather_objects(undecoded) for index, message in part.items()
+    }
+    for line in late.values():
         processes.say(line)
     if processes.is_main:
         results.close()
-    failed = {**failed, **shared}
-    written = count - there - len(shared)
-    processes.say(f"{results.path}: {written} predictions written, {there} were there")
+        export(results, args.format)
+    processes.say(f"{out}: {len(photos) - there - len(late)} predictions written, {there} were there")
+    failed |= late
     if failed:
         processes.say(f"error: {len(failed)} images could not be read: {preview(failed)}")
     stop_processes()
     return int(bool(failed))
+
+
+def labelled_photos(args: argparse.Namespace, predictor: "Predictor", files: dict[str, Path]) -> "Photos":
+    """The images, with the labels that the command line gives.
+
+    Raises:
+        UserError: labels are missing, or name no class.
+    """
+    from common.predict.presence import labels_in, named_classes
+
+    photos = predictor.photos(files)
+    if args.labels:
+        photos.labels = labels_in(args.labels, files, predictor.classes)
+    elif args.classes is not None:
+        photos.labels = named_classes(args.classes, predictor.classes)[None].repeat(len(photos), axis=0)
+    return photos
+
+
+def export(results: "ResultFolder", formats: Sequence[str]) -> None:
+    """Writes the masks of all images in the folder as files of annotation tools."""
+    writers = open_writers(formats, results.path, results.classes)
+    for image_id, file_name in results.images() if writers else ():
+        mask = read_mask(results.masks.file(image_id))
+        for writer in writers:
+            writer.add(Annotated(image_id, file_name, mask))
+    for writer in writers:
+        print(f"written: {writer.close()}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pycocotools.coco import COCO
 
 from common.data.dataset import class_names
 from common.data.lists import read_list
@@ -151,6 +152,24 @@ def test_a_call_goes_on_and_changed_settings_are_refused(
     assert manifest["settings"]["background"] == 0.5 and manifest["configuration"]["model"]["depth"] == 4
 
 
+def test_predictions_for_annotation_tools(run: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """All masks of the folder, also those of earlier calls; COCO's are exact."""
+    first, *others = photos_of(shapes, 3)
+    assert call(monkeypatch, "predict", "--name", "run", first, "--classes", "all", "--threshold", 0.1) == 0
+    formats = ("--format", "coco", "labelme", "yolo", "cvat")
+    assert call(monkeypatch, "predict", "--name", "run", *others, "--classes=all", "--threshold", 0.1, *formats) == 0
+    folder = Path("predictions/run")
+    coco = COCO(folder / "coco" / "annotations.json")
+    assert {image["file_name"] for image in coco.imgs.values()} == {path.name for path in (first, *others)}
+    for number, image in coco.imgs.items():
+        mask = np.zeros((image["height"], image["width"]), np.uint8)
+        for found in coco.loadAnns(coco.getAnnIds(number)):
+            mask += coco.annToMask(found) * np.uint8(found["category_id"])
+        assert mask.any() and np.array_equal(mask, read_mask(folder / "masks" / f"{Path(image['file_name']).stem}.png"))
+    assert len(list(folder.glob("labelme/*.json"))) == len(list(folder.glob("yolo/labels/*.txt"))) == 3
+    assert (folder / "cvat" / "annotations.xml").is_file() and "written: " in capsys.readouterr().out
+
+
 def test_two_processes_write_what_one_does(run: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("--name", "run", *photos_of(shapes), "--classes", "all", "--out")
     assert call(monkeypatch, "predict", *arguments, "one") == 0
@@ -182,10 +201,10 @@ def test_thresholds_of_a_validation_are_used(
 ) -> None:
     """Training stores them for the best weights and the epoch's file, --tune_on the same; other weights have none."""
     monkeypatch.chdir(tmp_path)
-    assert Scripts(monkeypatch, experiments / "cti.yaml").train("run", "train.validate_from=1") == 0
+    assert Scripts(monkeypatch, experiments / "cti.yaml").train("run", "train.epochs=1", "train.validate_from=0") == 0
     path = RunFolder("run").checkpoints / "classes.json"
     stored = json.loads(path.read_text())
-    assert sorted(stored) == ["001net_trm.pth", "best.pth"] and stored["best.pth"] == stored["001net_trm.pth"]
+    assert sorted(stored) == ["000net_trm.pth", "best.pth"] and stored["best.pth"] == stored["000net_trm.pth"]
     entry = stored["best.pth"]
     assert [row["name"] for row in entry["classes"]] == (shapes / "classes.txt").read_text().split()
     assert entry["list"] == "val" and entry["images"] == 6 and 0 < entry["mean_f1"] <= 1
@@ -213,7 +232,7 @@ def test_thresholds_of_a_validation_are_used(
     again = json.loads(path.read_text())["best.pth"]
     assert again["background"]["list"].endswith("val.txt") and again["classes"] == entry["classes"]
     assert again["background"]["threshold"] == entry["background"]["threshold"]
-    shutil.copy(RunFolder("run").checkpoints / "000net_trm.pth", "other.pth")
+    make_run("cti", experiments, "other").rename("other.pth")
     shutil.copy(path, "classes.json")
     assert Predictor.of_weights("other.pth", str(config)).tuned is None
 

@@ -53,7 +53,7 @@ class ResultFolder:
         """
         if has_seeds and predictor.is_segmenter:
             raise UserError(f"{predictor.config.method} predicts masks without seeds; leave out --seeds")
-        self.path, self.has_seeds, self.classes = path, has_seeds, predictor.classes
+        self.path, self.has_seeds, self.classes, self.rules = path, has_seeds, predictor.classes, photos.rules
         runtime = predictor.runtime
         self.is_main = runtime.processes.is_main
         runtime.processes.on_main(self._make)
@@ -95,18 +95,23 @@ class ResultFolder:
         needed += [self.path / "seeds" / f"{image_id}.npy"] if self.has_seeds else []
         return all(map(has_content, needed))
 
-    def write(self, prediction: Prediction, file: ImageFile) -> None:
+    def write(self, prediction: Prediction) -> None:
         """Writes all files of an image."""
         image_id = prediction.image_id
         self.masks.write(image_id, prediction.mask)
         if self.has_seeds:
             write_seed(self.path / "seeds", image_id, prediction.seed)
         rows = list(class_rows(prediction, self.classes))
-        image = np.asarray(file.read())
+        image = np.asarray(ImageFile(prediction.path, self.rules).read())
         save_prediction(self.overlay(image_id), image, prediction.mask, self.classes, prediction.scores)
         self.record(image_id).parent.mkdir(exist_ok=True)
         with atomic_write(self.record(image_id), "w", durable=False) as stream:
             json.dump({"image": str(prediction.path), "size": prediction.mask.shape, "classes": rows}, stream)
+
+    def images(self) -> Iterator[tuple[str, str]]:
+        """Yields id and file name of all images in the folder."""
+        for path in sorted((self.path / "records").glob("*.json")):
+            yield path.stem, Path(json.loads(path.read_text(encoding="utf-8"))["image"]).name
 
     def close(self) -> None:
         """Writes table and manifest of all images in the folder; the main process, when all are done."""
