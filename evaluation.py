@@ -28,6 +28,7 @@ from common.run.command import number, parse_config, script_parser
 from common.run.config import at_least, config_path, load_config
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write, sweep
+from common.run.fingerprint import content_digest
 from common.run.folder import RunFolder
 from common.run.lock import lock
 from common.run.needs import Needs
@@ -39,6 +40,7 @@ from common.score.options import EvaluationConfig, shared_sections
 from common.score.origin import score_fingerprint
 from common.score.report import known_labels
 from common.score.result import Evaluation
+from common.seeds.thresholds import store_background
 
 DEFAULT_ROOTS = {"voc12": "data/VOC2012", "coco14": "data/COCO2014"}
 
@@ -237,6 +239,18 @@ def _origin(point: str, result: Evaluation) -> str:
     return f"{titles[point]} {searched[0]:.2f} to {searched[-1]:.2f}, tuned on list {result.list_name}"
 
 
+def store_threshold(args: argparse.Namespace, result: Evaluation) -> None:
+    """Stores the threshold of ``--tune_on`` beside the weights that made the seeds, if they are known and there."""
+    stamp = read_stamp(_predictions(args))
+    weights = Path(str(stamp.settings.get("checkpoint", ""))) if stamp else Path()
+    if stamp is None or result.tuned is None or not weights.is_file():
+        return
+    if content_digest(weights) == stamp.settings.get("weights"):
+        best = result.tuned.best
+        place = store_background(weights, result.classes, float(best.threshold or 0), args.tune_on, round(best.miou, 4))
+        print(f"background threshold {best.threshold:.2f} of list {args.tune_on}, for scripts/predict.py: {place}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line → evaluation → table and files."""
     args, config = setup(argv)
@@ -261,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if result.left_out:
                 print(f"{len(result.left_out)} images left out: no usable prediction; {stem}.json names them")
             print(f"written: {folder / stem}.json, .csv" + (" and .png" if result.thresholds is not None else ""))
+            if args.tune_on and args.dict_dir:
+                store_threshold(args, result)
     finally:
         stop_processes()
 

@@ -11,7 +11,9 @@ Here, in the order of a run; a package imports only those before it:
     train       the engine of the training loop; beside `masks`
     masks       pseudo masks of seeds, masks of a segmentation network; beside `train`
     pipeline    scripts of several methods, one after the other
+    predict     images that need no labels: masks, overlays, a table
     report      one page to look at: images, scores and curves of runs
+    fuzz        damaged files for every reader; beside `report`
 
 Two modules lie beside them, and every package above `data` may import them: `tensors` (types that torch's annotations
 leave open) and `visual` (pictures).

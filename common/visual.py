@@ -133,7 +133,9 @@ def _draw_legend(draw: ImageDraw.ImageDraw, legend: Mapping[str, Colour], top: i
     """Draws squares of colour and their meanings side by side."""
     left = float(MARGIN)
     for text, colour in legend.items():
-        draw.rectangle((left, top + 2, left + CAPTION_SIZE - 2, top + CAPTION_SIZE), fill=colour, outline="black")
+        draw.rectangle(
+            (left, top + 2, left + CAPTION_SIZE - 2, top + CAPTION_SIZE), fill=tuple(colour), outline="black"
+        )
         draw.text((left + CAPTION_SIZE + 2, top), text, fill="black", font=font)
         left += CAPTION_SIZE + font.getlength(text) + 4 * MARGIN
 
@@ -143,6 +145,72 @@ def save_overlay(
 ) -> None:
     """Writes one image and its CAMs, captioned with the class names, side by side (``--vis``)."""
     contact_sheet([cam_panels(image, seed, classes)], path, panel)
+
+
+def overlay_mask(image: np.ndarray, mask: np.ndarray, opacity: float = 0.55) -> np.ndarray:
+    """A label mask in colours over its image; the borders of its regions are in full colour.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        mask: uint8 (H, W).
+
+    Returns:
+        uint8 RGB (H, W, 3).
+    """
+    colours = colour_mask(mask)
+    is_border = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    share = np.where(is_border, 1.0, opacity)[..., None] * (mask > 0)[..., None]
+    return np.round((1 - share) * image + share * colours).astype(np.uint8)
+
+
+def save_prediction(
+    path: str | Path, image: np.ndarray, mask: np.ndarray, classes: Sequence[str], scores: Mapping[str, float],
+    longest: int = 1600,
+) -> None:  # fmt: skip
+    """Writes an image under its mask as JPEG, atomically, with a legend of the classes and their scores below it.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        mask: uint8 (H, W).
+        longest: side in pixels above which the picture is made smaller.
+    """
+    factor = min(1.0, longest / max(mask.shape))
+    if factor < 1:
+        size = max(round(mask.shape[1] * factor), 1), max(round(mask.shape[0] * factor), 1)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    picture = Image.fromarray(overlay_mask(image, mask))
+    found = set(np.unique(mask).tolist())
+    legend = {
+        f"{name} {scores[name]:.2f}" + ("" if label in found else " (no pixel)"): PALETTE[label].tolist()
+        for label, name in enumerate(classes, start=1)
+        if name in scores
+    }
+    font = ImageFont.load_default(CAPTION_SIZE)
+    rows = _legend_rows(legend or {"no class found": (255, 255, 255)}, max(picture.width, 2 * MARGIN), font)
+    line = CAPTION_SIZE + MARGIN
+    size = max(picture.width, 10 * CAPTION_SIZE), picture.height + line * len(rows) + MARGIN
+    sheet = Image.new("RGB", size, "white")
+    sheet.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for number, row in enumerate(rows):
+        _draw_legend(draw, row, picture.height + MARGIN // 2 + number * line, font)
+    with atomic_write(path, durable=False) as file:
+        sheet.save(file, format="JPEG", quality=90)
+
+
+def _legend_rows(legend: Mapping[str, Colour], width: int, font: Any) -> list[dict[str, Colour]]:
+    """The entries of a legend in rows that are no wider than a picture, of one entry at least."""
+    rows: list[dict[str, Colour]] = [{}]
+    left = float(MARGIN)
+    for text, colour in legend.items():
+        room = CAPTION_SIZE + font.getlength(text) + 4 * MARGIN
+        if rows[-1] and left + room > width:
+            rows.append({})
+            left = MARGIN
+        rows[-1][text] = colour
+        left += room
+    return rows
 
 
 def plot_curve(

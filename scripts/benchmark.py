@@ -219,7 +219,7 @@ def _seed_work(method: ModuleType, args: argparse.Namespace, runtime: "Runtime")
     """Two forward passes; seeds of an image with two labels (both views, all maps, normalised at full size)."""
     import torch
 
-    from common.seeds.cam import multi_view_cams
+    from common.seeds.cam import multi_view
     from common.tensors import compiled
 
     height, width = (side // 16 * 16 for side in args.size)  # the plain ViT takes whole patches only
@@ -239,7 +239,7 @@ def _seed_work(method: ModuleType, args: argparse.Namespace, runtime: "Runtime")
 
     def run_seeds() -> None:
         with runtime.autocast():
-            multi_view_cams(cams_of, image, labels)
+            multi_view(cams_of)(image, labels)
 
     return run_plain, {"seeds": run_seeds}
 

@@ -28,11 +28,16 @@ step "Writing seeds of held-out images and of those that get masks"
 $python methods/cti/infer_trm.py --name $name --dict
 $python methods/cti/infer_trm.py --name $name --dict infer.image_list=train_300 infer.eval_list=
 $python evaluation.py --name $name --task cam --dict_dir dict --list val --card
+$python evaluation.py --name $name --task cam --dict_dir dict --list train_300 --card --out eval_cam_train_300
 for refine in crf psa irn; do
   step "Seeds -> $refine -> DeepLab (configs/pipeline_demo_$refine.yaml)"
   $python scripts/run_pipeline.py --name $name --exp pipeline_demo_$refine --from seeds --refine $refine --segment deeplab
+  deeplab=${name}_${refine}_deeplab
+  $python evaluation.py --name ${name}_$refine --task png --dict_dir masks --list train_300 --card
+  $python evaluation.py --name $deeplab --task png --dict_dir segs/val --list val --card
+  $python evaluation.py --name $deeplab --task png --dict_dir segs_crf/val --list val --card --out eval_png_crf
   $python scripts/show_masks.py --name ${name}_$refine --list train_300
-  $python scripts/show_masks.py --name ${name}_${refine}_deeplab --list val --masks segs/val segs_crf/val
+  $python scripts/show_masks.py --name $deeplab --list val --masks segs/val segs_crf/val
 done
 $python scripts/report.py --name $name
 

@@ -26,9 +26,9 @@ from common.run.folder import MASK_SCORES, SEED_SCORES, RunFolder
 from common.run.log import read_metrics
 from common.run.progress import progress
 from common.run.provenance import digest, versions
-from common.run.text import read_json_object
 from common.score.card import read_card
 from common.score.options import EvaluationConfig, shared_sections
+from common.score.read import read_score
 
 SHARE = 0.2  # of images, from which disagreement or emptiness is odd
 ACCURACY = 0.5  # label accuracy: mean share of true labels among the highest logits
@@ -81,7 +81,7 @@ def scores(run: RunFolder) -> Iterator[Finding]:
         path = run.scores(stem)
         if not path.is_file():
             continue
-        result = read_json_object(path, "the result of an evaluation")
+        result = read_score(path, ["images", "list"])
         try:
             best = result["best"]
             ends = (result["thresholds"][0], result["thresholds"][-1]) if result.get("thresholds") else ()
@@ -103,19 +103,21 @@ def scores(run: RunFolder) -> Iterator[Finding]:
         for warning in result.get("warnings", []):
             yield Finding("evaluation", str(warning), True, EVALUATION)
         if (run.path / f"{stem}_card.json").is_file():
-            yield errors(read_card(run.path, stem))
+            yield from errors(read_card(run.path, stem))
 
 
-def errors(card: dict[str, Any]) -> Finding:
-    """Over- against under-activation."""
+def errors(card: dict[str, Any]) -> Iterator[Finding]:
+    """Over- against under-activation; nothing where no class is present."""
     means = card["points"][card["main"]]["means"]
-    extra, missed = means["extra"]["value"], means["missed"]["value"]
+    extra, missed = (means.get(name, {}).get("value") for name in ("extra", "missed"))
+    if extra is None or missed is None:
+        return
     more, less = max(extra, missed), min(extra, missed)
     odd = more > 10 and more > BALANCE * less
     text = f"extra {extra:.1f}, missed {missed:.1f} % of the union"
     if odd:
         text += ": they spread beyond objects" if extra > missed else ": they cover parts of objects"
-    return Finding("errors", text, odd, EVALUATION)
+    yield Finding("errors", text, odd, EVALUATION)
 
 
 def images(run: RunFolder, config: EvaluationConfig, list_name: str, limit: int, threshold: float) -> Iterator[Finding]:
@@ -178,7 +180,7 @@ def examine(run: RunFolder, limit: int) -> list[Finding]:
     if run.config.is_file():
         config = load_config(EvaluationConfig, None, shared_sections(run.config))
         path = run.scores(SEED_SCORES)
-        result = read_json_object(path, "the result of an evaluation") if path.is_file() else {}
+        result = read_score(path, ["list"]) if path.is_file() else {}
         if result.get("list"):
             findings += images(run, config, result["list"], limit, float(result["best"]["threshold"]))
             findings += origin(config, [result["list"]])

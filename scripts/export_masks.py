@@ -16,7 +16,7 @@ import numpy as np
 from common.data.classes import IGNORE_LABEL
 from common.data.dataset import class_names
 from common.data.masks import read_mask
-from common.data.prepare.annotations import FORMATS, WRITERS, Annotated
+from common.data.prepare.annotations import FORMATS, Annotated, open_writers
 from common.run.command import parse_config, script_parser
 from common.run.config import load_config
 from common.run.errors import UserError, preview, run_script
@@ -40,9 +40,7 @@ def main() -> int:
     if not paths:
         raise UserError(f"{args.masks} is no folder with masks (*.png)")
 
-    writers = [WRITERS[name](args.out / name, classes) for name in dict.fromkeys(args.format)]
-    for writer in writers:
-        writer.folder.mkdir(parents=True, exist_ok=True)
+    writers = open_writers(args.format, args.out, classes)
     wrong: list[str] = []
     for path in progress(paths, "exporting"):
         try:

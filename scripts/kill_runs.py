@@ -25,15 +25,15 @@ from typing import Any
 import yaml
 
 from common.run.command import script_parser
-from common.run.errors import UserError, run_script
+from common.run.errors import UserError, preview, run_script
 from common.run.files import ROOT, write_json
 from common.run.lock import unlock_all
 
 KINDS = ("training", "inference", "evaluation", "pipeline")
 OUTPUT, MARK = "output.txt", "KILL_RUNS"
 IMPORTED = (  # by every process, so once for all
-    "common.train.trainer", "common.seeds.script", "methods.cti.model", "methods.cti.losses", "methods.cti.memory",
-    "matplotlib.figure", "torch.utils.tensorboard",
+    "common.train.trainer", "common.seeds.script", "common.data.augment", "methods.cti.model", "methods.cti.losses",
+    "methods.cti.memory", "matplotlib.figure", "torch.utils.tensorboard",
 )  # fmt: skip
 PATIENCE = 8.0  # seconds in which processes of a killed script have ended: loaders ask for their parent every 5
 TINY: dict[str, Any] = {
@@ -160,6 +160,11 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
+def differing(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Names of the files that are in one of two results alone, or differ in them."""
+    return sorted(name for name in expected | found if name not in expected or found.get(name) != expected[name])
+
+
 def canonical(content: Any) -> Any:
     """Nested containers of tensors as containers of bytes."""
     if isinstance(content, dict):
@@ -212,7 +217,8 @@ def check(kind: str, kills: int, generator: random.Random) -> dict[str, Any]:
     killer = Killer(generator)
     first, *again = commands(kind)
     seconds = killer.run(first)
-    expected, rounds, differing = results(Path("experiment")), 0, 0
+    expected, rounds = results(Path("experiment")), 0
+    changes: list[list[str]] = []
     while killer.kills < kills:
         clear(kind)
         rounds += 1
@@ -224,11 +230,13 @@ def check(kind: str, kills: int, generator: random.Random) -> dict[str, Any]:
             command = again[0] if again and is_begun else [*first, *(["--overwrite"] if again and _is_there() else [])]
         if not again or not _is_finished():
             killer.run(command)
-        differing += results(Path("experiment")) != expected
+        if changed := differing(expected, results(Path("experiment"))):
+            changes.append(changed)
+            print(f"{kind}, round {rounds}: different are {preview(changed)}", flush=True)
     temporary = [str(path) for path in Path("experiment").rglob(".*") if path.suffix in (".tmp", ".lock")]
     temporary += [str(path) for path in Path("experiment").rglob(".lock")]
     return {
-        "kills": killer.kills, "rounds": rounds, "different results": differing, "orphans": killer.orphans,
+        "kills": killer.kills, "rounds": rounds, "different results": len(changes), "orphans": killer.orphans,
         "temporary files left": len(temporary), "seconds of an undisturbed run": round(seconds, 1),
     }  # fmt: skip
 

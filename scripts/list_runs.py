@@ -25,6 +25,7 @@ from common.run.folder import EXPERIMENT_DIR, RunFolder, is_run_name
 from common.run.log import read_metrics
 from common.run.method import CONFIG_DIR, experiment_of, method_of
 from common.run.text import read_json_object
+from common.score.read import read_score
 
 
 @dataclass
@@ -104,14 +105,14 @@ def _score(file: Path, of_run: Row) -> Row | None:
     """The row of an evaluation's JSON; None for another file; says so if it is damaged."""
     row = replace(of_run, score=file.stem.removeprefix("eval_"))
     try:
-        content = read_json_object(file, "the scores")
-        if "best" not in content:  # scores of another kind, such as boxes
+        if "best" not in read_json_object(file, "the scores"):  # scores of another kind, such as boxes
             return None
+        content = read_score(file, ["list"])
         row.list = Path(content["list"]).stem
         row.miou = float(content["best"]["mIoU"])
         threshold = content["best"]["threshold"]
         row.threshold = None if threshold is None else float(threshold)
-    except (UserError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError):
         row.list = "damaged"
     return row
 

@@ -11,12 +11,12 @@ best threshold, or if its DeepLab is not above the seeds of the held-out images.
 from typing import Any
 
 from common.pipeline.options import REFINEMENTS
+from common.pipeline.stages import read_state
 from common.pipeline.table import table
 from common.run.command import number, script_parser
 from common.run.config import between
 from common.run.errors import UserError, run_script
 from common.run.folder import RunFolder
-from common.run.text import read_json_object
 
 
 def failures(rows: list[dict[str, Any]], title: str, wanted: dict[str, float]) -> list[str]:
@@ -50,10 +50,10 @@ def main() -> int:
     run, found = RunFolder(args.name).existing(), []
     files = {"sample": "run_sample.json"} if args.sample else {name: f"pipeline_{name}.json" for name in args.refine}
     for title, name in files.items():
-        content = read_json_object(run.path / name, "the record of the pipeline")
+        content = read_state(run.path / name)
         if "table" not in content:
             raise UserError(f"{run.path / name} has no table: the pipeline is not finished; its command goes on")
-        seconds = sum(stage["seconds"] for stage in content["stages"].values())
+        seconds = sum(stage.get("seconds", 0.0) for stage in content["stages"].values())
         print(f"{title}: stages of {seconds:.0f} seconds\n{table(content['table'])}\n")
         wanted = {f"masks ({'irn' if args.sample else title})": args.gain}
         wanted |= {} if args.sample else {"DeepLab": 0.0}

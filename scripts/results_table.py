@@ -17,9 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.run.command import script_parser
+from common.run.config import read_yaml
 from common.run.errors import UserError, preview, run_script
 from common.run.files import ROOT, atomic_write, write_json
 from common.run.folder import SEED_SCORES, RunFolder
@@ -42,13 +41,13 @@ def read_tables(path: Path) -> dict[str, dict[str, Any]]:
         UserError: the file is missing or of another form.
     """
     try:
-        tables = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tables = read_yaml(path)
         for name, table in tables.items():
             wrong = [row for row in table["rows"] if len(row) != len(table["header"])]
             if wrong:
                 raise ValueError(f"in table {name}, the row {wrong[0]} is not of as many cells as the header")
             "".join(cell for row in [table["header"], *table["rows"]] for cell in row)  # texts alone
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} has no tables of header and rows ({type(error).__name__}: {error})") from error
     return tables
 
@@ -127,6 +126,8 @@ def read_numbers(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
+    if not path.is_file():
+        raise UserError(f"no {path}; make it: results_table.py collect")
     try:
         numbers = read_json_object(path, "the results")
         for number in numbers.values():

@@ -14,7 +14,7 @@ from common.run.command import number, script_parser
 from common.run.config import between
 from common.run.errors import UserError, run_script
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, SEED_SCORES, RunFolder
-from common.run.text import read_json_object
+from common.score.read import read_score
 
 TRIVIAL = {
     "eval_trivial_background": "(a) nothing but background",
@@ -31,15 +31,8 @@ def read_scores(path: Path) -> dict[str, Any]:
     if not path.is_file():
         hint = "run evaluation.py first, also with --trivial background and --trivial first_label"
         raise UserError(f"no {path}: {hint}")
-    try:
-        scores = read_json_object(path, "the scores")
-        if "mIoU" not in scores["best"] or (scores["task"] == "cam" and "mIoU" not in scores["fixed"]):
-            raise KeyError("mIoU")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is no result of evaluation.py ({type(error).__name__}: {error}); run evaluation.py again"
-        ) from error
-    return scores
+    scores = read_score(path, ["task"])
+    return read_score(path, ["fixed"]) if scores["task"] == "cam" else scores
 
 
 def of_seeds(run: RunFolder) -> tuple[dict[str, Any], list[tuple[str, float]]]:

@@ -22,9 +22,9 @@ from common.run.config import at_least, load_config
 from common.run.errors import UserError, run_script
 from common.run.folder import SEED_SCORES, SEEDS_DIR, RunFolder
 from common.run.needs import Needs
-from common.run.text import read_json_object
 from common.score.lists import list_of
 from common.score.options import EvaluationConfig, shared_sections
+from common.score.read import read_score
 from common.score.sheet import CHOICES, Panels, chosen_images, header, of_weights, score_line, score_of
 from common.visual import ERRORS, cam_panels, contact_sheet, error_panel, seed_labels
 
@@ -40,10 +40,10 @@ def best_threshold(path: Path, seeds: Path, otherwise: float) -> float:
     if not path.is_file():
         return otherwise
     try:
-        scores = read_json_object(path, "the scores")
+        scores = read_score(path)
         is_of_other = scores.get("source", str(seeds)) not in (str(seeds), "seeds in memory")
         return otherwise if is_of_other else float(scores["best"]["threshold"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path} has no best threshold; delete it, or give --threshold") from error
 
 

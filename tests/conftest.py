@@ -30,9 +30,10 @@ from tests.helpers import Scripts
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--golden DIR``: other reference numbers in the same format. ``--traces DIR --data DIR``: recorded runs."""
+    """Reference numbers (``--golden DIR``, ``--complete``) and recorded runs (``--traces DIR --data DIR``)."""
     golden = Path(__file__).parent / "golden"
     parser.addoption("--golden", type=Path, default=golden, help="folder of reference numbers (manifest.json, *.npz)")
+    parser.addoption("--complete", action="store_true", help="compare all golden values, also those that take minutes")
     parser.addoption("--traces", type=Path, help="folder of recorded training runs (*.npz), see tests/traces")
     parser.addoption("--data", type=Path, help="folder below which the images of the recorded runs lie")
 

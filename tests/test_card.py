@@ -301,7 +301,8 @@ def test_threshold_of_another_list(script: ModuleType, folder: Path) -> None:
 
 DAMAGES = {
     "best,a,1,cat,4": [("best,a,1,cat,5", "different evaluations"), ("best,a,1,cat,x", "no table of a card"),
-                       ("best,a,1,dog,4", "not of the evaluation's classes"), ("best,a,1,cat,1", "contradict")],
+                       ("best,a,1,dog,4", "not of the evaluation's classes"), ("best,a,1,cat,1", "contradict"),
+                       (f"best,a,1,cat,{10**20}", "contradict")],
     "point,id": [("id,point", "columns")],
     "fixed,b": [("fixed", "fields")],
     "best,b,2": [("best,b,9", "not of the")],

@@ -106,13 +106,19 @@ def test_a_disk_without_locks(record: object, is_taken: bool, monkeypatch: pytes
 def test_what_killed_processes_left_is_swept() -> None:
     """Temporary files of processes that have ended; not those of living ones or of another machine."""
     host = socket.gethostname().partition(".")[0][:40]
-    gone = [Path("x", place, f".a.npy.{2**22 + 1}-{host}.abc.tmp") for place in (".", "dict", "dict/deep")]
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # a process that its parent has not waited for
+    gone = [
+        Path("x", place, f".a.npy.{process}-{host}.abc.tmp")
+        for place, process in ((".", 2**22 + 1), ("dict", 2**22 + 1), ("dict/deep", ended.pid))
+    ]
     kept = [Path("x", f".a.npy.{os.getpid()}-{host}.abc.tmp"), Path("x", ".a.1-elsewhere.abc.tmp"), Path("x", "a.tmp")]
     for path in (*gone, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     sweep(Path("x"))
     assert not any(path.exists() for path in gone) and all(path.exists() for path in kept)
+    ended.wait()
     with atomic_write("x/b" + "c" * 240) as file:
         assert len(next(Path("x").glob(".b*.tmp")).name) < 200
         file.write(b"1")

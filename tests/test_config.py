@@ -102,6 +102,8 @@ def test_a_renamed_key_goes_on_working_under_its_former_name(tmp_path: Path) -> 
         load_config(PSAConfig, tmp_path / "odd.yaml")
     with pytest.raises(UserError, match=r"unknown.*'views.crops'"):
         load_config(PSAConfig, None, ["views.crops=64"])
+    with pytest.raises(UserError, match=r"unknown.*'views.crops'"):  # whatever other keys refer to
+        load_config(PSAConfig, None, ["data.root=${nowhere}", "views.crops=64"])
 
 
 def test_the_papers_settings() -> None:

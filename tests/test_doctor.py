@@ -14,7 +14,10 @@ from common.run.errors import UserError
 from common.run.files import write_json
 from tests.datasets import call, make_voc
 
-MEANS = {"mIoU": {"value": 60.0}, "extra": {"value": 15.0}, "missed": {"value": 25.0}}
+MEANS = {
+    name: {"value": value, "interval": [value - 1, value + 1]}
+    for name, value in (("mIoU", 60.0), ("extra", 15.0), ("missed", 25.0))
+}
 
 
 @pytest.fixture
@@ -77,7 +80,8 @@ def test_what_is_odd_is_found(examined: Callable[..., int], capsys: pytest.Captu
         (lambda: write_scores(0.8), ["empty seeds"]),
         (lambda: (run / "dict" / "2007_000001.npy").unlink(), ["seeds without a file"]),
         (lambda: write_json(run / "eval_cam_card.json", {
-            "points": {"best": {"means": {**MEANS, "extra": {"value": 5.0}}}}, "labels": [], "main": "best",
+            "points": {"best": {"means": {**MEANS, "extra": {**MEANS["extra"], "value": 5.0}}}},
+            "labels": [], "main": "best",
         }), ["errors"]),
     ]  # fmt: skip
     kept = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from common.fuzz.engine import Reader, fuzz, outcome_of
+from common.fuzz.readers import readers
 from common.run.errors import UserError
-from common.run.fuzzing import Reader, fuzz, outcome_of
-from tests.datasets import call, script
+from tests.datasets import call
 
-READERS = script("fuzz").readers()
+READERS = readers()
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -26,7 +27,7 @@ def test_mutated_files_give_a_value_or_one_clear_line(tmp_path: Path, name: str)
         (tmp_path / f"input{reader.suffix}").write_bytes(content)
         found.append(outcome_of(reader, tmp_path / f"input{reader.suffix}"))
     assert "value" in found and set(found) <= {"value", "error"}
-    count = 20 if name == "config" else 120
+    count = 15 if name in ("config", "overrides", "checkpoint", "archive") else 60
     findings = fuzz(reader, tmp_path, seconds=20, seed=1, most=count)
     assert not findings.failures and findings.total == count and findings.errors
 
@@ -48,8 +49,8 @@ def failing(path: Path) -> Any:
 
 def test_failures_are_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception, a signal, a message of two lines, a hang; the input is kept, and the rest goes on."""
-    monkeypatch.setattr("common.run.fuzzing.SECONDS", 0.3)
-    monkeypatch.setattr("common.run.fuzzing.mutated", lambda rng, samples: rng.choice(samples))
+    monkeypatch.setattr("common.fuzz.engine.SECONDS", 0.3)
+    monkeypatch.setattr("common.fuzz.engine.mutated", lambda rng, samples: rng.choice(samples))
     samples = [bytes([97 + index % 6]) for index in range(6)]
     found = fuzz(Reader(".x", failing, lambda: samples), tmp_path, seconds=60, most=40)
     assert found.total == 40 and found.values and found.errors
@@ -62,6 +63,6 @@ def test_failures_are_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_script_saves_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """And its exit code tells of them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(script("fuzz"), "readers", lambda: {"bad": Reader(".x", failing, lambda: [b"a"])})
+    monkeypatch.setattr("common.fuzz.readers.readers", lambda: {"bad": Reader(".x", failing, lambda: [b"a"])})
     assert call(monkeypatch, "fuzz", "bad", "--seconds", 0.3) == 1
     assert "the first: experiment/fuzz/bad-0.x" in capsys.readouterr().out and Path("experiment/fuzz/bad-0.x").is_file()

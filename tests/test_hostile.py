@@ -209,7 +209,7 @@ def test_disk_full_while_a_checkpoint_is_written(scripts: Scripts, capsys, monke
     with monkeypatch.context() as patch:
         patch.setattr("common.run.script.save_config", lambda *_: None)
         fill_disk(patch, room)
-        patch.setattr("common.run.log._drop_after", lambda *_: None)
+        patch.setattr("common.run.log.drop_after", lambda *_: None)
         message = failure(capsys, scripts.train, "x", "--resume", "train.max_steps=0")
     assert "could not write" in message and ".pth" in message and "is intact" in message
     assert contents("experiment/x/ckpt") == before

@@ -13,8 +13,9 @@ from torch import Tensor
 from common.data.dataset import DataConfig, LabelledImages
 from common.data.seeds import read_seed
 from common.data.whole import size_batches
+from common.nets.vit import ClassMaps
 from common.run.errors import UserError
-from common.seeds.cam import max_norm, multi_view_cams
+from common.seeds.cam import max_norm, multi_view
 from tests.datasets import truncate, write_image, write_lines, write_xml
 from tests.helpers import Scripts, contents, failure
 
@@ -197,13 +198,17 @@ def one_view(cams_of, image: Tensor, size: tuple[int, int], scale: float, is_fli
 
 @pytest.mark.parametrize("scales", [[1.0], [1.0, 0.5, 1.5], [2.0]])
 @pytest.mark.parametrize("flip", [True, False])
-def test_multi_view_cams_view_by_view(scales: list[float], flip: bool) -> None:
+def test_multi_view_view_by_view(scales: list[float], flip: bool) -> None:
     """Each image and view on its own, all classes: upsample, mask, flip back, sum, normalise."""
     torch.manual_seed(0)
     network = torch.nn.Conv2d(3, 5, 8, stride=8)
+
+    def with_logits(views: Tensor) -> ClassMaps:
+        return ClassMaps(network(views), network(views).mean((-2, -1)))
+
     images, labels = torch.randn(3, 3, 40, 56), torch.tensor([[0, 1, 1, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 1.0]])
     with torch.no_grad():
-        found = multi_view_cams(network, images, labels, scales, flip)
+        found = multi_view(with_logits, scales, flip)(images, labels).maps
         for image, label, maps in zip(images.split(1), labels, found, strict=True):
             views = [(scale, is_flipped) for scale in scales for is_flipped in ([False, True] if flip else [False])]
             total = sum(one_view(network, image, (40, 56), *view) * label[:, None, None] for view in views)

@@ -160,7 +160,8 @@ ELSEWHERE = {
     "python scripts/prepare_data.py coco": ("tests/test_prepare_data.py", '"coco"'),
     "python methods/cti/train_trm.py --name dinov3 --exp backbone_dinov3": ("tests/test_backbones.py", "dinov3"),
     "python methods/vitseg/train_vitseg.py --name vitseg --masks experiment/psa/masks": (
-        "tests/test_train_vitseg.py", "vitseg",
+        "tests/test_train_vitseg.py",
+        "vitseg",
     ),
     "python methods/vitseg/test_vitseg.py --name vitseg --crf": ("tests/test_train_vitseg.py", "vitseg"),
     "python scripts/reproduce.py cti --dry-run": ("tests/test_reproduce.py", '"--dry-run"'),
@@ -242,6 +243,7 @@ def make_own(root: Path) -> None:
         mask = np.zeros((24, 32), np.uint8)
         mask[4:20, 4:20] = 1 + index % 2
         write_mask(root / "masks" / f"img_{index}.png", mask)
+    write_image(root.parent / "photos" / "new.jpg", (30, 20), seed=9)
     write_lines(root / "labels.csv", ["id,label", *(f"img_{index},{('cat', 'dog')[index % 2]}" for index in range(4))])
 
 
@@ -320,6 +322,8 @@ def test_what_the_commands_left(workplace: Path) -> None:
     for name, count in (("exp", 6), ("released", 6), ("pcss", 6), ("dig", 6), ("coco", 4), ("mine", 4)):
         assert len(list((runs / name / "dict").glob("*.npy"))) == count, name
     assert (runs / "coco" / "eval_cam.json").is_file()
+    for name in ("predictions/mine", "given", "predictions/toco"):
+        assert (workplace / name / "masks" / "new.png").is_file() and (workplace / name / "predictions.csv").is_file()
     for name, source in (("dig", "pretrained/model-140-pascal.pt (step 7"), ("own", "model-140.pt (step 1")):
         assert source in (runs / name / "log.txt").read_text()
     for run in ("exp_irn", "crt_irn", "psa"):

@@ -81,12 +81,12 @@ def test_scores_of_localisation(tables: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_bad_tables(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"results\.json cannot be read: No such file"):
+    with pytest.raises(UserError, match="collect"):
         call(monkeypatch, "results_table", "write")
     for text, words in (
-        ("[1]", "has no tables"),
+        ("[1]", "must hold sections"),
         (TABLE.replace("[a, ", "[a, b, "), "as many cells"),
-        ("{", "no tables"),
+        ("{", "not a readable YAML"), ("t: 1", "has no tables"),
     ):
         Path("docs/results.yaml").write_text(text)
         with pytest.raises(UserError, match=words):

@@ -5,7 +5,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,32 +26,46 @@ from methods.psa.model import affinity_net
 from methods.toco.config import ToCoConfig
 from methods.toco.model import ToCo
 
-# Runs a script with one command line after another, as `python SCRIPT ...` does with one; prints for each its exit
-# code, all that it wrote, and the large packages in memory after it.
-DRIVER = """
-import contextlib, io, json, os, runpy, sys
-script, lines = json.loads(sys.argv[1])
+# Imports what it is told, then for each line of its input forks a process, which runs a script with one command line
+# after another, as `python SCRIPT ...` does with one, and notes for each its exit code, all that it wrote, and the
+# large packages in memory after it.
+SERVER = """
+import contextlib, importlib, io, json, os, runpy, sys
 large = "torch", "timm", "torchvision", "torch._dynamo", "tensorboard", "matplotlib", "scipy", "pandas", "sympy"
-sys.path[0] = os.path.dirname(script)
-results = []
-for line in lines:
-    sys.argv = [script, *line]
-    said = io.StringIO()
-    code = None
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        try:
-            runpy.run_path(script, run_name="__main__")
-        except SystemExit as end:
-            code = end.code
-    results.append((code, said.getvalue(), [name for name in large if name in sys.modules]))
-print("RESULTS" + json.dumps(results))
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+
+def work(script, lines, folder, file):
+    os.chdir(folder)
+    os.environ |= json.loads(environment)
+    sys.path[0] = os.path.dirname(script)
+    results = []
+    for line in lines:
+        sys.argv = [script, *line]
+        said = io.StringIO()
+        code = None
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            try:
+                runpy.run_path(script, run_name="__main__")
+            except SystemExit as end:
+                code = end.code
+        results.append((code, said.getvalue(), [name for name in large if name in sys.modules]))
+    with open(file, "w") as output:
+        json.dump(results, output)
+
+for text in sys.stdin:
+    *job, environment = json.loads(text)
+    child = os.fork()
+    if child == 0:
+        work(*job)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
 """
 IS_SCRIPT = 'if __name__ == "__main__":'
 FOLDERS = "methods/*/*.py", "scripts/*.py", "*.py"
 SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for folder in FOLDERS for path in ROOT.glob(folder) if IS_SCRIPT in path.read_text()
 )
-SCRIPTS.remove("scripts/fuzz.py")  # feeds all readers, and imports what they do
 
 # Command lines that are wrong, with words of the message. Of all scripts with a configuration:
 OF_CONFIGURATION = {
@@ -161,6 +176,7 @@ WRONG = {
     "scripts/benchmark_beyond.py": {"--runs 1": "--runs at least 2", "--turns many": "--turns"},
     "scripts/benchmark_card.py": {"--turns many": "--turns", "--images 0": "start at 1"},
     "scripts/benchmark_crf.py": {"": "command", "crf --device tpu": "--device"},
+    "scripts/benchmark_predict.py": {"--turns many": "--turns", "--method irn": "--method"},
     "scripts/benchmark_startup.py": {"--turns many": "--turns"},
     "scripts/check_data.py": {
         "data.rot=y": "unknown configuration key", "--show many": "wrong value", "data.root=lost": "no PASCAL VOC 2012",
@@ -176,6 +192,7 @@ WRONG = {
         **OF_RUN, "--name x": "which runs", "--name x used lost": "no seeds of 'used'",
         "--name x used --how min --weights 1": "have no meaning",
     },
+    "scripts/fuzz.py": {"--seconds 0": "above 0", "--seed x": "--seed"},
     "scripts/kill_runs.py": {"--kinds all": "--kinds", "--folder experiment": "not empty"},
     "scripts/list_runs.py": {"--lst val": "Did you mean --list?"},
     "scripts/make_cub_shapes.py": {"--train 0": "start at 1", "--size 8": "too small"},
@@ -190,6 +207,16 @@ WRONG = {
         "--exp cti_cvpr24 --gpu 309": "Did you mean 3090", "--exp nothing": "no configuration",
     },
     "scripts/plot_run.py": {"": "NAME", "x/y": "a run's name", "x": "no run folder"},
+    "scripts/predict.py": {
+        "": "name one network", "--name x": "no run folder", "--name used": "a training writes it",
+        "--load_pretrained x.pth": "needs --exp",
+        "--load_pretrained lost.pth --exp cti_cvpr24 a.jpg": "no weights file",
+        "--name used --exp irn_voc a.jpg": "no configuration", "--name used --exp irn_cti a.jpg": "networks of CTI",
+        "--name used --exp cti_cvpr24 data.rot=y a.jpg": "unknown configuration key",
+        "--name used --exp cti_cvpr24": "no image is named", "--name used --exp cti_cvpr24 a.jpg": "no checkpoint",
+        "--name used --exp cti_cvpr24 --labels t.csv --classes cat a.jpg": "give one of them",
+        "--name used --exp cti_cvpr24 --threshold=-1 a.jpg": "at least 0",
+    },
     "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
     "scripts/report.py": {
         "": "--name", "--name x": "no run folder", "--name x --dict_dir dict": "belong together",
@@ -211,19 +238,51 @@ WRONG = {
 }  # fmt: skip
 
 
-def run(script: str, lines: Sequence[str], folder: Path) -> list[tuple[int, str, set[str]]]:
-    """Runs a script in a folder, with several command lines in one process.
+class Runner:
+    """Runs scripts in forks of a process that has imported some modules, which spares the time for that."""
 
-    Returns:
-        For each its exit code, all that it wrote, and the large packages in memory after it.
-    """
-    work = json.dumps((str(ROOT / script), [shlex.split(line) for line in lines]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", DRIVER, work]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout.rpartition("RESULTS")[2])
-    return [(code, said, set(imported)) for code, said, imported in results]
+    def __init__(self, *modules: str) -> None:
+        command = [sys.executable, "-c", SERVER, *modules]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def __call__(
+        self, script: str, lines: Sequence[str], folder: Path, **environment: str
+    ) -> list[tuple[int, str, set[str]]]:
+        """Runs a script in a folder, with several command lines in one process.
+
+        Returns:
+            For each its exit code, all that it wrote, and the large packages in memory after it.
+        """
+        assert self.process.stdin and self.process.stdout
+        with tempfile.NamedTemporaryFile("r") as file:
+            job = str(ROOT / script), [shlex.split(line) for line in lines], str(folder), file.name
+            self.process.stdin.write(json.dumps((*job, json.dumps(environment))) + "\n")
+            self.process.stdin.flush()
+            assert self.process.stdout.readline() == "0\n"
+            return [(code, said, set(imported)) for code, said, imported in json.load(file)]
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Runner]:
+    """Of scripts that must not import PyTorch."""
+    runner = Runner("common.run.script")
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(scope="module")
+def run_torch() -> Iterator[Runner]:
+    """Of scripts that may import PyTorch, but none of the other large packages."""
+    runner = Runner("common.run.script", "torch")
+    yield runner
+    runner.close()
 
 
 @pytest.fixture
@@ -239,7 +298,7 @@ def test_every_script_is_here() -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_and_errors_import_no_large_package(script: str, folder: Path) -> None:
+def test_help_and_errors_import_no_large_package(script: str, folder: Path, run: Runner) -> None:
     """An error of command line, configuration or run folder is told without a traceback, and leaves nothing behind."""
     wrong = WRONG[script]
     (code, said, imported), *errors = run(script, ["--help", *wrong], folder)
@@ -250,23 +309,22 @@ def test_help_and_errors_import_no_large_package(script: str, folder: Path) -> N
     assert [path.name for path in folder.rglob("*")] == ["experiment", "used", "log.txt"]
 
 
-def test_processes_that_do_not_suit_the_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_do_not_suit_the_batch(folder: Path, run: Runner) -> None:
     """torchrun's environment tells their number; they need not meet for it."""
-    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "3")):
-        monkeypatch.setenv(name, value)
-    ((code, said, imported),) = run("methods/cti/train_trm.py", ["--name x train.batch_size=64"], folder)
+    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3"}
+    ((code, said, imported),) = run("methods/cti/train_trm.py", ["--name x train.batch_size=64"], folder, **launched)
     assert code == 1 and "does not divide by 3 process(es)" in said
     assert not imported
 
 
-def assert_imports(script: str, line: str, folder: Path, allowed: set[str]) -> None:
+def assert_imports(run: Runner, script: str, line: str, folder: Path, allowed: set[str]) -> None:
     """A whole run ends well, and has no other large packages in memory."""
     ((code, said, imported),) = run(script, [line], folder)
     assert code == 0, said
     assert imported <= allowed, script
 
 
-def test_data_and_evaluation_need_no_torch(shapes: Path, tmp_path: Path) -> None:
+def test_data_and_evaluation_need_no_torch(shapes: Path, tmp_path: Path, run: Runner) -> None:
     """Whole runs of the scripts that make and check data sets, score predictions, and draw."""
     own = f"data.root={shapes} data.classes={shapes}/classes.txt"
     (tmp_path / "own.yaml").write_text(f"data: {{root: {shapes}, classes: {shapes}/classes.txt}}")
@@ -282,25 +340,25 @@ def test_data_and_evaluation_need_no_torch(shapes: Path, tmp_path: Path) -> None
         ("evaluation.py", masks, set()),
         ("scripts/seed_table.py", "--name x --masks", set()),
     ):
-        assert_imports(script, line, tmp_path, allowed)
+        assert_imports(run, script, line, tmp_path, allowed)
 
 
-def test_inference_of_seeds(experiment: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_inference_of_seeds(experiment: Path, checkpoint: Path, tmp_path: Path, run: Runner, run_torch: Runner) -> None:
     """Seeds, their pictures and CRF, and their score; then pictures of seeds by a script that needs no torch."""
     line = f"--name x --exp {experiment} --load_pretrained {checkpoint} --dict --vis --crf infer.crf_alphas=[6]"
-    assert_imports("methods/cti/infer_trm.py", line, tmp_path, {"torch", "matplotlib"})
-    assert_imports("scripts/show_seeds.py", "--name x --count 1", tmp_path, set())
+    assert_imports(run_torch, "methods/cti/infer_trm.py", line, tmp_path, {"torch", "matplotlib"})
+    assert_imports(run, "scripts/show_seeds.py", "--name x --count 1", tmp_path, set())
 
 
-def test_inference_of_masks(shapes: Path, toco_experiment: Path, tmp_path: Path) -> None:
+def test_inference_of_masks(shapes: Path, toco_experiment: Path, tmp_path: Path, run_torch: Runner) -> None:
     """Masks of a network with random weights."""
     config = load_config(ToCoConfig, toco_experiment)
     save_torch(tmp_path / "toco.pth", ToCo(config.model, len(class_names(config.data))).state_dict())
     line = f"--name x --exp {toco_experiment} --load_pretrained toco.pth --crf"
-    assert_imports("methods/toco/infer_seg.py", line, tmp_path, {"torch"})
+    assert_imports(run_torch, "methods/toco/infer_seg.py", line, tmp_path, {"torch"})
 
 
-def test_refinement_of_seeds(shapes: Path, tmp_path: Path) -> None:
+def test_refinement_of_seeds(shapes: Path, tmp_path: Path, run_torch: Runner) -> None:
     """Masks by IRN and PSA under random weights and by the CRF alone, and the files that both learn from."""
     (tmp_path / "own.txt").write_text("2027_000001\n2027_000002\n")
     for image_id in ("2027_000001", "2027_000002"):
@@ -326,4 +384,4 @@ def test_refinement_of_seeds(shapes: Path, tmp_path: Path) -> None:
         ("scripts/fuse_seeds.py", f"--name fused seeds seeds --exp fusion_demo {of_set} {lists}"),
         ("scripts/crf_masks.py", f"--name crf {data} infer.image_list=own.txt infer.eval_list=own.txt"),
     ):
-        assert_imports(script, arguments, tmp_path, {"torch"})
+        assert_imports(run_torch, script, arguments, tmp_path, {"torch"})

@@ -31,7 +31,7 @@ def test_train_infer_evaluate(scripts: Scripts, capsys: pytest.CaptureFixture) -
     output, run = capsys.readouterr().out, Path("experiment/x")
     assert "RANDOM weights" in output and "done: 2 steps" in output and "mIoU" in output
     assert {path.name for path in run.iterdir()} == {"config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "ckpt"}
-    assert set(contents(run / "ckpt")) == {"000net_trm.pth", "best.pth", "last.pth"}
+    assert set(contents(run / "ckpt")) == {"000net_trm.pth", "best.pth", "last.pth", "classes.json"}
     lines = metrics("x")
     assert [(line["step"], line["kind"]) for line in lines] == [(1, "train"), (2, "train"), (2, "validation")]
     terms = {"total", "cls", "pcls", "cls_view2", "pcls_view2", "bg", "intra", "cross", "lr"}

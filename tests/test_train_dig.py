@@ -38,7 +38,9 @@ def test_train_infer_evaluate(
     assert "RANDOM weights" in output and "done: 12 steps" in output and "methods/dig/infer_trm.py --name x" in output
     assert "diffusion model: own.pt (step 7, version wsss 1)" in (run / "log.txt").read_text() and "mIoU" in output
     assert {path.name for path in run.iterdir()} == {"config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "ckpt"}
-    assert set(contents(run / "ckpt")) == {"000net_trm.pth", "001net_trm.pth", "best.pth", "last.pth"}
+    assert set(contents(run / "ckpt")) == {
+        "000net_trm.pth", "001net_trm.pth", "best.pth", "last.pth", "classes.json",
+    }  # fmt: skip
     assert own.read_bytes() == content
     lines = metrics("x")
     assert [line["kind"] for line in lines] == ["train"] * 12 + ["validation"]

@@ -16,11 +16,12 @@ from common.data.masks import read_mask
 from common.data.seed_labels import seed_labels
 from common.data.seeds import read_seed, seed_path, write_seed
 from common.data.segments import read_segments, write_labels
+from common.data.thresholds import read_thresholds
 from common.run.errors import UserError
 from common.score.counts import ConfusionCounts
 from methods.segments import sam, vote
 from methods.segments.config import SamConfig
-from methods.segments.thresholds import ClassCounts, read_thresholds
+from methods.segments.thresholds import ClassCounts
 from tests.datasets import call, write_lines
 from tests.helpers import contents, failure
 from tests.test_pipeline import OneOfTwo

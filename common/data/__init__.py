@@ -19,6 +19,7 @@ Here:
     segments      the formats of segment files
     rle           run lengths of regions, checked
     agreement     the files of the agreement of fused runs
+    thresholds    thresholds of classes, as a JSON
     stamp         kind and origin of the files in a folder, recorded in it
     outputs       folders of one file per image, and how they are filled
     transforms    the whole image as network input

@@ -228,9 +228,11 @@ def forget_scores(folder: Path) -> None:
 class MaskFolder(StampedFolder):
     """The folder to which one inference writes its masks, ``<id>.png`` in the colours of VOC; knows which are done."""
 
-    def __init__(self, path: Path, stamp: Stamp, runtime: Runtime, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: Path, stamp: Stamp, runtime: Runtime, overwrite: bool = False, elsewhere: str = "another --name"
+    ) -> None:
         """Opens the folder; see `StampedFolder`."""
-        super().__init__(path, stamp, ("png",), runtime, overwrite)
+        super().__init__(path, stamp, ("png",), runtime, overwrite, elsewhere)
 
     def file(self, image_id: str) -> Path:
         """Path of an image's mask, which need not exist yet."""

@@ -24,11 +24,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from common.data.dataset import ImageSet
 from common.data.seeds import find_seed, read_seed, seed_path
 from common.run.errors import UserError
 from common.run.files import write_json
@@ -131,7 +130,36 @@ class Stamp:
         write_json(folder / STAMP_FILE, self.as_dict())
 
 
-def stamp_of(kind: Kind, method: str, settings: dict[str, Any], images: ImageSet, seeds: Path | None = None) -> Stamp:
+class StampedImages(Protocol):
+    """The images of a list, such as a `common.data.dataset.ImageSet`."""
+
+    @property
+    def ids(self) -> list[str]:
+        """Image ids."""
+
+    @property
+    def images(self) -> list[Path]:
+        """Paths of the files."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Foreground class names."""
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Multi-hot (N, C), or None."""
+
+    @property
+    def list_name(self) -> str:
+        """Name of the list."""
+
+    def unique(self) -> list[int]:
+        """Indices of the images, each once."""
+
+
+def stamp_of(
+    kind: Kind, method: str, settings: dict[str, Any], images: StampedImages, seeds: Path | None = None
+) -> Stamp:
     """The stamp of files that are made for the images of a list.
 
     Args:

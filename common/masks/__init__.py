@@ -4,6 +4,7 @@ Here:
 
     from_seeds    reading a folder of seeds for a refinement, and what identifies it
     pairs         pairs of pixels, their affinity labels, and the random walk (PSA and IRN)
+    face          a segmentation network as inference sees it
     network       masks of a segmentation network: flips and scales, CRF, files, scores
     crf_job       the dense CRF of one image to a mask file, as a job for a pool of processes
     training      the masks that a segmentation network is trained on

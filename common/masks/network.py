@@ -4,7 +4,7 @@ Logits are never stored: an image's CRF starts when its logits are there, in a p
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,11 @@ from common.data.dataset import ImageSet
 from common.data.outputs import MaskFolder, write_each
 from common.data.stamp import MASKS, stamp_of
 from common.data.transforms import eval_transform
-from common.data.whole import image_batches
+from common.data.whole import Failures, ImageFiles, Transform, image_batches, single
 from common.masks.crf_job import ImageFilter, refine_mask
 from common.masks.options import SegmentConfig, SegmentViews
 from common.masks.submission import write_submission
+from common.nets.tiles import Tile, blended_bands, tile_rows
 from common.run.device import Runtime
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
 from common.run.pool import WorkerPool, usable_workers
@@ -147,48 +148,107 @@ def open_mask_folders(
     return MaskFolders(plain, MaskFolder(run.refined_segs(images.list_name), stamp, runtime, overwrite), crf_image)
 
 
+def infer_logits(
+    logits_of: Callable[[Tensor], Tensor],
+    images: ImageFiles,
+    config: SegmentConfig,
+    runtime: Runtime,
+    is_done: Callable[[str], bool],
+    transform: Transform = eval_transform,
+    failures: Failures | None = None,
+) -> Iterator[tuple[list[int], Iterable[Tensor]]]:
+    """Yields ``(indices, bands)`` for this process's share of an image set; see `image_batches`.
+
+    The bands are logits (B, C, h, W) from top to bottom: one of the whole images, or, of an image with a longer side
+    than ``infer.tile``, one for each row of its tiles, which bounds the memory.
+
+    Args:
+        logits_of: maps images (b, 3, H, W) to logits (b, C, h, w), background first.
+        transform: turns a decoded RGB image into network input of the same size.
+    """
+    batches = image_batches(
+        images, config.batch_size, config.num_workers, runtime, is_done, "masks", transform, failures, config.tile
+    )
+    for indices, pixels in batches:
+        if isinstance(pixels, Image.Image):
+            yield indices, _bands(logits_of, pixels, config, runtime, transform)
+            continue
+        with runtime.autocast():
+            logits = segment_logits(logits_of, pixels, pixels.shape[-2:], config)
+        yield indices, [logits]
+
+
+def _bands(
+    logits_of: Callable[[Tensor], Tensor], image: Image.Image, config: SegmentConfig, runtime: Runtime,
+    transform: Transform,
+) -> Iterator[Tensor]:  # fmt: skip
+    """Yields the logits (1, C, h, W) of an image that is cut into tiles."""
+
+    def of_tile(tile: Tile) -> Tensor:
+        pixels = single(transform(image.crop(tile.box)), runtime)
+        with runtime.autocast():
+            return segment_logits(logits_of, pixels, pixels.shape[-2:], config)[0]
+
+    rows = tile_rows(image.height, image.width, config.tile, config.overlap)
+    yield from (band[None] for band in blended_bands(rows, of_tile, image.width))
+
+
+def mask_of(logits: Tensor) -> np.ndarray:
+    """The labels of the largest logits: (B, C, H, W) to uint8 (B, H, W)."""
+    return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+
+
+def joined(bands: Sequence[np.ndarray]) -> np.ndarray:
+    """Bands (..., h, W), from top to bottom, as one (..., H, W)."""
+    return bands[0] if len(bands) == 1 else np.concatenate(bands, axis=-2)
+
+
 def write_masks(
     logits_of: Callable[[Tensor], Tensor],
     images: ImageSet,
     config: SegmentConfig,
     runtime: Runtime,
     folders: MaskFolders,
-    transform: Callable[[Image.Image], Tensor] = eval_transform,
+    transform: Transform = eval_transform,
 ) -> int:
     """Writes the missing masks of an image set; the work is shared by all processes.
 
     Args:
-        logits_of: maps images (b, 3, H, W) to logits (b, C, h, w), background first.
-        transform: turns a decoded RGB image into network input of the same size.
+        logits_of: as `infer_logits`, like ``transform``.
 
     Returns:
         The number of images worked on, by all processes together.
     """
-    batches = image_batches(images, config.batch_size, config.num_workers, runtime, folders.is_done, "masks", transform)
 
     def masks() -> Iterator[tuple[int, np.ndarray]]:
         # A GPU computes the CRF from within this process: one image fills it.
         workers = usable_workers(config.num_workers) if folders.refined and config.crf.device == "cpu" else 0
         with WorkerPool(workers, "CRF") as pool:
-            for indices, pixels in batches:
-                with runtime.autocast():
-                    logits = segment_logits(logits_of, pixels, pixels.shape[-2:], config)  # B C H W
-                yield from zip(indices, logits.argmax(dim=1).to(torch.uint8).cpu().numpy(), strict=True)
+            for indices, bands in infer_logits(logits_of, images, config, runtime, folders.is_done, transform):
+                found: list[np.ndarray] = []
+                probabilities: list[np.ndarray] = []
+                for logits in bands:
+                    found.append(mask_of(logits))
+                    if folders.refined:
+                        probabilities.append(logits.softmax(dim=1).cpu().numpy())
+                yield from zip(indices, joined(found), strict=True)
                 if folders.refined:
-                    _submit_crf(pool, images, indices, logits, config, folders.refined, folders.crf_image)
+                    _submit_crf(
+                        pool, images, indices, joined(probabilities), config, folders.refined, folders.crf_image
+                    )
 
     return write_each(images, folders, masks(), runtime.processes)
 
 
 def _submit_crf(
-    pool: WorkerPool, images: ImageSet, indices: list[int], logits: Tensor, config: SegmentConfig, refined: MaskFolder,
-    crf_image: ImageFilter | None,
+    pool: WorkerPool, images: ImageSet, indices: list[int], probabilities: np.ndarray, config: SegmentConfig,
+    refined: MaskFolder, crf_image: ImageFilter | None,
 ) -> None:  # fmt: skip
-    """Queues the CRF of a batch's images without a refined mask; logits are (B, C, H, W)."""
-    for index, probabilities in zip(indices, logits.softmax(dim=1).cpu().numpy(), strict=True):
+    """Queues the CRF of a batch's images without a refined mask; probabilities are (B, C, H, W)."""
+    for index, own in zip(indices, probabilities, strict=True):
         image_id = images.ids[index]
         if not refined.is_done(image_id):
-            job = images.file(index), refined.file(image_id), probabilities, config.crf, crf_image
+            job = images.file(index), refined.file(image_id), own, config.crf, crf_image
             pool.submit(refine_mask, *job)
 
 

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from common.crf.options import CRFConfig
 from common.data.layout import DataConfig
-from common.run.config import ABOVE_ZERO, at_least, option, section
+from common.run.config import ABOVE_ZERO, at_least, between, option, section
 from common.run.errors import UserError
 from common.run.options import RuntimeConfig
-from common.seeds.options import SCALES
+from common.seeds.options import OVERLAP, OVERLAP_HELP, SCALES, TILE, TILE_HELP, tile_settings
 
 CAFFE_MEAN_BGR = (104.008, 116.669, 122.675)  # of pixels 0 ... 255
 
@@ -36,6 +36,8 @@ class SegmentConfig(SegmentViews):
 
     image_list: str = option("val", "Images to segment.", flag=("--infer_list", "--infer_set", "--infer"))
     batch_size: int = option(4, "Images of one size that go through the network together.", rule=at_least(1))
+    tile: int = option(0, TILE_HELP, rule=TILE)
+    overlap: float = option(OVERLAP, OVERLAP_HELP, rule=between(0, 0.5))
     num_workers: int = option(
         8, "Image-loader worker processes; also the processes of --crf.", flag="--num_workers", rule=at_least(0)
     )
@@ -46,7 +48,7 @@ class SegmentConfig(SegmentViews):
     def settings(self) -> dict[str, Any]:
         """All keys that the masks before the CRF depend on."""
         views = {name: getattr(self, name) for name in ("resize", "flip", "merge", "batch_size")}
-        return {**views, "scales": list(self.scales)}
+        return {**views, "scales": list(self.scales), **tile_settings(self.tile, self.overlap)}
 
 
 @dataclass

@@ -10,6 +10,7 @@ Here:
     plain_vit     a ViT with its own class token: patch features for decoders
     mctformer     MCTformer-V2: one class token per class, and a CAM head
     resnet        ResNet with five stage outputs and fixed statistics
+    tiles         overlapping tiles of images, and maps merged from theirs
     load          state dicts into networks, with a report of the match; the checkpoint that a command line names
     average       the mean of the weights of several checkpoints
     pretrained    ImageNet weights: a file in pretrained/, or a hub

@@ -1,6 +1,6 @@
 """Loads checkpoints into networks, reports the match, and refuses a poor one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from common.data.dataset import ImageSet
 from common.nets.average import averaged_state
 from common.run.config import leaves
+from common.run.device import Runtime
 from common.run.errors import UserError, preview
 from common.run.fingerprint import content_digest
 from common.run.script import Setup, start_run
@@ -205,6 +206,45 @@ def _check_numbers(name: str, value: Tensor, own: Tensor, source: str) -> None:
         )
 
 
+def load_weights(
+    model: nn.Module,
+    checkpoint: Path,
+    runtime: Runtime,
+    needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
+    key: str = "",
+    averaged: Sequence[Path] = (),
+) -> Coverage:
+    """Loads a checkpoint into a network, which is moved to the device in evaluation mode.
+
+    Args:
+        needed: picks from a checkpoint what this network has, where trainings save more.
+        key: as `state_dict_in`.
+        averaged: checkpoints whose mean is loaded instead.
+
+    Raises:
+        UserError: as `state_dict_in` and `load_checked`.
+    """
+
+    def read(path: Path) -> Mapping[str, Tensor]:
+        return needed(state_dict_in(path, key))
+
+    coverage = load_checked(model, averaged_state(averaged, read) if averaged else read(checkpoint), str(checkpoint))
+    model.to(runtime.device).eval()
+    return coverage
+
+
+def weights_identity(checkpoint: Path, model: Any, averaged: Sequence[Path] = ()) -> dict[str, Any]:
+    """The file of the weights, a digest of its content, and the network's settings, for stamps.
+
+    Args:
+        model: the section of the configuration.
+        averaged: as `load_weights`.
+    """
+    network = {leaf.key: leaf.default for leaf in leaves(model) if leaf.key.rpartition(".")[2] != "pretrained"}
+    mean = {"averaged": {str(path): content_digest(path) for path in averaged}} if averaged else {}
+    return {"checkpoint": str(checkpoint), "weights": content_digest(checkpoint), "model": network, **mean}
+
+
 def load_network(
     setup: Setup,
     images: ImageSet,
@@ -214,29 +254,18 @@ def load_network(
     """Loads the checkpoint that the command line names, makes the run folder, and logs which weights meet which images.
 
     Args:
-        model: receives the weights, and is moved to the device in evaluation mode.
-        needed: picks from a checkpoint what this network has, where trainings save more.
+        model: receives the weights, as by `load_weights`.
+        needed: as `load_weights`.
 
     Returns:
-        The file of the weights, a digest of its content, and the network's settings: part of the stamp of all files
-        that they give.
+        As `weights_identity`: part of the stamp of all files that the weights give.
     """
     run, runtime, checkpoint = setup.run, setup.runtime, setup.weights
     assert checkpoint is not None, "the script's kind uses no weights"
-
-    def read(path: Path) -> Mapping[str, Tensor]:
-        return needed(state_dict_in(path, setup.args.key))
-
-    state = averaged_state(setup.averaged, read) if setup.averaged else read(checkpoint)
-    coverage = load_checked(model, state, str(checkpoint))
-    model.to(runtime.device).eval()
+    coverage = load_weights(model, checkpoint, runtime, needed, setup.args.key, setup.averaged)
     start_run(run, setup.config, setup.processes, keep_config=True)
     source = f"mean of {len(setup.averaged)} checkpoints up to {checkpoint}" if setup.averaged else checkpoint
     setup.processes.say(
         f"{source}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
     )
-    network = {
-        leaf.key: leaf.default for leaf in leaves(setup.config.model) if leaf.key.rpartition(".")[2] != "pretrained"
-    }
-    averaged = {"averaged": {str(path): content_digest(path) for path in setup.averaged}} if setup.averaged else {}
-    return {"checkpoint": str(checkpoint), "weights": content_digest(checkpoint), "model": network, **averaged}
+    return weights_identity(checkpoint, setup.config.model, setup.averaged)

@@ -15,7 +15,7 @@ from common.nets.attention import MapRequest
 from common.nets.load import Coverage, load_checked
 from common.nets.options import ViTConfig
 from common.nets.pretrained import backbone_state
-from common.nets.vit import ViTBackbone, refine
+from common.nets.vit import ClassMaps, ViTBackbone, refine
 from common.tensors import required, size_of, sum_of
 
 GRID_EXCESS = 0.1  # added to either side of the patch grid where the resize of position embeddings is given as a factor
@@ -171,9 +171,14 @@ class MCTformer(ViTBackbone):
         tokens, attention = self.run_blocks(tokens, grid, range(self.depth), MapRequest())
         return self.output(tokens, grid, attention)
 
-    def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """The function of seed inference: images (B, 3, H, W) to maps (B, C, h, w), see `ViTBackbone.seed_maps`."""
-        return lambda images: self.fitted(self.seed_maps(*self.embed(images), kind), size_of(images))
+    def foreground_maps(self, kind: str) -> Callable[[Tensor], ClassMaps]:
+        """The function of seed inference, of images (B, 3, H, W); see `ViTBackbone.seed_maps`."""
+
+        def maps(images: Tensor) -> ClassMaps:
+            cams, logits = self.seed_maps(*self.embed(images), kind)
+            return ClassMaps(self.fitted(cams, size_of(images)), logits)
+
+        return maps
 
 
 def classification_loss(cls: Tensor, pcls: Tensor, labels: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ The fused kernel computes attention wherever no map is requested. A method reque
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from common.nets.timm_vit import Rotary
 
 T = TypeVar("T")
+
+
+class ClassMaps(NamedTuple):
+    """The result of a pass for seeds.
+
+    Attributes:
+        cams: (B, K, h, w), before normalisation; of C classes where a background map is left out.
+        logits: class logits (B, C).
+    """
+
+    cams: Tensor
+    logits: Tensor
 
 
 class ViTBackbone(nn.Module):
@@ -181,8 +193,8 @@ class ViTBackbone(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def seed_maps(self, tokens: Tensor, grid: tuple[int, int], kind: str) -> Tensor:
-        """The maps that become seeds, (B, K, h, w), with attention summed over all layers.
+    def seed_maps(self, tokens: Tensor, grid: tuple[int, int], kind: str) -> ClassMaps:
+        """The maps that become seeds, (B, K, h, w), with attention summed over all layers, and the class logits.
 
         Args:
             tokens: (B, K+N, D) entering the first block.
@@ -200,11 +212,12 @@ class ViTBackbone(nn.Module):
                 total += attention
             else:
                 tokens, _ = block(tokens)
-        cams = self.read_heads(tokens, grid)[2]
+        logits, _, cams = self.read_heads(tokens, grid)
         if kind == "cams":
-            return cams
+            return ClassMaps(cams, logits)
         fused = self.class_attention_weight * total[:, :count, first:] * cams.flatten(2)  # B K N
-        return (refine(total[:, first:, first:], fused) if kind == "rcams" else fused).unflatten(2, grid)
+        maps = refine(total[:, first:, first:], fused) if kind == "rcams" else fused
+        return ClassMaps(maps.unflatten(2, grid), logits)
 
 
 def refine(attention: Tensor, maps: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from common.run.errors import UserError, preview
 from common.run.files import has_content, write_json
 from common.run.fingerprint import digest, stat_parts
 from common.run.folder import RunFolder
+from common.run.method import method_of
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,63 @@ KINDS = {
 }  # fmt: skip
 WITHOUT_EFFECT = ("num_workers", "device", "vis_limit", "print_freq")
 MASK_COMMANDS = f"python {KINDS['irn'].masks} (or {KINDS['psa'].masks})"  # for messages
+
+
+@dataclass(frozen=True)
+class Predicting:
+    """A network that predicts images.
+
+    Attributes:
+        config: its configuration, as module:class.
+        face: its face, as module:constant.
+        exp: experiment of weights from elsewhere, without ``--exp``.
+        file: pattern of the names of its weights, as module:constant.
+        unit: unit of the numbers in them.
+        section: section of its configuration with the settings of inference.
+    """
+
+    config: str
+    face: str
+    exp: str
+    file: str = "common.run.folder:EPOCH_FILE"
+    unit: str = "epoch"
+    section: str = "infer"
+
+
+# By the entry "method" of their YAMLs.
+PREDICTING = {
+    "CTI": Predicting("methods.cti.config:CTIConfig", "methods.cti.face:FACE", "cti_cvpr24"),
+    "PCSS": Predicting("methods.pcss.config:PCSSConfig", "methods.pcss.face:FACE", "pcss_eccv24"),
+    "DiG": Predicting("methods.dig.config:DiGConfig", "methods.dig.face:FACE", "dig_eccv24"),
+    "CRT": Predicting("methods.crt.config:CRTConfig", "methods.crt.face:FACE", "crt_2022"),
+    "ToCo": Predicting(
+        "methods.toco.config:ToCoConfig", "methods.toco.face:FACE", "toco_cvpr23", "methods.toco.config:WEIGHTS_FILE",
+        "iteration", "infer.segment",
+    ),
+    "DeepLab": Predicting(
+        "methods.deeplab.config:DeepLabConfig", "methods.deeplab.face:FACE", "deeplab_voc",
+        "methods.deeplab.config:WEIGHTS_FILE", "iteration",
+    ),
+    "ViT segmenter": Predicting(
+        "methods.vitseg.config:VitSegConfig", "methods.vitseg.face:FACE", "vitseg_voc",
+        "methods.vitseg.config:WEIGHTS_FILE", "iteration",
+    ),
+}  # fmt: skip
+
+
+def predicting(path: Path) -> Predicting:
+    """The kind of network of a YAML.
+
+    Raises:
+        UserError: it is of none that predicts.
+    """
+    method = method_of(path)
+    if method not in PREDICTING:
+        found = f"is of {method}" if method else "has no entry 'method'"
+        raise UserError(
+            f"{path} {found}; networks of {', '.join(PREDICTING)} predict. Name an experiment of one of them with --exp"
+        )
+    return PREDICTING[method]
 
 
 # Trainings whose cost can be planned, by the entry "method" of their YAMLs: configuration, and the step.

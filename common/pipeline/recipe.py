@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from common.run.errors import UserError
+from common.run.config import read_yaml
+from common.run.errors import UserError, first_line
 from common.run.files import ROOT
 from common.run.folder import LAST_FILE, RunFolder
 from common.run.similar import did_you_mean
@@ -105,14 +104,24 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        """A recipe's YAML."""
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return cls(
-            path.stem, content["title"], content["lists"],
-            [Step(**stage) for stage in content["stages"]],
-            [Result(**{**result, "expected": result.get("expected")}) for result in content["results"]],
-            [Open(**number) for number in content.get("open", [])], content.get("curves", ""),
-        )  # fmt: skip
+        """A recipe's YAML.
+
+        Raises:
+            UserError: it cannot be read, or is no recipe.
+        """
+        content = read_yaml(path)
+        try:
+            return cls(
+                path.stem, content["title"], content["lists"],
+                [Step(**stage) for stage in content["stages"]],
+                [Result(**{**result, "expected": result.get("expected")}) for result in content["results"]],
+                [Open(**number) for number in content.get("open", [])], content.get("curves", ""),
+            )  # fmt: skip
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path} is no recipe ({type(error).__name__}: {first_line(error)}); those of configs/reproduce show "
+                "its entries"
+            ) from error
 
 
 def recipe_path(method: str, dataset: str) -> Path:

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from common.data.stamp import seed_settings
+from common.pipeline.table import is_table
 from common.run.errors import UserError
 from common.run.files import ROOT, has_content, write_json
 from common.run.fingerprint import MISSING, differences, folder_digest, in_words, plain
@@ -163,6 +164,8 @@ def read_state(file: Path) -> dict[str, Any]:
     stages = state.setdefault("stages", {})
     if not isinstance(stages, dict) or not all(map(_is_entry, stages.values())):
         raise UserError(f"the record of the pipeline {file} is damaged; delete it: complete stages are found again")
+    if not is_table(state.get("table", [])):
+        raise UserError(f"the record of the pipeline {file} has a damaged table; delete it, and give the command again")
     return state
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from common.run.errors import UserError
 from common.run.text import read_json_object
+from common.score.read import is_number, read_score
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,32 @@ class Score:
         """
         if not is_scored(self.file, self.list_name):
             return None
-        content = read_json_object(self.file, "the scores")
+        content = read_score(self.file, ["images"])
         try:
             point = content[self.point]
             return {
                 "stage": self.stage, "list": self.list_name, "images": content["images"],
                 "threshold": point["threshold"], "mIoU": float(point["mIoU"]),
             }  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
             raise UserError(f"{self.file} is no evaluation ({type(error).__name__}: {error}); delete it") from error
 
 
 def is_scored(file: Path, list_name: str) -> bool:
     """Whether an evaluation of a list is there."""
     return file.is_file() and read_json_object(file, "the scores").get("list") == list_name
+
+
+def is_table(rows: Any) -> bool:
+    """Whether a value of a JSON is a table as `with_gains` gives it."""
+    return isinstance(rows, list) and all(map(_is_row, rows))
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict):
+        return False
+    has_texts = all(isinstance(row.get(name), str) for name in ("stage", "list"))
+    return has_texts and all(is_number(row.get(name)) for name in ("images", "mIoU", "gain"))
 
 
 def with_gains(scores: Sequence[Score]) -> list[dict[str, Any]]:

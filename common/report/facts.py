@@ -9,6 +9,7 @@ import numpy as np
 
 from common.data.masks import voc_palette
 from common.pipeline.recipe import RECIPES, Recipe
+from common.pipeline.stages import read_state
 from common.report.pictures import small
 from common.report.reference import series_of
 from common.report.source import ScoredRun, Source
@@ -17,8 +18,8 @@ from common.run.errors import UserError
 from common.run.files import ROOT
 from common.run.folder import RunFolder
 from common.run.log import read_metrics
-from common.run.text import read_json_object
 from common.score.compare import aligned, difference, group_of, read_run
+from common.score.read import read_score
 
 CONTEXT = ("step", "epoch", "kind", "steps")  # of a line of metrics.jsonl; everything else is a curve
 LONGEST = 400  # points of a curve that the page draws
@@ -152,7 +153,7 @@ def pipeline_strip(run: RunFolder) -> list[dict[str, Any]]:
     """The stages of the pipelines that started from this run's seeds, each with its mIoU."""
     strips = []
     for path in sorted(run.path.glob("pipeline_*.json")):
-        table = read_json_object(path, "the record of the run").get("table", [])
+        table = read_state(path).get("table", [])
         strips.append({"name": path.stem, "stages": [
             {"title": row["stage"], "list": row["list"], "mIoU": row["mIoU"]} for row in table
         ]})  # fmt: skip
@@ -163,9 +164,7 @@ def trivial(run: RunFolder) -> dict[str, float]:
     """mIoU of the trivial predictions that were scored beside the run."""
     found = {}
     for path in sorted(run.path.glob("eval_trivial_*.json")):
-        score = read_json_object(path, "the scores").get("best", {}).get("mIoU")
-        if score is not None:
-            found[path.stem.removeprefix("eval_trivial_").replace("_", " ")] = float(score)
+        found[path.stem.removeprefix("eval_trivial_").replace("_", " ")] = float(read_score(path)["best"]["mIoU"])
     return found
 
 

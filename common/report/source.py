@@ -11,11 +11,11 @@ from common.data.layout import DataConfig
 from common.run.config import load_config
 from common.run.errors import UserError
 from common.run.folder import SEED_SCORES, RunFolder
-from common.run.text import read_json_object
 from common.score.card import read_card, read_counts
 from common.score.evaluate import FilePredictions, Prediction
 from common.score.image_counts import PerImage
 from common.score.options import EvaluationConfig, shared_sections
+from common.score.read import read_score
 
 
 class ScoredRun:
@@ -48,9 +48,12 @@ class ScoredRun:
                 f"no score {path}; make it with: python evaluation.py --name {name} --dict_dir dict --card.{others} "
                 "Without true masks: --list LIST --dict_dir dict"
             )
-        self.score = read_json_object(path, "the scores")
+        self.score = read_score(path, ["task", "source", "list", "images"])
         self.card = read_card(self.run.path, self.stem)
         self.point: str = self.card["main"]
+        own = self.card["points"][self.point]
+        if not {"classes", "confusion"} <= own.keys() or own["classes"].keys() != set(self.card["labels"]):
+            raise UserError(f"the card beside {path} lacks classes or confusions; run evaluation.py --card again")
 
     @property
     def task(self) -> str:

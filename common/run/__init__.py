@@ -21,7 +21,6 @@ Here:
     progress     a bar in a terminal, elsewhere a line every 30 seconds
     device       device, number format, seeds of this process
     random       generators seeded from integers, and their states
-    fuzzing      mutated inputs for readers, in processes of limited memory and time
     papers       flags of the papers' own commands that are no flags here
     provenance   origin of a result: commit, versions, device, hashes
     pool         processes for CPU work beside the network

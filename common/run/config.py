@@ -5,7 +5,9 @@ whose fields are made by `option`, with a sentence each and, where a paper's own
 Unknown keys and wrong types are errors that name the key.
 """
 
+import copy
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -185,7 +187,8 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
         UserError: the YAML is of another method; an unknown key, a wrong type, a value that a field does not allow,
             values that do not suit each other (the method ``check`` of a section or of the whole), or unreadable YAML.
     """
-    config = OmegaConf.structured(cls)
+    plain: type = cls
+    config = copy.deepcopy(_defaults(plain))
     keys = leaves(cls())
     renamed = {leaf.former_key: leaf.key for leaf in keys if leaf.formerly}
     kinds = {leaf.key: leaf.type for leaf in keys}
@@ -220,6 +223,14 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
     for check in each_method(result, "check"):
         check()
     return result
+
+
+@functools.cache
+def _defaults(cls: type) -> DictConfig:
+    """A configuration of defaults, which takes longer to make than to copy."""
+    defaults = OmegaConf.structured(cls)
+    assert isinstance(defaults, DictConfig)
+    return defaults
 
 
 def each_method(config: Any, method: str, reads: Sequence[str] | None = None) -> Iterator[Callable[..., Any]]:
@@ -280,11 +291,12 @@ def _merge(config: DictConfig, update: dict, source: str, is_typed: bool = False
         if name in sections and not isinstance(keys, dict):
             raise UserError(f"{name} in {source} is a section: it takes keys such as {name}.{next(iter(config[name]))}")
     try:
-        merged = OmegaConf.merge(config, OmegaConf.create(update))
+        merged = OmegaConf.unsafe_merge(config, OmegaConf.create(update))
         assert isinstance(merged, DictConfig)
         return merged
     except ConfigKeyError as error:
-        known = [leaf.key for leaf in leaves(OmegaConf.to_object(config))]
+        schema: Any = OmegaConf.get_type(config)
+        known = [leaf.key for leaf in leaves(schema())]
         hint = similar_key(str(error.full_key), known, map(str, config), is_typed)
         raise UserError(
             f"unknown configuration key {error.full_key!r} in {source}.{hint} --help lists all keys."

@@ -66,17 +66,20 @@ def sweep(folder: Path) -> None:
     """Deletes the temporary files that killed processes have left in a folder and those in it."""
     for path in folder.rglob(".*.tmp"):
         found = re.fullmatch(r"\..*\.(\d+)-([^.]*)\.[^.]*\.tmp", path.name)
-        if found and found[2] == _owner().partition("-")[2] and not _is_alive(int(found[1])):
+        if found and found[2] == _owner().partition("-")[2] and not is_alive(int(found[1])):
             path.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine lives; one that has ended, and that its parent has not noticed, does not."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # another user's
         return True
+    with contextlib.suppress(OSError, IndexError):  # no such file: not Linux, or ended in between
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from common.run.errors import UserError
+from common.run.files import is_alive
 
 LOCK_FILE = ".lock"
 HANDED_ON = "RUN_LOCKS"  # environment variable: folders whose locks the parent process holds
@@ -47,7 +48,7 @@ def lock(folder: Path, name: str = LOCK_FILE) -> None:
             raise UserError(_in_use(folder, holder)) from None
         except OSError:  # a file system without locks: the record alone tells
             holder = _holder(file)
-            if _is_alive(holder):
+            if _lives(holder):
                 file.close()
                 raise UserError(_in_use(folder, holder)) from None
         with contextlib.suppress(FileNotFoundError):
@@ -88,16 +89,10 @@ def _holder(file: IO[str]) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _is_alive(holder: dict[str, Any]) -> bool:
+def _lives(holder: dict[str, Any]) -> bool:
     if holder.get("host") != socket.gethostname() or not isinstance(holder.get("pid"), int):
         return bool(holder)  # of another machine: it cannot be asked
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return is_alive(holder["pid"])
 
 
 def _in_use(folder: Path, holder: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        damaged = 0 if resumed_at is None else _drop_after(folder / METRICS_FILE, resumed_at, is_scored)
+        damaged = 0 if resumed_at is None else drop_after(folder / METRICS_FILE, resumed_at, is_scored)
         self._text = (folder / "log.txt").open("a", encoding="utf-8")
         self._metrics = (folder / METRICS_FILE).open("a", encoding="utf-8")
         self._curves = SummaryWriter(
@@ -94,7 +94,7 @@ def _numbers(line: bytes) -> dict[str, Any] | None:
     return values if is_sound else None
 
 
-def _drop_after(path: Path, step: int, is_scored: bool) -> int:
+def drop_after(path: Path, step: int, is_scored: bool) -> int:
     """Removes the lines of later steps from a metrics file, and damaged ones, such as a last line that a kill cut.
 
     Returns:

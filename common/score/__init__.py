@@ -6,6 +6,7 @@ Here:
     counts        the pixel counts behind a score, for all thresholds in one pass
     bins        numbers of thresholds below values
     result      an evaluation's points and files
+    read        reads the JSON of an evaluation
     report      scores within a script, or the reason for none
     mask_meaning    whether true masks and image labels mean the same classes
     trivial     scores of the two trivial predictions, which every prediction must beat

@@ -6,7 +6,7 @@ The content goes to ``<stem>_card.json``, with ``<stem>_per_image.csv`` and the 
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from common.score.image_counts import CardCounts, PerImage
 from common.score.means import drawn_totals, label_scores, means, plain_totals, present_labels
 from common.score.per_image import read_per_image, write_per_image
 from common.score.pictures import draw_classes, draw_confusion
+from common.score.read import is_number
 from common.score.sizes import size_scores
 
 CARD_FILES = ("_card.json", "_per_image.csv", "_confusion.png", "_classes.png")
@@ -149,16 +150,31 @@ def read_card(folder: Path, stem: str) -> Content:
         raise UserError(f"no {path}: evaluation.py writes it with --card")
     try:
         content = read_json_object(path, "the card")
-        points = content["points"]
-        if not all(isinstance(point["means"]["mIoU"]["value"], float) for point in points.values()) or not points:
-            raise KeyError("mIoU")
-        if not all(isinstance(label, str) for label in content["labels"]):
-            raise TypeError("labels")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if content["main"] not in content["points"] or not all(isinstance(label, str) for label in content["labels"]):
+            raise ValueError("main point or labels")
+        for point in content["points"].values():
+            if not is_number(point["means"]["mIoU"]["value"]):
+                raise ValueError("mIoU")
+            _require_entries([point["means"], *point.get("classes", {}).values()])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is no evaluation card ({type(error).__name__}: {error}); run evaluation.py --card again"
         ) from error
     return content
+
+
+def _require_entries(groups: Iterable[Content]) -> None:
+    """Makes sure that scores by name are of the form of `entry`.
+
+    Raises:
+        ValueError: one is not; its name is in the message.
+        KeyError: as ValueError, as all errors of access.
+    """
+    for scores in groups:
+        for name, score in scores.items():
+            low, high = score["interval"]
+            if not all(value is None or is_number(value) for value in (score["value"], low, high)):
+                raise ValueError(name)
 
 
 def read_counts(folder: Path, stem: str, point: str = "best") -> PerImage:

@@ -18,6 +18,7 @@ from common.run.files import atomic_write
 from common.score.image_counts import REGION, PerImage
 
 COUNTS = ("truth", "predicted", "correct", "boundary_truth", "boundary_predicted", "boundary_correct")
+MOST = 1 << 53  # pixels of a label in an image, far above any
 COLUMNS = ("point", "id", "label", "class", *COUNTS, "IoU", "missed", "extra")
 
 
@@ -87,7 +88,8 @@ def _row(row: Mapping[str, str], labels: Sequence[str], number: int) -> tuple[in
     values = [int(row[name]) for name in COUNTS]
     if not 0 <= label < len(labels) or labels[label] != row["class"]:
         raise ValueError(f"line {number}: label {label} {row['class']!r} is not of the evaluation's classes")
-    if any(min(part) < 0 or part[2] > min(part[:2]) for part in (values[:3], values[3:])):
+    parts = values[:3], values[3:]
+    if any(min(part) < 0 or part[2] > min(part[:2]) or max(part) > MOST for part in parts):
         raise ValueError(f"line {number}: the counts {values} contradict each other")
     return label, values
 

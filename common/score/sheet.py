@@ -12,7 +12,7 @@ from common.data.dataset import ImageSet
 from common.run.errors import UserError
 from common.run.folder import RunFolder
 from common.run.progress import progress
-from common.run.text import read_json_object
+from common.score.read import read_score
 
 CHOICES = {
     "spread": "evenly spread over the list", "first": "the first of the list", "worst": "of the lowest IoU",
@@ -82,11 +82,11 @@ def of_weights(checkpoint: str) -> str:
 def score_line(title: str, file: Path, list_name: str, source: Path) -> str:
     """A folder's score on a list, from an evaluation's JSON; says so where there is none of both."""
     try:
-        content = read_json_object(file, "the scores")
+        content = read_score(file, ["list", "source", "images"])
         point = content["best"]
         is_same = content["list"] == list_name and Path(content["source"]).resolve() == source.resolve()
         score = f"{point['mIoU']:.2f} mIoU of {content['images']} images"
-    except (UserError, ValueError, KeyError, TypeError):
+    except (UserError, ValueError):  # ValueError: a NUL in the path
         is_same = False
     return f"{title}: {score}" if is_same else f"{title}: not scored on {list_name} yet"
 

@@ -3,8 +3,10 @@
 Here:
 
     script      the inference script of a classifier, from checkpoint to score
+    face        a classifier as inference sees it
     infer       seeds of a whole image list, and their folder
     cam         CAMs over flips and scales, normalised
+    thresholds  thresholds of class scores and background, beside the weights
     products    pictures of seeds, and their dense CRF
     score       scores of seeds in memory
     faithfulness     scores of seeds without masks: deletion and insertion

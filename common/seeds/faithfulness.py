@@ -69,7 +69,7 @@ def score_faithfulness(
     for indices, pixels in batches:
         labels = torch.from_numpy(images.labels[indices])
         with runtime.autocast():
-            for index, image, maps, label in zip(indices, pixels, maps_of(pixels, labels), labels, strict=True):
+            for index, image, maps, label in zip(indices, pixels, maps_of(pixels, labels).maps, labels, strict=True):
                 areas = faithfulness_areas(logits_of, image, maps, label.nonzero().flatten())
                 found.append((index, areas.numpy()))
     everyone = sorted((part for own in runtime.processes.gather_objects(found) for part in own), key=lambda own: own[0])

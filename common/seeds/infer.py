@@ -1,36 +1,91 @@
 """Seeds of a whole image list, and the folder that they are written to."""
 
-import functools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from common.data.dataset import LabelledImages
 from common.data.outputs import StampedFolder
 from common.data.seeds import FORMATS, Seed, write_seed
 from common.data.stamp import Stamp
-from common.data.whole import image_batches
+from common.data.whole import Failures, ImageFiles, image_batches, single
+from common.nets.vit import ClassMaps
 from common.run.device import Runtime
 from common.run.files import has_content
-from common.seeds.cam import multi_view_cams
+from common.seeds.cam import Evidence, Labels, SeedMaker, SeedMaps, multi_view, tiled_evidence
 from common.seeds.options import InferConfig
 
-# Maps network input on the device, as `InferConfig.transform` makes it (mostly images (b, 3, H, W)), and multi-hot
-# labels (b, C) on the CPU to one (n, H, W) per image: its n labelled classes in ascending order, values in [0, 1].
-MapsOf = Callable[[Any, Tensor], list[Tensor]]
+# Maps network input on the device, as `InferConfig.transform` makes it (mostly images (b, 3, H, W)), and labels to
+# seeds; a `SeedMaker`, or a method's own function.
+MapsOf = Callable[[Any, Labels], SeedMaps]
 
 
-def view_maps(cams_of: Callable[[Tensor], Tensor], config: InferConfig) -> MapsOf:
-    """Seeds by `multi_view_cams` over the flips and scales of a configuration.
+def view_maps(network: Callable[[Tensor], ClassMaps], config: InferConfig) -> SeedMaker:
+    """Seeds by `multi_view` over the flips and scales of a configuration."""
+    return multi_view(network, config.scales, config.flip)
+
+
+@dataclass(frozen=True)
+class FoundSeed:
+    """An image's seed.
+
+    Attributes:
+        index: of the image.
+        seed: {class index: (H, W)}.
+        logits: class logits, float32 (C,); None from a method that gives none.
+    """
+
+    index: int
+    seed: Seed
+    logits: np.ndarray | None
+
+
+def find_seeds(
+    maps_of: MapsOf,
+    images: ImageFiles,
+    labels_of: Callable[[list[int]], Labels],
+    config: InferConfig,
+    runtime: Runtime,
+    is_done: Callable[[str], bool] = lambda image_id: False,
+    title: str = "seeds",
+    failures: Failures | None = None,
+) -> Iterator[FoundSeed]:
+    """Yields the seeds of this process's share of an image set; see `image_batches`.
 
     Args:
-        cams_of: maps images (b, 3, H, W) to foreground CAMs (b, C, h, w).
+        labels_of: gives the labels of images, by their indices.
     """
-    return functools.partial(multi_view_cams, cams_of, scales=config.scales, flip=config.flip)
+    batches = image_batches(
+        images, config.batch_size, config.num_workers, runtime, is_done, title, config.transform(), failures,
+        config.tile,
+    )  # fmt: skip
+    for indices, inputs in batches:
+        with runtime.autocast():
+            if isinstance(inputs, Image.Image):
+                assert isinstance(maps_of, SeedMaker), "ToCo's configuration has no tiles"
+                found = maps_of.seeds(large_evidence(maps_of.evidence, inputs, config, runtime), labels_of(indices))
+            else:
+                found = maps_of(inputs, labels_of(indices))
+        logits = [None] * len(indices) if found.logits is None else found.logits.float().cpu().numpy()
+        for index, cams, label, own in zip(indices, found.maps, found.labels, logits, strict=True):
+            keys = label.nonzero().flatten().tolist()
+            yield FoundSeed(index, dict(zip(keys, cams.float().cpu().numpy(), strict=True)), own)
+
+
+def large_evidence(
+    evidence_of: Callable[[Any], Evidence], image: Image.Image, config: InferConfig, runtime: Runtime
+) -> Evidence:
+    """The evidence of an image that is cut into the tiles of a configuration; see `tiled_evidence`."""
+    transform = config.transform()
+    return tiled_evidence(
+        evidence_of, image, lambda part: single(transform(part), runtime), config.tile, config.overlap
+    )
 
 
 def infer_seeds(
@@ -41,14 +96,14 @@ def infer_seeds(
     is_done: Callable[[str], bool] = lambda image_id: False,
     title: str = "seeds",
 ) -> Iterator[tuple[int, Seed]]:
-    """Yields ``(index, seed)`` for this process's share of an image set; see `image_batches`."""
-    batches = image_batches(images, config.batch_size, config.num_workers, runtime, is_done, title, config.transform())
-    for indices, pixels in batches:
-        labels = torch.from_numpy(images.labels[indices])
-        with runtime.autocast():
-            maps = maps_of(pixels, labels)
-        for index, cams, label in zip(indices, maps, labels, strict=True):
-            yield index, dict(zip(label.nonzero().flatten().tolist(), cams.float().cpu().numpy(), strict=True))
+    """Yields ``(index, seed)`` by the labels of an image set; see `find_seeds`."""
+    for found in find_seeds(maps_of, images, known_labels(images), config, runtime, is_done, title):
+        yield found.index, found.seed
+
+
+def known_labels(images: LabelledImages) -> Callable[[list[int]], Tensor]:
+    """Gives the labels (b, C) of images of a set, by their indices."""
+    return lambda indices: torch.from_numpy(images.labels[indices])
 
 
 class SeedFolder(StampedFolder):

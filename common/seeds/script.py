@@ -1,10 +1,10 @@
 """The inference script of a classifier: seeds of a list, their pictures, CRF and score."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from common.data.dataset import LabelledImages
 from common.data.outputs import write_each
@@ -17,23 +17,11 @@ from common.run.processes import stop_processes
 from common.run.script import Setup
 from common.score.images import scored_images
 from common.score.report import report, score_folder
+from common.seeds.face import SeedFace
 from common.seeds.faithfulness import faithfulness_line, score_faithfulness
-from common.seeds.infer import MapsOf, SeedFolder, infer_seeds, view_maps
-from common.seeds.options import ClassTokenInferConfig
+from common.seeds.infer import MapsOf, SeedFolder, infer_seeds
 from common.seeds.products import draw_seeds, refine_by_crf
 from common.seeds.score import score_seeds
-
-
-class ClassTokenNetwork(Protocol):
-    """A network whose class tokens give CAMs."""
-
-    def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """Function of images (b, 3, H, W) that gives CAMs (b, C, h, w) of a kind of `common.nets.options.SEED_MAPS`."""
-
-
-def foreground_maps(model: ClassTokenNetwork, config: ClassTokenInferConfig) -> MapsOf:
-    """Seeds of a network with class tokens: its `foreground_maps` over the views of the configuration."""
-    return view_maps(model.foreground_maps(config.seed_map), config)
 
 
 def write_dict(
@@ -65,30 +53,23 @@ def _not_written(folder: Path, weights: dict[str, Any]) -> str:
 
 def run_inference(
     setup: Setup,
-    build: Callable[[Any, int], nn.Module],
-    needed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state,
-    maps_of: Callable[[Any, Any], MapsOf] = foreground_maps,
+    face: SeedFace,
     write: Callable[[Setup, Any, LabelledImages, dict[str, Any], MapsOf], Path] = write_dict,
-    logits_of: Callable[[Any], Callable[[Tensor], Tensor]] | None = None,
 ) -> None:
     """Runs the inference in the order data, model, seeds, CRF, pictures, score.
 
     Args:
-        build: makes the network of a configuration for a number of classes.
-        needed: see `load_network`.
-        maps_of: gives the function that makes seeds, from the network and the section ``infer``.
-        write: writes them, as `write_dict`.
-        logits_of: gives the function from images (b, 3, H, W) to class logits (b, C), from the network; None: the
-            network does not see whole images.
+        face: the classifier.
+        write: writes its seeds, as `write_dict`.
 
     Raises:
-        UserError: --faithfulness is given, and there is no ``logits_of``.
+        UserError: --faithfulness is given, and the network does not see whole images.
     """
     args, config, run, processes, runtime = setup.args, setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
 
     # Data: without --dict nothing is stored, so only the scored images are needed
-    if args.faithfulness and logits_of is None:
+    if args.faithfulness and face.logits_of is None:
         raise UserError("--faithfulness needs class logits of whole images; this network sees tiles of them")
     if args.faithfulness:
         images = LabelledImages(config.data, infer.eval_list or infer.image_list)
@@ -99,12 +80,12 @@ def run_inference(
         images = scored_images(LabelledImages, config.data, infer.eval_list or infer.image_list, config.eval)
 
     # Model
-    model = build(config, len(images.classes))
-    weights = load_network(setup, images, model, needed)
-    maps = maps_of(model, infer)
+    model = face.build(config, len(images.classes))
+    weights = load_network(setup, images, model, face.needed)
+    maps = face.maps_of(model, infer)
 
-    if args.faithfulness and logits_of is not None:
-        areas = score_faithfulness(maps, logits_of(model), images, infer, runtime)
+    if args.faithfulness and face.logits_of is not None:
+        areas = score_faithfulness(maps, face.logits_of(model), images, infer, runtime)
         if processes.is_main:
             write_json(run.path / "faithfulness.json", areas)
         processes.say(f"{faithfulness_line(areas)}: {run.path / 'faithfulness.json'}")

@@ -22,8 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from common.data.dataset import ImageSet, LabelledImages, TrainingImages
 from common.data.loader import EpochBatches, TrainViews, train_loader
 from common.data.sizes import require_sizes
+from common.nets.vit import ClassMaps
 from common.run.device import Runtime
-from common.run.folder import EPOCH_FILE
+from common.run.folder import BEST_FILE, EPOCH_FILE
 from common.run.log import RunLog
 from common.run.pool import usable_workers
 from common.run.processes import stop_processes
@@ -32,6 +33,7 @@ from common.run.script import Setup, start_run
 from common.score.images import scored_images
 from common.seeds.infer import MapsOf, view_maps
 from common.seeds.score import validate
+from common.seeds.thresholds import write_entry
 from common.tensors import compiled
 from common.train.checkpoint import Checkpoints, Stateful
 from common.train.course import Position
@@ -125,6 +127,7 @@ class Trainer:
             setup.run.checkpoints, model, state, {"watch": self.watch}, self.processes, identity, self.runtime.device
         )
         self.position = self.checkpoints.resume() if is_resumed else Position()
+        self._tuned: dict[str, Any] | None = None  # thresholds that the last validation found
         self._is_interrupted = False
         self._is_finished = False
 
@@ -238,9 +241,14 @@ class Trainer:
         self.model.eval()
         value = score()
         self.position.validated = self.position.total_steps
+        files = [EPOCH_FILE.format(self.position.epoch)] * self.train.keeps(self.position)
         if value > self.position.best:
             self.position.best = value
             self.checkpoints.save_best()
+            files.append(BEST_FILE)
+        if self._tuned and self.processes.is_main:
+            for file in files:
+                write_entry(self.checkpoints.folder / file, self._tuned)
 
     def epoch_is_complete(self) -> bool:
         """Whether all steps of the current epoch are done, and no signal asks to stop before work at its end."""
@@ -300,21 +308,22 @@ class Trainer:
         self.watch.check()
         self.checkpoints.check()
 
-    def score_seeds(self, cams_of: Callable[[Tensor], Tensor]) -> float:
+    def score_seeds(self, network: Callable[[Tensor], ClassMaps]) -> float:
         """Validation by seeds of the flips and scales of the section ``infer``; see `score_maps`.
 
         Args:
-            cams_of: images (b, 3, H, W) to foreground CAMs (b, C, h, w), for the present weights.
+            network: images (b, 3, H, W) to foreground CAMs (b, C, h, w) and class logits, for the present weights.
         """
-        return self.score_maps(view_maps(cams_of, self.config.infer))
+        return self.score_maps(view_maps(network, self.config.infer))
 
     def score_maps(self, maps_of: MapsOf) -> float:
         """Validation by seeds that a method makes itself: their best mIoU in percent, which is logged."""
         config, position = self.config, self.position
-        return validate(
+        miou, self._tuned = validate(
             maps_of, self.val_images, config.infer, config.eval, self.runtime, self.log, position.total_steps,
             position.epoch,
         )  # fmt: skip
+        return miou
 
     # Internals
 
@@ -330,11 +339,13 @@ class Trainer:
         position = self.position
         is_last = number == self.train.accumulation - 1
         draws = shared_generator(self.sampler.seed, position.epoch, position.step, number)
-        *views, labels = self.runtime.to_device(*views, labels)
+        *views, own_labels = self.runtime.to_device(*views, labels)
         set_lr(self.optimizer, self.rate(position, self.total_steps))
         if isinstance(self.module, DistributedDataParallel):
             self.module.require_backward_grad_sync = is_last  # gradients are exchanged once a step
-        return Batch(views, labels, indices, position.epoch, position.total_steps, number == 0, is_last, draws)
+        return Batch(
+            views, own_labels, labels, indices, position.epoch, position.total_steps, number == 0, is_last, draws
+        )
 
     def _update_weights(self) -> None:
         """One step of the optimiser."""

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet152
 
+from common.nets.tiles import cut_tiles
 from common.run.device import Runtime
 from common.tensors import compiled
 from methods.crt.cams import crt_cams, padded_views
@@ -18,7 +19,6 @@ from methods.crt.config import CRTInferConfig, CRTModelConfig, CRTOptimConfig, L
 from methods.crt.losses import CRTStep
 from methods.crt.model import CRT
 from methods.crt.optim import crt_optimizer
-from methods.crt.tiles import cut_tiles
 
 CLASSES = 20
 TILE = 224

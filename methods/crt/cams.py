@@ -12,12 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from common.data.transforms import eval_transform
-from common.seeds.cam import EPSILON
-from common.seeds.infer import MapsOf
+from common.nets.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
+from common.nets.vit import ClassMaps
+from common.run.device import Runtime
+from common.seeds.cam import EPSILON, Evidence, SeedMaker
+from common.seeds.infer import large_evidence
 from common.tensors import size_of, sum_of
 from methods.crt.config import CRTInferConfig
 from methods.crt.model import DeiTBranch
-from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 
 STRIDE = 4  # of the maps for IRN
 
@@ -41,27 +43,63 @@ def crt_cams(model: DeiTBranch, views: Sequence[Tensor], labels: Tensor, config:
     Each scale's maps are brought to both sizes (bilinear) and summed; then a map is divided by its maximum + 1e-5.
 
     Args:
-        views: the images (b, 3, H, W), of which only the size is used, then a batch at each scale: `image_and_views`.
+        views: as `view_evidence`.
         labels: multi-hot (b, C).
+    """
+    high_res, strided = view_evidence(model, views, config)
+    return _both(strided, high_res, labels)
+
+
+@torch.inference_mode()
+def large_cams(
+    model: DeiTBranch, image: Image.Image, labels: Tensor, config: CRTInferConfig, runtime: Runtime
+) -> list[CAMs]:
+    """As `crt_cams`, of an image that is cut into tiles of ``infer.tile``; strided maps are made of the blended ones.
+
+    Args:
+        labels: multi-hot (1, C).
+    """
+    high_res = large_evidence(lambda views: view_evidence(model, views, config)[0], image, config, runtime)
+    size = -(-image.height // STRIDE), -(-image.width // STRIDE)
+    strided = Evidence(high_res.logits, lambda index, keys: _summed([high_res.enlarged(index, keys)], size))
+    return _both(strided, high_res, labels)
+
+
+def _both(strided: Evidence, high_res: Evidence, labels: Tensor) -> list[CAMs]:
+    keys = [row.nonzero().flatten() for row in labels]
+    return [
+        CAMs(*(_normalised(evidence.enlarged(index, own)) for evidence in (strided, high_res)))
+        for index, own in enumerate(keys)
+    ]
+
+
+def view_evidence(model: DeiTBranch, views: Sequence[Tensor], config: CRTInferConfig) -> tuple[Evidence, Evidence]:
+    """The evidence of images (b, 3, H, W): at their size, and at a quarter of it for IRN.
+
+    Args:
+        views: the images, of which only the size is used, then a batch at each scale: `image_and_views`.
     """
     images, *scaled = views
     by_scale = view_cams(model, scaled, config.tiles_on(images.device), config.flip)
+    logits = sum_of(maps.logits for maps in by_scale) / len(by_scale)
     height, width = size_of(images)
     patch = model.patch_size
     strided = -(-height // STRIDE), -(-width // STRIDE)
     canvas = -(-height // patch) * patch, -(-width // patch) * patch
-    found = []
-    for index, label in enumerate(labels):
-        keys = label.nonzero().flatten().to(images.device)
-        of_image = [maps[index, keys] for maps in by_scale]  # n h w each; maps without a label are not enlarged
-        high_res = _summed(of_image, canvas)[:, :height, :width]
-        found.append(CAMs(_normalised(_summed(of_image, strided)), _normalised(high_res)))
-    return found
+
+    def of_image(index: int, keys: Tensor) -> list[Tensor]:
+        """Maps (n, h, w) of each scale; maps without a label are not enlarged."""
+        return [maps.cams[index, keys.to(maps.cams.device)] for maps in by_scale]
+
+    return (
+        Evidence(logits, lambda index, keys: _summed(of_image(index, keys), canvas)[:, :height, :width]),
+        Evidence(logits, lambda index, keys: _summed(of_image(index, keys), strided)),
+    )
 
 
-def seed_maps(model: DeiTBranch, config: CRTInferConfig) -> MapsOf:
+def seed_maps(model: DeiTBranch, config: CRTInferConfig) -> SeedMaker:
     """Seeds: the maps of `crt_cams` at the images' size."""
-    return lambda views, labels: [cams.high_res for cams in crt_cams(model, views, labels, config)]
+    return SeedMaker(lambda views: view_evidence(model, views, config)[0], _normalised)
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -80,7 +118,7 @@ def image_and_views(image: Image.Image, scales: Sequence[float]) -> list[Tensor]
 
 
 @torch.inference_mode()
-def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool = True) -> list[Tensor]:
+def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool = True) -> list[ClassMaps]:
     """CAMs of views: attention of the class token times the class maps, merged over the tiles, rectified.
 
     A view and its mirror image are padded with 0 at the right and bottom; the mirror image's maps are mirrored back and
@@ -93,20 +131,24 @@ def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool
         flip: whether mirror images take part.
 
     Returns:
-        For each view float32 (b, C, ceil(h_i / 16), ceil(w_i / 16)), for patches of 16 pixels.
+        For each view CAMs, float32 (b, C, ceil(h_i / 16), ceil(w_i / 16)), for patches of 16 pixels, and class logits
+        (b, C), which are means of the class maps over the image, as in training.
     """
     side = model.patch_size * model.grid
     padded = padded_views(views, side, flip)
     passes = regrouped((cut_tiles(images, side) for images in padded), tiles)
-    maps = torch.cat([_attended(model, images) for images in passes])  # of all tiles: C g g each
+    maps, attention = map(torch.cat, zip(*(model.maps_with_attention(images) for images in passes), strict=True))
+    maps = maps.float()  # of all tiles: C g g each
     grids = [tile_grid(*size_of(images), side) for images in padded]
     counts = [grid[0] * grid[1] * len(images) for grid, images in zip(grids, padded, strict=True)]
-    cams = []
-    for view, grid, own in zip(views, grids, maps.split(counts), strict=True):
+    found = []
+    for view, grid, own, weights in zip(views, grids, maps.split(counts), attention.split(counts), strict=True):
         height, width = (-(-size // model.patch_size) for size in view.shape[-2:])
-        merged = merge_tiles(own, grid)[..., :height, :width].relu()
-        cams.append(merged[: len(view)] + merged[len(view) :].flip(-1) if flip else merged)
-    return cams
+        merged = merge_tiles(weights * own, grid)[..., :height, :width].relu()
+        cams = merged[: len(view)] + merged[len(view) :].flip(-1) if flip else merged
+        logits = merge_tiles(own, grid)[..., :height, :width].mean((-2, -1))
+        found.append(ClassMaps(cams, logits.unflatten(0, (-1, len(view))).mean(0)))
+    return found
 
 
 def padded_views(views: Sequence[Tensor], tile: int, flip: bool = True) -> list[Tensor]:
@@ -132,12 +174,6 @@ def regrouped(parts: Iterable[Tensor], count: int) -> Iterator[Tensor]:
             held = held[count:]
     if held is not None and len(held):
         yield held
-
-
-def _attended(model: DeiTBranch, tiles: Tensor) -> Tensor:
-    """Class maps of tiles (B, 3, t, t), weighted by the class token's attention: float32 (B, C, g, g)."""
-    maps, attention = model.maps_with_attention(tiles)
-    return attention * maps.float()
 
 
 def _summed(maps: list[Tensor], size: tuple[int, int]) -> Tensor:

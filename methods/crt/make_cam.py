@@ -21,14 +21,10 @@ def main() -> None:
     setup = start(__doc__, CRTConfig, "crt_2022", SEEDS)
 
     from common.seeds.script import run_inference
-    from methods.crt.cams import seed_maps
-    from methods.crt.model import released_deit, tiled_deit
+    from methods.crt.face import FACE
     from methods.crt.seeds import write_folders
 
-    run_inference(
-        setup, lambda config, classes: tiled_deit(config.model, classes), released_deit,
-        maps_of=seed_maps, write=write_folders,
-    )  # fmt: skip
+    run_inference(setup, FACE, write_folders)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from common.nets.load import Coverage, load_checked
 from common.nets.options import ResNetConfig, ViTConfig
 from common.nets.pretrained import backbone_state, start_weights
 from common.nets.resnet import ResNet
+from common.nets.tiles import cut_tiles, merge_tiles, tile_grid
 from common.nets.vit import ViTBackbone
 from common.tensors import size_of
 from methods.crt.config import CRTModelConfig
-from methods.crt.tiles import cut_tiles, merge_tiles, tile_grid
 
 STRIDES = (2, 2, 2, 1)  # of the CNN: its maps stay at 1/16, a DeiT patch
 FIXED_STAGES = 3  # of the CNN: the stem, layer1 and layer2; its maps are cut from the graph after layer2

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from common.data.dataset import LabelledImages
 from common.data.outputs import write_each
@@ -15,7 +16,7 @@ from common.data.whole import image_batches
 from common.run.device import Runtime
 from common.run.script import Setup
 from common.seeds.infer import MapsOf, SeedFolder
-from methods.crt.cams import crt_cams
+from methods.crt.cams import crt_cams, large_cams
 from methods.crt.config import CRTInferConfig, strided_path
 from methods.crt.model import DeiTBranch
 
@@ -73,11 +74,16 @@ def seed_pairs(
     model: DeiTBranch, images: LabelledImages, infer: CRTInferConfig, runtime: Runtime, is_done: Callable[[str], bool]
 ) -> Iterator[tuple[int, tuple[Seed, Seed]]]:
     """Yields ``(index, (seed, strided seed))`` for this process's share of an image set."""
-    batches = image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "seeds", infer.transform())
+    batches = image_batches(
+        images, infer.batch_size, infer.num_workers, runtime, is_done, "seeds", infer.transform(), largest=infer.tile
+    )
     for indices, views in batches:
         labels = torch.from_numpy(images.labels[indices])
         with runtime.autocast():
-            found = crt_cams(model, views, labels, infer)
+            if isinstance(views, Image.Image):
+                found = large_cams(model, views, labels, infer, runtime)
+            else:
+                found = crt_cams(model, views, labels, infer)
         for index, cams, label in zip(indices, found, labels, strict=True):
             keys = label.nonzero().flatten().tolist()
             seed, strided = (dict(zip(keys, maps.cpu().numpy(), strict=True)) for maps in (cams.high_res, cams.strided))

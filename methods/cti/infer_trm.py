@@ -18,12 +18,9 @@ def main() -> None:
     setup = start(__doc__, CTIConfig, "cti_cvpr24", SEEDS)
 
     from common.seeds.script import run_inference
-    from methods.cti.model import CTI
+    from methods.cti.face import FACE
 
-    run_inference(
-        setup, lambda config, classes: CTI(config.model, classes),
-        logits_of=lambda model: lambda images: model(images).cls,
-    )  # fmt: skip
+    run_inference(setup, FACE)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from common.nets.attention import MapRequest
 from common.nets.load import Coverage, load_checked
 from common.nets.options import ViTConfig
 from common.nets.pretrained import backbone_state
-from common.nets.vit import ViTBackbone, refine
+from common.nets.vit import ClassMaps, ViTBackbone, refine
 from common.tensors import required, size_of
 
 # Parts that start at random, or are made from others.
@@ -196,15 +196,16 @@ class CTI(ViTBackbone):
         return Output(*self.read_heads(trace.tokens, grid), trace)
 
     @torch.no_grad()
-    def foreground_maps(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """The function of seed inference: images (B, 3, H, W) to maps (B, C, h, w), see `ViTBackbone.seed_maps`.
+    def foreground_maps(self, kind: str) -> Callable[[Tensor], ClassMaps]:
+        """The function of seed inference, of images (B, 3, H, W); see `ViTBackbone.seed_maps`.
 
         The function holds the class tokens of the present weights.
         """
         class_tokens = self.class_tokens()
 
-        def maps(images: Tensor) -> Tensor:
-            return self.fitted(self.seed_maps(*self.embed(images, class_tokens), kind)[:, 1:], size_of(images))
+        def maps(images: Tensor) -> ClassMaps:
+            cams, logits = self.seed_maps(*self.embed(images, class_tokens), kind)
+            return ClassMaps(self.fitted(cams[:, 1:], size_of(images)), logits)
 
         return maps
 

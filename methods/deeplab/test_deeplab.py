@@ -27,27 +27,25 @@ def main() -> None:
     from common.data.dataset import ImageSet, class_names
     from common.masks.network import open_mask_folders, write_masks
     from common.masks.scores import report_segmentation
-    from common.masks.views import input_transform
     from common.nets.load import load_network
     from common.run.processes import stop_processes
     from common.score.images import has_masks
     from methods.deeplab.crf_image import clean_image, wrapped_image
-    from methods.deeplab.model import DeepLab
-    from methods.deeplab.weights import released
+    from methods.deeplab.face import FACE
 
     # Data: image labels are not needed
     images = ImageSet(config.data, infer.image_list)
     has_masks(images)  # an error, if only some have masks, comes before the work
 
     # Model
-    model = DeepLab(config.model, len(class_names(config.data)) + 1)
-    weights = load_network(setup, images, model, released)
+    model = FACE.build(config, len(class_names(config.data)))
+    weights = load_network(setup, images, model, FACE.needed)
     weights |= {"input": config.views.input, "network scales": list(config.model.scales)}
 
     # Masks: with Caffe's input the published CRF sees a wrapped image
     crf_image = clean_image if infer.clean_image or config.views.input != "caffe" else wrapped_image
     folders = open_mask_folders(run, images, setup.method, infer, weights, runtime, args.crf, args.overwrite, crf_image)
-    write_masks(model, images, infer, runtime, folders, input_transform(config.views.input))
+    write_masks(FACE.logits_of(model, config), images, infer, runtime, folders, FACE.transform(config))
 
     # Scores and submission
     report_segmentation(folders, images, run, runtime, infer.num_workers, args.submission)

@@ -17,12 +17,9 @@ def main() -> None:
     setup = start(__doc__, DiGConfig, "dig_eccv24", SEEDS)
 
     from common.seeds.script import run_inference
-    from methods.dig.model import DiG, without_lfca
+    from methods.dig.face import FACE
 
-    run_inference(
-        setup, lambda config, classes: DiG(config.model, classes, None), without_lfca,
-        logits_of=lambda model: lambda images: model.logits(images)[0],
-    )  # fmt: skip
+    run_inference(setup, FACE)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,9 @@ def main() -> None:
     setup = start(__doc__, PCSSConfig, "pcss_eccv24", SEEDS)
 
     from common.seeds.script import run_inference
-    from methods.pcss.model import PCSS
+    from methods.pcss.face import FACE
 
-    run_inference(
-        setup, lambda config, classes: PCSS(config.model, classes),
-        logits_of=lambda model: lambda images: model.logits(images)[0],
-    )  # fmt: skip
+    run_inference(setup, FACE)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import operator
 from pathlib import Path
 
 from common.data.dataset import ImageSet, class_names
+from common.data.thresholds import read_thresholds, write_thresholds
 from common.masks.from_seeds import require_maps
 from common.run.folder import RunFolder
 from common.run.processes import Processes
@@ -12,7 +13,7 @@ from common.run.progress import progress
 from common.score.images import scored_images
 from methods.segments.config import SegmentsConfig
 from methods.segments.source import VoteSource
-from methods.segments.thresholds import ClassCounts, read_thresholds, write_thresholds
+from methods.segments.thresholds import ClassCounts
 
 
 def class_thresholds(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.masks.network import resized, segment_logits
 from common.masks.options import SegmentViews
+from common.seeds.cam import Labels, SeedMaps
 from common.seeds.infer import MapsOf
 from common.tensors import size_of
 from methods.toco.config import SEED_MAPS, ToCoInferConfig
@@ -88,8 +89,8 @@ def seed_maps(model: ToCo, config: ToCoInferConfig) -> MapsOf:
 
 @torch.inference_mode()
 def _cam_maps(
-    cams_of: Callable[[Tensor], Pair], config: ToCoInferConfig, images: Tensor, labels: Tensor
-) -> list[Tensor]:
+    cams_of: Callable[[Tensor], Pair], config: ToCoInferConfig, images: Tensor, labels: Labels
+) -> SeedMaps:
     """(Auxiliary) CAMs of squares of ``cam_size``, at the images' size (reference: infer_cam.py)."""
     side = config.cam_size
     views = resized(images, (side, side)) if side else images
@@ -99,13 +100,16 @@ def _cam_maps(
 
 @torch.inference_mode()
 def _segmentation_maps(
-    logits_of: Callable[[Tensor], Tensor], views: SegmentViews, images: Tensor, labels: Tensor
-) -> list[Tensor]:
+    logits_of: Callable[[Tensor], Tensor], views: SegmentViews, images: Tensor, labels: Labels
+) -> SeedMaps:
     """Probabilities of the segmentation (reference: infer_seg_as_cam.py)."""
     logits = segment_logits(logits_of, images, size_of(images), views)  # B C+1 H W
     return _labelled(logits.softmax(dim=1)[:, 1:], labels)
 
 
-def _labelled(maps: Tensor, labels: Tensor) -> list[Tensor]:
+def _labelled(maps: Tensor, labels: Labels) -> SeedMaps:
     """The maps, of (B, C, H, W), of each image's labelled classes (labels (B, C)), in ascending order."""
-    return [own[row.nonzero().flatten().to(own.device)] for own, row in zip(maps, labels, strict=True)]
+    assert isinstance(labels, Tensor), "classes are chosen by the segmentation: scripts/predict.py"
+    return SeedMaps(
+        [own[row.nonzero().flatten().to(own.device)] for own, row in zip(maps, labels, strict=True)], labels
+    )

@@ -289,6 +289,18 @@ class ToCoInferConfig(InferConfig):
     )
     segment: SegmentConfig = section(SegmentConfig)
 
+    def check(self) -> None:
+        """Checks the tiles.
+
+        Raises:
+            UserError: they are set for CAMs, which see the image as a square.
+        """
+        if self.tile:
+            raise UserError(
+                f"infer.tile={self.tile}: ToCo's CAMs see each image as a square of infer.cam_size, whatever its size, "
+                "and take no tiles; infer.segment.tile is that of its masks"
+            )
+
     def settings(self) -> dict[str, Any]:
         """As `InferConfig.settings`."""
         views = {"cam_size": self.cam_size, "seg_scales": list(self.seg_scales)}

@@ -20,13 +20,9 @@ def main() -> None:
     setup = start(__doc__, ToCoConfig, "toco_cvpr23", SEEDS, file=WEIGHTS_FILE, unit="iteration")
 
     from common.seeds.script import run_inference
-    from methods.toco.cams import seed_maps
-    from methods.toco.model import ToCo
+    from methods.toco.face import SEED_FACE
 
-    run_inference(
-        setup, lambda config, classes: ToCo(config.model, classes), maps_of=seed_maps,
-        logits_of=lambda model: lambda images: model.logits(model.encoder(images))[0],
-    )  # fmt: skip
+    run_inference(setup, SEED_FACE)
 
 
 if __name__ == "__main__":

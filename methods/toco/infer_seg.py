@@ -33,19 +33,19 @@ def main() -> None:
     from common.nets.load import load_network
     from common.run.processes import stop_processes
     from common.score.images import has_masks
-    from methods.toco.model import ToCo
+    from methods.toco.face import FACE
 
     # Data: image labels are not needed
     images = ImageSet(config.data, infer.image_list)
     has_masks(images)  # an error, if only some have masks, comes before the work
 
     # Model
-    model = ToCo(config.model, len(class_names(config.data)))
+    model = FACE.build(config, len(class_names(config.data)))
     weights = load_network(setup, images, model)
 
     # Masks
     folders = open_mask_folders(run, images, setup.method, infer, weights, runtime, args.crf, args.overwrite)
-    write_masks(model.segment, images, infer, runtime, folders)
+    write_masks(FACE.logits_of(model, config), images, infer, runtime, folders)
 
     # Scores and submission
     report_masks(folders, images, run, runtime, infer.num_workers)

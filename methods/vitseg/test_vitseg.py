@@ -24,22 +24,20 @@ def main() -> None:
     from common.data.dataset import ImageSet, class_names
     from common.masks.network import open_mask_folders, write_masks
     from common.masks.scores import report_segmentation
-    from common.masks.views import input_transform
     from common.nets.load import load_network
     from common.run.processes import stop_processes
     from common.score.images import has_masks
-    from methods.vitseg.model import VitSeg, logits_function
+    from methods.vitseg.face import FACE
 
     # Data: image labels are not needed
     images = ImageSet(config.data, infer.image_list)
     has_masks(images)  # an error, if only some have masks, comes before the work
 
     # Model, masks
-    model = VitSeg(config.model, len(class_names(config.data)) + 1)
+    model = FACE.build(config, len(class_names(config.data)))
     weights = load_network(setup, images, model)
     folders = open_mask_folders(run, images, setup.method, infer, weights, runtime, args.crf, args.overwrite)
-    logits_of = logits_function(model, infer)
-    write_masks(logits_of, images, infer, runtime, folders, input_transform(config.views.input))
+    write_masks(FACE.logits_of(model, config), images, infer, runtime, folders, FACE.transform(config))
 
     # Scores and submission
     report_segmentation(folders, images, run, runtime, infer.num_workers, args.submission)

@@ -12,11 +12,11 @@ from torch import Tensor
 from common.data.seeds import Seed, read_seed
 from common.nets.attention import MapRequest
 from common.nets.options import ResNetConfig, ViTConfig
+from common.nets.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 from common.score.counts import ConfusionCounts, first_argmax
 from methods.crt.cams import crt_cams, scaled_size, view_cams
 from methods.crt.config import CRTInferConfig, CRTModelConfig
 from methods.crt.model import STRIDES, CNNBranch, DeiTBranch, tiled_deit
-from methods.crt.tiles import cut_tiles, merge_tiles, padded_side, tile_grid
 from tests.golden.harness import Case, Results, runner
 from tests.golden.runners_eval import swept_voc
 from tests.golden.weights import fill, tensor_for
@@ -66,7 +66,7 @@ def cam_pair(case: Case) -> Results:
     pairs, sizes = case.input("images"), case.params["sizes"]
     assert all(torch.equal(pair[0], pair[1].flip(-1)) for pair in pairs)
     results: Results = {}
-    for size, cams in zip(sizes, view_cams(deit(case), [pair[:1] for pair in pairs], tiles=5), strict=True):
+    for size, (cams, _) in zip(sizes, view_cams(deit(case), [pair[:1] for pair in pairs], tiles=5), strict=True):
         name = "{}x{}".format(*size)
         results |= {
             ("cam", name): cams[0],

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from common.nets.attention import MapRequest
 from common.nets.options import ViTConfig
 from common.nets.vit import resize_position_grid
-from common.seeds.cam import multi_view_cams
+from common.seeds.cam import multi_view
 from common.train.optim import has_weight_decay
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
 from methods.cti.config import LossConfig
@@ -98,7 +98,7 @@ def forward(case: Case) -> Results:
     found = {
         "tok0": embedded[0, : model.num_tokens],
         "pos_pat": resize_position_grid(model.pos_embed_pat, height, width),
-        "inf_rcams": model.seed_maps(*model.embed(x), "rcams")
+        "inf_rcams": model.seed_maps(*model.embed(x), "rcams").cams
         if n_infer == model.depth
         else model(x, n_layers=n_infer).rcams,
         "def_rcams": model(x, n_layers=n).rcams,
@@ -130,12 +130,12 @@ def infer(case: Case) -> Results:
     """Seeds of one image by the shared multi-view inference."""
     model, x, label = network(case), case.input("x"), case.input("label")
     assert case.params["n_layers_infer"] == model.depth
-    maps = multi_view_cams(model.foreground_maps("rcams"), x, label)[0]
+    maps = multi_view(model.foreground_maps("rcams"))(x, label).maps[0]
     return {
         ("keys", None): label[0].nonzero().flatten(),
         ("maps", None): maps,
-        ("raw", None): model.seed_maps(*model.embed(x), "rcams"),
-        ("raw_flip", None): model.seed_maps(*model.embed(x.flip(3)), "rcams"),
+        ("raw", None): model.seed_maps(*model.embed(x), "rcams").cams,
+        ("raw_flip", None): model.seed_maps(*model.embed(x.flip(3)), "rcams").cams,
     }
 
 

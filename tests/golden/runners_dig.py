@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from common.data.augment import train_transform
 from common.nets.attention import MapRequest
 from common.nets.mctformer import Output
 from common.nets.options import ViTConfig
-from common.seeds.cam import max_norm, multi_view_cams
+from common.seeds.cam import max_norm, multi_view
 from common.train.optim import has_weight_decay
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
 from common.train.step import weighted_sum
@@ -43,10 +44,18 @@ def change_filled(model: nn.Module, rules: list[dict[str, str]]) -> None:
                 p.copy_(eval(rule["set_to"], {"np": np, "torch": torch, "F": F, "p": p}))  # this repository's test data
 
 
+class _NoDraws(TorchFunctionMode):
+    """Parameters keep what is in memory: they get their values later."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in (Tensor.uniform_, Tensor.normal_) else func(*args, **(kwargs or {}))
+
+
 @functools.lru_cache(maxsize=1)
 def _filled_unet(recipe: str, seed: int) -> UNet:
     description = json.loads(recipe)
-    unet = UNet(UNetConfig(description["dim"], description["dim_mults"]), description["channels"])
+    with _NoDraws():
+        unet = UNet(UNetConfig(description["dim"], description["dim_mults"]), description["channels"])
     fill(unet, seed)
     change_filled(unet, description.get("after_fill", []))
     return unet
@@ -366,8 +375,8 @@ def infer(case: Case) -> Results:
     model, results = filled(case.model, case.entry["weights_seed"], case.params["mode"], has_lfca=False), {}
     maps_of = model.foreground_maps("rcams")
     for number, (image, label) in enumerate(zip(case.input("images"), case.input("labels"), strict=True)):
-        seeds, classes = multi_view_cams(maps_of, image, label)[0], label[0].nonzero().flatten().tolist()
-        found = {"rcams": maps_of(image), "rcams_flip": maps_of(image.flip(-1)), "classes": np.array(classes)}
+        seeds, classes = multi_view(maps_of)(image, label).maps[0], label[0].nonzero().flatten().tolist()
+        found = {"rcams": maps_of(image).cams, "rcams_flip": maps_of(image.flip(-1)).cams, "classes": np.array(classes)}
         results |= {(role, number): value for role, value in found.items()}
         results |= {("map", (number, key)): seed for key, seed in zip(classes, seeds, strict=True)}
     return results

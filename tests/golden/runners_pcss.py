@@ -11,11 +11,11 @@ from common.nets.options import ViTConfig
 from common.run.device import Runtime
 from common.run.options import RuntimeConfig
 from common.run.processes import Processes
-from common.seeds.cam import max_norm, multi_view_cams
+from common.seeds.cam import max_norm, multi_view
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
 from methods.pcss.config import FIMConfig, LossConfig
 from methods.pcss.fim import block_losses, wanted_labels
-from methods.pcss.frequency import block_filters, filtered, half_plane, removed_blocks, spectrum
+from methods.pcss.frequency import BlockFilters, block_filters, filtered, half_plane, removed_blocks, spectrum
 from methods.pcss.importance import FrequencyImportance
 from methods.pcss.losses import PCSSStep
 from methods.pcss.model import PCSS
@@ -58,7 +58,7 @@ def forward(case: Case) -> Results:
         "maxnorm_cams": max_norm(out.cams), "maxnorm_rcams": max_norm(out.rcams),
         "block0_in_tok": embedded, "block0_attn_headmean": first_attention,
         **{f"block{number}_out_tok": value for number, value in tokens.items()},
-        "ret_att_equals_rcams": np.array(float((model.foreground_maps("rcams")(x) - out.rcams).abs().max())),
+        "ret_att_equals_rcams": np.array(float((model.foreground_maps("rcams")(x).cams - out.rcams).abs().max())),
     }  # fmt: skip
     if perm is not None:
         step = PCSSStep(
@@ -154,7 +154,11 @@ def loss(case: Case) -> Results:
 @runner("pcss", "fim")
 @torch.no_grad()
 def fim(case: Case) -> Results:
-    """Filters, filtered images, and the class losses of one round fed in batches."""
+    """Filters, filtered images, and the class losses of one round fed in batches.
+
+    Each filter costs a pass of the whole network: unless all values are asked for, one filter in four is tried, and the
+    blocks of the others take the stored losses.
+    """
     model, params = network(case), case.params
     grid, block = params["grid"], params["block"]
     size, classes = grid * block, case.model["num_classes"]
@@ -170,6 +174,9 @@ def fim(case: Case) -> Results:
         filtered(spectrum(images[0][0]), half_plane(wide[row, column]), (size, size))
         for row, column in case.stored["filtered_rc"]
     ]
+    every = 1 if case.is_complete else 4
+    is_tried = filters.owner % every == 0  # g g
+    filters = BlockFilters(filters.weights[::every], filters.owner // every)
     importance = FrequencyImportance(classes, size, FIMConfig(images_per_class=params["fim_ipc"], block=block))
     importance.begin_round(params["epoch"])
     runtime, need, lefts = (
@@ -184,7 +191,8 @@ def fim(case: Case) -> Results:
         need = need - wanted.sum(0)
         lefts.append(need)
     found = {
-        "masks": masks, "filtered_img0_sub": torch.stack(reduced), "loss_mat": importance.totals,
+        "masks": masks, "filtered_img0_sub": torch.stack(reduced),
+        "loss_mat": importance.totals.where(is_tried, torch.as_tensor(case.stored["loss_mat"])),
         "need_left": torch.stack(lefts), "returns": np.array([bool((left == 0).all()) for left in lefts]),
         "classes_seen": importance.totals.amax((1, 2)) > 0,
     }  # fmt: skip
@@ -217,7 +225,7 @@ def hifm(case: Case) -> Results:
 def infer(case: Case) -> Results:
     """Seeds of one image by the shared multi-view inference."""
     model, label = network(case), torch.as_tensor(case.input("label"))
-    maps = multi_view_cams(model.foreground_maps("rcams"), case.input("x"), label)[0]
+    maps = multi_view(model.foreground_maps("rcams"))(case.input("x"), label).maps[0]
     keys = label[0].nonzero().flatten()
     return {("keys", None): keys, **{("cam", int(key)): cam for key, cam in zip(keys, maps, strict=True)}}
 

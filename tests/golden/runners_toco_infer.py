@@ -67,5 +67,5 @@ def infer(case: Case) -> Results:
 
     keys = label[0].nonzero().flatten()
     seeds = ToCoInferConfig(seed_map="seg", seg_scales=params["segcam_scales"])
-    found |= {"segcam_keys": keys, "segcam": seed_maps(model, seeds)(pixels, label)[0]}
+    found |= {"segcam_keys": keys, "segcam": seed_maps(model, seeds)(pixels, label).maps[0]}
     return {(role, None): value for role, value in found.items()}

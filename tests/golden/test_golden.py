@@ -24,7 +24,7 @@ from tests.golden.harness import RUNNERS, Case, cases, compare
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each file that the folder's manifest names."""
     if "golden_case" in metafunc.fixturenames:
-        found = list(cases(metafunc.config.getoption("--golden")))
+        found = list(cases(metafunc.config.getoption("--golden"), metafunc.config.getoption("--complete")))
         metafunc.parametrize("golden_case", found, ids=[case.file.removesuffix(".npz") for case in found])
 
 

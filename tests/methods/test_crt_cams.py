@@ -11,10 +11,10 @@ from torch import Tensor
 
 from common.data.transforms import eval_transform
 from common.nets.options import ViTConfig
+from common.nets.tiles import padded_side
 from methods.crt.cams import crt_cams, image_and_views, regrouped, scaled_size, seed_maps, view_cams
 from methods.crt.config import CRTInferConfig, CRTModelConfig
 from methods.crt.model import DeiTBranch, tiled_deit
-from methods.crt.tiles import padded_side
 
 TILE, PATCH, CLASSES = 32, 8, 4
 SIZES = [(20, 30), (32, 50), (70, 33)]  # below a tile; a whole number of half tiles on one side; neither
@@ -60,7 +60,7 @@ def slow_cams(model: DeiTBranch, image: Tensor, flip: bool) -> Tensor:
 def test_views_of_any_size_share_passes(model: DeiTBranch, flip: bool, tiles: int) -> None:
     """Two images at a time; each as if it were alone, however many tiles make a pass."""
     views = [torch.stack([eval_transform(random_photo(size, seed)) for seed in (1, 2)]) for size in SIZES]
-    for view, cams in zip(views, view_cams(model, views, tiles, flip), strict=True):
+    for view, (cams, _) in zip(views, view_cams(model, views, tiles, flip), strict=True):
         expected = torch.stack([slow_cams(model, image, flip) for image in view])
         torch.testing.assert_close(cams, expected, rtol=1e-4, atol=1e-5)
 
@@ -83,7 +83,7 @@ def test_cams_are_sums_over_scales_of_the_labelled_classes(model: DeiTBranch, sc
         torch.testing.assert_close(found, expected / (expected.amax((1, 2), keepdim=True) + 1e-5), rtol=1e-3, atol=1e-5)
         assert found.min() >= 0 and 0.9 < found.max() < 1
     assert empty.strided.shape == (0, 12, 15) and empty.high_res.shape == (0, 45, 58)
-    seeds = seed_maps(model, config)(views, labels)
+    seeds = seed_maps(model, config)(views, labels).maps
     assert torch.equal(seeds[0], cams.high_res) and seeds[1].shape == (0, 45, 58)
 
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from common.nets.attention import MapRequest
 from common.nets.load import load_checked
 from common.nets.options import ResNetConfig, ViTConfig
+from common.nets.tiles import cut_tiles, merge_tiles
 from common.run.errors import UserError
 from methods.crt.config import CRTModelConfig
 from methods.crt.model import CRT, CNNBranch, DeiTBranch, released_cnn, released_deit, tiled_deit
-from methods.crt.tiles import cut_tiles, merge_tiles
 
 CNN = {"arch": "resnet50", "blocks": [1, 1, 1, 1]}
 DEIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "drop_path": 0.0}

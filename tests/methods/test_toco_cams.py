@@ -103,7 +103,7 @@ def test_seeds_are_the_cams_of_the_labels(network: Network, images: Tensor, kind
     """Of a square, brought to the images' size; an image without labels has none."""
     config = ToCoInferConfig(seed_map=kind, cam_size=side)
     labels = torch.tensor([[0, 1, 0, 1, 0], [0, 0, 0, 0, 0.0]])
-    some, none = seed_maps(network, config)(images, labels)
+    some, none = seed_maps(network, config)(images, labels).maps
     assert some.shape == (2, *SIZE) and none.shape == (0, *SIZE)
     image = resized(images[:1], (side, side)) if side else images[:1]
     expected = resized(by_hand(network, image, kind == "cam_aux", (1, 0.5, 1.5), True)[None], SIZE)[0, [1, 3]]
@@ -115,7 +115,7 @@ def test_seeds_are_the_cams_of_the_labels(network: Network, images: Tensor, kind
 def test_seeds_of_the_segmentation(network: Network, images: Tensor, flip: bool) -> None:
     """At the image's own size: larger logits of image and mirror image, summed over scales, probabilities."""
     config = ToCoInferConfig(seed_map="seg", flip=flip, seg_scales=[1.0, 1.5])
-    maps = seed_maps(network, config)(images, torch.tensor([[1, 0, 0, 0, 1], [0, 1, 0, 0, 0.0]]))
+    maps = seed_maps(network, config)(images, torch.tensor([[1, 0, 0, 0, 1], [0, 1, 0, 0, 0.0]])).maps
     for image, found, classes in zip(images.split(1), maps, ([0, 4], [1]), strict=True):
         total = torch.zeros(1, 6, *SIZE)
         for scale in (1.0, 1.5):

@@ -13,15 +13,10 @@ def main() -> None:
     """Seeds by the network's `Toy.foreground_maps`; the steps are those of `common.seeds.script`."""
     setup = start(__doc__, ToyConfig, "tests/toy_method/toy.yaml", SEEDS)
 
-    from common.seeds.infer import view_maps
     from common.seeds.script import run_inference
-    from tests.toy_method.model import Toy
+    from tests.toy_method.face import FACE
 
-    run_inference(
-        setup,
-        lambda config, classes: Toy(config.model, classes),
-        maps_of=lambda model, infer: view_maps(model.foreground_maps, infer),
-    )
+    run_inference(setup, FACE)
 
 
 if __name__ == "__main__":

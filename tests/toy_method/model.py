@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from common.nets.load import Coverage, load_checked
 from common.nets.options import ViTConfig
-from common.nets.vit import ViTBackbone, resize_position_grid
+from common.nets.vit import ClassMaps, ViTBackbone, resize_position_grid
 from common.tensors import size_of
 
 
@@ -39,6 +39,7 @@ class Toy(ViTBackbone):
             tokens, _ = block(tokens)
         return self.head(tokens.transpose(1, 2).unflatten(2, size_of(patches)))
 
-    def foreground_maps(self, images: Tensor) -> Tensor:
-        """CAMs relu(S) (B, C, h, w), not normalised, of images (B, 3, H, W)."""
-        return self(images).relu()
+    def foreground_maps(self, images: Tensor) -> ClassMaps:
+        """CAMs relu(S) (B, C, h, w), not normalised, and class logits (B, C) of images (B, 3, H, W)."""
+        maps = self(images)
+        return ClassMaps(maps.relu(), maps.mean((-2, -1)))

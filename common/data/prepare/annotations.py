@@ -163,6 +163,14 @@ WRITERS: dict[str, type[AnnotationWriter]] = {
 }  # fmt: skip
 
 
+def open_writers(formats: Sequence[str], folder: Path, classes: Sequence[str]) -> list[AnnotationWriter]:
+    """Writers of formats, each with a folder of its own below ``folder``, which is made."""
+    writers = [WRITERS[name](folder / name, classes) for name in dict.fromkeys(formats)]
+    for writer in writers:
+        writer.folder.mkdir(parents=True, exist_ok=True)
+    return writers
+
+
 def parts(mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """The labels of a mask, background and ignored pixels aside, with their pixels, uint8 (H, W) of 0 and 1."""
     for label in np.unique(mask).tolist():

@@ -1,0 +1,128 @@
+"""Images named by files and folders: ids, files, and what of them cannot be read."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.data.images import ImageFile, ImageRules
+from common.data.lists import IMAGE_SUFFIXES
+from common.data.sizes import THREADS, usable_size
+from common.data.whole import Failures
+from common.run.errors import UserError, preview
+
+BETWEEN = "__"  # stands for the / of sub-folders in ids
+
+
+@dataclass
+class Photos:
+    """Images without a data set; a `common.data.whole.ImageFiles`.
+
+    Attributes:
+        ids: names without folder and suffix; of an image in a sub-folder, with its path: ``sub__photo``.
+        images: paths of the files.
+        classes: C foreground class names.
+        labels: multi-hot float32 (N, C), where labels are given.
+        rules: how they are read.
+    """
+
+    ids: list[str]
+    images: list[Path]
+    classes: list[str]
+    rules: ImageRules
+    labels: np.ndarray | None = None
+    list_name: str = "photos"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def unique(self) -> list[int]:
+        """Indices of all images."""
+        return list(range(len(self)))
+
+    def file(self, index: int) -> ImageFile:
+        """The image's file, and how it is read."""
+        return ImageFile(self.images[index], self.rules)
+
+    def load_image(self, index: int) -> Image.Image:
+        """The image as RGB, decoded.
+
+        Raises:
+            UserError: the file is damaged; it is named.
+        """
+        return self.file(index).read()
+
+    def without(self, left_out: Failures) -> "Photos":
+        """The other images."""
+        kept = [index for index in self.unique() if index not in left_out]
+        labels = None if self.labels is None else self.labels[kept]
+        ids = [self.ids[index] for index in kept]
+        images = [self.images[index] for index in kept]
+        return Photos(ids, images, self.classes, self.rules, labels, self.list_name)
+
+    def unreadable(self) -> Failures:
+        """Messages about images whose header cannot be read, or that are too small for a network."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            messages = pool.map(_problem, map(self.file, self.unique()))
+            return {index: message for index, message in enumerate(messages) if message}
+
+
+def _problem(file: ImageFile) -> str:
+    try:
+        usable_size(file)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def find_photos(places: Sequence[str | Path]) -> tuple[dict[str, Path], list[str]]:
+    """Image files by id, of files and of folders with all that is in them, and notes about what is left out.
+
+    A named file is taken whatever its suffix; in folders the suffixes of images count. Two files of one folder that
+    differ in their suffix alone have it in their ids.
+
+    Raises:
+        UserError: a place does not exist, no image is found, or two folders have images of the same id.
+    """
+    found: list[tuple[str, Path]] = []
+    notes = []
+    for place in map(Path, places):
+        if place.is_dir():
+            inside = sorted(path for path in place.rglob("*") if path.is_file() and not _is_hidden(path, place))
+            images = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+            others = [str(path) for path in inside if path.suffix.lower() not in IMAGE_SUFFIXES]
+            found += [(BETWEEN.join(path.relative_to(place).parts), path) for path in images]
+            notes += [f"{place} has no image ({', '.join(IMAGE_SUFFIXES)})"] if not images else []
+            if others:
+                notes.append(f"{len(others)} files of {place} are no images by their suffix: {preview(others, 3)}")
+        elif place.exists():
+            found.append((place.name, place))
+        else:
+            raise UserError(f"no image or folder {place} (from {Path.cwd()}). Correct the path")
+    if not found:
+        raise UserError(f"nothing to predict: {'; '.join(notes)}. Name images, or folders of images")
+    return _with_ids(list(dict.fromkeys(found))), notes
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _with_ids(named: list[tuple[str, Path]]) -> dict[str, Path]:
+    """Paths by id: the name without its suffix, unless others have the same.
+
+    Raises:
+        UserError: two paths have the same name.
+    """
+    stems = [name.removesuffix(path.suffix) for name, path in named]
+    twins = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+    by_id: dict[str, Path] = {}
+    for stem, (name, path) in zip(stems, named, strict=True):
+        image_id = name if stem in twins else stem
+        other = by_id.setdefault(image_id, path)
+        if other != path:
+            raise UserError(f"{other} and {path} have the same name: give them in two calls, each with its own --out")
+    return by_id

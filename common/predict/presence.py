@@ -1,0 +1,56 @@
+"""The classes that are looked for in an image: given ones, all, or those whose class score is above its threshold."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.data.classes import looks_like
+from common.data.csv_labels import read_csv
+from common.run.errors import UserError, preview
+
+ALL = "all"  # in place of class names
+
+
+def named_classes(text: str, classes: Sequence[str]) -> np.ndarray:
+    """Multi-hot float32 (C,) of class names, separated by commas, or of ``all``.
+
+    Raises:
+        UserError: a name is no class.
+    """
+    if text.strip() == ALL:
+        return np.ones(len(classes), np.float32)
+    vector = np.zeros(len(classes), np.float32)
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        if name not in classes:
+            raise UserError(
+                f"--classes: {name[:40]!r} is no class of this network.{looks_like(name, classes)} Take some of: "
+                f"{', '.join(classes)}; or {ALL}"
+            )
+        vector[classes.index(name)] = 1
+    return vector
+
+
+def labels_in(table: Path, paths: Mapping[str, Path], classes: Sequence[str]) -> np.ndarray:
+    """Multi-hot labels float32 (N, C) of images from a table as `read_csv` reads it, by the images' file names.
+
+    Raises:
+        UserError: the table cannot be used, or lacks images.
+    """
+    known = read_csv(table, classes)
+    ids = [path.stem for path in paths.values()]
+    missing = [str(path) for image_id, path in zip(ids, paths.values(), strict=True) if image_id not in known]
+    if missing:
+        raise UserError(
+            f"{table} has no row for {len(missing)} of the {len(ids)} images: {preview(missing, 3)}. Add the rows, or "
+            "leave out --labels: then the network tells the classes"
+        )
+    return np.stack([known[image_id] for image_id in ids])
+
+
+def above(thresholds: Sequence[float]) -> Callable[[Tensor], Tensor]:
+    """The rule that makes labels of class logits (b, C): probabilities that reach their thresholds."""
+    limits = torch.tensor(thresholds, dtype=torch.float64)
+    return lambda logits: (logits.double().sigmoid() >= limits).float()
