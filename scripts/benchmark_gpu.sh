@@ -13,8 +13,10 @@ report=${REPORT:-experiment/benchmark_gpu.md}
 methods=${METHODS:-cti pcss dig toco crt}
 part_seconds=${PART_SECONDS:-60}
 precisions="fp32 tf32 bf16"
+infer_precisions="fp32 bf16"
 turns=5
-[ "$device" = cuda ] || { precisions=fp32; turns=1; }
+batch=32
+[ "$device" = cuda ] || { precisions=fp32; infer_precisions=fp32; turns=1; batch=2; }
 "$python" -c "import sys, torch; sys.exit(0 if '$device' == 'cpu' or torch.cuda.is_available() else 1)" || {
     echo "error: this PyTorch sees no CUDA device. DEVICE=cpu tries the commands without one." >&2
     exit 1
@@ -49,7 +51,7 @@ part() { # a title, then a command, which gets a minute, or the seconds that are
 } > "$report"
 for method in $methods; do # images/s, ratio to plain passes; peak memory
     for precision in $precisions; do
-        part "$method, train step, $precision" "$python" scripts/benchmark.py train --method "$method" --batch 2 \
+        part "$method, train step, $precision" "$python" scripts/benchmark.py train --method "$method" --batch "$batch" \
             --device "$device" --precision "$precision" --turns "$turns" --warmup 1 "${peak[@]}"
     done
 done
@@ -58,11 +60,13 @@ for walk in psa irn; do
     part "$walk, random walk" "$python" "methods/$walk/benchmark.py" --device "$device"
 done
 for method in $methods; do
-    part "$method, inference, fp32" "$python" scripts/benchmark.py infer --method "$method" \
-        --device "$device" --turns "$turns" --warmup 1 "${peak[@]}"
+    for precision in $infer_precisions; do
+        part "$method, inference, $precision" "$python" scripts/benchmark.py infer --method "$method" \
+            --device "$device" --precision "$precision" --turns "$turns" --warmup 1 "${peak[@]}"
+    done
 done
 [ "$device" = cpu ] || part "cti, train step, bf16, compiled" "$python" scripts/benchmark.py train --method cti \
-    --batch 32 --device cuda --precision bf16 --compile --turns 3 --warmup 2
+    --batch "$batch" --device cuda --precision bf16 --compile --turns 3 --warmup 2 "${peak[@]}"
 rm -f "$report.err"
 cat "$report"
 exit "$failed"
