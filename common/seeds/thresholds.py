@@ -98,7 +98,8 @@ def _is_sound(content: Any) -> bool:
         )
 
     def is_number(background: Any) -> bool:
-        return isinstance(background, dict) and isinstance(background.get("threshold"), int | float)
+        threshold = background.get("threshold") if isinstance(background, dict) else None
+        return isinstance(threshold, int | float) and 0 <= threshold < float("inf")
 
     return isinstance(content, dict) and all(map(is_entry, content.values()))
 
