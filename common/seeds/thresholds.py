@@ -50,8 +50,9 @@ def read_tuned(weights: Path) -> Tuned | None:
     Raises:
         UserError: the file is damaged.
     """
-    digest = content_digest(weights)
-    for entry in read_entries(weights.parent).values():
+    entries = read_entries(weights.parent)
+    digest = content_digest(weights) if entries else ""
+    for entry in entries.values():
         if entry["weights"] == digest:
             background = entry.get("background") or {}
             return Tuned(
