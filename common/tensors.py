@@ -42,6 +42,21 @@ def sum_of(terms: Iterable[Tensor]) -> Tensor:
     return sum(terms)  # type: ignore[return-value]  # an int only for no tensor at all
 
 
+def read_later(values: Tensor) -> Callable[[], Tensor]:
+    """Begins to copy values to the host; the function that is returned waits for the copy and for nothing after it."""
+    if values.device.type != "cuda":
+        return lambda: values
+    copy = values.to("cpu", non_blocking=True)  # into pinned memory
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def read() -> Tensor:
+        copied.synchronize()
+        return copy
+
+    return read
+
+
 def compiled(network: C, is_active: bool) -> C:
     """A module or function under torch.compile, if active; else itself."""
     # torch's annotation knows functions alone: of a module torch makes a module.

@@ -189,6 +189,7 @@ def check_labels(table: Table, images: LabelledImages, found: dict[str, Decoded]
     must_occur = is_training and images.config.absent_classes == "refuse"
     table.offence("classes that no image has", unseen, "PROBLEM" if must_occur else "note")
     table.row("images of a class, fewest and most", f"{counts.min()}, {counts.max()}")
+    table.offence("rows of the label table without an image", images.imageless, "note")
     meant = [name for name in images.foreign if looks_like(name, images.classes)]
     named = foreign_names(images.foreign, images.classes, table.show)
     table.row("names of objects that are no class", len(images.foreign), _verdict(meant, images.foreign), [named])

@@ -32,8 +32,8 @@ from common.run.lock import unlock_all
 KINDS = ("training", "inference", "evaluation", "pipeline")
 OUTPUT, MARK = "output.txt", "KILL_RUNS"
 IMPORTED = (  # by every process, so once for all
-    "common.train.trainer", "common.seeds.script", "methods.cti.model", "methods.cti.losses", "methods.cti.memory",
-    "matplotlib.figure", "torch.utils.tensorboard",
+    "common.train.trainer", "common.seeds.script", "common.data.augment", "methods.cti.model", "methods.cti.losses",
+    "methods.cti.memory", "matplotlib.figure", "torch.utils.tensorboard",
 )  # fmt: skip
 PATIENCE = 8.0  # seconds in which processes of a killed script have ended: loaders ask for their parent every 5
 TINY: dict[str, Any] = {

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.data.dataset import LabelledImages
+from common.data.layout import DataConfig
 from common.data.masks import write_mask
 from common.run.errors import UserError
 from tests.datasets import call, make_cub, make_voc, run, truncate, write_image, write_lines
@@ -98,7 +100,13 @@ def test_folder(tmp_path: Path, monkeypatch, capsys) -> None:
     write_lines(tmp_path / "labels.csv", ["id,label", "img_0,cat;dog", "img_1,"])
     code, rows, text = _report(monkeypatch, capsys, tmp_path, "data.dataset=folder")
     assert code == 0 and rows["images without any class"] == ("1", "note") and "2 classes" in text
-    assert "list val" not in text
+    assert "list val" not in text and rows["rows of the label table without an image"] == ("0", "ok")
+    write_lines(tmp_path / "labels.csv", ["id,label", "img_0,cat;dog", "img_1,", "img_7,cat"])
+    write_lines(tmp_path / "part.txt", ["img_0"])
+    _, rows, _ = _report(monkeypatch, capsys, tmp_path, "data.dataset=folder")
+    assert rows["rows of the label table without an image"] == ("1", "note")
+    LabelledImages(DataConfig(dataset="folder", root=str(tmp_path)), str(tmp_path / "part.txt")).require_labels()
+    assert f"1 row(s) of {tmp_path / 'labels.csv'} are of images that are not there: img_7" in capsys.readouterr().out
 
 
 # --- CUB

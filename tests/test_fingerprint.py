@@ -129,12 +129,20 @@ def test_a_resumed_run_is_the_same_run(
     write_xml(annotation, [])
     refused("image labels was")
     annotation.write_text(text)
+    files = [own_data / "JPEGImages" / f"{image_id}.jpg" for image_id in ids]
+    for path in files:
+        path.write_bytes(path.read_bytes() + b"\n")
+    refused(f"{len(ids)} of {len(ids)} image files are others: {files[0].name}")
+    for path in files[1:]:  # the first has been repaired, or is another: the run may go on with it
+        path.write_bytes(path.read_bytes()[:-1])
     other = experiment.read_text().replace("lr: 0.001", "lr: 0.5")
     Path("other.yaml").write_text(other)
     capsys.readouterr()
     assert scripts.train("x", "--resume", "optim.lr=0.002", "train.max_steps=2", "--exp", "other.yaml") == 0
     shown = capsys.readouterr().out
     assert "goes on with other settings: optim.lr was 0.001, is 0.002; train.max_steps was 1, is 2" in shown
+    assert "note: 1 image file(s) have changed since experiment/x/ckpt/last.pth was written" in shown
+    assert files[0].name in shown and files[1].name not in shown
     assert "--exp other.yaml is not read" in shown and "optim.lr was 0.001 in the run, is 0.5 there" in shown
     assert last("x")["position"]["total_steps"] == 2
 

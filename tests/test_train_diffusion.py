@@ -148,7 +148,8 @@ def test_noise_does_not_depend_on_the_number_of_processes() -> None:
 
     def draw(rank: int, world: int) -> tuple[torch.Tensor, torch.Tensor]:
         images = torch.zeros(4 // world, 3, 5, 5)
-        batch = Batch([images], images, torch.arange(len(images)), 0, 0, True, True, torch.Generator().manual_seed(7))
+        draws = torch.Generator().manual_seed(7)
+        batch = Batch([images], images, images, torch.arange(len(images)), 0, 0, True, True, draws)
         return draw_noise(batch, Processes(rank, rank, world))
 
     state = torch.get_rng_state()

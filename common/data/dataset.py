@@ -74,6 +74,7 @@ class ImageSet:
         classes: C foreground class names; none where no file names them.
         labels: None; see `LabelledImages`.
         foreign: names of objects that are no class, with the number of images that have them, in labels that were read.
+        imageless: ids of the rows of a label table (CSV) that no image belongs to.
     """
 
     labels: np.ndarray | None = None
@@ -107,6 +108,7 @@ class ImageSet:
             self._refuse_missing()
         self._kept: list[np.ndarray] | None = None
         self.foreign: Counter[str] = Counter()
+        self.imageless: list[str] = []
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -190,6 +192,8 @@ class ImageSet:
             found = read_label_table(self._labels_path(split, part), part, classes, self.config.dataset)
             table |= found.labels
             self.foreign += found.foreign
+            if found.others:
+                self.imageless = sorted(set(found.others) - self._paths.found().keys())
         return np.stack([table[image_id] for image_id in ids])
 
     def _labels_path(self, split: str, ids: Sequence[str]) -> Path:
@@ -265,6 +269,11 @@ class LabelledImages(ImageSet):
         if self.foreign:
             named = foreign_names(self.foreign, self.classes)
             say_once(f"note: annotations of list {self.list_name!r} name objects that are no class: {named}")
+        if self.imageless:
+            say_once(
+                f"note: {len(self.imageless)} row(s) of {labels_csv(self.config)} are of images that are not there: "
+                f"{preview(self.imageless, 3)}"
+            )
 
 
 def _outside(table: Path, ids: Sequence[str]) -> bool:

@@ -27,10 +27,12 @@ class LabelTable:
     Attributes:
         labels: for each id a float32 (C,) vector of zeros and ones.
         foreign: names of objects that are no class, with the number of images that have them.
+        others: ids of a CSV's further rows.
     """
 
     labels: Labels
     foreign: Counter[str] = field(default_factory=Counter)
+    others: list[str] = field(default_factory=list)
 
 
 def read_labels(path: str | Path, ids: Iterable[str], classes: Sequence[str], dataset: str) -> Labels:
@@ -70,7 +72,8 @@ def read_label_table(path: str | Path, ids: Iterable[str], classes: Sequence[str
             f"{path} has no labels for {len(missing)} of {len(ids)} images: {preview(missing)}."
             f"{_lost_zeros(missing, table)} Add them, empty for images without any object, or take them off the list"
         )
-    return LabelTable({image_id: table[image_id] for image_id in ids})
+    others = list(table.keys() - set(ids)) if path.suffix == ".csv" else []
+    return LabelTable({image_id: table[image_id] for image_id in ids}, others=sorted(others))
 
 
 def _lost_zeros(missing: Sequence[str], table: Labels) -> str:

@@ -15,7 +15,7 @@ from common.run.processes import Processes
 from common.run.random import RandomStates
 from common.run.weights import load_torch, save_torch
 from common.train.course import Position
-from common.train.identity import other_run
+from common.train.identity import other_run, replaced_images
 
 FORMAT = 1  # of last.pth; a change that older files do not fit counts it up
 
@@ -154,6 +154,12 @@ class Checkpoints:
                 raise UserError(
                     f"{self.last} does not fit this run: {differing}. Resume it as it was, or start another run under "
                     "another --name"
+                )
+            replaced = replaced_images(content["identity"], self.identity)
+            if replaced and self.processes.is_main:
+                print(
+                    f"note: {len(replaced)} image file(s) have changed since {self.last} was written, and are read as "
+                    f"they are now: {preview(replaced)}"
                 )
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])

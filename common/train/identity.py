@@ -8,7 +8,8 @@ import numpy as np
 
 from common.data.dataset import TrainingImages
 from common.run.config import config_path, leaves, load_config
-from common.run.fingerprint import MISSING, differences, digest, files_digest, in_words, plain
+from common.run.errors import preview
+from common.run.fingerprint import MISSING, differences, digest, files_digest, in_words, plain, stat_parts
 from common.run.script import Setup
 
 # Sections and keys that a run may change when it is resumed. Images, labels and classes are compared by content.
@@ -17,6 +18,7 @@ FREE = (
     "data.classes", "data.image", "data.mask", "data.split",
 )  # fmt: skip
 BOUND = ("train.batch_size", "train.drop_last", "runtime.seed")  # exceptions
+SIZES = "bytes of the image files"  # by name; a damaged file may be repaired, so they are compared apart
 
 
 def identity_of(
@@ -36,7 +38,8 @@ def identity_of(
         "train.drop_last": drop_last, "list of the images": digest(*images.ids),
         "class names": [] if labels is None else list(images.classes),
         "image labels": "" if labels is None else digest(np.packbits(labels > 0).tobytes()),
-        "image files": digest(*(path.name for path in images.images)),  # a damaged one may be repaired
+        "image files": digest(*(path.name for path in images.images)),
+        SIZES: {path.name: stat_parts(path)[1] for path in images.images},
         **{name: files_digest(files) for name, files in inputs.items()},
     }  # fmt: skip
     return plain({**_bound(config), **found})
@@ -57,8 +60,22 @@ def other_run(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
     What an older checkpoint did not record is not compared.
     """
-    found = differences(saved, now)
-    return in_words({key: pair for key, pair in found.items() if MISSING not in pair})
+    found = differences(_without_sizes(saved), _without_sizes(now))
+    text = in_words({key: pair for key, pair in found.items() if MISSING not in pair})
+    replaced = replaced_images(saved, now)
+    if not text and 2 * len(replaced) > len(now.get(SIZES, {})):
+        return f"{len(replaced)} of {len(now[SIZES])} image files are others: {preview(replaced, 3)}"
+    return text
+
+
+def replaced_images(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the image files that have another number of bytes than when the checkpoint was written."""
+    before = saved.get(SIZES, {})
+    return [name for name, size in now.get(SIZES, {}).items() if before.get(name, size) != size]
+
+
+def _without_sizes(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key != SIZES}
 
 
 def changes_of_resumed(setup: Setup) -> list[str]:

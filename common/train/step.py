@@ -29,6 +29,7 @@ class Batch:
     Attributes:
         views: the stacked tensors of the script's transform: random views of the images, each (B, 3, S, S).
         labels: multi-hot (B, C); (B, 0) where the images have none.
+        host_labels: the labels on the CPU, for decisions of the host.
         indices: the images' places in the training list (B,).
         epoch: from 0.
         step: completed steps since the start of the run.
@@ -39,6 +40,7 @@ class Batch:
 
     views: list[Tensor]
     labels: Tensor
+    host_labels: Tensor
     indices: Tensor
     epoch: int
     step: int

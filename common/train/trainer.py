@@ -339,11 +339,13 @@ class Trainer:
         position = self.position
         is_last = number == self.train.accumulation - 1
         draws = shared_generator(self.sampler.seed, position.epoch, position.step, number)
-        *views, labels = self.runtime.to_device(*views, labels)
+        *views, own_labels = self.runtime.to_device(*views, labels)
         set_lr(self.optimizer, self.rate(position, self.total_steps))
         if isinstance(self.module, DistributedDataParallel):
             self.module.require_backward_grad_sync = is_last  # gradients are exchanged once a step
-        return Batch(views, labels, indices, position.epoch, position.total_steps, number == 0, is_last, draws)
+        return Batch(
+            views, own_labels, labels, indices, position.epoch, position.total_steps, number == 0, is_last, draws
+        )
 
     def _update_weights(self) -> None:
         """One step of the optimiser."""

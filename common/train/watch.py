@@ -12,6 +12,7 @@ from torch import Tensor
 from common.run.errors import UserError, preview
 from common.run.processes import Processes
 from common.run.progress import ProgressBar
+from common.tensors import read_later
 
 
 class StopRequest:
@@ -40,7 +41,8 @@ class StopRequest:
 class LossWatch:
     """Averages loss terms on the device and stops the run at the first one that is not finite.
 
-    Values are read one step late, so that the host never waits for the step it has just queued.
+    Values are read one step late, by a copy that was begun then, so that the host never waits for the step that it has
+    just queued.
     """
 
     def __init__(self, terms: Sequence[str], ids: Sequence[str], kept: Callable[[], str] = lambda: "") -> None:
@@ -54,7 +56,7 @@ class LossWatch:
         self._sum: Tensor | None = None
         self._count = 0
         self.steps = 0  # completed since the last averages
-        self._pending: tuple[Tensor, Tensor] | None = None
+        self._pending: tuple[Callable[[], Tensor], Tensor] | None = None
 
     def add(self, losses: dict[str, Tensor], indices: Tensor) -> None:
         """Adds the terms of a (micro-)batch, and checks those of the batch before.
@@ -66,7 +68,7 @@ class LossWatch:
         self.check()
         self._sum = values if self._sum is None else self._sum.to(values.device) + values
         self._count += 1
-        self._pending = values, indices
+        self._pending = read_later(values), indices
 
     def check(self) -> None:
         """Checks the terms taken last; called before a checkpoint is written.
@@ -76,8 +78,8 @@ class LossWatch:
         """
         if self._pending is None:
             return
-        (values, indices), self._pending = self._pending, None
-        wrong = [name for name, ok in zip(self.terms, values.isfinite().tolist(), strict=True) if not ok]
+        (read, indices), self._pending = self._pending, None
+        wrong = [name for name, ok in zip(self.terms, read().isfinite().tolist(), strict=True) if not ok]
         if wrong:
             raise UserError(
                 f"the loss is not finite: {', '.join(wrong)}, in a batch of the images "

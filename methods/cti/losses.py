@@ -96,12 +96,11 @@ class CTIStep(TrainingStep):
         if weight_cross:
             infusion = self._cross_infusion(self._swapped_tokens(pass1), labels)
             is_full = self.memory.is_full()
-            # Reading is_full on the host waits for the GPU, which pays only if it can save a pass.
-            if not config.skip_idle_cross or bool(is_full):
+            if is_full or not config.skip_idle_cross:
                 swapped = self._infused_pass(tokens1, pass1, infusion, Maps(class_to_patch_late=late))
                 difference = normal[:, 1:] - max_norm(swapped.fcams_as.float())[:, 1:]
                 terms["cross"] = difference.abs().mean()
-                total = total + torch.where(is_full, weight_cross * terms["cross"], 0.0)
+                total = total + weight_cross * terms["cross"] if is_full else total
         return {"total": total, **terms, "logits_cls": pass1.cls.detach(), "logits_pcls": pass1.pcls.detach()}
 
     def _pass(self, tokens: Tensor, grid: tuple[int, int], maps: Maps) -> Output:

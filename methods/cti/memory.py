@@ -18,6 +18,16 @@ class TokenMemory:
         # need not wait for the GPU.
         self._rows = torch.zeros(num_classes * size + 1, dim, device=device)
         self.counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        self._counts_on_host = torch.zeros(num_classes, dtype=torch.int64, device="cpu")
+        self._expected: Tensor | None = None
+
+    def expect(self, labels: Tensor) -> None:
+        """Takes the labels of the next `push` from the host, which then counts them without waiting for the GPU.
+
+        Args:
+            labels: multi-hot (B, C), on the CPU; the same values as those of the push.
+        """
+        self._expected = labels
 
     @torch.no_grad()
     def push(self, tokens: Tensor, labels: Tensor) -> None:
@@ -35,14 +45,17 @@ class TokenMemory:
         slots = torch.where(stored, slots, self.num_classes * self.size)
         self._rows[slots.flatten()] = tokens.flatten(0, 1).to(self._rows.dtype)
         self.counts += pushed
+        expected = labels.cpu() if self._expected is None else self._expected
+        self._counts_on_host += (expected > 0).sum(0)
+        self._expected = None
 
     def lengths(self) -> Tensor:
         """Number of tokens stored for each class, int64 (C,)."""
         return self.counts.clamp(max=self.size)
 
-    def is_full(self) -> Tensor:
-        """Whether every class holds ``size`` tokens: a boolean scalar on the device."""
-        return (self.counts >= self.size).all()
+    def is_full(self) -> bool:
+        """Whether every class holds ``size`` tokens."""
+        return bool((self._counts_on_host >= self.size).all())
 
     def means(self) -> Tensor:
         """G: the mean of the stored tokens of each class (C, D); zero for a class without tokens."""
@@ -58,3 +71,4 @@ class TokenMemory:
         """Puts back what `state_dict` returned."""
         self._rows[:-1].copy_(state["rows"])
         self.counts.copy_(state["counts"])
+        self._counts_on_host.copy_(state["counts"])

@@ -43,6 +43,7 @@ def main() -> int:
     trainer = Trainer(setup, images, transform, model, step, origin, parts={"memory": memory})
     for _ in trainer.epochs():
         for batch in trainer.batches():
+            memory.expect(processes.gather_rows(batch.host_labels))
             losses = trainer.forward(*batch.views, batch.labels, batch.epoch)
             trainer.learn(losses, batch)
         if trainer.validation_is_due():

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from common.crf.lattice import Lattice
+from common.data import transforms
 from common.data.loader import EpochBatches
-from common.data.transforms import MEAN, STD
+from common.data.transforms import IMAGENET_MEAN, IMAGENET_STD, MEAN, STD
 from common.train import trainer as engine
 from common.train.step import Batch
 from common.train.trainer import Trainer
@@ -41,6 +42,7 @@ from methods.dig.unet import UNet
 from methods.pcss import train_pcss
 from methods.pcss.fim import FIM, wanted_labels
 from methods.pcss.losses import PCSSStep
+from methods.toco import labels as toco_labels
 from methods.toco import step as toco_step
 from methods.toco import train_toco
 from methods.toco.crops import LocalCrops, cut
@@ -49,10 +51,9 @@ from tests.golden.weights import tensor_for
 SCRIPTS: dict[str, ModuleType] = {  # by a loss term that the method alone has
     "intra": train_cti, "cls_mixed": train_pcss, "pred_diff": train_dig, "ptc": train_toco, "cls_cnn": train_cam,
 }  # fmt: skip
-MEMORY, FULL_MEMORY = (
-    29,
-    30,
-)  # CTI's tokens of a class before the first step: of the classes in the images, of the others
+MEMORY = 29  # CTI's tokens of a class of the images before the first step
+FULL_MEMORY = 30  # of another class
+PATCH = 16  # pixels
 STEP_SEED = 1000  # step n begins with this seed + n, where the network draws (stochastic depth)
 IMAGENET_SEED = 100  # of the recipe of an ImageNet-like file
 
@@ -135,6 +136,10 @@ def replay(record: Record, data: Path, folder: Path) -> Replay:
             single = torch.Tensor.float
             patch.setattr(torch.Tensor, "float", torch.Tensor.double)
             patch.setattr(nn.Module, "float", nn.Module.double)
+            for name, values in (("MEAN", IMAGENET_MEAN), ("STD", IMAGENET_STD)):  # made in float32
+                precise = torch.tensor(values, dtype=torch.float64).view(3, 1, 1)
+                patch.setattr(transforms, name, precise)
+                patch.setattr(toco_labels, f"{name}_255", 255 * precise)
             for name in ("__init__", "filter"):  # the reference's lattice takes and gives float32
                 patch.setattr(Lattice, name, in_float32(getattr(Lattice, name), single))
         patch.setattr(sys, "argv", [record.script.__name__, *arguments])
@@ -174,10 +179,10 @@ def prepare(record: Record, data: Path, folder: Path) -> list[str]:
     images = folder / "images"
     images.mkdir()
     for image_id in record.ids:
-        place = next(iter(sorted(data.rglob(f"{image_id}.jpg"))), None)
+        place = next(iter(sorted(data.rglob(f"*{image_id}.jpg"))), None)
         if place is None:
             pytest.skip(f"no image {image_id}.jpg below {data}")
-        (images / place.name).symlink_to(place.resolve())
+        (images / f"{image_id}.jpg").symlink_to(place.resolve())
     labels = record.stored["labels"]
     rows = [["id", *(f"c{number}" for number in range(labels.shape[1]))]]
     rows += [[image_id, *map(str, row)] for image_id, row in zip(record.ids, labels.tolist(), strict=True)]
@@ -193,7 +198,8 @@ def prepare(record: Record, data: Path, folder: Path) -> list[str]:
             write_diffusion(Path(value))
         if not key.startswith("data."):
             arguments.append(argument)
-    return [*arguments, "data.dataset=folder", f"data.root={folder}", "data.labels=auto", "runtime.device=cpu"]
+    data_arguments = ("data.dataset=folder", f"data.root={folder}", "data.labels=auto", "data.absent_classes=allow")
+    return [*arguments, *data_arguments, "runtime.device=cpu"]
 
 
 def imagenet_like(name: str) -> dict[str, Tensor]:
@@ -231,7 +237,10 @@ def write_diffusion(path: Path) -> None:
 
 
 class DeterministicViews:
-    """Views without draws: the resized image, and a mirrored, darker crop of it."""
+    """Views without draws: the resized image, a mirrored, darker crop of it, and for ToCo the source of local crops.
+
+    ToCo's boxes leave out what a random crop would have padded: some pixels that depend on the image's size.
+    """
 
     def __init__(self, size: int, kind: str) -> None:
         self.size = size
@@ -242,8 +251,13 @@ class DeterministicViews:
         if self.kind == "cti":
             return [first, second]
         if self.kind == "toco":
-            return [first, second, first, torch.tensor([0, self.size, 0, self.size])]
+            return [first, second, first.flip(2) * 0.9, self.box(image)]
         return [first]
+
+    def box(self, image: Image.Image) -> Tensor:
+        """Top, bottom, left and right of the part of ToCo's first view that is not padding."""
+        left = image.height % 3 * PATCH // 2
+        return torch.tensor([0, self.size - image.width % 2 * PATCH, left, self.size])
 
     def first(self, image: Image.Image) -> Tensor:
         """The image resized to S x S."""
@@ -290,7 +304,7 @@ def replace_draws(patch: pytest.MonkeyPatch, record: Record, found: Replay) -> N
 
     def seeded(self: Trainer, *inputs: Any) -> dict[str, Tensor]:
         torch.manual_seed(STEP_SEED + self.position.total_steps)
-        return forward(self, *inputs)
+        return forward(self, *(in_default_dtype(value) for value in inputs))
 
     def note(self: Trainer, losses: dict[str, Tensor], batch: Batch) -> bool:
         weights = term_weights(self.config, record)
@@ -326,6 +340,12 @@ def replace_draws(patch: pytest.MonkeyPatch, record: Record, found: Replay) -> N
         patch.setattr(FIM, "_plan", lambda self, epoch: recorded_plan(self, plans[epoch]))
     if "topleft" in stored:
         patch.setattr(toco_step, "local_crops", recorded_crops(stored["topleft"]))
+
+
+def in_default_dtype(value: Any) -> Any:
+    """Images and labels in the run's number format; the labels of a data set are float32."""
+    is_real = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(torch.get_default_dtype()) if is_real else value
 
 
 def term_weights(config: Any, record: Record) -> dict[str, float]:
