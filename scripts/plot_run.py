@@ -12,7 +12,6 @@ Lines that begin with # are comments. The axis is the run's; references are draw
 """
 
 import argparse
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,22 +20,19 @@ from pathlib import Path
 
 import numpy as np
 
+from common.report.reference import Curve, read_reference
 from common.run.command import number, script_parser
 from common.run.config import FRACTION
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
 from common.run.folder import RunFolder
 from common.run.log import read_metrics
-from common.run.text import read_lines
 
 CONTEXT = ("step", "epoch", "kind", "steps")  # of a line of metrics.jsonl; everything else is a term
 NO_LOSSES = ("lr", "seconds_per_step", "accuracy_", "val_")  # beginnings of terms that never switch on
 PLAIN = ("lr", "seconds_per_step")  # terms that are not smoothed
-SERIES = ("dataset", "backbone")  # columns that tell a reference's curves apart
 COLUMNS = 3
 COLOURS = ("tab:orange", "tab:green", "tab:red", "tab:purple")
-
-Curve = list[tuple[float, float]]  # step, value
 
 
 @dataclass
@@ -102,38 +98,6 @@ def read_run(path: Path) -> dict[str, Term]:
     return dict(terms)
 
 
-def read_reference(text: str) -> dict[str, dict[str, Curve]]:
-    """The curves of a reference by series and term.
-
-    Args:
-        text: FILE, or FILE:SERIES, where the words of SERIES choose the series that have them in their names.
-
-    Raises:
-        UserError: the file, the column ``iteration`` or the series does not exist, or a field is no number.
-    """
-    name, separator, series = (text, "", "") if Path(text).is_file() else text.rpartition(":")
-    path = Path(name if separator else text)
-    lines = [line for line in read_lines(path, "the reference") if line and not line.startswith("#")]
-    table = csv.DictReader(lines)
-    try:
-        rows = list(table)
-    except csv.Error as error:
-        raise UserError(f"the reference {path} is no table of numbers ({error}); take a CSV") from error
-    columns = table.fieldnames or []
-    if "iteration" not in columns:
-        raise UserError(f"{path} has no column 'iteration'; it has {', '.join(columns)}")
-    curves: dict[str, dict[str, Curve]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        title = " ".join(row[column] for column in SERIES if column in columns) or path.stem
-        for term, value in row.items():
-            if value and term not in (*SERIES, *CONTEXT, "iteration"):
-                curves[title][term].append((_number(path, row["iteration"]), _number(path, value)))
-    chosen = {title: terms for title, terms in curves.items() if set(series.split()) <= set(title.split())}
-    if not chosen:
-        raise UserError(f"{path} has no series {series!r}; there are: {', '.join(curves) or 'none'}")
-    return chosen
-
-
 def draw(
     path: Path, run: dict[str, Term], name: str, references: dict[str, dict[str, Curve]], smooth: float
 ) -> None:  # fmt: skip
@@ -183,13 +147,6 @@ def draw(
     figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=min(len(entries), 6))
     with atomic_write(path, durable=False) as file:
         figure.savefig(file, format="png", dpi=100)
-
-
-def _number(path: Path, text: str) -> float:
-    try:
-        return float(text)
-    except (ValueError, TypeError):  # a list: more fields than columns
-        raise UserError(f"{path}: {text!r} is no number") from None
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

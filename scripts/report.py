@@ -4,6 +4,7 @@
     python scripts/report.py --name exp_irn:eval_png                     masks: NAME:STEM of the evaluation's files
     python scripts/report.py --name exp --against other third            two to five runs on the same images
     python scripts/report.py --name exp --dict_dir dict --list all       without true masks: images and seeds alone
+    python scripts/report.py --name toco --reference docs/toco_reference_curve.csv      beside published curves
     python scripts/report.py --name exp --serve                          all images of a large set, at 127.0.0.1
 
 The page is one file, experiment/NAME/report.html, which opens from the disk and asks for nothing outside itself.
@@ -28,6 +29,7 @@ def main() -> int:
     add("--dict_dir", help="folder of predictions in the run folder, for images without true masks")
     add("--list", help="image list of --dict_dir: a file or a name")
     add("--task", choices=("cam", "png"), default="cam", help="kind of --dict_dir: seeds (default) or masks")
+    add("--reference", nargs="+", default=[], metavar="FILE[:SERIES]", help="CSV of published curves, beside the run's")
     add("--serve", action="store_true", help="serve all images at 127.0.0.1 instead of writing a file")
     add("--port", type=int, default=8000, help="port of --serve; 0: a free one (default: %(default)s)")
     args = parser.parse_args()
@@ -43,7 +45,7 @@ def main() -> int:
 
     every = len(sources[0].images.ids)
     ids = chosen(sources[0], every if args.serve else args.images)
-    data = content(sources, ids, provenance())
+    data = content(sources, ids, provenance(), args.reference)
     images = Images(sources)
     if args.serve:
         server = ReportServer(data, images, args.port)

@@ -15,11 +15,13 @@ from PIL import Image
 
 from common.data.dataset import read_mask
 from common.data.seeds import read_seed
+from common.report.facts import histories, published_curves
 from common.report.page import Images, chosen, content, page, with_pictures
 from common.report.pictures import label_map, seed_map
 from common.report.serve import ReportServer
 from common.report.source import ScoredRun, UnscoredRun
 from common.run.errors import UserError
+from common.run.folder import RunFolder
 from common.score.bins import ThresholdBins
 from common.visual import seed_labels
 from tests.datasets import call
@@ -80,6 +82,9 @@ def test_a_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     assert first["curve"] == score["mIoU"] and first["method"] == "CTI" and len(first["classes"]) == 7
     assert first["means"]["mIoU"]["value"] == pytest.approx(score["best"]["mIoU"])
     assert {curve["name"] for curve in first["training"]} == {"total"}
+    masks = [read_mask(ScoredRun("one").images.mask_path(entry["id"])) for entry in data["images"]]
+    present = np.array([[(mask == label).any() for label in range(7)] for mask in masks])
+    assert first["together"] == [[(present[:, a] & present[:, b]).sum() for b in range(7)] for a in range(7)]
     (compared,) = data["comparison"]
     value, low, high = compared["means"]["mIoU"]
     assert value == pytest.approx(second["means"]["mIoU"]["value"] - first["means"]["mIoU"]["value"])
@@ -93,6 +98,38 @@ def test_a_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
             assert (labels == seed_labels(seed, data["thresholds"][index], labels.shape)).all()
         assert (pixels(entry["truth"])[..., 1] == read_mask(source.images.mask_path(entry["id"]))).all()
         assert [cam["label"] - 1 for cam in entry["runs"][0]["cams"]] == sorted(seed)
+
+
+def test_pictures_of_a_training_over_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PCSS's importance masks in the run's folder, DiG's previews in that of its diffusion model; ten at most."""
+    monkeypatch.chdir(tmp_path)
+    for step in range(25):
+        for folder, number in (("pcss/importance", f"{step:03d}"), ("ddpm/previews", f"{1000 * step:06d}")):
+            path = tmp_path / "experiment" / folder / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (1200, 40), (10 * step, 0, 0)).save(path)
+    (importance,) = histories(RunFolder("pcss"), {})
+    names = [own["name"] for own in importance["pictures"]]
+    assert len(names) == 10 and names[0] == "after epoch 0" and names[-1] == "after epoch 24"
+    last = pixels(importance["pictures"][-1]["uri"])
+    assert last.shape == (30, 900, 3) and abs(int(last[5, 5, 0]) - 240) < 8
+    (previews,) = histories(RunFolder("dig"), {"diffusion": {"file": "experiment/ddpm/ckpt/model-2.pt"}})
+    assert previews["pictures"][-1]["name"] == "after step 24000"
+    assert histories(RunFolder("cti"), {"diffusion": {"file": ""}}) == []
+
+
+def test_published_curves_stand_beside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its method on its data set and backbone; others where they are named."""
+    content = {"method": "ToCo", "data": {"dataset": "voc12"}, "model": {"arch": "deit_base_patch16_224"}}
+    (found,) = published_curves(content)
+    assert found["title"] == "published: voc deit_base" and found["curves"]["seg"][:1] == [(200.0, 2.8266)]
+    assert published_curves({**content, "method": "CTI"}) == []
+    assert published_curves({**content, "model": {"arch": "deit_small_patch16_224"}}) == []
+    assert published_curves({**content, "data": {"dataset": "voc12", "classes": "own.txt"}}) == []
+    Path("curve.csv").write_text("iteration,total\n1,0.6\n2,0.3\n", encoding="utf-8")
+    assert call(monkeypatch, "report", "--name", "one", "--images", "0", "--reference", "curve.csv") == 0
+    data = data_of(Path("experiment/one/report.html").read_text(encoding="utf-8"))
+    assert data["references"] == [{"title": "curve", "curves": {"total": [[1, 0.6], [2, 0.3]]}}]
 
 
 def test_names_are_shown_and_not_run() -> None:
@@ -144,6 +181,7 @@ def test_without_masks(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["--name", "one", "--dict_dir", "lost", "--list", "val"], "no folder of predictions"),
         (["--name", "one", "--against", "two", "two", "two", "two", "two"], "at most 4 further runs"),
         (["--name", "one", "--serve", "--port", "99999"], "--port 99999"),
+        (["--name", "one", "--reference", "lost.csv"], "lost.csv"),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

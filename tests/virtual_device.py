@@ -6,7 +6,7 @@ They wrap tensors of the CPU, which computes. What a GPU's owner would meet is m
 * ``.numpy()`` and ``np.asarray`` of a tensor on the device fail;
 * where the host reads what the device computes, it waits for the device: such places are counted.
 
-Not simulated: memory, streams, kernels and their roundings, autocast, compilation, NCCL.
+Not simulated: sparse tensors, memory, streams, kernels and their roundings, autocast, compilation, NCCL.
 """
 
 import contextlib
@@ -180,7 +180,7 @@ def check_devices(function: Any, arguments: Any, leaves: list[Tensor], virtual: 
     allowed = list(arguments[1]) if function in INDEXING and isinstance(arguments[0], VirtualTensor) else []
     others = [
         leaf for leaf in leaves
-        if not isinstance(leaf, VirtualTensor) and leaf.dim() and not any(leaf is index for index in allowed)
+        if _is_strided(leaf) and leaf.dim() and not any(leaf is index for index in allowed)
     ]  # fmt: skip
     places = {str(tensor._where) for tensor in virtual} | {str(tensor.device) for tensor in others}
     if len(places) > 1:

@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from common.data.dataset import ListedImages
 from common.data.seeds import find_seed, read_seed, seed_path
 from common.run.errors import UserError
 from common.run.files import write_json
@@ -130,28 +131,8 @@ class Stamp:
         write_json(folder / STAMP_FILE, self.as_dict())
 
 
-class StampedImages(Protocol):
-    """The images of a list, such as a `common.data.dataset.ImageSet`."""
-
-    @property
-    def ids(self) -> list[str]:
-        """Image ids."""
-
-    @property
-    def images(self) -> list[Path]:
-        """Paths of the files."""
-
-    @property
-    def classes(self) -> list[str]:
-        """Foreground class names."""
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """Multi-hot (N, C), or None."""
-
-    @property
-    def list_name(self) -> str:
-        """Name of the list."""
+class StampedImages(ListedImages, Protocol):
+    """Images that files are made for."""
 
     def unique(self) -> list[int]:
         """Indices of the images, each once."""

@@ -96,6 +96,7 @@ class Recipe:
     stages: list[Step]
     results: list[Result]
     open: list[Open] = field(default_factory=list)
+    curves: str = ""  # CSV of published training curves, from the repository's root
 
     def planned_rows(self) -> list[dict[str, Any]]:
         """Rows of the table before anything has run."""
@@ -114,7 +115,7 @@ class Recipe:
                 path.stem, content["title"], content["lists"],
                 [Step(**stage) for stage in content["stages"]],
                 [Result(**{**result, "expected": result.get("expected")}) for result in content["results"]],
-                [Open(**number) for number in content.get("open", [])],
+                [Open(**number) for number in content.get("open", [])], content.get("curves", ""),
             )  # fmt: skip
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(

@@ -4,11 +4,12 @@ Here:
 
     source      a scored run as the page needs it: predictions, truth, card, curve
     pictures    images, labels and CAMs as small data URIs, exact where the page computes with them
+    reference   published curves of trainings
     facts       everything about a run besides its images: settings, scores, classes, training, comparison
     page        puts both into one file, with the markup, style and program in ``assets/``
     serve       the same page for large sets, with images made when they are looked at
 
-Called by: ``scripts/report.py`` alone.
+Called by: ``scripts/report.py``; ``scripts/plot_run.py`` reads published curves here.
 
 Not here: scores (`common.score`), which the page shows and does not compute, but for the labels at another threshold.
 """

@@ -1,7 +1,7 @@
 """Everything about runs besides their images: settings, scores, classes, training, comparison."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,12 @@ import numpy as np
 from common.data.masks import voc_palette
 from common.pipeline.recipe import RECIPES, Recipe
 from common.pipeline.stages import read_state
+from common.report.pictures import small
+from common.report.reference import series_of
 from common.report.source import ScoredRun, Source
 from common.run.config import read_yaml
 from common.run.errors import UserError
+from common.run.files import ROOT
 from common.run.folder import RunFolder
 from common.run.log import read_metrics
 from common.score.compare import aligned, difference, group_of, read_run
@@ -20,6 +23,7 @@ from common.score.read import read_score
 
 CONTEXT = ("step", "epoch", "kind", "steps")  # of a line of metrics.jsonl; everything else is a curve
 LONGEST = 400  # points of a curve that the page draws
+PICTURES = 10  # of a history
 
 
 def run_facts(source: Source) -> dict[str, Any]:
@@ -30,13 +34,14 @@ def run_facts(source: Source) -> dict[str, Any]:
         "task": source.task, "list": source.list_name,
         "settings": {key: content.get(key) for key in ("data", "model", "train", "infer", "runtime") if key in content},
         "strip": pipeline_strip(source.run), "training": curves(source.run), "log": log_facts(source.run),
+        "histories": histories(source.run, content), "references": published_curves(content),
     }  # fmt: skip
     if isinstance(source, ScoredRun):
         point = source.card["points"][source.point]
         facts |= {
             "images": source.score["images"], "point": source.point, "threshold": point.get("threshold"),
             "means": point["means"], "classes": class_rows(source), "confusion": point["confusion"],
-            "together": confusions(source),
+            "pairs": confusions(source), "together": together(source),
             "curve": None if source.thresholds is None else source.score.get("mIoU"),
             "trivial": trivial(source.run), "published": published(str(facts["method"])),
             "warnings": source.score.get("warnings", []),
@@ -53,6 +58,12 @@ def class_rows(source: ScoredRun) -> list[dict[str, Any]]:
         own = classes[name]
         rows.append({"name": name, **own, "oracle": oracle.get(name, {}).get("threshold")})
     return rows
+
+
+def together(source: ScoredRun) -> list[list[int]]:
+    """The number of images that hold both of two labels, and in the diagonal those that hold one, (K, K)."""
+    has = (source.counts.truth[0] > 0).astype(np.int64)  # N K
+    return (has.T @ has).tolist()
 
 
 def confusions(source: ScoredRun) -> list[dict[str, Any]]:
@@ -98,6 +109,37 @@ def curves(run: RunFolder) -> list[dict[str, Any]]:
     return made
 
 
+def histories(run: RunFolder, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Pictures that a training made of its own state again and again, from the first to the last.
+
+    PCSS's importance masks, and the images that DiG's diffusion model makes from noise: in the diffusion run's own
+    folder, which the classifier's configuration names by a file.
+    """
+    weights = (content.get("diffusion") or {}).get("file")
+    previews = Path(weights).parent.parent / run.previews.name if weights else run.previews
+    found = []
+    for title, when, folder in (
+        ("frequency importance (bright: suppressed)", "after epoch", run.importance),
+        ("images that the diffusion model makes from noise", "after step", previews),
+    ):
+        files = sorted(file for file in folder.glob("*.png") if file.stem.isdecimal())
+        if files:
+            chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), PICTURES)).round().astype(int)).tolist()
+            shown = [{"name": f"{when} {int(files[index].stem)}", "uri": small(files[index])} for index in chosen]
+            found.append({"title": title, "pictures": shown})
+    return found
+
+
+def published_curves(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The published training curves of a run's method on its data set and backbone; see `common.report.reference`."""
+    files = {recipe.curves for recipe in _recipes(str(content.get("method", ""))) if recipe.curves}
+    return [
+        {"title": f"published: {title}", "curves": curves}
+        for file in sorted(files)
+        for title, curves in series_of(ROOT / file, content).items()
+    ]
+
+
 def log_facts(run: RunFolder) -> list[str]:
     """The first lines of the run's log, which tell images, device and weights, and its last line."""
     path = run.path / "log.txt"
@@ -128,16 +170,19 @@ def trivial(run: RunFolder) -> dict[str, float]:
 
 def published(method: str) -> list[dict[str, Any]]:
     """Published numbers of a method, from the recipes of its reproductions."""
-    rows = []
-    for path in sorted(RECIPES.glob("*.yaml")):
-        recipe = Recipe.read(path)
-        if method and recipe.title.split(" ")[0].rstrip(",") == method and not path.stem.endswith("_demo"):
-            rows += [
-                {"what": f"{recipe.title}: {result.what}", "value": result.published}
-                for result in recipe.results
-                if result.published is not None
-            ]
-    return rows
+    return [
+        {"what": f"{recipe.title}: {result.what}", "value": result.published}
+        for recipe in _recipes(method)
+        for result in recipe.results
+        if result.published is not None
+    ]
+
+
+def _recipes(method: str) -> list[Recipe]:
+    """The recipes of a method's published numbers."""
+    paths = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.stem.endswith("_demo")]
+    recipes = [Recipe.read(path) for path in paths] if method else []
+    return [recipe for recipe in recipes if recipe.title.split(" ")[0].rstrip(",") == method]
 
 
 def comparison(sources: Sequence[Source]) -> list[dict[str, Any]]:

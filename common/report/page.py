@@ -10,22 +10,27 @@ from PIL import Image
 
 from common.data.masks import read_mask
 from common.report import facts, pictures
+from common.report.reference import read_reference
 from common.report.source import Source
 from common.run.errors import UserError
 from common.run.progress import progress
 from common.score.bins import ThresholdBins
 
 ASSETS = Path(__file__).parent / "assets"
+PROGRAMS = "pictures.js", "gallery.js", "sections.js", "start.js"  # parts of one program, in this order
 MOST_RUNS = 5
 
 
-def content(sources: Sequence[Source], ids: Sequence[str], facts_of_origin: dict[str, Any]) -> dict[str, Any]:
+def content(
+    sources: Sequence[Source], ids: Sequence[str], facts_of_origin: dict[str, Any], references: Sequence[str] = ()
+) -> dict[str, Any]:
     """All data of the page but the images' pictures.
 
     Args:
         sources: the run, and the runs that it is compared with.
         ids: the shown images.
         facts_of_origin: commit, versions, device.
+        references: published curves besides those of the first run's method, as FILE or FILE:SERIES.
 
     Raises:
         UserError: the runs cannot stand on one page.
@@ -38,13 +43,18 @@ def content(sources: Sequence[Source], ids: Sequence[str], facts_of_origin: dict
     grids = [source.thresholds for source in sources if source.thresholds is not None]
     if any(not np.array_equal(grid, grids[0]) for grid in grids):
         raise UserError("the runs were scored at different thresholds; score them alike")
+    runs = [facts.run_facts(source) for source in sources]
+    curves = [reference for run in runs for reference in run.pop("references")]
+    for text in references:
+        curves += [{"title": title, "curves": found} for title, found in read_reference(text).items()]
+    curves = list({entry["title"]: entry for entry in curves}.values())
     return {
         "origin": facts_of_origin, "labels": first.labels, "colours": facts.colours(first.labels),
         "thresholds": [round(float(value), 6) for value in grids[0]] if grids else None,
-        "runs": [facts.run_facts(source) for source in sources], "comparison": facts.comparison(sources),
+        "runs": runs, "comparison": facts.comparison(sources), "references": curves,
         "images": [
-            {"id": image_id, "scores": [facts.image_scores(source, [image_id])[0] for source in sources]}
-            for image_id in ids
+            {"id": image_id, "scores": list(scores)}
+            for image_id, *scores in zip(ids, *(facts.image_scores(source, ids) for source in sources), strict=True)
         ],
         "total": len(first.images.unique()),
     }  # fmt: skip
@@ -77,7 +87,7 @@ class Images:
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = list(sources)
         images = sources[0].images
-        self._place = {image_id: images.ids.index(image_id) for image_id in dict.fromkeys(images.ids)}
+        self._place = {images.ids[index]: index for index in images.unique()}
         self._bins = [
             None if source.thresholds is None else ThresholdBins(source.thresholds) for source in self.sources
         ]
@@ -117,12 +127,12 @@ def with_pictures(data: dict[str, Any], images: Images) -> dict[str, Any]:
 
 def page(data: dict[str, Any]) -> str:
     """The HTML of the page; nothing in it asks for anything outside the file."""
-    template, style, program = (
-        (ASSETS / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "page.js")
+    template, style, *programs = (
+        (ASSETS / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", *PROGRAMS)
     )
     # In a script element only "<" can end it or begin a comment.
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    parts = {"STYLE": style, "PROGRAM": program, "DATA": text}
+    parts = {"STYLE": style, "PROGRAM": "\n".join(programs), "DATA": text}
     for name, part in parts.items():
         before, _, after = template.partition(f"/*{name}*/")
         template = before + part + after

@@ -8,21 +8,36 @@ only looked at, are small and lossy.
 import base64
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from common.data.images import FORMATS, opened
 from common.score.bins import ThresholdBins
 from common.score.evaluate import Prediction
 
-QUALITY = 55  # of photographs
+QUALITY = 40  # of photographs
+PICTURE_SIDE = 900  # longest side of a picture that a training made, in pixels
 CAM_SIDE = 96  # longest side of a single class's CAM, in pixels
 
 
 def photo(image: Image.Image) -> str:
     """A lossy data URI at the image's size."""
     return _uri(image.convert("RGB"), quality=QUALITY, method=4)
+
+
+def small(file: Path) -> str:
+    """A lossy data URI of a picture's file, at most `PICTURE_SIDE` wide and high.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    with opened(file, "picture", FORMATS) as image:
+        picture = image.convert("RGB")
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    return photo(picture)
 
 
 def label_map(labels: np.ndarray) -> str:

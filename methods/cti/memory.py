@@ -18,7 +18,7 @@ class TokenMemory:
         # need not wait for the GPU.
         self._rows = torch.zeros(num_classes * size + 1, dim, device=device)
         self.counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
-        self._counts_on_host = torch.zeros(num_classes, dtype=torch.int64)
+        self._counts_on_host = torch.zeros(num_classes, dtype=torch.int64, device="cpu")
         self._expected: Tensor | None = None
 
     def expect(self, labels: Tensor) -> None:

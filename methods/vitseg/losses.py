@@ -1,6 +1,7 @@
 """The ViT segmenter's training step, and the teacher that corrects noisy masks."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from methods.vitseg.model import VitSeg
 class VitSegStep(TrainingStep):
     """Model and loss as one module that maps a batch to losses; what DistributedDataParallel wraps."""
 
-    terms = ("seg",)
+    terms: Sequence[str] = ("seg",)
 
     def __init__(self, model: VitSeg) -> None:
         super().__init__()

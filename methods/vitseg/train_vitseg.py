@@ -47,6 +47,8 @@ def main() -> int:
     origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume, config.model)
     step = VitSegStep(model)
     teacher = Teacher(model, config.teacher) if config.teacher.from_epoch >= 0 else None
+    if teacher:
+        step.terms = (*step.terms, "corrected")  # no loss: the share of pixels whose label the teacher changes
     optimizer = vitseg_optimizer(model, config.optim)
 
     # Training
@@ -64,10 +66,11 @@ def main() -> int:
 
     for _ in trainer.epochs():
         for batch in trainer.batches():
-            view, targets = batch.views
-            if teacher:
-                targets = teacher.corrected(view, targets, batch.epoch)
+            view, given = batch.views
+            targets = teacher.corrected(view, given, batch.epoch) if teacher else given
             losses = trainer.forward(view, targets)
+            if teacher:
+                losses["corrected"] = (targets != given).float().mean()
             is_step_done = trainer.learn(losses, batch)
             if is_step_done and teacher:
                 teacher.follow(model)

@@ -1,0 +1,149 @@
+"""Every script runs on a GPU, as far as a machine without one can show; and the host does not wait for it."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.crf.lattice import Lattice, bilateral_features
+from common.tensors import read_later
+from common.train.checkpoint import Checkpoints
+from common.train.trainer import Trainer
+from methods.irn import make_ir_label
+from methods.psa import make_crf
+from tests.golden import test_golden as golden
+from tests.golden.harness import Case, cases, compare
+from tests.helpers import SCRIPTS_OF, Scripts
+from tests.virtual_device import Waits, virtual_device
+
+BEFORE = {"psa": make_crf, "irn": make_ir_label}
+SETTINGS = {  # three steps: nothing is logged, saved or validated in the first two
+    "toco": ("loss.seg_after=0",), "diffusion": ("ema.after=0", "train.save_every=3"), "cti": ("loss.memory_size=1",),
+    "dig": ("loss.cam_start_epoch=0",),
+}  # fmt: skip
+INFERENCE = {
+    "cti": ("--dict",), "pcss": ("--dict",), "dig": ("--dict",), "toco": ("--dict",),
+    "psa": ("--seeds", "SEEDS"), "irn": ("--seeds", "SEEDS"),
+}  # fmt: skip
+GOLDEN = ("cti_infer_voc", "pcss_infer", "dig_unet", "crt_cnn")  # a cheap case of each network
+SLOW_GOLDEN = ("cti_forward_voc", "cti_forward_coco", "pcss_forward", "dig_vit", "dig_lfca", "toco_forward", "crt_deit",
+               "crt_wsol", "deeplab_test", "irn_edge", "psa_net")  # fmt: skip
+# ToCo's energy loss builds a lattice of data-dependent size for each image, and refines as many classes as there are.
+TOCO_WAITS = {"methods/toco/labels.py", "common/crf/lattice.py"}
+
+
+def test_devices_are_kept_apart() -> None:
+    """Tensors of two devices do not mix; scalars and indices may come from the CPU; numbers are the CPU's."""
+    values = torch.arange(6.0).view(2, 3)
+    with virtual_device():
+        moved = values.to("cuda")
+        assert moved.is_cuda and moved.device == torch.device("cuda", 0) and moved.cpu().equal(values)
+        with pytest.raises(RuntimeError, match=r"same device.*cpu, cuda:0"):
+            moved + values
+        with pytest.raises(RuntimeError, match="same device"):
+            moved.to("cuda:1") + moved
+        for convert in (lambda tensor: tensor.numpy(), np.asarray):
+            with pytest.raises(TypeError, match="convert cuda:0 device type tensor to numpy"):
+                convert(moved)
+        assert (moved + torch.tensor(1.0)).tolist() == (values + 1).tolist()
+        assert moved[torch.tensor([1])].tolist() == moved[[1]].tolist() == values[1:].tolist()
+        layer = torch.nn.Linear(3, 1).to("cuda")
+        layer(moved).sum().backward()
+        assert layer.weight.grad.device.type == "cuda" and layer.weight.grad.tolist() == [values.sum(0).tolist()]
+    assert not torch.zeros(1).is_cuda and torch.Generator is torch._C.Generator
+
+
+def test_waits_are_counted() -> None:
+    """Where values, or shapes that values decide, reach the host; not for a copy that is read later."""
+    with virtual_device() as waits:
+        moved = torch.arange(6.0).to("cuda")
+        moved.cumsum(0).to("cpu", non_blocking=True)
+        read_later(moved)()
+        moved[torch.tensor([1])] = moved.where(moved > 2, 0.0)[0]
+        assert not waits
+        for number, action in enumerate(
+            (float, bool, torch.Tensor.cpu, lambda x: x.tolist(), torch.nonzero, lambda x: x[x > 2], torch.unique), 1
+        ):
+            action(moved[0] if action in (float, bool) else moved)
+            assert waits.total() == number, action
+
+
+@pytest.mark.parametrize("method", SCRIPTS_OF)
+def test_scripts(method: str, experiments: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training and an inference; no step waits, and a checkpoint waits once for the check of its weights."""
+    monkeypatch.chdir(tmp_path)
+    scripts = Scripts(monkeypatch, experiments / f"{method}.yaml", method)
+    if method in BEFORE:
+        assert scripts.call(BEFORE[method], "x", "--seeds", seeds) == 0
+    checks: list[int] = []
+    steps: list[Counter[str]] = []
+    on_device = "runtime.device=cuda"
+    with virtual_device() as waits:
+        count_checks(monkeypatch, checks)
+        count_steps(monkeypatch, waits, steps)
+        settings = (on_device, "train.max_steps=3", "train.print_freq=100", "train.save_steps=0")
+        assert scripts.train("x", *settings, *SETTINGS.get(method, ())) == 0
+        in_steps = steps[-1] - steps[0]  # the last step, which is logged, begins where the last is counted
+        assert {place.partition(":")[0] for place in in_steps} == (TOCO_WAITS if method == "toco" else set())
+        found = sum(count for place, count in waits.items() if place.startswith("common/train/checkpoint.py"))
+        assert found == len(checks) > 0
+        if SCRIPTS_OF[method][1]:
+            arguments = [seeds if part == "SEEDS" else part for part in INFERENCE.get(method, ())]
+            assert scripts.infer("x", on_device, *arguments) == 0
+
+
+def count_checks(patch: pytest.MonkeyPatch, checks: list[int]) -> None:
+    """Notes each check of the weights."""
+    weights = Checkpoints._weights
+
+    def check(self: Checkpoints) -> dict[str, torch.Tensor]:
+        checks.append(1)
+        return weights(self)
+
+    patch.setattr(Checkpoints, "_weights", check)
+
+
+def count_steps(patch: pytest.MonkeyPatch, waits: Waits, steps: list[Counter[str]]) -> None:
+    """Notes the waits so far at the beginning of each step."""
+    begin = Trainer._batch
+
+    def batch(self: Trainer, *arguments: Any) -> Any:
+        steps.append(Counter(waits))
+        return begin(self, *arguments)
+
+    patch.setattr(Trainer, "_batch", batch)
+
+
+class DeviceCase(Case):
+    """A golden case whose inputs lie on the device."""
+
+    def make(self, recipe: Any) -> Any:
+        """As `Case.make`."""
+        with torch.device("cpu"):
+            made = super().make(recipe)
+        return made.to("cuda") if isinstance(made, torch.Tensor) else made
+
+
+@pytest.mark.parametrize("name", [*GOLDEN, *SLOW_GOLDEN])
+def test_golden_forward(name: str, pytestconfig: pytest.Config) -> None:
+    """The networks' golden numbers, computed on the device."""
+    if name in SLOW_GOLDEN and not pytestconfig.getoption("--complete"):
+        pytest.skip("takes seconds: --complete")
+    (case,) = (case for case in cases(pytestconfig.getoption("--golden"), False) if case.file == f"{name}.npz")
+    with virtual_device(), torch.device("cuda"):
+        run = golden.RUNNERS[case.entry["method"], case.entry["kind"]]
+        compare(case, run(DeviceCase(case.folder, case.file, case.entry)))
+
+
+def test_lattice() -> None:
+    """The CRF's lattice filters on the device as on the CPU."""
+    image = torch.rand(3, 6, 7, generator=torch.Generator().manual_seed(0)) * 255
+    values = torch.rand(42, 3, generator=torch.Generator().manual_seed(1))
+    expected = Lattice(bilateral_features(image, 5.0, 20.0)).filter(values)
+    with virtual_device():
+        found = Lattice(bilateral_features(image.to("cuda"), 5.0, 20.0)).filter(values.to("cuda"))
+        assert found.is_cuda
+        torch.testing.assert_close(found.cpu(), expected)
