@@ -147,7 +147,7 @@ def main() -> int:
 
     # Images that cannot be read are told apart before the work
     photos = labelled_photos(args, predictor, files)
-    damaged = photos.unreadable()
+    damaged = photos.unreadable(processes.is_main)
     failed = {photos.ids[index]: message for index, message in damaged.items()}
     photos = photos.without(damaged)
     for line in [*notes, *predictor.notes(photos.labels is not None), *failed.values()]:

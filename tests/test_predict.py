@@ -1,6 +1,7 @@
 """Images without labels: the numbers of the methods' own inference, given and predicted classes, files, bad input."""
 
 import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -14,11 +15,12 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from common.data.dataset import class_names
+from common.data.images import ImageRules
 from common.data.lists import read_list
 from common.data.masks import read_mask
 from common.data.seeds import read_seed
 from common.pipeline.builders import PREDICTING, named
-from common.predict.photos import find_photos
+from common.predict.photos import Photos, find_photos
 from common.predict.predictor import Prediction, Predictor
 from common.predict.results import class_rows
 from common.run.config import load_config, save_config
@@ -255,6 +257,64 @@ def test_thresholds_have_the_best_f1(images: list[tuple[float, bool]]) -> None:
     assert 0 <= threshold <= 1
     if truth.any():
         assert found == pytest.approx(max(map(f1, scores))) and f1(threshold) == pytest.approx(found)
+
+
+MODES = (
+    "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16",
+    "I;16B",
+)  # fmt: skip
+KINDS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "ICO", "TGA", "JPEG2000", "PCX")
+
+
+def photo(mode: str, size: tuple[int, int], seed: int) -> Image.Image:
+    """Noise in one of Pillow's modes; some are reached from others alone."""
+    before = {"La": "LA", "RGBa": "RGBA", "PA": "P"}.get(mode, "L" if mode.startswith("I;") else "RGB")
+    noise = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+    return noise.convert(before).convert(mode)
+
+
+def can_save(mode: str, kind: str) -> bool:
+    """Whether Pillow writes the mode in the format."""
+    try:
+        photo(mode, (20, 20), 0).save(io.BytesIO(), format=kind)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+WRITABLE = [(mode, kind) for mode in MODES for kind in KINDS if can_save(mode, kind)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder."""
+    return tmp_path_factory.mktemp("modes")
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    form=st.sampled_from(WRITABLE), size=st.tuples(st.integers(1, 40), st.integers(1, 40)), seed=st.integers(0, 99),
+    suffix=st.sampled_from([".png", ".jpg", ".mp4", ""]),
+)  # fmt: skip
+def test_any_mode_and_format_is_read_or_named(
+    place: Path, form: tuple[str, str], size: tuple[int, int], seed: int, suffix: str
+) -> None:
+    """The image itself, at its size, whatever the suffix; or one line that names the file and what to do."""
+    mode, kind = form
+    path, made = place / f"photo{suffix}", photo(mode, size, seed)
+    made.save(path, format=kind, **({"lossless": True} if kind == "WEBP" else {}))
+    photos = Photos(["photo"], [path], [], ImageRules())
+    problem = photos.unreadable().get(0, "")
+    try:
+        read = photos.load_image(0)
+    except UserError as error:
+        problem = problem or str(error)
+    if problem:
+        assert str(path) in problem and "\n" not in problem
+        return
+    assert read.mode == "RGB" and read.size == size
+    if kind in ("PNG", "BMP", "TIFF", "WEBP") and mode in ("L", "1", "RGB"):
+        assert np.array_equal(np.asarray(read), np.asarray(made.convert("RGB")))
 
 
 def test_ids_of_photos(tmp_path: Path) -> None:

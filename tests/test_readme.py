@@ -152,6 +152,7 @@ ELSEWHERE = {
     "bash scripts/demo_dig.sh": ("tests/test_demo.py", "demo_dig.sh"),
     "bash scripts/demo_toco.sh": ("tests/test_demo.py", "demo_toco.sh"),
     "bash scripts/demo_pipeline.sh": ("tests/test_demo.py", "demo_pipeline.sh"),
+    "bash scripts/demo_best.sh": ("tests/test_demo.py", "demo_best.sh"),
     "bash scripts/demo_crt.sh": ("tests/test_demo.py", "demo_crt.sh"),
     "bash scripts/demo_wsol.sh": ("tests/test_demo.py", "demo_wsol.sh"),
     "bash scripts/test.sh": (".ci/run", "scripts/test.sh"),

@@ -26,8 +26,8 @@ from common.run.errors import UserError, preview
 from common.run.processes import say_once
 
 
-class TrainingImages(Protocol):
-    """The images of a training: `ImageSet`, `LabelledImages`, or `common.data.cub.CUBImages`."""
+class ListedImages(Protocol):
+    """The images of a list, such as an `ImageSet`, or images without a data set."""
 
     @property
     def ids(self) -> list[str]:
@@ -48,6 +48,10 @@ class TrainingImages(Protocol):
     @property
     def list_name(self) -> str:
         """The list or split of the images."""
+
+
+class TrainingImages(ListedImages, Protocol):
+    """The images of a training: `ImageSet`, `LabelledImages`, or `common.data.cub.CUBImages`."""
 
     def __len__(self) -> int: ...
 

@@ -35,7 +35,7 @@ def require_sizes(images: TrainingImages, processes: Processes) -> None:
     """
     share = processes.shard(range(len(images)))
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda index: _problem(images.file(index)), share)
+        found = pool.map(lambda index: size_problem(images.file(index)), share)
         checked = progress(found, "image headers", processes.is_main, len(share))
         problems = [problem for problem in checked if problem]
     problems = [problem for part in processes.gather_objects(problems) for problem in part]
@@ -44,7 +44,8 @@ def require_sizes(images: TrainingImages, processes: Processes) -> None:
         raise UserError(" ".join(problems[:SHOWN]) + more)
 
 
-def _problem(file: ImageFile) -> str:
+def size_problem(file: ImageFile) -> str:
+    """The message about an image that `usable_size` refuses; empty for any other."""
     try:
         usable_size(file)
     except UserError as error:

@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from common.data.dataset import ListedImages
 from common.data.seeds import find_seed, read_seed, seed_path
 from common.run.errors import UserError
 from common.run.files import write_json
@@ -130,40 +131,22 @@ class Stamp:
         write_json(folder / STAMP_FILE, self.as_dict())
 
 
-class StampedImages(Protocol):
-    """The images of a list, such as a `common.data.dataset.ImageSet`."""
-
-    @property
-    def ids(self) -> list[str]:
-        """Image ids."""
-
-    @property
-    def images(self) -> list[Path]:
-        """Paths of the files."""
-
-    @property
-    def classes(self) -> list[str]:
-        """Foreground class names."""
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """Multi-hot (N, C), or None."""
-
-    @property
-    def list_name(self) -> str:
-        """Name of the list."""
+class StampedImages(ListedImages, Protocol):
+    """Images that files are made for."""
 
     def unique(self) -> list[int]:
         """Indices of the images, each once."""
 
 
 def stamp_of(
-    kind: Kind, method: str, settings: dict[str, Any], images: StampedImages, seeds: Path | None = None
-) -> Stamp:
+    kind: Kind, method: str, settings: dict[str, Any], images: StampedImages, seeds: Path | None = None,
+    inputs: Callable[[str], Iterable[Path]] = lambda image_id: (),
+) -> Stamp:  # fmt: skip
     """The stamp of files that are made for the images of a list.
 
     Args:
         seeds: folder of the seeds that they are made of.
+        inputs: further files that an image's file is made of, by id.
     """
     digests = {}
     for index in images.unique():
@@ -172,6 +155,8 @@ def stamp_of(
             parts.append(np.flatnonzero(images.labels[index]).tolist())
         if seeds is not None:
             parts += stat_parts(find_seed(seeds, images.ids[index]))
+        for path in inputs(images.ids[index]):
+            parts += stat_parts(path)
         digests[images.ids[index]] = digest(*parts)
     settings = {**settings, "classes": images.classes}
     return Stamp(kind, method, settings, {images.list_name: len(digests)}, digests)

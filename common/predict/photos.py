@@ -10,9 +10,10 @@ from PIL import Image
 
 from common.data.images import ImageFile, ImageRules
 from common.data.lists import IMAGE_SUFFIXES
-from common.data.sizes import THREADS, usable_size
+from common.data.sizes import THREADS, size_problem
 from common.data.whole import Failures
 from common.run.errors import UserError, preview
+from common.run.progress import progress
 
 BETWEEN = "__"  # stands for the / of sub-folders in ids
 
@@ -63,19 +64,16 @@ class Photos:
         images = [self.images[index] for index in kept]
         return Photos(ids, images, self.classes, self.rules, labels, self.list_name)
 
-    def unreadable(self) -> Failures:
-        """Messages about images whose header cannot be read, or that are too small for a network."""
+    def unreadable(self, is_shown: bool = False) -> Failures:
+        """Messages about images whose header cannot be read, or that are too small for a network.
+
+        Args:
+            is_shown: whether this process shows the progress.
+        """
         with ThreadPoolExecutor(THREADS) as pool:
-            messages = pool.map(_problem, map(self.file, self.unique()))
-            return {index: message for index, message in enumerate(messages) if message}
-
-
-def _problem(file: ImageFile) -> str:
-    try:
-        usable_size(file)
-    except UserError as error:
-        return str(error)
-    return ""
+            messages = pool.map(size_problem, map(self.file, self.unique()))
+            counted = progress(messages, "image headers", is_shown, len(self))
+            return {index: message for index, message in enumerate(counted) if message}
 
 
 def find_photos(places: Sequence[str | Path]) -> tuple[dict[str, Path], list[str]]:

@@ -50,8 +50,9 @@ def read_tuned(weights: Path) -> Tuned | None:
     Raises:
         UserError: the file is damaged.
     """
-    digest = content_digest(weights)
-    for entry in read_entries(weights.parent).values():
+    entries = read_entries(weights.parent)
+    digest = content_digest(weights) if entries else ""
+    for entry in entries.values():
         if entry["weights"] == digest:
             background = entry.get("background") or {}
             return Tuned(
@@ -98,7 +99,8 @@ def _is_sound(content: Any) -> bool:
         )
 
     def is_number(background: Any) -> bool:
-        return isinstance(background, dict) and isinstance(background.get("threshold"), int | float)
+        threshold = background.get("threshold") if isinstance(background, dict) else None
+        return isinstance(threshold, int | float) and 0 <= threshold < float("inf")
 
     return isinstance(content, dict) and all(map(is_entry, content.values()))
 

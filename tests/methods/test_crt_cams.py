@@ -117,3 +117,15 @@ def test_settings_tell_what_changes_the_numbers() -> None:
     """The reference's scales; how tiles are grouped, too, which changes the last digits."""
     assert CRTInferConfig().scales == [1.0, 0.5, 1.5, 2.0, 0.75, 1.25, 1.75]
     assert CRTInferConfig(tiles=3).settings() != CRTInferConfig().settings()
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_class_logits_are_means_over_views_of_the_largest_cells(model: DeiTBranch, flip: bool) -> None:
+    """Of an image that fits into one tile; cells of the padding do not count."""
+    image = eval_transform(random_photo((20, 25)))[None]
+    (found,) = view_cams(model, [image], 4, flip)
+    expected = [
+        model(F.pad(view, (0, TILE - 25, 0, TILE - 20)))[..., : -(-20 // PATCH), : -(-25 // PATCH)].amax((-2, -1))
+        for view in ([image, image.flip(-1)] if flip else [image])
+    ]
+    torch.testing.assert_close(found.logits, torch.stack(expected).mean(0))
