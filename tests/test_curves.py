@@ -1,4 +1,4 @@
-"""Thirty steps of every training, term by term, as this project computed them once: ``tests/curves/METHOD.csv``.
+"""Thirty steps of every training, term by term, as this project computed them once: ``tests/curves/<method>.csv``.
 
 A change that is not meant to change numbers leaves every curve as it is; one that is meant to is shown by its curve:
 

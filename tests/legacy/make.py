@@ -40,7 +40,7 @@ def experiment_of(method: str) -> Path:
 
 
 def make(patch: pytest.MonkeyPatch, method: str) -> None:
-    """Trains two steps in the current folder, and infers: ``experiment/METHOD``."""
+    """Trains two steps in the current folder, and infers: ``experiment/<method>``."""
     scripts = Scripts(patch, experiment_of(method), method)
     if method in ("psa", "irn"):
         before = make_crf if method == "psa" else make_ir_label
