@@ -34,7 +34,8 @@ for segmenter in meanshift felzenszwalb slic; do
   vote ${name}_$segmenter experiment/cti_demo/dict experiment/${name}_$segmenter/segments
 done
 step "CTI's seeds voted over the true regions: a bound"
-vote ${name}_true experiment/cti_demo/dict data/shapes/SegmentationClass
+$python scripts/prepare_data.py masks --source data/shapes/SegmentationClass --target data/shapes/regions --map 0=100
+vote ${name}_true experiment/cti_demo/dict data/shapes/regions  # where the background is a region, too
 step "The mean of both seeds, and its vote"
 $python scripts/fuse_seeds.py --name ${name}_mean cti_demo pcss_demo --exp fusion_demo
 $python evaluation.py --name ${name}_mean --task cam --dict_dir dict --list val --card

@@ -71,7 +71,8 @@ STEPS_OF = {
         "evaluation.py", "evaluation.py", *SHOWN, *SHOWN, *SHOWN, "scripts/report.py", "scripts/pipeline_table.py",
     ),
     "demo_best.sh": (
-        *VOTED, *VOTED, *VOTED, *VOTED[1:], "scripts/fuse_seeds.py", "evaluation.py", *VOTED[1:],
+        *VOTED, *VOTED, *VOTED, "scripts/prepare_data.py", *VOTED[1:], "scripts/fuse_seeds.py", "evaluation.py",
+        *VOTED[1:],
         "scripts/show_segments.py", "methods/cti/infer_trm.py", "methods/pcss/infer_pcss.py", "scripts/run_pipeline.py",
         *["evaluation.py"] * 5, "scripts/show_masks.py", "scripts/report.py", "scripts/compare_runs.py",
         "scripts/compare_runs.py",
@@ -92,7 +93,7 @@ FAILURES = (  # a demo, what fails in it, after how many calls
     ("demo_toco.sh", "'--margin' in sys.argv", 14),
     ("demo_pipeline.sh", "'pipeline_demo_psa' in sys.argv", 13),
     ("demo_pipeline.sh", "'--gain' in sys.argv", 26),
-    ("demo_best.sh", "'--require' in sys.argv", 27),
+    ("demo_best.sh", "'--require' in sys.argv", 28),
     ("demo_crt.sh", "'--margin' in sys.argv", 10),
     ("demo_crt.sh", "'--gain' in sys.argv", 11),
     ("demo_wsol.sh", "'--least' in sys.argv", 4),
