@@ -31,6 +31,7 @@ from common.run.files import atomic_write, sweep
 from common.run.fingerprint import content_digest
 from common.run.folder import RunFolder
 from common.run.lock import lock
+from common.run.memory import keep_freed_memory
 from common.run.needs import Needs
 from common.run.processes import Processes, start_processes, stop_processes
 from common.score.card import CARD_FILES, card_lines, read_card
@@ -255,6 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line → evaluation → table and files."""
     args, config = setup(argv)
     require_input(args, config)
+    keep_freed_memory()
     processes = start_processes()
     try:
         result = score(args, config, processes)

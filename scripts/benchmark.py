@@ -3,6 +3,7 @@
     python scripts/benchmark.py evaluation                 # all thresholds in one pass against an argmax for each
     python scripts/benchmark.py train --method cti         # a train step against plain ViT passes over the same images
     python scripts/benchmark.py infer --method cti         # the seeds of an image against plain ViT passes
+    python scripts/benchmark.py train --method vitseg --arch timm:vit_small_patch16_dinov3   # of timm's same model
     python scripts/benchmark.py fim --method pcss          # frequency importance against the plain passes it needs
 
 Both sides of a comparison run alternating in the same process, as machines are noisy; ratios are of the fastest turns.
@@ -22,7 +23,8 @@ import cv2
 import numpy as np
 
 from common.data.seeds import Seed
-from common.run.errors import run_script
+from common.nets.options import TIMM
+from common.run.errors import UserError, run_script
 from common.run.options import PRECISIONS, RuntimeConfig
 from common.run.processes import Processes
 from common.score.counts import SweepCounts, counts_by_argmax
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
     from common.run.device import Runtime
 
-METHODS = ("cti", "pcss", "dig", "toco", "crt", "deeplab")
+METHODS = ("cti", "pcss", "dig", "toco", "crt", "deeplab", "vitseg")
+WITH_ARCH = ("cti", "vitseg")
 
 Work = Callable[[], object]  # timed; its result is dropped
 
@@ -131,12 +134,16 @@ def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
     """Arguments of ``train`` and ``infer``."""
     add = parser.add_argument
     add("--method", choices=METHODS, default="cti")
+    add("--arch", default="", help=f"another backbone, timm:NAME, of: {', '.join(WITH_ARCH)}")
     add("--batch", type=int, default=8, help="images of a train step (default: %(default)s)")
     add("--size", type=int, nargs=2, default=(375, 500), metavar=("H", "W"), help="of the image (default: 375 500)")
     add("--turns", type=int, default=7, help="timed turns (default: %(default)s)")
     add("--warmup", type=int, default=2, help="turns before that (default: %(default)s)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
     add("--precision", default="fp32", choices=PRECISIONS)
+    add(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, for CPUs that do other work, too"
+    )
     add("--compile", action="store_true", help="compile both sides with torch.compile")
     parser.set_defaults(run=run)
 
@@ -148,13 +155,14 @@ def run_train(args: argparse.Namespace) -> int:
     passes are of several sizes all of it as ``plain_train_work``, one that is not trained by AdamW its ``optimizer``,
     and parts of a step that deserve a row of their own as ``train_parts``.
     """
+    backbone = _backbone(args)
     from common.train.optim import adamw
 
     runtime = _runtime(args)
     method = importlib.import_module(f"methods.{args.method}.benchmark")
     is_special = hasattr(method, "plain_train_work")
     plain = method.plain_train_work(args.batch, runtime) if is_special else _plain_train_work(method, args, runtime)
-    steps = method.train_steps(args.batch, runtime)
+    steps = method.train_steps(args.batch, runtime, **backbone)
     works: dict[str, Work] = {
         name: functools.partial(_train_step, network, loss, runtime) for name, (network, loss) in steps.items()
     }
@@ -207,10 +215,11 @@ def _train_step(
 
 def run_infer(args: argparse.Namespace) -> int:
     """Seeds of one image, or the method's other inference, against the forward passes it needs."""
+    backbone = _backbone(args)
     runtime = _runtime(args)
     method = importlib.import_module(f"methods.{args.method}.benchmark")
     is_special = hasattr(method, "infer_work")
-    plain, works = method.infer_work(runtime) if is_special else _seed_work(method, args, runtime)
+    plain, works = method.infer_work(runtime, **backbone) if is_special else _seed_work(method, args, runtime)
     _compare(plain, method.INFER_PASSES, works, 1, args, runtime)
     return 0
 
@@ -232,7 +241,7 @@ def _seed_work(method: ModuleType, args: argparse.Namespace, runtime: "Runtime")
             plain(images)
             plain(images.flip(-1))
 
-    cams_of = compiled(method.network(runtime).eval().foreground_maps("rcams"), args.compile)
+    cams_of = compiled(method.network(runtime, **_backbone(args)).eval().foreground_maps("rcams"), args.compile)
     image = torch.randn(1, 3, *args.size, device=runtime.device)
     labels = torch.zeros(1, method.CLASSES)
     labels[0, [3, 7]] = 1
@@ -270,15 +279,23 @@ def _runtime(args: argparse.Namespace) -> "Runtime":
     return Runtime(RuntimeConfig(device=args.device, precision=args.precision, compile=args.compile), Processes())
 
 
-def _plain_vit(tokens: int, size: tuple[int, int], args: argparse.Namespace, runtime: "Runtime") -> "torch.nn.Module":
-    """timm's DeiT-S with the method's number of tokens; fused attention, class logits only."""
-    import timm
+def _backbone(args: argparse.Namespace) -> dict[str, str]:
+    """The backbone as an argument of a method's functions, if one is named.
 
+    Raises:
+        UserError: it is none of timm's, or the method's benchmark has one backbone alone.
+    """
+    if args.arch and (args.method not in WITH_ARCH or not args.arch.startswith(TIMM)):
+        raise UserError(f"--arch {args.arch}: {TIMM}NAME, with --method {' or '.join(WITH_ARCH)}")
+    return {"arch": args.arch} if args.arch else {}
+
+
+def _plain_vit(tokens: int, size: tuple[int, int], args: argparse.Namespace, runtime: "Runtime") -> "torch.nn.Module":
+    """timm's DeiT-S, or ``--arch``, with the method's number of tokens; fused attention, class logits only."""
+    from common.nets.timm_models import timms_own
     from common.tensors import compiled
 
-    model = timm.create_model(
-        "deit_small_patch16_224", num_classes=20, reg_tokens=tokens - 1, img_size=size, drop_path_rate=0.1
-    )
+    model = timms_own(args.arch or f"{TIMM}deit_small_patch16_224", tokens - 1, img_size=size, num_classes=20)
     return compiled(model.to(runtime.device), args.compile)
 
 
@@ -291,19 +308,21 @@ def _compare(
     runtime: "Runtime",
 ) -> None:
     """Runs all alternating, and prints images/s, ratio to the plain passes, and peak memory."""
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
     works = {f"{passes} plain passes": plain, **variants}
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(args.turns + args.warmup):
         for name, work in works.items():
             _wait(runtime)
-            start = time.perf_counter()
+            start = clock()
             work()
             _wait(runtime)
-            taken = time.perf_counter() - start
+            taken = clock() - start
             if turn >= args.warmup:
                 times[name].append(taken)
     base, *_ = times.values()
-    print(f"{args.method} {args.command}, {images} image(s) a turn, {args.turns} turns on {runtime.describe()}\n")
+    print(f"{args.method} {args.command}, {images} image(s) a turn, {args.turns} turns on {runtime.describe()}")
+    print(f"{args.clock} time{', ' + args.arch if args.arch else ''}\n")
     print(
         "| | ms (fastest) | ms (median) | images/s | ratio of fastest | ratio of medians |\n|---|---|---|---|---|---|"
     )

@@ -28,9 +28,9 @@ def main() -> None:
     from common.crf.dense import crf_pool
     from common.data.dataset import ImageSet, class_names
     from common.data.outputs import MaskFolder, write_by_jobs
-    from common.data.stamp import MASKS, seed_settings, stamp_of
+    from common.data.stamp import MASKS, stamp_of
     from common.masks.crf_job import write_crf_mask
-    from common.masks.from_seeds import require_maps
+    from common.masks.from_seeds import require_maps, seed_thresholds, source_settings
     from common.run.pool import usable_workers
     from common.run.processes import stop_processes
     from common.score.options import EvalConfig
@@ -39,18 +39,20 @@ def main() -> None:
     # Data: image labels are not needed, the seeds have them
     images = ImageSet(config.data, infer.image_list)
     seeds = config.seeds.path()
-    classes = len(class_names(config.data))
+    classes = class_names(config.data)
+    thresholds = seed_thresholds(config.seeds, classes)
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
 
     # Masks
-    settings = {**seed_settings(seeds), **config.crf.settings()}
+    settings = {**source_settings(seeds, thresholds), **config.crf.settings()}
     stamp = stamp_of(MASKS, setup.method, settings, images, seeds)
     folder = MaskFolder(run.masks, stamp, runtime, setup.args.overwrite)
     start_run(run, config, processes)
 
     def job(index: int) -> tuple[Any, ...]:
         image_id = images.ids[index]
-        return write_crf_mask, images.file(index), image_id, seeds, folder.file(image_id), config.crf, classes
+        of_seed = image_id, seeds, folder.file(image_id), config.crf, len(classes), thresholds
+        return write_crf_mask, images.file(index), *of_seed
 
     write_by_jobs(images, folder, job, crf_pool(usable_workers(num_workers), config.crf), processes, "dense CRF")
 

@@ -1,6 +1,6 @@
 """Kills scripts at random moments (kill -9), goes on with the same command, and compares with an undisturbed run.
 
-python scripts/kill_runs.py                                    training, inference, evaluation, pipeline: 3 kills each
+python scripts/kill_runs.py                                    all kinds of scripts: 3 kills each
 python scripts/kill_runs.py --kinds training --kills 50 --seed 1     more kills of one kind
 
 Works in a folder of its own (--folder, which must be new or empty) on generated images, with tiny networks. After every
@@ -29,7 +29,7 @@ from common.run.errors import UserError, preview, run_script
 from common.run.files import ROOT, write_json
 from common.run.lock import unlock_all
 
-KINDS = ("training", "inference", "evaluation", "pipeline")
+KINDS = ("training", "inference", "evaluation", "pipeline", "segments")
 OUTPUT, MARK = "output.txt", "KILL_RUNS"
 IMPORTED = (  # by every process, so once for all
     "common.train.trainer", "common.seeds.script", "common.data.augment", "methods.cti.model", "methods.cti.losses",
@@ -189,6 +189,7 @@ def commands(kind: str) -> list[list[str]]:
         "inference": [["methods/cti/infer_trm.py", "--name", "run", "--dict", "--crf", "--alphas", "6"]],
         "evaluation": [["evaluation.py", "--name", "run", "--dict_dir", "dict", "--list", "train"]],
         "pipeline": [[*pipeline, "--refine", "crf", "--segment", "none"]],
+        "segments": [[*pipeline, "--refine", "segments", "--segment", "none", "--fuse", "run", "experiment/copy"]],
     }  # fmt: skip
     return [[str(ROOT / script), *arguments] for script, *arguments in scripts[kind]]
 
@@ -199,6 +200,7 @@ def outputs(kind: str) -> list[str]:
         "training": ["run"], "inference": ["run/dict", "run/crf"],
         "evaluation": ["run/eval_cam.json", "run/eval_cam.csv", "run/eval_cam.png"],
         "pipeline": ["run/pipeline_crf.json", "run/eval_seeds_train.json", "run_crf"],
+        "segments": ["run/pipeline_segments.json", "run/eval_seeds_train.json", "run_fused", "run_segments"],
     }[kind]  # fmt: skip
 
 
@@ -261,8 +263,9 @@ def prepare(folder: Path) -> None:
     data = {"dataset": "voc12", "root": "shapes", "classes": "shapes/classes.txt", "labels": "shapes/Annotations"}
     Path("tiny.yaml").write_text(yaml.safe_dump({**TINY, "data": data}))
     lists = {"train": "train", "score": "train", "val": "val"}
-    crf = {"exp": "crf_demo", "overrides": ["runtime.num_workers=1"]}
-    Path("pipe.yaml").write_text(yaml.safe_dump({"data": data, "lists": lists, "crf": crf}))
+    kinds = ("crf", "segments", "fusion")
+    stages = {kind: {"exp": f"{kind}_demo", "overrides": ["runtime.num_workers=1"]} for kind in kinds}
+    Path("pipe.yaml").write_text(yaml.safe_dump({"data": data, "lists": lists, **stages}))
 
 
 def main() -> int:
@@ -283,6 +286,8 @@ def main() -> int:
         prepare((args.folder or Path(temporary)).absolute())
         generator, found = random.Random(args.seed), {}
         for kind in KINDS:  # each needs what those before have made
+            if kind == "segments" and kind in args.kinds:
+                shutil.copytree("experiment/run/dict", "experiment/copy")  # a second run to fuse
             if kind in args.kinds:
                 found[kind] = check(kind, args.kills, generator)
                 print(f"{kind}: " + ", ".join(f"{value} {name}" for name, value in found[kind].items()), flush=True)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from common.crf.options import crf_folder
-from common.data.dataset import ImageSet
+from common.data.dataset import ImageSet, class_names
 from common.data.seeds import FORMATS
 from common.data.segments import FORMATS as SEGMENT_FORMATS
-from common.masks.from_seeds import require_maps
+from common.masks.from_seeds import require_maps, seed_thresholds
 from common.masks.options import SeedsConfig
 from common.pipeline.builders import (
     KINDS,
@@ -92,6 +92,7 @@ def require_input(run: RunFolder, config: PipelineConfig, only_check: bool) -> N
     if flow.first == "seeds":
         sources = flow.fuse or [config.seeds.folder or str(run.seeds)]
         needs.ask_all([lambda source=source: _require_seeds(source, bool(flow.fuse)) for source in sources])
+        needs.ask(config.seeds.check_thresholds)
         needs.ask_all(start_checks(config, flow.refine, refined))
     else:
         needs.ask(_require_masks, refined.masks)
@@ -131,6 +132,7 @@ class Pipeline:
         self.images = ImageSet(config.data, self.lists.train)
         self.digests = images_digest(self.images)
         self.truth = {name: MaskFiles(config.data, name) for name in (self.lists.score, self.lists.val)}
+        self.thresholds = seed_thresholds(config.seeds, class_names(config.data))
         self.stages: list[Stage] = []
         self.scores: list[Score] = []
         scored = f"lists.score={self.lists.score}"
@@ -177,6 +179,16 @@ class Pipeline:
         given += stage.overrides
         return ["--exp", stage.exp, *given], load_config(cls, config_path(stage.exp), given)
 
+    def of_seeds(self) -> list[str]:
+        """The arguments that name the seeds, and the thresholds that they are calibrated by."""
+        file = [f"seeds.thresholds={self.config.seeds.thresholds}"] if self.thresholds else []
+        return ["--seeds", str(self.seeds), *file]
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The thresholds that the seeds are calibrated by, as settings of a stage; none without a file."""
+        return {"calibrated_by": {str(key): value for key, value in self.thresholds.items()}} if self.thresholds else {}
+
     def add_seeds(self) -> None:
         """Adds scores of the seeds, also on the held-out list if it has seeds."""
         for name, truth in self.truth.items():
@@ -222,7 +234,7 @@ class Pipeline:
             settings = settings_of(kind.prepare, own, self.digests)
             made = "segments", kind.prepare, run, given, self.images.root, [segments], ids, SEGMENT_FORMATS
             self.stages.append(files(*made, settings=settings))
-        of_seeds = ["--seeds", str(self.seeds), *given]
+        of_seeds = [*self.of_seeds(), *given]
         more = [segments] if segments else []
         both = [run.seeds, run.masks]
         suffixes = (*FORMATS, "png")
@@ -231,9 +243,10 @@ class Pipeline:
             return self.is_reported(run.scores(MASK_SCORES), self.lists.score)
 
         vote = "vote over segments", kind.masks, run, of_seeds, self.seeds, both, ids, suffixes
-        settings = settings_of(kind.masks, own, self.digests)
+        settings = settings_of(kind.masks, own, self.digests) | self.calibration
         self.stages.append(files(*vote, is_reported=is_reported, more=more, settings=settings))
         self.seeds = run.seeds
+        self.thresholds = {}  # the vote has calibrated them
         if self.can_score(self.lists.score):
             self.add_score("seeds after the vote", run.seeds, "cam", self.lists.score, "eval_seeds_voted")
 
@@ -268,9 +281,10 @@ class Pipeline:
             return self.add_vote(run, given, own)
         kind = KINDS[self.kind]
         ids = self.images.ids
-        of_seeds = ["--seeds", str(self.seeds), *given]
+        of_seeds = [*self.of_seeds(), *given]
         scripts = (kind.prepare, kind.train, kind.masks)
         prepared, trained, masked = (settings_of(script, own, self.digests) if script else {} for script in scripts)
+        prepared, masked = prepared | self.calibration, masked | self.calibration
         weights = (kind.weights_in(run),) if kind.weights else ()
         if self.kind == "irn":
             self.stages += [

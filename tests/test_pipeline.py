@@ -20,6 +20,7 @@ from common.data.lists import read_list
 from common.data.masks import read_mask
 from common.data.seeds import write_seed
 from common.data.stamp import SEEDS, STAMP_FILE, Stamp
+from common.data.thresholds import write_thresholds
 from common.pipeline.builders import KINDS
 from common.pipeline.options import PipelineConfig
 from common.pipeline.stages import Stage, StageRunner, carry_out
@@ -199,6 +200,41 @@ def test_fusion_and_vote_come_before_a_refinement(
     )
     with pytest.raises(UserError, match=r"'vote over segments' .* was made of other files in .*x_vote/segments"):
         run(*OF_BEST)
+
+
+def test_thresholds_of_classes_go_to_the_first_stage_of_the_seeds(
+    run: Callable[..., int], fake: FakeScripts, shapes: Path
+) -> None:
+    """The vote calibrates the seeds, so that the refinement after it does not; other thresholds are other settings."""
+    names = (shapes / "classes.txt").read_text().split()
+    write_thresholds(Path("t.json"), names, [0.4] * len(names), {})
+    given = ("seeds.thresholds=t.json", "--segment", "none")
+    for options, scripts in ((("flow.vote=true",), [VOTE]), ((), [CRF_MASKS])):
+        shutil.rmtree("experiment/x_crf", ignore_errors=True)
+        Path("experiment/x/pipeline_crf.json").unlink(missing_ok=True)
+        fake.commands = []
+        assert run("--refine", "crf", *options, *given) == 0
+        commands = [" ".join(command) for command in fake.commands if "seeds.thresholds=t.json" in command]
+        assert [script for script in (VOTE, CRF_MASKS) if any(script in command for command in commands)] == scripts
+    write_thresholds(Path("t.json"), names, [0.5] * len(names), {})
+    with pytest.raises(UserError, match=r"calibrated_by.0 was 0.4, is 0.5"):
+        run("--refine", "crf", *given)
+
+
+def test_a_score_of_other_seeds_is_made_again(run: Callable[..., int], fake: FakeScripts, seeds: Path) -> None:
+    """One that another pipeline of the run has left is not taken for that of the fused seeds."""
+    given = ("--refine", "crf", "--segment", "none")
+    assert run(*given) == 0
+    file = Path("experiment/x/eval_seeds_train.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "source": "experiment/x/dict"}))
+    fake.called()
+    for name in ("pipeline_crf.json", "pipeline_crf.yaml"):
+        Path("experiment/x", name).unlink()
+    shutil.rmtree("experiment/x_crf")
+    assert run(*given) == 0 and SCORE not in fake.called()
+    Path("experiment/x/pipeline_crf.json").unlink()
+    shutil.rmtree("experiment/x_crf")
+    assert run(*given, "--fuse", "x", str(seeds)) == 0 and fake.called().count(SCORE) == 1
 
 
 def test_wrong_combinations_of_stages(run: Callable[..., int], fake: FakeScripts) -> None:
@@ -522,7 +558,20 @@ def test_seeds_that_crf_cannot_use(shapes: Path, seeds: Path, tmp_path: Path, mo
             crf(monkeypatch, shapes, "own", *lists)
     write_seed("own", image_id, {})
     assert crf(monkeypatch, shapes, "own", *lists) == 0
-    assert read_mask(Path(f"experiment/m/masks/{image_id}.png")).max() == 0
+    mask = Path(f"experiment/m/masks/{image_id}.png")
+    assert read_mask(mask).max() == 0
+    write_seed("own", image_id, {0: np.full(shape, 0.3), 1: np.full(shape, 0.6)})
+    areas = []
+    names = (shapes / "classes.txt").read_text().split()
+    for thresholds in ([0.5, 0.5], [0.05, 0.95]):  # by these, the class of the higher value is below its own
+        write_thresholds(Path("t.json"), names[:2], thresholds, {})
+        assert crf(monkeypatch, shapes, "own", *lists, "seeds.thresholds=t.json", "--overwrite") == 0
+        areas.append(np.bincount(read_mask(mask).ravel(), minlength=3).argmax())
+    assert areas == [2, 1]
+    with pytest.raises(UserError, match=r"other settings: calibrated_by.0 was 0.05, is nothing"):
+        crf(monkeypatch, shapes, "own", *lists)
+    with pytest.raises(UserError, match=r"no thresholds lost.json"):
+        crf(monkeypatch, shapes, "own", *lists, "seeds.thresholds=lost.json")
     (Path("own") / f"{image_id}.npy").unlink()
     with pytest.raises(UserError, match="1 of the 1 images"):
         crf(monkeypatch, shapes, "own", *lists)

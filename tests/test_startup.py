@@ -172,7 +172,9 @@ WRONG = {
         **OF_CLASSIFIER, "--name x loss.group=3": "does not divide the micro-batch of 4",
         "--name x views.crop_size=96": "no room for 8 different local crops", "--name x --aux_layer=-1": "no block",
     },
-    "scripts/benchmark.py": {"": "command", "train --method irn": "--method"},
+    "scripts/benchmark.py": {
+        "": "command", "train --method irn": "--method", "train --method toco --arch timm:x": "--method cti or vitseg",
+    },
     "scripts/benchmark_beyond.py": {"--runs 1": "--runs at least 2", "--turns many": "--turns"},
     "scripts/benchmark_card.py": {"--turns many": "--turns", "--images 0": "start at 1"},
     "scripts/benchmark_crf.py": {"": "command", "crf --device tpu": "--device"},

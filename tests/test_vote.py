@@ -147,6 +147,36 @@ def test_what_cannot_vote(
     assert read_mask(Path(f"experiment/v/masks/{ids[0]}.png")).max() == 0
 
 
+def test_changed_inputs_are_noticed(
+    shapes: Path, seeds: Path, ids: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Another seed or file of segments: the image is made again. Another image: its segments are no longer its own."""
+    shutil.copytree(shapes, "data")
+    shutil.copytree(seeds, "own")
+    lists = ("--infer_list", write_lines(Path("some.txt"), ids[:2]), "infer.eval_list=", "data.root=data")
+    assert make(monkeypatch, shapes, *lists) == 0
+    folder = Path("experiment/s/segments")
+
+    def again() -> str:
+        capsys.readouterr()
+        assert run_vote(monkeypatch, shapes, "own", "--segments", folder, *lists) == 0
+        return capsys.readouterr().out
+
+    again()
+    assert "made again" not in again()
+    write_seed("own", ids[0], {})
+    assert f"of 1 images are made again, as their image, labels or seed have changed: {ids[0]}" in again()
+    assert read_seed(f"experiment/v/dict/{ids[0]}.npy") == {}
+    file = folder / f"{ids[1]}.npz"
+    write_labels(file, np.ones(read_mask(shapes / "SegmentationClass" / f"{ids[1]}.png").shape))
+    assert f"of 1 images are made again, as their image, labels or seed have changed: {ids[1]}" in again()
+    image = next(Path("data/JPEGImages").glob(f"{ids[0]}.*"))
+    image.write_bytes(image.read_bytes() + b" ")
+    message = failure(capsys, run_vote, monkeypatch, shapes, "own", "--segments", folder, *lists)
+    assert f"segments of 1 images in {folder} were made of other image files: {ids[0]}" in message
+    assert make(monkeypatch, shapes, *lists) == 0 and "of 1 images are made again" in again()
+
+
 def test_masks_leave_out_what_is_in_doubt(
     shapes: Path, seeds: Path, ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,16 +15,21 @@ def winners(
         threshold: a pixel is background where its highest value is not above it; the lower of equal classes wins.
         by_class: thresholds of single classes instead, which count where theirs is the highest value.
     """
-    best = np.full(shape, -np.inf, dtype=np.float32)
-    winner = np.zeros(shape, dtype=np.uint8)
-    limit = np.full(shape, threshold, dtype=np.float32)
-    for place, (key, values) in enumerate(seed.items(), start=1):
-        is_better = values > best
-        np.copyto(winner, place, where=is_better)
-        np.copyto(best, values, where=is_better)
-        if by_class:
-            np.copyto(limit, by_class.get(key, threshold), where=is_better)
-    return np.where(best > limit, winner, np.uint8(0))
+    if not seed:
+        return np.zeros(shape, dtype=np.uint8)
+    first, *others = seed.values()
+    best = np.array(first, dtype=np.float32)
+    winner = np.ones(shape, dtype=np.uint8)
+    for place, values in enumerate(others, start=2):
+        is_better = (values > best).view(np.uint8)
+        np.maximum(winner, is_better * np.uint8(place), out=winner)  # places ascend
+        np.maximum(best, values, out=best)
+    limit: np.ndarray | np.float32 = np.float32(threshold)
+    if by_class:
+        limits = [threshold, *(by_class.get(key, threshold) for key in seed)]
+        limit = np.array(limits, dtype=np.float32).take(winner)
+    winner *= best > limit
+    return winner
 
 
 def seed_labels(

@@ -139,12 +139,14 @@ class StampedImages(ListedImages, Protocol):
 
 
 def stamp_of(
-    kind: Kind, method: str, settings: dict[str, Any], images: StampedImages, seeds: Path | None = None
-) -> Stamp:
+    kind: Kind, method: str, settings: dict[str, Any], images: StampedImages, seeds: Path | None = None,
+    inputs: Callable[[str], Iterable[Path]] = lambda image_id: (),
+) -> Stamp:  # fmt: skip
     """The stamp of files that are made for the images of a list.
 
     Args:
         seeds: folder of the seeds that they are made of.
+        inputs: further files that an image's file is made of, by id.
     """
     digests = {}
     for index in images.unique():
@@ -153,6 +155,8 @@ def stamp_of(
             parts.append(np.flatnonzero(images.labels[index]).tolist())
         if seeds is not None:
             parts += stat_parts(find_seed(seeds, images.ids[index]))
+        for path in inputs(images.ids[index]):
+            parts += stat_parts(path)
         digests[images.ids[index]] = digest(*parts)
     settings = {**settings, "classes": images.classes}
     return Stamp(kind, method, settings, {images.list_name: len(digests)}, digests)

@@ -3,7 +3,7 @@
 Every process of a pool imports this module, so it needs few others: `common.masks.network` is not among them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,20 +33,22 @@ def refine_mask(
 
 
 def write_crf_mask(
-    image_file: ImageFile, image_id: str, seeds: Path, file: Path, config: SeedCRFConfig, num_classes: int
-) -> None:
+    image_file: ImageFile, image_id: str, seeds: Path, file: Path, config: SeedCRFConfig, num_classes: int,
+    thresholds: Mapping[int, float] | None = None,
+) -> None:  # fmt: skip
     """Writes the pseudo mask of an image's seed: the most probable label after the CRF, the lowest of equal ones.
 
     Args:
         seeds: folder of the seeds.
         file: the mask, a palette PNG.
         num_classes: without background.
+        thresholds: of classes, by which the seed is calibrated.
 
     Raises:
         UserError: the seed is missing, damaged, not of the image's size, or of other classes.
     """
     image = np.array(image_file.read())
-    seed = read_class_maps(seeds, image_id, image.shape[:2], num_classes)
+    seed = read_class_maps(seeds, image_id, image.shape[:2], num_classes, thresholds or {})
     marginals = seed_crf(image, seed, config.alpha, config)
     labels = np.array(list(marginals), dtype=np.uint8)  # n
     write_mask(file, labels[np.stack(list(marginals.values())).argmax(axis=0)])  # n H W -> H W

@@ -4,12 +4,19 @@ A stage has several scripts, which write into one run folder: one before the tra
 makes the masks.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from common.data.dataset import ImageSet
 from common.data.seeds import FORMATS, Seed, find_seed, read_seed
-from common.data.stamp import SEEDS, Kind, Stamp, require_kind
+from common.data.stamp import SEEDS, Kind, Stamp, require_kind, seed_settings
+from common.data.thresholds import calibrated, read_thresholds
+from common.masks.options import SeedsConfig
 from common.run.errors import UserError, preview
+
+NONE: Mapping[int, float] = MappingProxyType({})  # thresholds, where seeds stay as they are
 
 
 def require_maps(images: ImageSet, folder: Path, made_by: str, *kinds: Kind) -> None:
@@ -54,8 +61,28 @@ def read_maps(folder: Path, image_id: str, size: tuple[int, int]) -> Seed:
     return maps
 
 
-def read_class_maps(folder: Path, image_id: str, size: tuple[int, int], num_classes: int) -> Seed:
+def seed_thresholds(config: SeedsConfig, classes: Sequence[str]) -> dict[int, float]:
+    """The thresholds that seeds are calibrated by, by class index; none unless the configuration names a file.
+
+    Raises:
+        UserError: as `read_thresholds`.
+    """
+    return read_thresholds(Path(config.thresholds), classes) if config.thresholds else {}
+
+
+def source_settings(folder: Path, thresholds: Mapping[int, float]) -> dict[str, Any]:
+    """As `seed_settings`, with the thresholds that the seeds are calibrated by, if there are any."""
+    by_class = {str(key): value for key, value in thresholds.items()}
+    return {**seed_settings(folder), **({"calibrated_by": by_class} if by_class else {})}
+
+
+def read_class_maps(
+    folder: Path, image_id: str, size: tuple[int, int], num_classes: int, thresholds: Mapping[int, float] = NONE
+) -> Seed:
     """As `read_maps`, of seeds of a data set with ``num_classes`` classes, background not among them.
+
+    Args:
+        thresholds: by class index; see `common.data.thresholds.calibrated`.
 
     Raises:
         UserError: as `read_maps`, or the seed has other classes.
@@ -63,4 +90,4 @@ def read_class_maps(folder: Path, image_id: str, size: tuple[int, int], num_clas
     seed = read_maps(folder, image_id, size)
     if seed and not 0 <= min(seed) <= max(seed) < num_classes:
         raise UserError(f"the seed of {image_id} in {folder} has classes {list(seed)} of {num_classes}")
-    return seed
+    return calibrated(seed, thresholds)

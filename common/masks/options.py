@@ -84,14 +84,31 @@ class SeedsConfig:
     """The seeds that are refined: any method's, in either format."""
 
     folder: str = option("", "Folder of seed files, such as experiment/exp/dict.", flag="--seeds")
+    thresholds: str = option(
+        "", "A thresholds.json: the maps of each class are stretched such that all classes have the mean threshold; "
+        "empty: they stay as they are.",
+    )  # fmt: skip
 
     def check_folder(self) -> None:
-        """Checks the folder.
+        """Checks the folder, and that the file of thresholds is there.
 
         Raises:
-            UserError: as `path`.
+            UserError: as `path`; or there is no such file.
         """
         self.path()
+        self.check_thresholds()
+
+    def check_thresholds(self) -> None:
+        """Checks that the file of thresholds, if one is named, is there.
+
+        Raises:
+            UserError: it is not.
+        """
+        if self.thresholds and not Path(self.thresholds).is_file():
+            raise UserError(
+                f"no thresholds {self.thresholds} (from {Path.cwd()}); evaluation.py and vote.py write them with "
+                "--tune_on LIST"
+            )
 
     def path(self) -> Path:
         """The folder.

@@ -110,6 +110,21 @@ def build(arch: str, **changes: Any) -> Any:
     return model
 
 
+def timms_own(arch: str, more_tokens: int = 0, drop_path: float = 0.1, **changes: Any) -> nn.Module:
+    """timm's model as it is, with random weights: what a method on it is measured against.
+
+    Args:
+        more_tokens: register tokens besides its own.
+        changes: arguments of timm's ``create_model``.
+    """
+    name = arch.removeprefix(TIMM)
+    known = build(arch)
+    registers = "num_reg_tokens" if isinstance(known, eva.Eva) else "reg_tokens"
+    own = known.num_prefix_tokens - (known.cls_token is not None)
+    more = {registers: own + more_tokens} if more_tokens else {}
+    return timm.create_model(name, pretrained=False, drop_path_rate=drop_path, **more, **changes)
+
+
 def _check_name(name: str) -> None:
     base, _, tag = name.partition(".")
     if not timm.is_model(base):

@@ -249,7 +249,7 @@ def score(
     """
     place = os.path.relpath(folder, run.path)
     command = "--name", run.name, "--task", task, "--dict_dir", place, "--list", list_name, *arguments
-    is_there = functools.partial(is_scored, run.scores(stem), list_name)
+    is_there = functools.partial(is_scored, run.scores(stem), list_name, folder)
     return Stage(title, "evaluation.py", command, run.path, is_there, folder, is_score=True, settings=settings or {})
 
 

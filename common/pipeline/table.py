@@ -38,9 +38,18 @@ class Score:
             raise UserError(f"{self.file} is no evaluation ({type(error).__name__}: {error}); delete it") from error
 
 
-def is_scored(file: Path, list_name: str) -> bool:
-    """Whether an evaluation of a list is there."""
-    return file.is_file() and read_json_object(file, "the scores").get("list") == list_name
+def is_scored(file: Path, list_name: str, source: Path | None = None) -> bool:
+    """Whether an evaluation of a list is there.
+
+    Args:
+        source: the folder of the predictions; None: any.
+    """
+    if not file.is_file():
+        return False
+    content = read_json_object(file, "the scores")
+    scored = content.get("source", "")
+    is_of_source = source is None or not scored or Path(str(scored)).resolve() == source.resolve()
+    return content.get("list") == list_name and is_of_source
 
 
 def is_table(rows: Any) -> bool:

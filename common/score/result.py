@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.data.classes import BACKGROUND
+from common.data.thresholds import write_thresholds
 from common.run.errors import preview
 from common.run.files import atomic_write, write_json
 from common.score.bootstrap import CONFIDENCE, RESAMPLES, SEED
@@ -274,10 +275,20 @@ class Evaluation:
             content["average_precision"] = precision_card(self.card, counts["best"].truth[REGION], self.labels)
         return content
 
+    def _write_thresholds(self, path: Path) -> None:
+        """Writes the thresholds of classes that are best on the tuning list; without such a list, deletes them."""
+        if self.tuned is None:
+            path.unlink(missing_ok=True)
+            return
+        found = {name: value for name, value in self.tuned.class_thresholds.items() if name != self.labels[0]}
+        settings = {"list": self.tuned.list_name, "images": self.tuned.images, "source": self.source}
+        write_thresholds(path, list(found), list(found.values()), settings)
+
     def write(self, folder: str | Path, stem: str) -> None:
         """Writes ``<stem>.json``, ``.csv`` (a row per label) and, for ``cam``, the curve ``.png``, each atomically.
 
-        With counts of single images also the files of the card; else the ones of an earlier card are deleted.
+        With counts of single images also the files of the card; else the ones of an earlier card are deleted. With
+        thresholds tuned on another list also ``<stem>_thresholds.json``.
         """
         folder = Path(folder)
         remove_card(folder, stem)
@@ -299,4 +310,5 @@ class Evaluation:
         if self.card is not None:
             counts = {name: self.images_at(point) for name, point in points.items()}
             write_card(folder, stem, self.card_content(counts), counts)
+        self._write_thresholds(folder / f"{stem}_thresholds.json")
         write_json(folder / f"{stem}.json", self.as_dict())  # last: a pipeline takes it for the end of the evaluation

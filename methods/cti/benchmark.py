@@ -21,12 +21,14 @@ TRAIN_PASSES = 4  # plain passes that the method needs for a train step
 INFER_PASSES = 2  # and for an image
 
 
-def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+def train_steps(
+    batch: int, runtime: Runtime, arch: str = ViTConfig.arch
+) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
     """One train step's network and total loss (memory full) in each mode, on random images of 224 x 224."""
     view1, view2, labels = random_batch(batch, runtime)
     steps = {
-        "exact": _step(LossConfig(skip_idle_cross=False), runtime),
-        "shared prefix": _step(LossConfig(share_prefix=True), runtime),
+        "exact": _step(LossConfig(skip_idle_cross=False), runtime, arch),
+        "shared prefix": _step(LossConfig(share_prefix=True), runtime, arch),
     }
 
     def total(step: nn.Module) -> Tensor:
@@ -50,14 +52,16 @@ def random_batch(batch: int, runtime: Runtime) -> tuple[torch.Tensor, torch.Tens
     return view1, view2, labels
 
 
-def network(runtime: Runtime) -> CTI:
+def network(runtime: Runtime, arch: str = ViTConfig.arch) -> CTI:
     """The network, with random weights."""
     torch.manual_seed(0)
-    return CTI(ViTConfig(), CLASSES).to(runtime.device)
+    config = ViTConfig(arch=arch, img_size=224)
+    config.check()
+    return CTI(config, CLASSES).to(runtime.device)
 
 
-def _step(config: LossConfig, runtime: Runtime) -> nn.Module:
-    model = network(runtime).train()
+def _step(config: LossConfig, runtime: Runtime, arch: str) -> nn.Module:
+    model = network(runtime, arch).train()
     memory = TokenMemory(CLASSES, config.memory_size, model.embed_dim, runtime.device)
     memory.counts += config.memory_size
     return compiled(CTIStep(model, config, memory), runtime.config.compile)

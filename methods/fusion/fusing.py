@@ -4,6 +4,7 @@ Symbols: n runs with weights w_i that sum to 1, s_i the value of a class at a pi
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from common.data.seed_labels import winners
 from common.data.seeds import Seed
 
+FEW = 4096  # combinations of labels, of which those that occur need not be looked for
 
 def fuse(seeds: Sequence[Seed], how: str, weights: Sequence[float], thresholds: Sequence[float]) -> Seed:
     """One seed of several, of the same classes and size.
@@ -37,17 +39,44 @@ def fuse(seeds: Sequence[Seed], how: str, weights: Sequence[float], thresholds: 
 
 
 def _vote(seeds: Sequence[Seed], weights: Sequence[float], thresholds: Sequence[float]) -> Seed:
-    """The mean where all runs agree; elsewhere that over the runs with the label of the highest weight."""
+    """The mean where all runs count; elsewhere that over the runs with the label of the highest weight.
+
+    Which runs count depends on the runs' labels at a pixel alone, and an image has few combinations of them.
+    """
     size = next(iter(seeds[0].values())).shape
-    labels = run_labels(seeds, thresholds, size)
-    disputed = np.nonzero(functools.reduce(np.logical_or, [other != labels[0] for other in labels[1:]]))
-    shares = _shares([own[disputed] for own in labels], weights)
-    best = functools.reduce(np.maximum, shares)
-    counted = [weight * (share == best) for weight, share in zip(weights, shares, strict=True)]
     fused = fuse(seeds, "mean", weights, thresholds)
-    for key, values in fused.items():
-        values[disputed] = _weighted_mean([seed[key][disputed] for seed in seeds], counted, sum(counted))
+    combinations, place = _combinations(run_labels(seeds, thresholds, size), len(seeds[0]) + 1)
+    shares = _shares(list(combinations.T), weights)
+    counts = np.stack(shares) == functools.reduce(np.maximum, shares)  # runs x combinations
+    agrees = (combinations == combinations[:, :1]).all(axis=1)
+    kinds, kind_of = np.unique(np.vstack([counts, agrees]), axis=1, return_inverse=True)
+    for kind, (*counted, agree) in enumerate(kinds.T.tolist()):
+        own = list(itertools.compress(weights, counted))
+        if agree or (all(counted) and sum(own) == 1):  # it is the mean already
+            continue
+        where = np.flatnonzero((kind_of.ravel() == kind).take(place))
+        for key, values in fused.items():
+            parts = [seed[key].ravel().take(where) for seed in itertools.compress(seeds, counted)]
+            np.put(values, where, parts[0] if len(parts) == 1 else _weighted_mean(parts, own, sum(own)))
     return fused
+
+
+def _combinations(labels: Sequence[np.ndarray], number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Combinations of the runs' labels, (m, n), all that occur among them, and each pixel's place in it, (H W,).
+
+    Args:
+        number: of labels, from 0.
+    """
+    count = number ** len(labels)
+    if count > FEW:
+        found, place = np.unique(np.stack([own.ravel() for own in labels], axis=1), axis=0, return_inverse=True)
+        return found, place.ravel()
+    place = np.zeros(labels[0].size, dtype=np.uint16)
+    for own in labels:
+        place *= np.uint16(number)
+        place += own.ravel()
+    digits = [np.arange(count) // number**power % number for power in reversed(range(len(labels)))]
+    return np.stack(digits, axis=1), place
 
 
 def agreeing_runs(labels: Sequence[np.ndarray]) -> np.ndarray:
@@ -66,9 +95,14 @@ def _shares(labels: Sequence[np.ndarray], weights: Sequence[Any]) -> list[np.nda
     return [sum(weight * (own == other) for other, weight in zip(labels, weights, strict=True)) for own in labels]
 
 
-def _weighted_mean(values: Sequence[np.ndarray], weights: Sequence[Any], total: float | np.ndarray) -> np.ndarray:
-    found = sum(np.multiply(value, weight, dtype=np.float64) for value, weight in zip(values, weights, strict=True))
-    return (found / total).astype(np.float32)
+def _weighted_mean(values: Sequence[np.ndarray], weights: Sequence[float], total: float) -> np.ndarray:
+    found = np.multiply(values[0], weights[0], dtype=np.float64)
+    product = np.empty_like(found)  # one for all runs: new memory of this size takes as long as the products
+    for value, weight in zip(values[1:], weights[1:], strict=True):
+        found += np.multiply(value, weight, out=product, dtype=np.float64)
+    if total != 1:
+        found /= total
+    return found.astype(np.float32)
 
 
 def _geometric_mean(values: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:

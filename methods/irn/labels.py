@@ -4,6 +4,7 @@ A pixel has a class if the strict cut has it, is background if even the loose cu
 (IRNet section 4.2; reference: step/cam_to_ir_label.py).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from common.crf.dense import dense_crf
 from common.data.classes import IGNORE_LABEL
 from common.data.images import ImageFile
 from common.data.masks import write_mask
-from common.masks.from_seeds import read_maps
+from common.data.thresholds import calibrated
+from common.masks.from_seeds import NONE, read_maps
 from common.run.errors import UserError
 from methods.irn.config import LabelConfig
 
@@ -65,8 +67,14 @@ def ir_label(image: np.ndarray, seed: dict[int, np.ndarray], config: LabelConfig
     return np.where((confident == 0) & (possible > 0), np.uint8(IGNORE_LABEL), labels)
 
 
-def write_label(image_file: ImageFile, seeds: Path, image_id: str, path: Path, config: LabelConfig) -> None:
+def write_label(
+    image_file: ImageFile, seeds: Path, image_id: str, path: Path, config: LabelConfig,
+    thresholds: Mapping[int, float] = NONE,
+) -> None:  # fmt: skip
     """Makes the label map of an image and writes it as a palette PNG; a job for `common.run.pool.WorkerPool`.
+
+    Args:
+        thresholds: of classes, by which the seed is calibrated.
 
     Raises:
         UserError: the seed is missing, damaged or unfit.
@@ -75,4 +83,4 @@ def write_label(image_file: ImageFile, seeds: Path, image_id: str, path: Path, c
     seed = read_maps(seeds, image_id, image.shape[:2])
     if max(seed, default=0) + 1 >= IGNORE_LABEL:
         raise UserError(f"the seed of {image_id} in {seeds} has class {max(seed)}; masks have room for 0 to 253")
-    write_mask(path, ir_label(image, seed, config))
+    write_mask(path, ir_label(image, calibrated(seed, thresholds), config))

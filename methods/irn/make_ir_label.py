@@ -24,10 +24,10 @@ def main() -> None:
     num_workers = config.runtime.num_workers
 
     from common.crf.dense import crf_backend
-    from common.data.dataset import ImageSet
+    from common.data.dataset import ImageSet, class_names
     from common.data.outputs import MaskFolder, write_by_jobs
-    from common.data.stamp import LABEL_MAPS, seed_settings, stamp_of
-    from common.masks.from_seeds import require_maps
+    from common.data.stamp import LABEL_MAPS, stamp_of
+    from common.masks.from_seeds import require_maps, seed_thresholds, source_settings
     from common.run.pool import WorkerPool, usable_workers
     from common.run.processes import stop_processes
     from methods.irn.labels import write_label
@@ -37,17 +37,18 @@ def main() -> None:
     images = ImageSet(config.data, config.train.image_list)
     seeds = config.seeds.path()
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
+    thresholds = seed_thresholds(config.seeds, class_names(config.data)) if config.seeds.thresholds else {}
     crf_backend(config.labels.crf)  # an error, if there is none, comes before the work
 
     # Label maps: a GPU computes the CRF from within this process
     processes.on_main(run.lock)
-    settings = {**seed_settings(seeds), **config.labels.settings()}
+    settings = {**source_settings(seeds, thresholds), **config.labels.settings()}
     stamp = stamp_of(LABEL_MAPS, setup.method, settings, images, seeds)
     folder = MaskFolder(run.labels, stamp, runtime, setup.args.overwrite)
 
     def job(index: int) -> tuple[Any, ...]:
         image_id = images.ids[index]
-        return write_label, images.file(index), seeds, image_id, folder.file(image_id), config.labels
+        return write_label, images.file(index), seeds, image_id, folder.file(image_id), config.labels, thresholds
 
     workers = usable_workers(num_workers) if config.labels.crf.device == "cpu" else 0
     write_by_jobs(images, folder, job, WorkerPool(workers, "label"), processes, "labels")

@@ -4,7 +4,7 @@ Reference: step/make_sem_seg_labels.py.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.data.seeds import read_seed, seed_path
+from common.data.thresholds import calibrated
+from common.masks.from_seeds import NONE
 from common.masks.pairs import pair_directions, random_walk
 from common.run.errors import UserError
 from methods.irn.config import STRIDE, WalkConfig
@@ -102,7 +104,9 @@ def walk_mask(edge: Tensor, keys: Sequence[int], maps: Tensor, size: tuple[int, 
     return label_map(enlarged(walked(edge, maps, config), size), keys, config.background)
 
 
-def read_grid_maps(folder: Path, image_id: str, size: tuple[int, int], classes: int) -> tuple[list[int], Tensor]:
+def read_grid_maps(
+    folder: Path, image_id: str, size: tuple[int, int], classes: int, thresholds: Mapping[int, float] = NONE
+) -> tuple[list[int], Tensor]:
     """The classes of an image's seed and their maps on the grid (n, h, w).
 
     Maps of the image's size are averaged over the 4 x 4 pixels of each cell; maps of the grid's size, such as CRT's
@@ -111,6 +115,7 @@ def read_grid_maps(folder: Path, image_id: str, size: tuple[int, int], classes: 
     Args:
         size: (H, W) of the image.
         classes: C, of the data set.
+        thresholds: of classes, by which the seed is calibrated.
 
     Raises:
         UserError: the seed is missing or damaged, or has another size or other classes.
@@ -125,6 +130,7 @@ def read_grid_maps(folder: Path, image_id: str, size: tuple[int, int], classes: 
         return [], torch.zeros(0, *grid)
     if keys[0] < 0 or keys[-1] >= classes:
         raise UserError(f"{path} holds classes {keys}; the data set has 0 to {classes - 1}")
+    seed = calibrated(seed, thresholds)
     maps = torch.from_numpy(np.stack([seed[key] for key in keys]))
     if maps.shape[1:] == grid:
         return keys, maps

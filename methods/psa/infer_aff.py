@@ -22,10 +22,10 @@ def main() -> None:
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
     infer = config.infer
 
-    from common.data.dataset import ImageSet
+    from common.data.dataset import ImageSet, class_names
     from common.data.outputs import MaskFolder, write_each
-    from common.data.stamp import MASKS, seed_settings, stamp_of
-    from common.masks.from_seeds import require_maps
+    from common.data.stamp import MASKS, stamp_of
+    from common.masks.from_seeds import require_maps, seed_thresholds, source_settings
     from common.nets.load import load_network
     from common.run.processes import stop_processes
     from common.score.options import EvalConfig
@@ -37,6 +37,7 @@ def main() -> None:
     images = ImageSet(config.data, infer.image_list)
     seeds = config.seeds.path()
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
+    thresholds = seed_thresholds(config.seeds, class_names(config.data))
 
     # Model
     model = affinity_net(config.model)
@@ -44,12 +45,13 @@ def main() -> None:
 
     # Masks
     settings = {
-        **weights, **seed_settings(seeds), **vars(config.walk), "radius": config.model.radius,
+        **weights, **source_settings(seeds, thresholds), **vars(config.walk), "radius": config.model.radius,
         "batch_size": infer.batch_size, "precision": runtime.precision,
     }  # fmt: skip
     stamp = stamp_of(MASKS, setup.method, settings, images, seeds)
     folder = MaskFolder(run.masks, stamp, runtime, setup.args.overwrite)
-    write_each(images, folder, pseudo_masks(model, images, seeds, config, runtime, folder.is_done), processes)
+    masks = pseudo_masks(model, images, seeds, config, runtime, folder.is_done, thresholds)
+    write_each(images, folder, masks, processes)
 
     # Score
     if infer.eval_list:

@@ -21,8 +21,8 @@ def main() -> None:
     setup = start(__doc__, PSAConfig, "psa_voc", PREPARATION, reads=READS)
     config, run, processes, runtime = setup.config, setup.run, setup.processes, setup.runtime
 
-    from common.data.dataset import ImageSet
-    from common.masks.from_seeds import require_maps
+    from common.data.dataset import ImageSet, class_names
+    from common.masks.from_seeds import require_maps, seed_thresholds
     from common.run.processes import stop_processes
     from methods.psa.marginals import write_marginals
 
@@ -30,10 +30,11 @@ def main() -> None:
     images = ImageSet(config.data, config.train.image_list)
     seeds = config.seeds.path()
     require_maps(images, seeds, "the inference script of the seeds' method, with --dict")
+    thresholds = seed_thresholds(config.seeds, class_names(config.data)) if config.seeds.thresholds else {}
 
     # Marginals
     processes.on_main(run.lock)
-    write_marginals(images, seeds, run.crf, config.crf, runtime, setup.args.overwrite)
+    write_marginals(images, seeds, run.crf, config.crf, runtime, setup.args.overwrite, thresholds)
     processes.say(f"Training: python methods/psa/train_aff.py --name {run.name}")
     stop_processes()
 

@@ -1,5 +1,6 @@
 """CRF marginals of seeds under two background exponents: the files that AffinityNet's targets are made from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ from common.data.images import ImageFile
 from common.data.outputs import write_by_jobs
 from common.data.seeds import find_seed, write_seed
 from common.data.stamp import MARGINALS
-from common.masks.from_seeds import read_maps, require_maps
+from common.data.thresholds import calibrated
+from common.masks.from_seeds import NONE, read_maps, require_maps, source_settings
 from common.run.device import Runtime
 from common.run.errors import UserError
 from common.run.pool import usable_workers
@@ -29,14 +31,16 @@ class Marginals(NamedTuple):
 
 
 def write_marginals(
-    images: ImageSet, seeds: Path, folder: Path, config: PSACRFConfig, runtime: Runtime, overwrite: bool
-) -> int:
+    images: ImageSet, seeds: Path, folder: Path, config: PSACRFConfig, runtime: Runtime, overwrite: bool,
+    thresholds: Mapping[int, float] = NONE,
+) -> int:  # fmt: skip
     """Writes the missing marginals of an image set, ``<folder>/<alpha>/<id>``, in a pool of processes.
 
     Files that are older than their seed are made again.
 
     Args:
         overwrite: whether existing marginals are deleted first.
+        thresholds: of classes, by which the seeds are calibrated.
 
     Returns:
         Number of images worked on, by all processes together.
@@ -44,10 +48,11 @@ def write_marginals(
     Raises:
         UserError: there are marginals of other settings, or a seed is missing or unfit.
     """
-    open_crf_folders(images, seeds, folder, config.alphas(), config.settings(), "psa", runtime, overwrite)
+    settings = {**source_settings(seeds, thresholds), **config.settings()}
+    open_crf_folders(images, seeds, folder, config.alphas(), settings, "psa", runtime, overwrite)
 
     def job(index: int) -> tuple[Any, ...]:
-        return write_image_marginals, images.file(index), images.ids[index], seeds, folder, config
+        return write_image_marginals, images.file(index), images.ids[index], seeds, folder, config, thresholds
 
     folders = CRFFolders(folder, config.alphas(), seeds, config.format)
     pool = crf_pool(usable_workers(runtime.config.num_workers), config)
@@ -55,11 +60,12 @@ def write_marginals(
 
 
 def write_image_marginals(
-    image_file: ImageFile, image_id: str, seeds: Path, folder: Path, config: PSACRFConfig
-) -> None:
+    image_file: ImageFile, image_id: str, seeds: Path, folder: Path, config: PSACRFConfig,
+    thresholds: Mapping[int, float] = NONE,
+) -> None:  # fmt: skip
     """Writes an image's marginals under both exponents."""
     image = np.array(image_file.read())
-    seed = read_maps(seeds, image_id, image.shape[:2])
+    seed = calibrated(read_maps(seeds, image_id, image.shape[:2]), thresholds)
     for alpha in config.alphas():
         write_seed(crf_folder(folder, alpha), image_id, seed_crf(image, seed, alpha, config), config.format, stride=1)
 

@@ -1,6 +1,6 @@
 """Pseudo masks of a whole image list by PSA's random walk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 
 from common.data.dataset import ImageSet, class_names
 from common.data.whole import image_batches
-from common.masks.from_seeds import read_class_maps
+from common.masks.from_seeds import NONE, read_class_maps
 from common.run.device import Runtime
 from methods.psa.affinity import AffinityNet
 from methods.psa.config import PSAConfig
@@ -18,9 +18,13 @@ from methods.psa.walk import padded, pseudo_mask
 @torch.inference_mode()
 def pseudo_masks(
     model: AffinityNet, images: ImageSet, seeds: Path, config: PSAConfig, runtime: Runtime,
-    is_done: Callable[[str], bool],
+    is_done: Callable[[str], bool], thresholds: Mapping[int, float] = NONE,
 ) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
-    """Yields ``(index, mask)`` for this process's share of an image set; masks are uint8 (H, W)."""
+    """Yields ``(index, mask)`` for this process's share of an image set; masks are uint8 (H, W).
+
+    Args:
+        thresholds: of classes, by which the seeds are calibrated.
+    """
     infer = config.infer
     classes = len(class_names(config.data))
     for indices, pixels in image_batches(images, infer.batch_size, infer.num_workers, runtime, is_done, "masks"):
@@ -29,5 +33,5 @@ def pseudo_masks(
             features = model(padded(pixels, model.stride))  # b c h w
         for index, cells in zip(indices, features, strict=True):
             image_id = images.ids[index]
-            seed = read_class_maps(seeds, image_id, (height, width), classes)
+            seed = read_class_maps(seeds, image_id, (height, width), classes, thresholds)
             yield index, pseudo_mask(seed, (height, width), cells, model.stride, config.model.radius, config.walk)

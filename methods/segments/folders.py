@@ -13,6 +13,7 @@ from common.data.segments import write_entries
 from common.data.stamp import MASKS, SEEDS, stamp_of
 from common.run.device import Runtime
 from common.run.folder import RunFolder
+from methods.segments.source import VoteSource
 
 Regions = tuple[list[np.ndarray], list[float]]  # bool (H, W) each, and a score each
 
@@ -70,9 +71,10 @@ class VoteFolders:
 
 
 def open_vote_folders(
-    run: RunFolder, images: ImageSet, settings: dict[str, Any], fmt: str, runtime: Runtime, overwrite: bool
-) -> VoteFolders:
-    """The folders of a run's voted seeds and masks.
+    run: RunFolder, images: ImageSet, source: VoteSource, settings: dict[str, Any], fmt: str, runtime: Runtime,
+    overwrite: bool,
+) -> VoteFolders:  # fmt: skip
+    """The folders of a run's voted seeds and masks; those of images whose seed or segments changed are made again.
 
     Args:
         fmt: of the seeds, npy or npz.
@@ -80,6 +82,9 @@ def open_vote_folders(
     Raises:
         UserError: one of them holds files of other settings, and ``overwrite`` is not given.
     """
-    seeds = StampedFolder(run.seeds, stamp_of(SEEDS, "segments", settings, images), FORMATS, runtime, overwrite)
-    masks = MaskFolder(run.masks, stamp_of(MASKS, "segments", settings, images), runtime, overwrite)
+    of_seeds, of_masks = (
+        stamp_of(kind, "segments", settings, images, source.seeds, source.files) for kind in (SEEDS, MASKS)
+    )
+    seeds = StampedFolder(run.seeds, of_seeds, FORMATS, runtime, overwrite)
+    masks = MaskFolder(run.masks, of_masks, runtime, overwrite)
     return VoteFolders(seeds, masks, fmt)

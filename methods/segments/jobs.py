@@ -1,7 +1,7 @@
 """The vote of one image, to files: a job for `common.run.pool.WorkerPool`, whose processes import this module."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ class Inputs:
         seeds: folder of the seeds.
         segments: its segments for `common.data.segments.read_segments`; None: there are none.
         num_classes: without background.
+        calibration: thresholds of classes, by which the seed is calibrated.
     """
 
     image_id: str
@@ -33,6 +34,7 @@ class Inputs:
     seeds: Path
     segments: Path | Sequence[Entry] | None
     num_classes: int
+    calibration: Mapping[int, float] = field(default_factory=dict)
 
     def read(self) -> "Loaded":
         """Opens all files.
@@ -41,7 +43,7 @@ class Inputs:
             UserError: one is missing, damaged, of another size, or has classes that the data set does not have.
         """
         size = self.image.size()
-        seed = read_class_maps(self.seeds, self.image_id, size, self.num_classes)
+        seed = read_class_maps(self.seeds, self.image_id, size, self.num_classes, self.calibration)
         if self.segments is None:
             return Loaded(size, seed, None)
         return Loaded(size, seed, read_segments(self.segments, size, f"the regions of {self.image_id}"))

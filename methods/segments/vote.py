@@ -50,7 +50,9 @@ def main() -> None:
 
     # Seeds and masks
     settings = source.settings(thresholds)
-    folders = open_vote_folders(run, images, settings, config.vote.format, setup.runtime, setup.args.overwrite)
+    folders = open_vote_folders(
+        run, images, source, settings, config.vote.format, setup.runtime, setup.args.overwrite
+    )
     start_run(run, config, processes)
 
     def job(index: int) -> tuple[Any, ...]:
