@@ -31,10 +31,12 @@ from common.run.files import atomic_write, sweep
 from common.run.fingerprint import content_digest
 from common.run.folder import RunFolder
 from common.run.lock import lock
+from common.run.memory import keep_freed_memory
 from common.run.needs import Needs
 from common.run.processes import Processes, start_processes, stop_processes
 from common.score.card import CARD_FILES, card_lines, read_card
-from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
+from common.score.evaluate import Predictor, UnusablePredictions, evaluate
+from common.score.files import TASKS, FilePredictions, MaskFiles
 from common.score.lists import DEFAULT_LISTS, list_of, require_there
 from common.score.options import EvaluationConfig, shared_sections
 from common.score.origin import score_fingerprint
@@ -255,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line → evaluation → table and files."""
     args, config = setup(argv)
     require_input(args, config)
+    keep_freed_memory()
     processes = start_processes()
     try:
         result = score(args, config, processes)

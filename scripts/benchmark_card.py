@@ -17,6 +17,7 @@ import numpy as np
 
 from common.run.command import script_parser
 from common.run.errors import UserError, run_script
+from common.run.memory import keep_freed_memory
 from common.score.bootstrap import RESAMPLES
 from common.score.counts import SweepCounts
 from common.score.image_counts import CardCounts, PerImage
@@ -91,6 +92,7 @@ def main() -> None:
     """Prints the rows."""
     args = arguments()
     cv2.setNumThreads(1)
+    keep_freed_memory()  # as evaluation.py
     print("| classes an image | sweep (ms/image) | card besides (ms/image) | ratio of both to the sweep |")
     print("|---|---|---|---|")
     for classes in (1, 2, 3):

@@ -22,6 +22,7 @@ from common.score.counts import ConfusionCounts, SweepCounts, counts_by_argmax
 from common.score.image_counts import REGION, CardCounts, PerImage
 from common.score.per_image import COLUMNS
 from common.score.sizes import size_scores
+from tests.forks import run_together
 from tests.helpers import evaluation_script
 
 NAMES = ["background", "cat", "dog", "hen"]
@@ -108,6 +109,43 @@ def test_counts_of_labels_equal_a_loop(seed: int, height: int, width: int) -> No
     counts = card.at(0, NAMES)
     found = np.stack([counts.truth, counts.predicted, counts.correct], axis=1)[:, :, 0]
     np.testing.assert_array_equal(found, counts_by_loop(labels, gt, boundary_distance(gt.shape)))
+
+
+def test_counts_of_images_sum_to_the_totals() -> None:
+    """Of seeds at every threshold, and of label maps, as the scores without a card have them."""
+    rng = np.random.default_rng(3)
+    sweep, matrix = SweepCounts(len(NAMES), THRESHOLDS), ConfusionCounts(len(NAMES))
+    of_seeds, of_labels = CardCounts(len(NAMES), len(THRESHOLDS)), CardCounts(len(NAMES))
+    for name in range(12):
+        maps, gt = random_image(rng, (21, 17), bool(name % 2))
+        of_seeds.add_seed(str(name), maps, gt, sweep.add(maps, gt))
+        labels = labels_at(maps, 0.3, gt.shape).astype(np.uint8)
+        of_labels.add_labels(str(name), labels, gt, matrix.add(labels, gt))
+    for index in range(len(THRESHOLDS)):
+        counts = of_seeds.at(index, NAMES)
+        np.testing.assert_array_equal(counts.truth[REGION].sum(axis=0), sweep.truth)
+        np.testing.assert_array_equal(counts.predicted[REGION].sum(axis=0), sweep.predicted[index])
+        np.testing.assert_array_equal(counts.correct[REGION].sum(axis=0), sweep.correct[index])
+    counts = of_labels.at(0, NAMES)
+    totals = matrix.matrix.sum(axis=1), matrix.matrix[:, :-1].sum(axis=0), matrix.matrix.diagonal()
+    for found, total in zip((counts.truth, counts.predicted, counts.correct), totals, strict=True):
+        np.testing.assert_array_equal(found[REGION].sum(axis=0), total)
+
+
+def test_a_shift_lowers_boundary_iou() -> None:
+    """By 4 x 3 pixels: the regions hardly change, their boundaries do (docs/evaluation.md has the figures of VOC)."""
+    rng = np.random.default_rng(0)
+    card, matrix = CardCounts(len(NAMES)), ConfusionCounts(len(NAMES))
+    rows, columns = np.indices((375, 500))
+    for name in range(4):
+        gt = np.zeros((375, 500), dtype=np.uint8)
+        for label in (1, 2, 3):
+            y, x, radius = rng.integers(80, 295), rng.integers(80, 420), rng.integers(60, 100)
+            gt[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = label
+        moved = np.pad(gt, ((4, 0), (3, 0)), mode="edge")[: gt.shape[0], : gt.shape[1]]
+        card.add_labels(str(name), moved, gt, matrix.add(moved, gt))
+    found = means.means(means.plain_totals(card.at(0, NAMES)), np.ones(len(NAMES), dtype=bool))
+    assert found["mIoU"][0] > 90 and found["boundary_mIoU"][0] < found["mIoU"][0] - 10
 
 
 def precision_by_loop(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -287,6 +325,16 @@ def test_card_of_an_evaluation(script: ModuleType, folder: Path, capsys: pytest.
     script.main([*COMMAND, "--num_workers", "1"])  # without: the card of an earlier evaluation goes
     assert not list(Path("experiment/x").glob("*card*")) and not list(Path("experiment/x").glob("*per_image*"))
     assert "evaluation card" not in capsys.readouterr().out
+
+
+def test_two_processes_write_the_card_of_one(script: ModuleType, folder: Path) -> None:
+    """Every file but the pictures, byte by byte."""
+    line = [*COMMAND, "--card", "--num_workers", "1", "--out"]
+    script.main([*line, "one"])
+    run_together(lambda: script.main([*line, "two"]))
+    for end in (".json", ".csv", "_card.json", "_per_image.csv"):
+        first, second = (Path(f"experiment/x/{stem}{end}").read_bytes() for stem in ("one", "two"))
+        assert first == second and len(first) > 100
 
 
 def test_threshold_of_another_list(script: ModuleType, folder: Path) -> None:

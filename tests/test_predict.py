@@ -87,6 +87,8 @@ def test_predictions_are_those_of_the_methods_own_inference(
         expected = contents("experiment/own/segs/val")
         assert contents("predictions/run/masks") == expected
         assert all(0 < float(row["score"]) <= 1 and int(row["pixels"]) > 0 for row in table() if row["class"])
+        assert call(monkeypatch, "predict", "--name", "run", photos[0], "--classes", "star", "--out", "given") == 0
+        assert {row["class"] for row in table("given")} <= {"star", ""}
         return
     assert scripts.infer("own", *own, "--dict") == 0
     seeds = {path.stem: read_seed(path) for path in Path("experiment/own/dict").glob("*.npy")}

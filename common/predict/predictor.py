@@ -272,8 +272,8 @@ class Predictor:
             certainties: list[np.ndarray] = []  # probabilities of the chosen labels
             for logits in bands:
                 if photos.labels is not None:
-                    absent = torch.from_numpy(photos.labels[indices] == 0).to(logits.device)
-                    logits[:, 1:][absent] = -torch.inf
+                    absent = torch.from_numpy(np.pad(photos.labels[indices] == 0, ((0, 0), (1, 0))))  # b C+1
+                    logits = logits.masked_fill(absent.to(logits.device)[..., None, None], -torch.inf)
                 masks.append(mask_of(logits))
                 certainties.append((logits.amax(1) - logits.logsumexp(1)).exp().cpu().numpy())
             for index, mask, own in zip(indices, joined(masks), joined(certainties), strict=True):

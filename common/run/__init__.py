@@ -5,6 +5,7 @@ Here:
     script       starts every script: command line, configuration, run folder, processes, device
     command      command lines: flags, key=value, --help
     config       typed, strict configuration of YAML, flags and key=value
+    memory       freed memory stays with the process
     method       the entry that tells of which method a YAML is
     similar      "Did you mean ...?"
     needs        input of a script, checked before any work

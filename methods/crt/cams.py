@@ -132,7 +132,7 @@ def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool
 
     Returns:
         For each view CAMs, float32 (b, C, ceil(h_i / 16), ceil(w_i / 16)), for patches of 16 pixels, and class logits
-        (b, C): the largest cell of each class map, which tells small objects better than the mean that is trained.
+        (b, C) of `presence_logits`.
     """
     side = model.patch_size * model.grid
     padded = padded_views(views, side, flip)
@@ -146,9 +146,19 @@ def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool
         height, width = (-(-size // model.patch_size) for size in view.shape[-2:])
         merged = merge_tiles(weights * own, grid)[..., :height, :width].relu()
         cams = merged[: len(view)] + merged[len(view) :].flip(-1) if flip else merged
-        logits = merge_tiles(own, grid)[..., :height, :width].amax((-2, -1))
+        logits = presence_logits(merge_tiles(own, grid)[..., :height, :width])
         found.append(ClassMaps(cams, logits.unflatten(0, (-1, len(view))).mean(0)))
     return found
+
+
+def presence_logits(maps: Tensor) -> Tensor:
+    """Class logits (b, C) of class maps (b, C, h, w), for the choice of an image's classes.
+
+    Classes compete for each cell: its probability of a class is sigmoid times softmax over the classes, a mean over 3 x
+    3 cells, and the largest cell counts. The mean of a map, which is trained, tells small objects badly.
+    """
+    cells = F.avg_pool2d(maps.softmax(1) * maps.sigmoid(), 3, 1, 1, count_include_pad=False)
+    return cells.amax((-2, -1)).clamp(1e-6, 1 - 1e-6).logit()
 
 
 def padded_views(views: Sequence[Tensor], tile: int, flip: bool = True) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from common.data.transforms import eval_transform
 from common.nets.options import ViTConfig
 from common.nets.tiles import padded_side
-from methods.crt.cams import crt_cams, image_and_views, regrouped, scaled_size, seed_maps, view_cams
+from methods.crt.cams import crt_cams, image_and_views, presence_logits, regrouped, scaled_size, seed_maps, view_cams
 from methods.crt.config import CRTInferConfig, CRTModelConfig
 from methods.crt.model import DeiTBranch, tiled_deit
 
@@ -120,12 +120,22 @@ def test_settings_tell_what_changes_the_numbers() -> None:
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_class_logits_are_means_over_views_of_the_largest_cells(model: DeiTBranch, flip: bool) -> None:
+def test_class_logits_are_means_over_views(model: DeiTBranch, flip: bool) -> None:
     """Of an image that fits into one tile; cells of the padding do not count."""
     image = eval_transform(random_photo((20, 25)))[None]
     (found,) = view_cams(model, [image], 4, flip)
     expected = [
-        model(F.pad(view, (0, TILE - 25, 0, TILE - 20)))[..., : -(-20 // PATCH), : -(-25 // PATCH)].amax((-2, -1))
+        presence_logits(model(F.pad(view, (0, TILE - 25, 0, TILE - 20)))[..., : -(-20 // PATCH), : -(-25 // PATCH)])
         for view in ([image, image.flip(-1)] if flip else [image])
     ]
     torch.testing.assert_close(found.logits, torch.stack(expected).mean(0))
+
+
+def test_a_class_is_told_by_the_cells_that_it_wins() -> None:
+    """A small object counts as much as a large one, a class that others beat at every cell does not."""
+    maps = torch.full((1, 3, 9, 9), -9.0)
+    maps[0, 0, :4] = maps[0, 1, 5:8, 5:8] = 6
+    maps[0, 2, :4] = maps[0, 2, 5:8, 5:8] = 3
+    large, small, beaten = presence_logits(maps)[0].sigmoid().tolist()
+    assert large > 0.9 and small == pytest.approx(large, abs=1e-4) and beaten < 0.1
+    assert presence_logits(torch.full((1, 3, 2, 2), -50.0)).isfinite().all()
