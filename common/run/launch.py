@@ -1,6 +1,6 @@
 """Starts several processes of a script as torchrun does, without its report of a failure: the script has said why.
 
-    python -m common.run.launch --standalone --nproc_per_node 2 methods/cti/train_trm.py --name exp
+    python -m common.run.launch --standalone --nproc_per_node 2 SCRIPT --name exp
 
 Takes torchrun's arguments, and ends with the exit code of the process that failed first.
 """
