@@ -24,6 +24,7 @@ import numpy as np
 
 from common.data.seeds import Seed
 from common.nets.options import TIMM
+from common.pipeline.plan import GPUS, gpu
 from common.run.errors import UserError, run_script
 from common.run.options import PRECISIONS, RuntimeConfig
 from common.run.processes import Processes
@@ -145,6 +146,7 @@ def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
         "--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, for CPUs that do other work, too"
     )
     add("--compile", action="store_true", help="compile both sides with torch.compile")
+    add("--gpu", type=gpu, help=f"adds the share of its peak FLOP/s that is reached: {', '.join(GPUS)} or GB,TFLOPS")
     parser.set_defaults(run=run)
 
 
@@ -231,7 +233,12 @@ def _seed_work(method: ModuleType, args: argparse.Namespace, runtime: "Runtime")
     from common.seeds.cam import multi_view
     from common.tensors import compiled
 
-    height, width = (side // 16 * 16 for side in args.size)  # the plain ViT takes whole patches only
+    patch, up = 16, bool(args.arch)  # the plain ViT takes whole patches only; timm's backbones pad images to them
+    if args.arch:
+        from common.nets.timm_models import facts
+
+        patch = facts(args.arch).patch
+    height, width = ((side // patch + (up and side % patch > 0)) * patch for side in args.size)
     plain = _plain_vit(method.PLAIN_TOKENS, (height, width), args, runtime).eval()
     images = torch.randn(1, 3, height, width, device=runtime.device)
 
@@ -321,17 +328,33 @@ def _compare(
             if turn >= args.warmup:
                 times[name].append(taken)
     base, *_ = times.values()
+    shares = dict.fromkeys(works, "") if args.gpu is None else _shares_of_peak(works, times, args)
+    title, line = ("", "") if args.gpu is None else (f" share of the peak of {args.gpu.name} |", "---|")
     print(f"{args.method} {args.command}, {images} image(s) a turn, {args.turns} turns on {runtime.describe()}")
     print(f"{args.clock} time{', ' + args.arch if args.arch else ''}\n")
-    print(
-        "| | ms (fastest) | ms (median) | images/s | ratio of fastest | ratio of medians |\n|---|---|---|---|---|---|"
-    )
+    print(f"| | ms (fastest) | ms (median) | images/s | ratio of fastest | ratio of medians |{title}")
+    print(f"|---|---|---|---|---|---|{line}")
     for name, values in times.items():
         fastest = min(values)
         median = statistics.median(values)
         ratios = f"{fastest / min(base):.3f} | {median / statistics.median(base):.3f}"
-        print(f"| {name} | {1000 * fastest:.1f} | {1000 * median:.1f} | {images / median:.2f} | {ratios} |")
+        print(
+            f"| {name} | {1000 * fastest:.1f} | {1000 * median:.1f} | {images / median:.2f} | {ratios} |{shares[name]}"
+        )
     print(f"\npeak memory of the process: {_peak_memory(runtime):.2f} GB")
+
+
+def _shares_of_peak(works: dict[str, Work], times: dict[str, list[float]], args: argparse.Namespace) -> dict[str, str]:
+    """A cell of the table for each work: its products' FLOP/s in the fastest turn, as a share of the GPU's peak."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    cells = {}
+    for name, work in works.items():
+        with FlopCounterMode(display=False) as counter:
+            work()
+        speed = counter.get_total_flops() / min(times[name])
+        cells[name] = f" {speed / args.gpu.peak(args.precision):.1%} |"
+    return cells
 
 
 def _wait(runtime: "Runtime") -> None:

@@ -33,7 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Reference numbers (``--golden DIR``, ``--complete``) and recorded runs (``--traces DIR --data DIR``)."""
     golden = Path(__file__).parent / "golden"
     parser.addoption("--golden", type=Path, default=golden, help="folder of reference numbers (manifest.json, *.npz)")
-    parser.addoption("--complete", action="store_true", help="compare all golden values, also those that take minutes")
+    parser.addoption("--complete", action="store_true", help="also tests and golden values that take minutes")
+    parser.addoption("--write-curves", action="store_true", help="write tests/curves/*.csv in place of comparing")
     parser.addoption("--traces", type=Path, help="folder of recorded training runs (*.npz), see tests/traces")
     parser.addoption("--data", type=Path, help="folder below which the images of the recorded runs lie")
 

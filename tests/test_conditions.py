@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -243,6 +244,21 @@ def test_a_validation_that_a_kill_cut_is_logged_once(scripts: Scripts, monkeypat
         scripts.train("x", *given)
     assert metrics("x")[-1]["kind"] == "validation"
     assert scripts.train("x", "--resume") == 0 and metrics("x") == metrics("whole")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes of Linux")
+def test_a_reader_that_has_ended_ends_a_script_quietly() -> None:
+    """As `| head` does."""
+    work = "from common.run.errors import run_script; run_script(lambda: print('line ' * 10**5))"
+    for code in (work, work.replace("10**5", "1")):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 PARENT = """

@@ -129,6 +129,7 @@ def fake(shapes: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Path("own.yaml").write_text(yaml.safe_dump({"data": data, "lists": {"train": "train"}, **stages}))
     scripts = FakeScripts(shapes)
     monkeypatch.setattr(subprocess, "Popen", scripts)
+    monkeypatch.setattr("common.pipeline.stages._end_of", lambda process: (process.wait(), 0))
     return scripts
 
 
