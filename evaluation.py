@@ -35,7 +35,8 @@ from common.run.memory import keep_freed_memory
 from common.run.needs import Needs
 from common.run.processes import Processes, start_processes, stop_processes
 from common.score.card import CARD_FILES, card_lines, read_card
-from common.score.evaluate import TASKS, FilePredictions, MaskFiles, Predictor, UnusablePredictions, evaluate
+from common.score.evaluate import Predictor, UnusablePredictions, evaluate
+from common.score.files import TASKS, FilePredictions, MaskFiles
 from common.score.lists import DEFAULT_LISTS, list_of, require_there
 from common.score.options import EvaluationConfig, shared_sections
 from common.score.origin import score_fingerprint

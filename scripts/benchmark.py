@@ -302,7 +302,12 @@ def _seed_work(method: ModuleType, args: argparse.Namespace, runtime: "Runtime")
     from common.seeds.cam import multi_view
     from common.tensors import compiled
 
-    height, width = (side // 16 * 16 for side in args.size)  # the plain ViT takes whole patches only
+    patch, up = 16, bool(args.arch)  # the plain ViT takes whole patches only; timm's backbones pad images to them
+    if args.arch:
+        from common.nets.timm_models import facts
+
+        patch = facts(args.arch).patch
+    height, width = ((side // patch + (up and side % patch > 0)) * patch for side in args.size)
     plain = _plain_vit(method.PLAIN_TOKENS, (height, width), args, runtime).eval()
     images = torch.randn(1, 3, height, width, device=runtime.device)
 

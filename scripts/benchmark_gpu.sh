@@ -4,7 +4,7 @@
 #     DEVICE=cpu METHODS=cti bash scripts/benchmark_gpu.sh    # a try without a GPU: the same commands, tiny
 # The share of the peak FLOP/s is of the GPU that is found; GPU=h100, or GPU=GB,TFLOPS, names another. A part that fails
 # or takes too long is named in the table, and the others go on; the exit code is 1 then.
-set -uo pipefail
+set -euo pipefail
 cd "$(dirname "$0")/.."
 device=${DEVICE:-cuda}
 seconds=${SECONDS_IN_ALL:-480}
@@ -28,7 +28,7 @@ sizes=()
     echo "error: this PyTorch sees no CUDA device. DEVICE=cpu tries the commands without one." >&2
     exit 1
 }
-gpu=${GPU:-$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -n 1 | grep -oiE "3090|4090|a100|h100")}
+gpu=${GPU:-$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -n 1 | grep -oiE "3090|4090|a100|h100" || true)}
 peak=(${gpu:+--gpu "${gpu,,}"})
 mkdir -p "$(dirname "$report")"
 end=$(($(date +%s) + seconds))

@@ -45,7 +45,7 @@ from common.run.files import sweep
 from common.run.fingerprint import digest, stat_parts
 from common.run.folder import MASK_SCORES, REFINED_MASK_SCORES, RunFolder
 from common.run.needs import Needs
-from common.score.evaluate import MaskFiles
+from common.score.files import MaskFiles
 from methods.fusion.config import seed_folder
 
 TRAINED = ("irn", "psa")  # refinements with a training

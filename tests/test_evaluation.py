@@ -17,7 +17,8 @@ from common.data.seeds import write_seed
 from common.run.errors import UserError
 from common.run.files import ROOT
 from common.run.processes import Processes
-from common.score.evaluate import EvalConfig, FilePredictions, MaskFiles, Scoring, UnusablePredictions, evaluate
+from common.score.evaluate import EvalConfig, Scoring, UnusablePredictions, evaluate
+from common.score.files import FilePredictions, MaskFiles
 from tests.helpers import evaluation_script
 
 MASKS = {

@@ -10,7 +10,7 @@ from common.data.labels import write_labels
 from common.data.layout import SPLITS, DataConfig, mask_paths, splits_in_name
 from common.data.masks import write_mask
 from common.run.errors import UserError
-from common.score.evaluate import MaskFiles
+from common.score.files import MaskFiles
 from tests.datasets import write_image, write_lines
 
 IDS = {"train": "000000000009", "val": "000000000025"}

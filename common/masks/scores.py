@@ -18,7 +18,7 @@ from common.run.device import Runtime
 from common.run.files import write_json
 from common.run.folder import MASK_SCORES, RunFolder
 from common.score.counts import ConfusionCounts
-from common.score.evaluate import Prediction
+from common.score.files import Prediction
 from common.score.options import EvalConfig
 from common.score.report import score_in_memory
 

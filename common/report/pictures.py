@@ -16,7 +16,7 @@ from PIL import Image
 
 from common.data.images import FORMATS, opened
 from common.score.bins import ThresholdBins
-from common.score.evaluate import Prediction
+from common.score.files import Prediction
 
 QUALITY = 40  # of photographs
 PICTURE_SIDE = 900  # longest side of a picture that a training made, in pixels

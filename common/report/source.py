@@ -12,7 +12,7 @@ from common.run.config import load_config
 from common.run.errors import UserError
 from common.run.folder import SEED_SCORES, RunFolder
 from common.score.card import read_card, read_counts
-from common.score.evaluate import FilePredictions, Prediction
+from common.score.files import FilePredictions, Prediction
 from common.score.image_counts import PerImage
 from common.score.options import EvaluationConfig, shared_sections
 from common.score.read import read_score

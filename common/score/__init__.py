@@ -3,6 +3,7 @@
 Here:
 
     evaluate      scores predictions from files or from memory, over all processes
+    files       predictions and true masks as files
     counts        the pixel counts behind a score, for all thresholds in one pass
     bins        numbers of thresholds below values
     result      an evaluation's points and files

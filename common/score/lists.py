@@ -7,7 +7,7 @@ from common.data.layout import DataConfig
 from common.data.lists import LIST_DIR, read_list
 from common.data.stamp import Stamp
 from common.run.errors import UserError, preview
-from common.score.evaluate import FilePredictions, MaskFiles
+from common.score.files import FilePredictions, MaskFiles
 
 DEFAULT_LISTS = {"voc12": "train", "coco14": "train14_small", "folder": "all"}
 

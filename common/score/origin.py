@@ -3,7 +3,7 @@
 from typing import Any
 
 from common.run.fingerprint import digest, files_digest
-from common.score.evaluate import FilePredictions, MaskFiles
+from common.score.files import FilePredictions, MaskFiles
 from common.score.options import EvalConfig
 
 

@@ -10,7 +10,8 @@ from common.run.errors import UserError
 from common.run.fingerprint import digest
 from common.run.folder import RunFolder
 from common.run.processes import Processes, say_once
-from common.score.evaluate import FilePredictions, MaskFiles, Prediction, evaluate
+from common.score.evaluate import evaluate
+from common.score.files import FilePredictions, MaskFiles, Prediction
 from common.score.mask_meaning import NO_LABELS, ImageLabels, labels_by_id
 from common.score.options import EvalConfig
 from common.score.origin import score_fingerprint

@@ -8,7 +8,7 @@ import numpy as np
 from common.data.dataset import LabelledImages
 from common.run.device import Runtime
 from common.run.log import RunLog
-from common.score.evaluate import Prediction
+from common.score.files import Prediction
 from common.score.options import EvalConfig
 from common.score.report import score_in_memory
 from common.score.result import Evaluation

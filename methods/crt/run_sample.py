@@ -33,7 +33,7 @@ from common.run.errors import run_script
 from common.run.files import sweep
 from common.run.folder import EPOCH_FILE, MASK_SCORES, SEED_SCORES, RunFolder
 from common.run.needs import Needs, image_lists
-from common.score.evaluate import MaskFiles
+from common.score.files import MaskFiles
 from methods.crt.config import CRTConfig, strided_path
 
 OF_IRN = "irn:"  # names of arguments that set a key of IRN

@@ -10,7 +10,8 @@ from common.data.outputs import MaskFolder
 from common.run.files import write_json
 from common.run.folder import RunFolder
 from common.run.processes import Processes
-from common.score.evaluate import FilePredictions, MaskFiles, evaluate
+from common.score.evaluate import evaluate
+from common.score.files import FilePredictions, MaskFiles
 from common.score.options import EvalConfig
 from common.score.report import NotScored
 

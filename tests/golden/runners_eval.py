@@ -11,7 +11,8 @@ from common.data.classes import BACKGROUND, COCO14, VOC12
 from common.data.dataset import DataConfig
 from common.data.masks import write_mask
 from common.data.seeds import Seed, write_seed
-from common.score.evaluate import EvalConfig, FilePredictions, MaskFiles, evaluate
+from common.score.evaluate import EvalConfig, evaluate
+from common.score.files import FilePredictions, MaskFiles
 from common.score.result import Evaluation
 from tests.golden.harness import Case, Results, runner
 
