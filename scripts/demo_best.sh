@@ -27,6 +27,12 @@ done
 lists=data/shapes/ImageSets/Segmentation
 head -n 300 $lists/train.txt >$lists/train_300.txt
 rm -rf experiment/$name experiment/${name}_*
+step "Seeds of the images that get masks, beside those of held-out images"
+$python methods/cti/infer_trm.py --name cti_demo --dict infer.image_list=train_300 infer.eval_list=
+$python methods/pcss/infer_pcss.py --name pcss_demo --dict infer.image_list=train_300 infer.eval_list=
+for method in cti pcss; do
+  $python evaluation.py --name ${method}_demo --task cam --dict_dir dict --list val --card
+done
 step "Segments of held-out images"
 for segmenter in meanshift felzenszwalb slic; do
   $python scripts/make_segments.py --name ${name}_$segmenter --exp segments_demo --with $segmenter
@@ -34,16 +40,15 @@ for segmenter in meanshift felzenszwalb slic; do
   vote ${name}_$segmenter experiment/cti_demo/dict experiment/${name}_$segmenter/segments
 done
 step "CTI's seeds voted over the true regions: a bound"
-vote ${name}_true experiment/cti_demo/dict data/shapes/SegmentationClass
+$python scripts/prepare_data.py masks --source data/shapes/SegmentationClass --target data/shapes/regions --map 0=100
+vote ${name}_true experiment/cti_demo/dict data/shapes/regions  # where the background is a region, too
 step "The mean of both seeds, and its vote"
 $python scripts/fuse_seeds.py --name ${name}_mean cti_demo pcss_demo --exp fusion_demo
 $python evaluation.py --name ${name}_mean --task cam --dict_dir dict --list val --card
 vote ${name}_both experiment/${name}_mean/dict experiment/${name}_meanshift/segments
 $python scripts/show_segments.py --name ${name}_meanshift --list val
 
-step "Seeds of the images that get masks, and the pipeline (configs/pipeline_demo_best.yaml)"
-$python methods/cti/infer_trm.py --name cti_demo --dict infer.image_list=train_300 infer.eval_list=
-$python methods/pcss/infer_pcss.py --name pcss_demo --dict infer.image_list=train_300 infer.eval_list=
+step "The pipeline (configs/pipeline_demo_best.yaml)"
 $python scripts/run_pipeline.py --name $name --exp pipeline_demo_best
 $python evaluation.py --name ${name}_fused --task cam --dict_dir dict --list train_300 --card
 $python evaluation.py --name ${name}_vote --task cam --dict_dir dict --list train_300 --card

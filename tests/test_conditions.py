@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from common.run import launch
 from common.run import lock as locks
 from common.run.errors import UserError, explained
 from common.run.files import ROOT, atomic_write, sweep
@@ -245,6 +248,21 @@ def test_a_validation_that_a_kill_cut_is_logged_once(scripts: Scripts, monkeypat
     assert scripts.train("x", "--resume") == 0 and metrics("x") == metrics("whole")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes of Linux")
+def test_a_reader_that_has_ended_ends_a_script_quietly() -> None:
+    """As `| head` does."""
+    work = "from common.run.errors import run_script; run_script(lambda: print('line ' * 10**5))"
+    for code in (work, work.replace("10**5", "1")):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 PARENT = """
 import os, sys
 from common.pipeline.stages import StageRunner
@@ -281,3 +299,16 @@ def test_freed_memory_stays() -> None:
 
     faults()
     assert min(faults() for _ in range(3)) < 100  # of 4096 pages
+
+
+@pytest.mark.parametrize(("ends", "code"), [(7, 7), (-9, 137), (None, 0)])
+def test_a_failure_is_told_once(ends: int | None, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher of pipelines ends with the code of the process that failed first, and adds no report."""
+
+    def run() -> None:
+        if ends is not None:
+            failures = {0: ProcessFailure(local_rank=0, pid=1, exitcode=ends, error_file="none")}
+            raise ChildFailedError("script", failures)
+
+    monkeypatch.setattr("torch.distributed.run.main", run)
+    assert launch.main() == code

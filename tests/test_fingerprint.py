@@ -13,6 +13,7 @@ from common.data.seeds import read_seed, write_seed
 from common.data.stamp import MARGINALS, SEEDS, read_stamp, stamp_of
 from common.run.errors import UserError
 from common.run.fingerprint import differences, files_digest, flat, folder_digest, in_words
+from common.run.folder import CARD_FILES
 from common.run.processes import Processes
 from common.score.evaluate import Scoring
 from common.score.options import EvalConfig
@@ -61,7 +62,11 @@ def test_seeds_of_changed_inputs_are_made_again(
     os.utime(own_data / "JPEGImages" / f"{first}.jpg", ns=(1, 1))
     write_xml(labels / f"{second}.xml", ["nothing known"])
     capsys.readouterr()
+    pictures = [score.with_name(f"eval_cam{end}") for end in CARD_FILES]  # as evaluation.py --card leaves them
+    for path in pictures:
+        path.write_text("{}")
     assert scripts.infer(*given, "infer.eval_list=") == 0
+    assert not any(path.exists() for path in pictures)
     shown = capsys.readouterr().out
     assert f"seeds of 2 images are made again, as their image, labels or seed have changed: {first}, {second}" in shown
     assert "2 seeds written, 4 were there" in shown and not score.exists()

@@ -129,6 +129,7 @@ def fake(shapes: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Path("own.yaml").write_text(yaml.safe_dump({"data": data, "lists": {"train": "train"}, **stages}))
     scripts = FakeScripts(shapes)
     monkeypatch.setattr(subprocess, "Popen", scripts)
+    monkeypatch.setattr("common.pipeline.stages._end_of", lambda process: (process.wait(), 0))
     return scripts
 
 
@@ -377,9 +378,10 @@ def test_beginning_with_masks(run: Callable[..., int], fake: FakeScripts) -> Non
 
 
 def test_several_processes(run: Callable[..., int], fake: FakeScripts) -> None:
-    """Every script is started under torchrun; the number of processes changes nothing that was made."""
+    """Every script is started by the launcher; the number of processes changes nothing that was made."""
+    launcher = ["-m", "common.run.launch", *TORCHRUN[2:]]
     assert run("--nproc", 2) == 0
-    assert all(command[: len(TORCHRUN)] == list(TORCHRUN) for command in fake.commands)
+    assert all(command[: len(launcher)] == launcher for command in fake.commands)
     assert fake.called() == STEPS["irn"]
     assert run() == 0
     assert fake.called() == []

@@ -25,6 +25,7 @@ from common.run.folder import RunFolder
 from common.score.bins import ThresholdBins
 from common.visual import seed_labels
 from tests.datasets import call
+from tests.helpers import evaluation_script
 from tests.reports import scored_run
 
 
@@ -72,14 +73,18 @@ def test_the_maps_give_the_labels_of_every_threshold() -> None:
 
 def test_a_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """One file with all that the evaluation knows, which asks for nothing outside itself."""
+    evaluation_script().main(["--name", "one", "--trivial", "background", "--list", "val", "--card"])
     assert call(monkeypatch, "report", "--name", "one", "--against", "two") == 0
     assert "6 images" in capsys.readouterr().out
     html = Path("experiment/one/report.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in html and not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", html)
     data = data_of(html)
-    score = json.loads(Path("experiment/one/eval_cam.json").read_text())
+    score, trivial = (
+        json.loads(Path(f"experiment/one/{stem}.json").read_text()) for stem in ("eval_cam", "eval_trivial_background")
+    )
     first, second = data["runs"]
     assert first["curve"] == score["mIoU"] and first["method"] == "CTI" and len(first["classes"]) == 7
+    assert first["trivial"] == {"background": trivial["best"]["mIoU"]}
     assert first["means"]["mIoU"]["value"] == pytest.approx(score["best"]["mIoU"])
     assert {curve["name"] for curve in first["training"]} == {"total"}
     masks = [read_mask(ScoredRun("one").images.mask_path(entry["id"])) for entry in data["images"]]

@@ -30,7 +30,7 @@ from common.run.device import Runtime
 from common.run.errors import UserError, preview
 from common.run.files import has_content
 from common.run.fingerprint import in_words
-from common.run.folder import EXPERIMENT_DIR
+from common.run.folder import EXPERIMENT_DIR, SCORE_FILES
 from common.run.pool import WorkerPool
 from common.run.processes import Processes
 from common.run.progress import progress
@@ -221,8 +221,8 @@ def forget_scores(folder: Path) -> None:
         with contextlib.suppress(OSError, ValueError):
             content = json.loads(file.read_text(encoding="utf-8"))
             if isinstance(content, dict) and {"source", "list"} <= content.keys() and content["source"] == str(folder):
-                for suffix in (".json", ".csv", ".png"):
-                    file.with_suffix(suffix).unlink(missing_ok=True)
+                for end in SCORE_FILES:
+                    (file.parent / f"{file.stem}{end}").unlink(missing_ok=True)
 
 
 class MaskFolder(StampedFolder):

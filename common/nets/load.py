@@ -265,7 +265,5 @@ def load_network(
     coverage = load_weights(model, checkpoint, runtime, needed, setup.args.key, setup.averaged)
     start_run(run, setup.config, setup.processes, keep_config=True)
     source = f"mean of {len(setup.averaged)} checkpoints up to {checkpoint}" if setup.averaged else checkpoint
-    setup.processes.say(
-        f"{source}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}"
-    )
+    setup.processes.say(f"{source}: {coverage}. {len(images)} images of {images.list_name!r} on {runtime.describe()}")
     return weights_identity(checkpoint, setup.config.model, setup.averaged)

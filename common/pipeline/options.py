@@ -37,7 +37,6 @@ class FlowConfig:
         flag="--segment", choices=("deeplab", "vitseg", "none"),
     )  # fmt: skip
 
-
     def check(self) -> None:
         """Checks the stages.
 

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import resource
 import shlex
 import signal
 import subprocess
@@ -107,7 +106,7 @@ class StageRunner:
 
     Attributes:
         signal: the signal that came, if any.
-        peak_memory: bytes that all commands so far needed at most in one process.
+        peak_memory: bytes that the last command needed at most in one process; 0 where that is not known.
     """
 
     def __init__(self) -> None:
@@ -141,15 +140,24 @@ class StageRunner:
             )
             if self.signal is not None:  # came before there was a process
                 self._process.send_signal(self.signal)
-            code = self._process.wait()
+            code, self.peak_memory = _end_of(self._process)
             if self.signal is not None:  # a killed script's worker processes would wait for it forever
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGTERM)
             self._process = None
-            self.peak_memory = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
             if code:
                 return 128 - code if code < 0 else code
         return 128 + self.signal if self.signal is not None else 0
+
+
+def _end_of(process: subprocess.Popen) -> tuple[int, int]:
+    """The exit code of a process, once it has ended, and the bytes that it or a process of its own needed at most."""
+    try:
+        _, status, used = os.wait4(process.pid, 0)
+    except ChildProcessError:  # the handler of a signal has seen its end first
+        return process.wait(), 0
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, 1024 * used.ru_maxrss
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -191,7 +199,7 @@ def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
     for stage in stages:
         if not stage.folder.exists():  # deleted by the user
             done.pop(stage.title, None)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(nproc)] if nproc > 1 else []
+    launcher = ["-m", "common.run.launch", "--standalone", "--nproc_per_node", str(nproc)] if nproc > 1 else []
     with StageRunner() as runner:
         for number, stage in enumerate(stages, 1):
             head = f"[{number}/{len(stages)}] {stage.title}"

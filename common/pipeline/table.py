@@ -80,7 +80,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"{'stage':<{width}}  {'list':<{lists}}  images  mIoU (%)   gain"]
     lines += [
         f"{row['stage']:<{width}}  {Path(row['list']).stem:<{lists}}  {row['images']:>6}  {row['mIoU']:>8.2f}  "
-        f"{row['gain']:>+5.2f}"
+        f"{round(row['gain'], 2) + 0.0:>+5.2f}"  # no -0.00
         for row in rows
     ]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from common.report.source import ScoredRun, Source
 from common.run.config import read_yaml
 from common.run.errors import UserError
 from common.run.files import ROOT
-from common.run.folder import RunFolder
+from common.run.folder import CARD, RunFolder
 from common.run.log import read_metrics
 from common.score.compare import aligned, difference, group_of, read_run
 from common.score.read import read_score
@@ -164,6 +164,8 @@ def trivial(run: RunFolder) -> dict[str, float]:
     """mIoU of the trivial predictions that were scored beside the run."""
     found = {}
     for path in sorted(run.path.glob("eval_trivial_*.json")):
+        if path.name.endswith(CARD):
+            continue
         found[path.stem.removeprefix("eval_trivial_").replace("_", " ")] = float(read_score(path)["best"]["mIoU"])
     return found
 

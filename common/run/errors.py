@@ -2,6 +2,8 @@
 
 import errno
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -94,7 +96,11 @@ def run_script(main: Callable[[], int | None]) -> None:
     """
     try:
         code = main() or 0
+        sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to be written goes nowhere
+            sys.exit(128 + signal.SIGPIPE)
         message = explained(error) or _lost_peer(error)
         if not message:
             _end_bars()
@@ -111,6 +117,16 @@ def run_script(main: Callable[[], int | None]) -> None:
     if code and _process_group():
         os._exit(code)  # threads of the process group may wait for processes that have ended
     sys.exit(code)
+
+
+def _is_unread() -> bool:
+    """Whether the program that reads this one's output has ended, such as ``head``."""
+    try:
+        reader = select.poll()
+        reader.register(sys.stdout.fileno(), 0)
+        return bool(reader.poll(0))
+    except (AttributeError, OSError, ValueError):  # not on Windows; a text in memory
+        return False
 
 
 def _process_group() -> Any:

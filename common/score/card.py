@@ -14,6 +14,7 @@ import numpy as np
 
 from common.run.errors import UserError
 from common.run.files import write_json
+from common.run.folder import CARD_FILES
 from common.run.text import read_json_object
 from common.score.average_precision import LEVELS, average_precision, class_levels
 from common.score.bootstrap import Interval, draws, interval
@@ -24,7 +25,6 @@ from common.score.pictures import draw_classes, draw_confusion
 from common.score.read import is_number
 from common.score.sizes import size_scores
 
-CARD_FILES = ("_card.json", "_per_image.csv", "_confusion.png", "_classes.png")
 Content = dict[str, Any]
 
 
