@@ -79,7 +79,7 @@ class Reproduction:
         self.overrides = list(overrides)
         self.record = record_folder(run)
         self.file = self.record.path / RECORD
-        self.launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(nproc)] * (nproc > 1)
+        self.launcher = ["-m", "common.run.launch", "--standalone", "--nproc_per_node", str(nproc)] * (nproc > 1)
 
     def carry_out(self) -> int:
         """Runs the stages that are not done; the exit code of the first that fails, else 0.

@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from common.run import launch
 from common.run import lock as locks
 from common.run.errors import UserError, explained
 from common.run.files import ROOT, atomic_write, sweep
@@ -297,3 +299,16 @@ def test_freed_memory_stays() -> None:
 
     faults()
     assert min(faults() for _ in range(3)) < 100  # of 4096 pages
+
+
+@pytest.mark.parametrize(("ends", "code"), [(7, 7), (-9, 137), (None, 0)])
+def test_a_failure_is_told_once(ends: int | None, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher of pipelines ends with the code of the process that failed first, and adds no report."""
+
+    def run() -> None:
+        if ends is not None:
+            failures = {0: ProcessFailure(local_rank=0, pid=1, exitcode=ends, error_file="none")}
+            raise ChildFailedError("script", failures)
+
+    monkeypatch.setattr("torch.distributed.run.main", run)
+    assert launch.main() == code

@@ -378,9 +378,10 @@ def test_beginning_with_masks(run: Callable[..., int], fake: FakeScripts) -> Non
 
 
 def test_several_processes(run: Callable[..., int], fake: FakeScripts) -> None:
-    """Every script is started under torchrun; the number of processes changes nothing that was made."""
+    """Every script is started by the launcher; the number of processes changes nothing that was made."""
+    launcher = ["-m", "common.run.launch", *TORCHRUN[2:]]
     assert run("--nproc", 2) == 0
-    assert all(command[: len(TORCHRUN)] == list(TORCHRUN) for command in fake.commands)
+    assert all(command[: len(launcher)] == launcher for command in fake.commands)
     assert fake.called() == STEPS["irn"]
     assert run() == 0
     assert fake.called() == []

@@ -199,7 +199,7 @@ def carry_out(stages: Sequence[Stage], nproc: int, state_file: Path) -> int:
     for stage in stages:
         if not stage.folder.exists():  # deleted by the user
             done.pop(stage.title, None)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(nproc)] if nproc > 1 else []
+    launcher = ["-m", "common.run.launch", "--standalone", "--nproc_per_node", str(nproc)] if nproc > 1 else []
     with StageRunner() as runner:
         for number, stage in enumerate(stages, 1):
             head = f"[{number}/{len(stages)}] {stage.title}"

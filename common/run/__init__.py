@@ -10,6 +10,7 @@ Here:
     similar      "Did you mean ...?"
     needs        input of a script, checked before any work
     options      the configuration section ``runtime``
+    launch       several processes of a script, without torchrun's report of a failure
     lock         one writer at a time in a run folder
     parent       processes that end with the one that started them
     fingerprint  digests of files, and differences of settings
