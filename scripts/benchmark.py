@@ -1,6 +1,7 @@
 """Measures this repository's claims about speed; every command prints a row of a Markdown table.
 
     python scripts/benchmark.py evaluation                 # all thresholds in one pass against an argmax for each
+    python scripts/benchmark.py loader                     # views as bytes against views that a worker normalises
     python scripts/benchmark.py train --method cti         # a train step against plain ViT passes over the same images
     python scripts/benchmark.py infer --method cti         # the seeds of an image against plain ViT passes
     python scripts/benchmark.py train --method vitseg --arch timm:vit_small_patch16_dinov3   # of timm's same model
@@ -14,8 +15,10 @@ import functools
 import importlib
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -47,6 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     add_evaluation(commands.add_parser("evaluation", help="threshold sweep of seeds"))
+    add_loader(commands.add_parser("loader", help="CTI's two views of an image"))
     add_network(commands.add_parser("train", help="train step of a method"), run_train)
     add_network(commands.add_parser("infer", help="seed inference of a method"), run_infer)
     fim = commands.add_parser("fim", help="a round of PCSS's frequency importance")
@@ -129,6 +133,71 @@ def generated_seed(index: int, height: int, width: int, num_classes: int) -> tup
         gt[noisy > 0.5] = key + 1
     gt[cv2.dilate(gt, np.ones((5, 5))) != cv2.erode(gt, np.ones((5, 5)))] = 255  # a border to ignore, as VOC has
     return seed, gt
+
+
+def add_loader(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``loader``."""
+    add = parser.add_argument
+    add("--images", type=int, default=48, help="generated images (default: %(default)s)")
+    add("--size", type=int, nargs=2, default=(375, 500), metavar=("H", "W"), help="of the images (default: 375 500)")
+    add("--turns", type=int, default=5, help="timed turns (default: %(default)s)")
+    parser.set_defaults(run=run_loader)
+
+
+def run_loader(args: argparse.Namespace) -> int:
+    """Processor time of a loader worker for an image: decoding, both views, batches of 8.
+
+    Returns:
+        1 if the views of the two ways differ.
+    """
+    import torch
+    from PIL import Image
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    from common.data.augment import SeparateViews, train_transform
+    from common.data.dataset import ImageSet
+    from common.data.layout import DataConfig
+    from common.data.loader import TrainViews
+    from common.data.transforms import IMAGENET_MEAN, IMAGENET_STD, normalised_views
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "images").mkdir()
+        for number in range(args.images):
+            coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+            coarse.resize(args.size[::-1], Image.Resampling.BICUBIC).save(root / "images" / f"{number}.jpg")
+        names = root / "list.txt"
+        names.write_text("".join(f"{number}\n" for number in range(args.images)))
+        images = ImageSet(DataConfig(dataset="folder", root=folder), str(names))
+        both = [train_transform(224, [0.3, 1.2], auto_augment=name) for name in ("", "rand-m9-mstd0.5-inc1")]
+        as_timm = [Compose([*one.transforms[:-1], ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)]) for one in both]
+        ways = {
+            "normalised as timm and torchvision do": TrainViews(images, SeparateViews(*as_timm), seed=0),
+            "normalised by the worker (`runtime.byte_views=false`)": TrainViews(
+                images, SeparateViews(*both), seed=0, as_bytes=False
+            ),
+            "bytes": TrainViews(images, SeparateViews(*both), seed=0),
+        }
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(args.turns):
+            for name, way in ways.items():
+                start = time.process_time()
+                for first in range(0, args.images, 8):
+                    parts = [way[0, index][0] for index in range(first, min(first + 8, args.images))]
+                    for column in zip(*parts, strict=True):
+                        torch.stack(column)
+                times[name].append(1000 * (time.process_time() - start) / args.images)
+        expected, *others = (normalised_views(way[0, 0][0], 3) for way in ways.values())
+    differs = any(not torch.equal(a, b) for other in others for a, b in zip(expected, other, strict=True))
+    base, *_ = times.values()
+    print(f"views of CTI, {args.images} images of {args.size[0]} x {args.size[1]}, {args.turns} turns\n")
+    print("| views | core-ms an image | times faster |\n|---|---|---|")
+    for name, values in times.items():
+        print(f"| {name} | {min(values):.2f} | {min(base) / min(values):.2f} |")
+    print(f"\nthe views {'DIFFER' if differs else 'are equal'}")
+    return int(differs)
 
 
 def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
 from common.data.augment import SeparateViews, posterize, short_side, square_view, train_transform
@@ -22,7 +23,7 @@ from common.data.layout import LAYOUTS, DataConfig
 from common.data.lists import LIST_DIR, canonical_id, find_list, read_list
 from common.data.loader import EpochBatches, TrainViews, train_loader
 from common.data.masks import read_mask, write_mask
-from common.data.transforms import MEAN, STD, eval_transform, square_transform
+from common.data.transforms import MEAN, STD, eval_transform, normalised_views, square_transform
 from common.run.errors import UserError
 from common.run.random import draws_from
 from tests.datasets import make_voc, truncate, write_image, write_lines, write_xml
@@ -323,6 +324,22 @@ def test_randaugment_never_fails() -> None:
     for i in range(500):
         with draws_from(i):
             assert transform(image).shape == (3, 16, 16)
+
+
+def test_views_travel_as_bytes() -> None:
+    """Normalised on the device they are bitwise timm's own; masks and boxes stay as they are."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8))
+    theirs = create_transform(16, is_training=True, scale=(0.3, 1.0), interpolation="bicubic", color_jitter=None)
+    ours = train_transform(16, [0.3, 1.0])
+    for i in range(8):
+        with draws_from(i):
+            expected = theirs(image)
+        with draws_from(i):
+            pixels = ours(image)
+        assert pixels.dtype == torch.uint8 and torch.equal(normalised_views([pixels], 3)[0], expected)
+        assert torch.equal(normalised_views([pixels[None]], 4)[0], expected[None])
+    others = [torch.zeros(3, 5, 5, dtype=torch.uint8), torch.tensor([0, 1, 2, 3]), torch.zeros(2, 3, 4, 4)]
+    assert all(new is old for new, old in zip(normalised_views(others, 4), others, strict=True))
 
 
 def test_evaluation_input_is_the_whole_normalised_image() -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.data.dataset import TrainingImages
 from common.data.options import check_batch
+from common.data.transforms import normalised_views
 from common.run.errors import UserError
 from common.run.parent import end_with_parent
 from common.run.random import draws_from, seed_everything
@@ -29,24 +30,28 @@ class TrainViews(Dataset):
 
     def __init__(
         self, images: TrainingImages, make_views: Callable[[Any], list[torch.Tensor]], seed: int,
-        load: Callable[[int], Any] | None = None,
+        load: Callable[[int], Any] | None = None, as_bytes: bool = True,
     ) -> None:  # fmt: skip
         """See the class.
 
         Args:
             make_views: makes the views of the result of ``load``.
             load: reads an image and its other inputs, by index; None: the image alone.
+            as_bytes: leave views that are bytes so, to be normalised on the device.
         """
         self.images = images
         self.make_views = make_views
         self.seed = seed
         self.load = load or images.load_image
+        self.as_bytes = as_bytes
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[torch.Tensor], torch.Tensor, int]:
         epoch, index = key
         loaded = self.load(index)
         with draws_from(self.seed, epoch, index):
             views = self.make_views(loaded)
+        if not self.as_bytes:
+            views = normalised_views(views, 3)
         label = torch.zeros(0) if self.images.labels is None else torch.from_numpy(self.images.labels[index])
         return views, label, index
 

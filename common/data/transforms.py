@@ -1,4 +1,4 @@
-"""The whole image as input of a network, ImageNet-normalised."""
+"""Images as input of a network: bytes, and ImageNet-normalised."""
 
 import numpy as np
 import torch
@@ -10,10 +10,32 @@ MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
 STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
+def to_bytes(image: Image.Image) -> torch.Tensor:
+    """The pixels of an image: uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels (..., 3, H, W) from 0 to 255, ImageNet-normalised: float32, on their device."""
+    mean, std = MEAN.to(pixels.device, non_blocking=True), STD.to(pixels.device, non_blocking=True)
+    return pixels.float().div_(255).sub_(mean).div_(std)
+
+
+def normalised_views(views: list[torch.Tensor], dims: int) -> list[torch.Tensor]:
+    """Views with pixels of `to_bytes` normalised; other tensors, such as masks and boxes, as they are.
+
+    Args:
+        dims: dimensions of a view with pixels: 3, or 4 of a batch of them.
+    """
+    return [
+        normalised(view) if view.dtype == torch.uint8 and view.dim() == dims and view.shape[-3] == 3 else view
+        for view in views
+    ]
+
+
 def eval_transform(image: Image.Image) -> torch.Tensor:
     """The whole image, ImageNet-normalised: float32 (3, H, W)."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))  # H W 3
-    return pixels.permute(2, 0, 1).float().div_(255).sub_(MEAN).div_(STD)
+    return normalised(to_bytes(image))
 
 
 def square_transform(image: Image.Image, size: int) -> torch.Tensor:

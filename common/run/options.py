@@ -25,4 +25,9 @@ class RuntimeConfig:
         flag="--num_workers",
         rule=at_least(0),
     )
+    byte_views: bool = option(
+        True,
+        "Views reach the device as bytes and are normalised there: equal numbers on CPUs, within the last bit on GPUs; "
+        "false: the loader workers normalise them.",
+    )
     deterministic: bool = option(False, "Only deterministic GPU kernels (slower); CPU runs are deterministic anyway.")

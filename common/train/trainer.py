@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from common.data.dataset import ImageSet, LabelledImages, TrainingImages
 from common.data.loader import EpochBatches, TrainViews, train_loader
 from common.data.sizes import require_sizes
+from common.data.transforms import normalised_views
 from common.nets.vit import ClassMaps
 from common.run.device import Runtime
 from common.run.folder import BEST_FILE, EPOCH_FILE
@@ -102,8 +103,8 @@ class Trainer:
         )  # fmt: skip
         require_sizes(images, self.processes)
         self.loader = train_loader(
-            TrainViews(images, views, seed, load), self.sampler, usable_workers(self.config.runtime.num_workers),
-            pin_memory=self.runtime.device.type == "cuda",
+            TrainViews(images, views, seed, load, self.config.runtime.byte_views), self.sampler,
+            usable_workers(self.config.runtime.num_workers), pin_memory=self.runtime.device.type == "cuda",
         )  # fmt: skip
         self.total_steps = self.train.length(len(self.sampler))
 
@@ -340,6 +341,7 @@ class Trainer:
         is_last = number == self.train.accumulation - 1
         draws = shared_generator(self.sampler.seed, position.epoch, position.step, number)
         *views, own_labels = self.runtime.to_device(*views, labels)
+        views = normalised_views(views, 4)
         set_lr(self.optimizer, self.rate(position, self.total_steps))
         if isinstance(self.module, DistributedDataParallel):
             self.module.require_backward_grad_sync = is_last  # gradients are exchanged once a step
