@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from common.run import progress as module
+from common.run.files import ROOT
 from common.run.progress import ProgressBar, map_in_processes, progress
 
 
@@ -82,3 +83,10 @@ def test_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_map_in_processes() -> None:
     assert map_in_processes(abs, [-3, 2, -1], 2, "numbers") == [3, 2, 1] and map_in_processes(abs, [], 2, "none") == []
+
+
+def test_nothing_else_draws_bars() -> None:
+    """The log writes between bars, an error ends them; everything else shows progress by this module."""
+    files = [path for folder in ("common", "methods", "scripts") for path in (ROOT / folder).rglob("*.py")]
+    using = {str(path.relative_to(ROOT)) for path in files if "tqdm" in path.read_text(encoding="utf-8")}
+    assert using == {f"common/run/{name}.py" for name in ("progress", "log", "errors")}
