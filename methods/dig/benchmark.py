@@ -113,4 +113,6 @@ def _guide(runtime: Runtime) -> Guide:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "random.pt"
         save_diffusion(file, GaussianDiffusion(UNet(UNetConfig())), 0)
-        return Guide(GuideConfig(file=str(file)), UNetConfig(), LossConfig(), ViTConfig(), runtime)
+        classifier = ViTConfig()
+        classifier.check()  # fills in image and patch size
+        return Guide(GuideConfig(file=str(file)), UNetConfig(), LossConfig(), classifier, runtime)
