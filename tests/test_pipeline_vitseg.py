@@ -88,6 +88,7 @@ def test_from_seeds_to_a_vit_segmenter(
     lists = {"train": "train", "score": "train", "val": "val"}
     Path("own.yaml").write_text(yaml.safe_dump({"data": data, "lists": lists, **TINY}), encoding="utf-8")
     monkeypatch.setattr(subprocess, "Popen", InProcess)
+    monkeypatch.setattr("common.pipeline.stages._end_of", lambda process: (process.wait(), 0))
     arguments = "--name", "x", "--exp", "own.yaml", "--refine", "crf", "--segment", "vitseg"
     InProcess.calls = []
     assert call(monkeypatch, "run_pipeline", *arguments) == 0

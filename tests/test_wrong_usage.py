@@ -251,7 +251,7 @@ def test_both_lists_are_found_before_an_image_is_decoded(said: Call, monkeypatch
         raise AssertionError("decoded an image")
 
     make_voc(Path("voc"))
-    monkeypatch.setattr(importlib.import_module("scripts.check_data"), "process_map", decoded)
+    monkeypatch.setattr(importlib.import_module("scripts.check_data"), "map_in_processes", decoded)
     assert "no image list 'vla'" in said("scripts.check_data", "data.root=voc --val_list vla")
 
 
