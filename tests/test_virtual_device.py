@@ -1,6 +1,8 @@
 """Every script runs on a GPU, as far as a machine without one can show; and the host does not wait for it."""
 
+import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +134,19 @@ def test_golden_forward(name: str, pytestconfig: pytest.Config) -> None:
     """The networks' golden numbers, computed on the device."""
     if name in SLOW_GOLDEN and not pytestconfig.getoption("--complete"):
         pytest.skip("takes seconds: --complete")
-    (case,) = (case for case in cases(pytestconfig.getoption("--golden"), False) if case.file == f"{name}.npz")
+    (case,) = (case for case in cases(pytestconfig.getoption("--golden")) if case.file == f"{name}.npz")
+    run = golden.RUNNERS[case.entry["method"], case.entry["kind"]]
+    forget_networks(run)
     with virtual_device(), torch.device("cuda"):
-        run = golden.RUNNERS[case.entry["method"], case.entry["kind"]]
         compare(case, run(DeviceCase(case.folder, case.file, case.entry)))
+    forget_networks(run)
+
+
+def forget_networks(run: Callable) -> None:
+    """Empties the caches of a golden runner's module: networks on the device are of no use outside."""
+    for value in vars(sys.modules[run.__module__]).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
 
 
 def test_lattice() -> None:

@@ -108,7 +108,7 @@ def _evaluate(expression: str, **names: Any) -> Any:
     return eval(expression, {"np": np, "torch": torch, "F": F, **names})  # test data of this repository
 
 
-def cases(folder: Path, is_complete: bool) -> Iterator[Case]:
+def cases(folder: Path, is_complete: bool = False) -> Iterator[Case]:
     """All cases of a folder."""
     manifest = json.loads((folder / "manifest.json").read_text())
     return (Case(folder, file, entry, is_complete) for file, entry in manifest.items())
