@@ -33,16 +33,11 @@ def runner(method: str, kind: str) -> Callable:
 
 @dataclass
 class Case:
-    """One golden file with its manifest entry.
-
-    Attributes:
-        is_complete: whether values that take minutes are computed, too.
-    """
+    """One golden file with its manifest entry."""
 
     folder: Path
     file: str
     entry: dict[str, Any]
-    is_complete: bool = False
 
     @cached_property
     def stored(self) -> dict[str, np.ndarray]:
@@ -108,10 +103,10 @@ def _evaluate(expression: str, **names: Any) -> Any:
     return eval(expression, {"np": np, "torch": torch, "F": F, **names})  # test data of this repository
 
 
-def cases(folder: Path, is_complete: bool = False) -> Iterator[Case]:
+def cases(folder: Path) -> Iterator[Case]:
     """All cases of a folder."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    return (Case(folder, file, entry, is_complete) for file, entry in manifest.items())
+    return (Case(folder, file, entry) for file, entry in manifest.items())
 
 
 def compare(case: Case, results: Results) -> None:

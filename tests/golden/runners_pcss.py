@@ -15,7 +15,7 @@ from common.seeds.cam import max_norm, multi_view
 from common.train.schedule import OptimConfig, cosine_lr, scaled_lr
 from methods.pcss.config import FIMConfig, LossConfig
 from methods.pcss.fim import block_losses, wanted_labels
-from methods.pcss.frequency import BlockFilters, block_filters, filtered, half_plane, removed_blocks, spectrum
+from methods.pcss.frequency import block_filters, filtered, half_plane, removed_blocks, spectrum
 from methods.pcss.importance import FrequencyImportance
 from methods.pcss.losses import PCSSStep
 from methods.pcss.model import PCSS
@@ -154,11 +154,7 @@ def loss(case: Case) -> Results:
 @runner("pcss", "fim")
 @torch.no_grad()
 def fim(case: Case) -> Results:
-    """Filters, filtered images, and the class losses of one round fed in batches.
-
-    Each filter costs a pass of the whole network: unless all values are asked for, one filter in four is tried, and the
-    blocks of the others take the stored losses.
-    """
+    """Filters, filtered images, and the class losses of one round fed in batches."""
     model, params = network(case), case.params
     grid, block = params["grid"], params["block"]
     size, classes = grid * block, case.model["num_classes"]
@@ -174,9 +170,6 @@ def fim(case: Case) -> Results:
         filtered(spectrum(images[0][0]), half_plane(wide[row, column]), (size, size))
         for row, column in case.stored["filtered_rc"]
     ]
-    every = 1 if case.is_complete else 4
-    is_tried = filters.owner % every == 0  # g g
-    filters = BlockFilters(filters.weights[::every], filters.owner // every)
     importance = FrequencyImportance(classes, size, FIMConfig(images_per_class=params["fim_ipc"], block=block))
     importance.begin_round(params["epoch"])
     runtime, need, lefts = (
@@ -191,8 +184,7 @@ def fim(case: Case) -> Results:
         need = need - wanted.sum(0)
         lefts.append(need)
     found = {
-        "masks": masks, "filtered_img0_sub": torch.stack(reduced),
-        "loss_mat": importance.totals.where(is_tried, torch.as_tensor(case.stored["loss_mat"])),
+        "masks": masks, "filtered_img0_sub": torch.stack(reduced), "loss_mat": importance.totals,
         "need_left": torch.stack(lefts), "returns": np.array([bool((left == 0).all()) for left in lefts]),
         "classes_seen": importance.totals.amax((1, 2)) > 0,
     }  # fmt: skip
