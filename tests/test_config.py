@@ -119,6 +119,12 @@ def test_the_papers_settings() -> None:
     assert [epoch for epoch in range(60) if coco.train.validates(epoch)] == [3, *range(11, 60)]
 
 
+def test_coco_is_scored_alike_by_the_methods_that_share_an_evaluator() -> None:
+    """Their searches end at the first threshold without improvement on COCO."""
+    experiments = (CTIConfig, "cti_coco_cvpr24"), (PCSSConfig, "pcss_coco_eccv24"), (DiGConfig, "dig_coco_eccv24")
+    assert all(load_config(cls, config_path(name)).eval.early_stop for cls, name in experiments)
+
+
 def test_the_papers_settings_of_toco() -> None:
     """The two training scripts, the table of loss weights, and the two ways of joining flips and scales."""
     voc, coco = (load_config(ToCoConfig, config_path(name)) for name in ("toco_cvpr23", "toco_coco_cvpr23"))
