@@ -22,7 +22,7 @@ from common.data.seeds import read_seed, seed_path
 from common.run.command import script_parser
 from common.run.config import load_config
 from common.run.errors import UserError, preview, run_script
-from common.run.folder import MASK_SCORES, SEED_SCORES, RunFolder
+from common.run.folder import CARD, MASK_SCORES, SEED_SCORES, RunFolder
 from common.run.log import read_metrics
 from common.run.progress import progress
 from common.run.provenance import digest, versions
@@ -102,7 +102,7 @@ def scores(run: RunFolder) -> Iterator[Finding]:
         yield Finding("classes", text, bool(lost), EVALUATION)
         for warning in result.get("warnings", []):
             yield Finding("evaluation", str(warning), True, EVALUATION)
-        if (run.path / f"{stem}_card.json").is_file():
+        if (run.path / f"{stem}{CARD}").is_file():
             yield from errors(read_card(run.path, stem))
 
 

@@ -21,7 +21,7 @@ from common.run.command import script_parser
 from common.run.config import read_yaml
 from common.run.errors import UserError, preview, run_script
 from common.run.files import ROOT, atomic_write, write_json
-from common.run.folder import SEED_SCORES, RunFolder
+from common.run.folder import CARD, SEED_SCORES, RunFolder
 from common.run.text import read_json_object
 from common.score.bootstrap import Interval
 from common.score.card import entry, read_card
@@ -75,7 +75,7 @@ def measure(place: str) -> Interval:
         weights = read_json_object(path, "the scores of a localisation").get("weights", {}).get(point, {})
         found = {"value": weights.get(score), "interval": weights.get("intervals", {}).get(score)}
     else:
-        path = run.path / f"{stem or SEED_SCORES}_card.json"
+        path = run.path / f"{stem or SEED_SCORES}{CARD}"
         card = read_card(run.path, stem or SEED_SCORES)
         own = card["points"].get(point or card["main"], {})
         found = _at({**card, **own}, f"means.{score or 'mIoU'}" if score in ("", *MEANS) else score)

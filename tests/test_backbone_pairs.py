@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import Scripts, assert_same, last
-from tests.test_backbones import METHODS, PAIRS, VARIANTS
+from tests.helpers import Scripts
+from tests.test_backbones import METHODS, PAIRS, VARIANTS, trained_and_resumed
 
 OTHERS = [
     (method, variant)
@@ -22,13 +22,6 @@ def test_a_step_a_resumed_step_and_seeds(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     scripts = Scripts(monkeypatch, experiments / f"{method}.yaml", method)
-    settings, section = METHODS[method]
-    network = f"{section}.arch={VARIANTS[variant]}", *(f"{section}.{size}" for size in SIZES)
-    training = *network, *settings, "train.validate_from=-1" if method != "toco" else "train.eval_steps=0"
-    assert scripts.train("whole", *training, "train.max_steps=2") == 0
-    assert scripts.train("parts", *training, "train.max_steps=1") == 0
-    assert scripts.train("parts", "--resume", "train.max_steps=2") == 0
-    for part in ("model", "optimizer", "position"):
-        assert_same(last("parts")[part], last("whole")[part])
+    network, _ = trained_and_resumed(scripts, method, variant, SIZES)
     scripts.infer("whole", "--dict", "infer.eval_list=", *network)
     assert any(Path("experiment/whole/dict").glob("*.npy"))

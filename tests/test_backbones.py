@@ -28,6 +28,23 @@ PAIRS = (  # all fifteen have passed once; these are quick enough for every day
 )  # fmt: skip
 
 
+def trained_and_resumed(
+    scripts: Scripts, method: str, variant: str, sizes: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Trains the runs ``whole`` and ``parts``, the same two steps at once and one by one; the settings of network and
+    training.
+    """
+    settings, section = METHODS[method]
+    network = f"{section}.arch={VARIANTS[variant]}", *(f"{section}.{size}" for size in sizes)
+    training = *network, *settings, "train.validate_from=-1" if method != "toco" else "train.eval_steps=0"
+    assert scripts.train("whole", *training, "train.max_steps=2") == 0
+    assert scripts.train("parts", *training, "train.max_steps=1") == 0
+    assert scripts.train("parts", "--resume", "train.max_steps=2") == 0
+    for part in ("model", "optimizer", "position"):
+        assert_same(last("parts")[part], last("whole")[part])
+    return network, training
+
+
 @pytest.mark.parametrize(("method", "variant"), PAIRS)
 def test_a_method_on_a_backbone(
     method: str, variant: str, experiments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -35,15 +52,7 @@ def test_a_method_on_a_backbone(
     """Two steps equal one and a resumed one, bitwise, and two processes; seeds of any size are written and scored."""
     monkeypatch.chdir(tmp_path)
     scripts = Scripts(monkeypatch, experiments / f"{method}.yaml", method)
-    settings, section = METHODS[method]
-    sizes = [f"{section}.{size}" for size in SIZES]
-    network = f"{section}.arch={VARIANTS[variant]}", *sizes
-    training = *network, *settings, "train.validate_from=-1" if method != "toco" else "train.eval_steps=0"
-    assert scripts.train("whole", *training, "train.max_steps=2") == 0
-    assert scripts.train("parts", *training, "train.max_steps=1") == 0
-    assert scripts.train("parts", "--resume", "train.max_steps=2") == 0
-    for part in ("model", "optimizer", "position"):
-        assert_same(last("parts")[part], last("whole")[part])
+    network, training = trained_and_resumed(scripts, method, variant, SIZES)
     scripts.together(scripts.train, "two", *training, "train.max_steps=2")
     assert_close(last("two"), last("whole"), (1e-4, 5e-5))
     scripts.infer("whole", "--dict", *network)

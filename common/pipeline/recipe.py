@@ -9,7 +9,7 @@ from typing import Any
 from common.run.config import read_yaml
 from common.run.errors import UserError, first_line
 from common.run.files import ROOT
-from common.run.folder import LAST_FILE, RunFolder
+from common.run.folder import CARD, LAST_FILE, RunFolder
 from common.run.similar import did_you_mean
 from common.run.text import read_json_object
 
@@ -70,7 +70,7 @@ class Result:
         """
         path = RunFolder(self.run.format(name=name)).path / self.file
         value = _at(read_json_object(path, "the scores"), self.value.split("."), path)
-        card = path.with_name(f"{path.stem}_card.json")
+        card = path.with_name(f"{path.stem}{CARD}")
         if not card.is_file():
             return value, None
         point = read_json_object(card, "the scores").get("points", {}).get(self.value.split(".")[0], {})

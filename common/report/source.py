@@ -10,7 +10,7 @@ from common.data.dataset import ImageSet, class_names
 from common.data.layout import DataConfig
 from common.run.config import load_config
 from common.run.errors import UserError
-from common.run.folder import SEED_SCORES, RunFolder
+from common.run.folder import CARD, SEED_SCORES, RunFolder
 from common.score.card import read_card, read_counts
 from common.score.files import FilePredictions, Prediction
 from common.score.image_counts import PerImage
@@ -42,7 +42,7 @@ class ScoredRun:
         self.stem = stem or SEED_SCORES
         path = self.run.scores(self.stem)
         if not path.is_file():
-            there = sorted(file.name.removesuffix("_card.json") for file in self.run.path.glob("*_card.json"))
+            there = sorted(file.name.removesuffix(CARD) for file in self.run.path.glob(f"*{CARD}"))
             others = f" There are: {', '.join(f'{name}:{other}' for other in there)}." if there else ""
             raise UserError(
                 f"no score {path}; make it with: python evaluation.py --name {name} --dict_dir dict --card.{others} "

@@ -14,7 +14,7 @@ import numpy as np
 
 from common.run.errors import UserError
 from common.run.files import write_json
-from common.run.folder import CARD_FILES
+from common.run.folder import CARD, CARD_FILES
 from common.run.text import read_json_object
 from common.score.average_precision import LEVELS, average_precision, class_levels
 from common.score.bootstrap import Interval, draws, interval
@@ -124,7 +124,7 @@ def write_card(folder: Path, stem: str, content: Content, counts: Mapping[str, P
         content: of the JSON; the pictures show its main point.
         counts: of the images, by point.
     """
-    write_json(folder / f"{stem}_card.json", content)
+    write_json(folder / f"{stem}{CARD}", content)
     write_per_image(folder / f"{stem}_per_image.csv", counts)
     point = content["main"]
     title = f"{content['source'] or content['task']}, list {content['list']}: {content['images']} images, {point}"
@@ -145,7 +145,7 @@ def read_card(folder: Path, stem: str) -> Content:
     Raises:
         UserError: there is none, or the file is damaged.
     """
-    path = folder / f"{stem}_card.json"
+    path = folder / f"{stem}{CARD}"
     if not path.is_file():
         raise UserError(f"no {path}: evaluation.py writes it with --card")
     try:

@@ -15,13 +15,11 @@ import numpy as np
 
 from common.run.config import read_yaml
 from common.run.errors import UserError, preview
-from common.run.folder import SEED_SCORES, RunFolder
+from common.run.folder import CARD, SEED_SCORES, RunFolder
 from common.score.bootstrap import Interval, interval
 from common.score.card import read_card, read_counts
 from common.score.image_counts import REGION, PerImage
 from common.score.means import drawn_totals, label_scores, means, plain_totals, present_labels
-
-END = "_card.json"
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def read_run(text: str, point: str = "") -> ScoredRun:
     """
     name, _, stem = text.partition(":")
     run = RunFolder(name).existing()
-    there = sorted(path.name.removesuffix(END) for path in run.path.glob(f"*{END}"))
+    there = sorted(path.name.removesuffix(CARD) for path in run.path.glob(f"*{CARD}"))
     if not stem:
         if len(there) > 1 and SEED_SCORES not in there:
             raise UserError(
@@ -91,7 +89,7 @@ def read_run(text: str, point: str = "") -> ScoredRun:
         stem = SEED_SCORES if SEED_SCORES in there or not there else there[0]
     if stem not in there:
         known = f" There are: {', '.join(f'{name}:{other}' for other in there)}." if there else ""
-        raise UserError(f"no {run.path / stem}{END}: evaluation.py writes it with --card.{known}")
+        raise UserError(f"no {run.path / stem}{CARD}: evaluation.py writes it with --card.{known}")
     card = read_card(run.path, stem)
     chosen = point if point in card["points"] or card["task"] == "cam" else ""  # masks have one point
     counts = read_counts(run.path, stem, chosen or card["main"])
