@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from common.crf.lattice import Lattice, bilateral_features
+from common.run.errors import UserError, run_script
+from common.run.gpu_memory import gpu_memory_of_scripts
 from common.tensors import read_later, tensor_on
 from common.train.checkpoint import Checkpoints
 from common.train.trainer import Trainer
@@ -19,7 +21,7 @@ from methods.psa import make_crf
 from tests.golden import test_golden as golden
 from tests.golden.harness import Case, cases, compare
 from tests.helpers import SCRIPTS_OF, Scripts
-from tests.virtual_device import Waits, virtual_device
+from tests.virtual_device import MEMORY, Waits, virtual_device
 
 BEFORE = {"psa": make_crf, "irn": make_ir_label}
 SETTINGS = {  # three steps: nothing is logged, saved or validated in the first two
@@ -148,6 +150,22 @@ def forget_networks(run: Callable) -> None:
     for value in vars(sys.modules[run.__module__]).values():
         if hasattr(value, "cache_clear"):
             value.cache_clear()
+
+
+def test_peak_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that ends, well or not, tells the process that started it; without a GPU it tells nothing."""
+
+    def fails() -> None:
+        raise UserError("the disk is full")
+
+    for main in (lambda: 0, fails):
+        with gpu_memory_of_scripts() as needed:
+            with pytest.raises(SystemExit):
+                run_script(main)
+            assert needed() == 0
+            with virtual_device(), pytest.raises(SystemExit):
+                run_script(main)
+            assert needed() == MEMORY
 
 
 def test_lattice() -> None:

@@ -30,6 +30,7 @@ from common.run.files import ROOT
 
 CPU = torch.device("cpu")
 PROJECT = tuple(f"{ROOT / name}/" for name in ("common", "methods", "scripts"))
+MEMORY = 5 << 30  # bytes that the device says were needed at most
 aten = torch.ops.aten
 BETWEEN_DEVICES = {aten._to_copy.default, aten.copy_.default}
 INDEXING = {  # with indices on the CPU, as CUDA takes them
@@ -270,7 +271,7 @@ def virtual_device(devices: int = 1) -> Iterator[Waits]:
     answers = {
         "_lazy_init": None, "is_available": True, "is_initialized": True, "device_count": devices, "current_device": 0,
         "set_device": None, "get_device_name": "virtual CUDA device", "get_device_capability": (9, 0),
-        "synchronize": None, "empty_cache": None, "is_bf16_supported": True, "max_memory_allocated": 0,
+        "synchronize": None, "empty_cache": None, "is_bf16_supported": True, "max_memory_allocated": MEMORY,
         "reset_peak_memory_stats": None, "get_rng_state": state, "set_rng_state": None, "manual_seed": None,
         "manual_seed_all": None, "mem_get_info": (80 << 30, 80 << 30),
     }  # fmt: skip
