@@ -26,10 +26,11 @@ from common.data.masks import read_mask
 from common.data.prepare.annotations import FORMATS, Annotated, open_writers
 from common.pipeline.builders import PREDICTING, Predicting, named, predicting
 from common.run.command import ScriptParser, number, parse_config, script_parser
-from common.run.config import at_least, config_path, load_config
+from common.run.config import BELOW_ONE, at_least, config_path, load_config
 from common.run.errors import UserError, preview, run_script
 from common.run.files import require_weights
 from common.run.folder import RunFolder, epoch_checkpoint
+from common.run.papers import Instead
 from common.run.processes import start_processes, stop_processes
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def parser_of(kind: Predicting | None) -> ScriptParser:
     add("--out", type=Path, help="folder of the predictions (default: predictions/NAME)")
     add("--labels", type=Path, help="table of image labels, as labels.csv of a data set: the classes of each image")
     add("--classes", help="names of the classes of all images, separated by commas; or all")
-    add("--threshold", type=number(float, at_least(0)), help="background threshold of seeds (default: the stored one)")
+    add("--threshold", type=number(float, BELOW_ONE), help="background threshold of seeds (default: the stored one)")
     add(
         "--tune_on", metavar="LIST", help="first find the thresholds on a labelled list of the data set, and store them"
     )
@@ -92,6 +93,7 @@ def parser_of(kind: Predicting | None) -> ScriptParser:
     )
     add("--seeds", action="store_true", help="also write the seeds")
     add("--overwrite", action="store_true", help="delete predictions of other settings in --out")
+    parser.paper = {**parser.paper, "--resume": Instead(takes=0, reason="a call goes on where it stopped by itself")}
     return parser
 
 
@@ -152,6 +154,8 @@ def main() -> int:
     photos = photos.without(damaged)
     for line in [*notes, *predictor.notes(photos.labels is not None), *failed.values()]:
         processes.say(line)
+    if not len(photos):
+        raise UserError(f"none of the {len(failed)} images can be read: {preview(failed)}. Nothing is written")
 
     # Predictions
     out = args.out or Path("predictions") / (args.name or weights.stem)

@@ -127,6 +127,10 @@ def test_a_folder_of_all_kinds_of_files(run: Path, monkeypatch: pytest.MonkeyPat
         "7 predictions written, 0 were there", "error: 4 images could not be read: broken, dot, empty, deep",
     ):  # fmt: skip
         assert words in said
+    assert "check_data" not in said
+    with pytest.raises(UserError, match=r"none of the 1 images can be read: moving\. Nothing is written"):
+        call(monkeypatch, "predict", "--name", "run", folder / "moving.gif", "--out", "none")
+    assert not Path("none").exists()
     masks = {path.stem: read_mask(path) for path in Path("predictions/run/masks").glob("*.png")}
     assert masks["plain"].shape == (33, 50) and masks["sub__plain"].shape == (40, 28)
     assert sorted(masks) == ["alpha", "bits", "grey", "palette", "plain", "print", "sub__plain"]
@@ -144,7 +148,9 @@ def test_a_call_goes_on_and_changed_settings_are_refused(
 ) -> None:
     photos = photos_of(shapes, 3)
     assert call(monkeypatch, "predict", "--name", "run", photos[0], "--threshold", 0.3) == 0
-    assert call(monkeypatch, "predict", "--name", "run", *photos, "--threshold", 0.3) == 0
+    with pytest.raises(UserError, match="--threshold: it is 30; it must be finite and from 0 to below 1"):
+        call(monkeypatch, "predict", "--name", "run", *photos, "--threshold", 30)
+    assert call(monkeypatch, "predict", "--name", "run", *photos, "--threshold", 0.3, "--resume") == 0
     assert "2 predictions written, 1 were there" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"background was 0\.3, is 0\.5.*--overwrite.*another --out"):
         call(monkeypatch, "predict", "--name", "run", *photos, "--threshold", 0.5)
@@ -194,8 +200,10 @@ def test_predictor_in_a_program(run: Path, shapes: Path) -> None:
     assert set(predictor(photo).scores) == {
         name for name, score in predictor(photo, ["all"]).scores.items() if score >= 0.5
     }
-    with pytest.raises(UserError, match="is no class of this network"):
-        predictor(photo, ["unicorn"])
+    with pytest.raises(UserError, match=r"'stars' is no class of this network\. Did you mean star"):
+        predictor(photo, ["stars"])
+    with pytest.raises(UserError, match="names no class"):
+        predictor(photo, [])
     with pytest.raises(UserError, match="no image or folder"):
         predictor("lost.jpg")
 
@@ -325,8 +333,14 @@ def test_ids_of_photos(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    for name in ("a/out/records/x.json", "a/out/masks/stamp.json", "a/out/masks/x.png", "a/out/overlays/x.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "b", target_is_directory=True)
     found, notes = find_photos([tmp_path / "a", tmp_path / "a" / "x.jpg", tmp_path / "empty"])
-    assert list(found) == ["in__y", "x.jpg", "x.png"] and len(notes) == 2
+    assert list(found) == ["in__y", "x.jpg", "x.png"] and len(notes) == 4
+    assert notes[0] == f"{tmp_path / 'a' / 'out'} holds predictions and is left out" and "a/link" in notes[1]
     with pytest.raises(UserError, match="have the same name"):
         find_photos([tmp_path / "a" / "x.jpg", tmp_path / "b"])
     with pytest.raises(UserError, match=r"nothing to predict: .* has no image"):
