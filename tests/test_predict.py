@@ -20,7 +20,7 @@ from common.data.lists import read_list
 from common.data.masks import read_mask
 from common.data.seeds import read_seed
 from common.pipeline.builders import PREDICTING, named
-from common.predict.photos import Photos, find_photos
+from common.predict.photos import Photos, find_photos, name_in_folder
 from common.predict.predictor import Prediction, Predictor
 from common.predict.results import class_rows
 from common.run.config import load_config, save_config
@@ -341,6 +341,9 @@ def test_ids_of_photos(tmp_path: Path) -> None:
     found, notes = find_photos([tmp_path / "a", tmp_path / "a" / "x.jpg", tmp_path / "empty"])
     assert list(found) == ["in__y", "x.jpg", "x.png"] and len(notes) == 4
     assert notes[0] == f"{tmp_path / 'a' / 'out'} holds predictions and is left out" and "a/link" in notes[1]
+    names = {image_id: name_in_folder(image_id, path) for image_id, path in found.items()}
+    assert names == {"in__y": "in/y.JPG", "x.jpg": "x.jpg", "x.png": "x.png"}
+    assert name_in_folder("a__b", tmp_path / "a" / "a__b.png") == "a__b.png"
     with pytest.raises(UserError, match="have the same name"):
         find_photos([tmp_path / "a" / "x.jpg", tmp_path / "b"])
     with pytest.raises(UserError, match=r"nothing to predict: .* has no image"):

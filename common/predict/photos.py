@@ -117,6 +117,15 @@ def find_photos(places: Sequence[str | Path]) -> tuple[dict[str, Path], list[str
     return _with_ids(list(dict.fromkeys(found))), notes
 
 
+def name_in_folder(image_id: str, path: Path) -> str:
+    """An image's file name with the sub-folders that its id tells, such as ``sub/photo.jpg``; for annotation tools."""
+    ends = (path.parts[-count:] for count in range(1, len(path.parts) + 1))
+    names = (
+        "/".join(end) for end in ends if image_id in (BETWEEN.join(end), BETWEEN.join(end).removesuffix(path.suffix))
+    )
+    return next(names, path.name)
+
+
 def without_check(message: str) -> str:
     """A message about an image without its last clause, which concerns data sets."""
     return message.replace(f"; {CHECK}", ".").replace(f" {CHECK}", "")

@@ -22,7 +22,7 @@ from common.data.images import ImageFile
 from common.data.outputs import MaskFolder
 from common.data.seeds import write_seed
 from common.data.stamp import MASKS, Stamp, stamp_of
-from common.predict.photos import RECORDS, Photos
+from common.predict.photos import RECORDS, Photos, name_in_folder
 from common.predict.predictor import Prediction, Predictor
 from common.run.errors import UserError
 from common.run.files import atomic_write, has_content, sweep, write_json
@@ -108,9 +108,10 @@ class ResultFolder:
             json.dump({"image": str(prediction.path), "size": prediction.mask.shape, "classes": rows}, stream)
 
     def images(self) -> Iterator[tuple[str, str]]:
-        """Yields id and file name of all images in the folder."""
+        """Yields id and file name, with sub-folders, of all images in the folder."""
         for path in sorted((self.path / RECORDS).glob("*.json")):
-            yield path.stem, Path(json.loads(path.read_text(encoding="utf-8"))["image"]).name
+            image = Path(json.loads(path.read_text(encoding="utf-8"))["image"])
+            yield path.stem, name_in_folder(path.stem, image)
 
     def close(self) -> None:
         """Writes table and manifest of all images in the folder; the main process, when all are done."""
