@@ -7,6 +7,7 @@
     python scripts/predict.py --load_pretrained 69.5_pascal.pth --exp cti_cvpr24 photo.jpg
     python scripts/predict.py --name exp folder/ --format coco cvat                    files of annotation tools, too
     python scripts/predict.py --name exp --tune_on val                                 thresholds of class scores
+    python scripts/predict.py --name exp --score_on test                               F1 of the classes, and mIoU
     torchrun --nproc_per_node 2 scripts/predict.py --name exp folder/                  shared by two processes
 
 Without --labels and --classes the network tells the classes: those whose score is above the threshold that validation
@@ -88,6 +89,7 @@ def parser_of(kind: Predicting | None) -> ScriptParser:
     add(
         "--tune_on", metavar="LIST", help="first find the thresholds on a labelled list of the data set, and store them"
     )
+    add("--score_on", metavar="LIST", help="score the predictions of a labelled list of the data set; none is written")
     add(
         "--format", nargs="+", default=[], choices=FORMATS, help="also write files of annotation tools, of all in --out"
     )
@@ -114,7 +116,7 @@ def setup(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, Path, list[str]
     config = load_config(named(kind.config), path, [text for text in texts if text not in places])
     if args.labels and args.classes:
         raise UserError("--labels and --classes both tell the classes; give one of them")
-    if not places and not args.tune_on:
+    if not places and not (args.tune_on or args.score_on):
         raise UserError("no image is named: give image files, or folders of images")
     if args.load_pretrained:
         require_weights(args.load_pretrained)
@@ -143,9 +145,13 @@ def main() -> int:
     predictor = Predictor(config, weights, Runtime(config.runtime, processes), args.key, args.threshold)
     if args.tune_on:
         processes.say(f"thresholds of list {args.tune_on!r}: {predictor.tune(args.tune_on)}")
-        if not files:
-            stop_processes()
-            return 0
+    if args.score_on:
+        from common.predict.score import score_list
+
+        processes.say(f"list {args.score_on!r}: {score_list(predictor, args.score_on)}")
+    if not files:
+        stop_processes()
+        return 0
 
     # Images that cannot be read are told apart before the work
     photos = labelled_photos(args, predictor, files)

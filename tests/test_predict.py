@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -234,7 +235,12 @@ def test_thresholds_of_a_validation_are_used(
     ]
     path.unlink()
     assert "has no classes.json of these weights" in " ".join(Predictor.of_run("run").notes(False))
-    assert call(monkeypatch, "predict", "--name", "run", "--tune_on", "val") == 0
+    assert call(monkeypatch, "predict", "--name", "run", "--tune_on", "val", "--score_on", "val") == 0
+    said = re.search(
+        r"list 'val': class F1 (\S+); (\S+) mIoU, (\S+) with the labelled classes", capsys.readouterr().out
+    )
+    assert said and 0 < float(said[1]) <= 1 and float(said[2]) > 0
+    assert said[3] == f"{entry['background']['mIoU']:.1f}"  # as the seeds at that threshold
     assert json.loads(path.read_text()) == {"best.pth": entry}
     scripts = Scripts(monkeypatch, experiments / "cti.yaml")
     assert scripts.infer("run", "--dict", "infer.eval_list=") == 0
