@@ -162,12 +162,12 @@ def in_float32(function: Callable[..., Any], single: Callable[[Tensor], Tensor])
         single: `Tensor.float` as it is outside such a run.
     """
 
-    def call(lattice: Lattice, values: Tensor, *rest: Any) -> Any:
+    def call(lattice: Lattice, values: Tensor, *rest: Any, **named: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "float", single)
             torch.set_default_dtype(torch.float32)
             try:
-                return function(lattice, single(values), *rest)
+                return function(lattice, single(values), *rest, **named)
             finally:
                 torch.set_default_dtype(torch.float64)
 

@@ -7,6 +7,7 @@ function table(head, rows) {
 function summary() {
   const run = runs[0];
   document.title = `${run.title}: report`;
+  if (isBox) { boxSummary(); return; }
   at("title").textContent = `${run.title}${run.method ? ": " + run.method : ""}, ${isSeed[0] ? "seeds" : "masks"} of ${run.list}`;
   const boxes = runs.filter((own) => own.means).map((own) => [`mIoU${runs.length > 1 ? " of " + own.title : ""}, ${own.images} images${own.threshold === null || own.threshold === undefined ? "" : ", threshold " + own.threshold.toFixed(2)}`, own.means.mIoU]);
   const others = run.means ? Object.entries(run.means).filter(([name]) => !name.startsWith("mIoU")) : [];
@@ -30,6 +31,7 @@ function bar(entry, label) {
 function classes() {
   const run = runs[0];
   if (!run.classes) { at("classes").hidden = true; return; }
+  if (isBox) { boxClasses(); return; }
   const rows = run.classes.map((row, label) => [row.name, bar(row.IoU, label), entryText(row.IoU), entryText(row.precision), entryText(row.recall), row.oracle === null || row.oracle === undefined ? "–" : row.oracle.toFixed(2)]);
   at("class-table").replaceChildren(table(["class", "IoU with its 95 % interval", "IoU", "precision", "recall", "best threshold by the masks"], rows));
   const pairs = (run.pairs || []).slice(0, 20).map((row) => [labels[row.truth], labels[row.predicted], percent(row.share, 2), percent(row.together)]);
@@ -93,7 +95,8 @@ function training() {
 }
 function pastOf({ title, pictures }, before) {
   const picture = element("img", { alt: title, onload: () => { picture.style.width = `${Math.max(picture.naturalWidth, 420)}px`; } }), caption = element("output"), last = pictures.length - 1;
-  const choose = (index) => { picture.src = pictures[index].uri; caption.textContent = `${pictures[index].name} (${index + 1} of ${last + 1})`; };
+  const uris = pictures.map((own) => URL.createObjectURL(blobOf(own.picture)));
+  const choose = (index) => { picture.src = uris[index]; caption.textContent = `${pictures[index].name} (${index + 1} of ${last + 1})`; };
   const slider = element("input", { type: "range", min: 0, max: last, value: last, "aria-label": title, oninput: () => choose(Number(slider.value)) });
   choose(last);
   return element("figure", { class: "history" }, element("figcaption", {}, element("b", { text: before + title }), " ", caption, " ", slider), picture);
@@ -103,7 +106,7 @@ function comparison() {
   const names = data.comparison.length ? Object.keys(data.comparison[0].means) : [];
   const signed = (value) => (value === null ? "–" : (value > 0 ? "+" : "") + value.toFixed(2));
   const rows = data.comparison.map((row) => [`${row.title} − ${runs[0].title}`, ...names.map((name) => { const [value, low, high] = row.means[name]; return `${signed(value)} [${signed(low)}, ${signed(high)}]`; })]);
-  at("comparison").replaceChildren(...(rows.length ? [element("p", { text: "Differences in percent points with 95 % intervals over the same images. An interval that holds 0 is no difference." }), table(["", ...names.map((name) => name.replaceAll("_", " "))], rows)] : [element("p", { text: "Without scores of all runs there is nothing to subtract." })]),
+  at("comparison").replaceChildren(...(rows.length ? [element("p", { text: "Differences in percent points with 95 % intervals over the same images. An interval that holds 0 is no difference." }), table(["", ...names.map((name) => (isBox ? SCORES[name] : name.replaceAll("_", " ")))], rows)] : [element("p", { text: "Without scores of all runs there is nothing to subtract." })]),
     element("p", { text: "In the gallery, “Show” and “Blink with” switch between the runs, “most changed first” sorts by the change of an image's IoU, and an enlarged image has all of them side by side." }));
 }
 function about() {
