@@ -159,7 +159,7 @@ def opened(path: Path, noun: str, formats: tuple[str, ...]) -> Iterator[Image.Im
 def _too_large(path: Path, noun: str, size: str) -> str:
     return (
         f"the {noun} {path} has {size} pixels, more than the {MOST_PIXELS} that are read. Make it smaller, or "
-        f"remove it from the lists; {CHECK}"
+        f"leave it out; {CHECK}"
     )
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.classes import looks_like
 from common.data.csv_labels import read_csv
 from common.run.errors import UserError, preview
+from common.run.similar import did_you_mean
 
 ALL = "all"  # in place of class names
 
@@ -18,16 +18,19 @@ def named_classes(text: str, classes: Sequence[str]) -> np.ndarray:
     """Multi-hot float32 (C,) of class names, separated by commas, or of ``all``.
 
     Raises:
-        UserError: a name is no class.
+        UserError: a name is no class, or there is none.
     """
     if text.strip() == ALL:
         return np.ones(len(classes), np.float32)
     vector = np.zeros(len(classes), np.float32)
-    for name in filter(None, (part.strip() for part in text.split(","))):
+    names = list(filter(None, (part.strip() for part in text.split(","))))
+    known = f"Take some of: {', '.join(classes)}; or {ALL}"
+    if not names:
+        raise UserError(f"--classes names no class. {known}")
+    for name in names:
         if name not in classes:
             raise UserError(
-                f"--classes: {name[:40]!r} is no class of this network.{looks_like(name, classes)} Take some of: "
-                f"{', '.join(classes)}; or {ALL}"
+                f"--classes: {name[:40]!r} is no class of this network.{did_you_mean(name, classes)} {known}"
             )
         vector[classes.index(name)] = 1
     return vector
