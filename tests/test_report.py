@@ -209,6 +209,17 @@ def test_a_missing_prediction_is_named() -> None:
         Images([source]).picture(source.images.ids[0])
 
 
+def test_the_parts_of_a_page_are_measured(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their sum is nearly the page; base64 is larger by a third of the pictures."""
+    assert call(monkeypatch, "benchmark_report", "--root", shapes, "--images", 8, "--cells", 3) == 0
+    sizes = {line[:24].strip(): float(line[24:].split()[0]) for line in capsys.readouterr().out.splitlines()}
+    whole, base64_page = sizes.pop("page"), sizes.pop("page, in base64")
+    sizes.pop("and levels as they are")
+    assert sum(sizes.values()) < whole < base64_page
+
+
 def test_the_server_sends_pictures_when_they_are_asked_for() -> None:
     source = ScoredRun("one")
     images = Images([source])

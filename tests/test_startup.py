@@ -179,6 +179,7 @@ WRONG = {
     "scripts/benchmark_card.py": {"--turns many": "--turns", "--images 0": "start at 1"},
     "scripts/benchmark_crf.py": {"": "command", "crf --device tpu": "--device"},
     "scripts/benchmark_predict.py": {"--turns many": "--turns", "--method irn": "--method"},
+    "scripts/benchmark_report.py": {"--images 0": "at least 1", "--root lost": "no PASCAL VOC 2012"},
     "scripts/benchmark_startup.py": {"--turns many": "--turns"},
     "scripts/check_data.py": {
         "data.rot=y": "unknown configuration key", "--show many": "wrong value", "data.root=lost": "no PASCAL VOC 2012",

@@ -11,7 +11,7 @@ runs.forEach((run, index) => {
 if (runs[0].means && !isBox) views.push(["truth", "true mask"]);
 views.sort((a, b) => (a[0] === "prediction:0" ? -1 : b[0] === "prediction:0" ? 1 : 0));
 state.view = isBox ? "cam:0" : "prediction:0";
-if (isBox) state.opacity = 0.5;
+if (isBox) { state.opacity = 0.5; if (runs.length > 1) state.view = "image"; }
 
 const cards = new Map();
 const near = new Set(), visible = new Set();  // with a picture, before they come into sight; in sight: drawn at every change
@@ -45,15 +45,15 @@ function card(index) {
 async function show(index) {
   const stack = cards.get(index).querySelector(".stack");
   try {
-    const image = await load(index);
+    const image = await load(index), photo = stack.childElementCount ? null : await photoOf(image, image.id, stack.clientWidth * devicePixelRatio);
     if (!near.has(index) && !printing) return;
-    if (!stack.childElementCount) stack.append(photoOf(image, image.id), element("canvas"));
+    if (!stack.childElementCount) stack.append(photo, element("canvas", { class: "over" }));
     redraw(index);
   } catch (error) { stack.replaceChildren(element("p", { class: "warn", text: `⚠ ${error.message}` })); }
 }
 function hide(index) { dispose(cards.get(index).querySelector(".stack")); }
 function redraw(index) {
-  const image = images[index], own = cards.get(index), canvas = own && own.querySelector("canvas");
+  const image = images[index], own = cards.get(index), canvas = own && own.querySelector(".over");
   if (!image.ready || !canvas) return;
   const view = state.swapped && state.blink ? state.blink : state.view;
   canvas.style.opacity = isBox && view.startsWith("region") ? 1 : state.opacity;
@@ -86,6 +86,8 @@ if (runs[0].means) {
   if (!isBox) Object.assign(orders, {
     extra: ["most extra pixels first", (a, b) => b.scores[0].extra - a.scores[0].extra], missed: ["most missed pixels first", (a, b) => b.scores[0].missed - a.scores[0].missed],
   });
+  const firstLabel = (image) => (image.scores[0].labels || [])[0] ?? labels.length;
+  orders.class = ["by class", (a, b) => firstLabel(a) - firstLabel(b)];
   const change = (image) => Math.abs(image.scores[1].iou - image.scores[0].iou);
   if (runs.length > 1 && runs[1].means) orders.changed = ["most changed first", (a, b) => change(b) - change(a)];
 }

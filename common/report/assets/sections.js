@@ -7,15 +7,18 @@ function table(head, rows) {
 function summary() {
   const run = runs[0];
   document.title = `${run.title}: report`;
+  const { data: set, model } = run.settings, arch = model && (model.arch || (model.deit && model.deit.arch)), origin = data.origin;
+  const what = [run.method, arch, set && (set.dataset || set.root), `list ${run.list}`, origin.device, origin.commit && `page of commit ${origin.commit.slice(0, 10)}${origin.commit.endsWith("+") ? " with changes" : ""}`, origin.versions && `torch ${origin.versions.torch}`, origin.made];
+  at("what").textContent = what.filter(Boolean).join(" · ");
   if (isBox) { boxSummary(); return; }
   at("title").textContent = `${run.title}${run.method ? ": " + run.method : ""}, ${isSeed[0] ? "seeds" : "masks"} of ${run.list}`;
   const boxes = runs.filter((own) => own.means).map((own) => [`mIoU${runs.length > 1 ? " of " + own.title : ""}, ${own.images} images${own.threshold === null || own.threshold === undefined ? "" : ", threshold " + own.threshold.toFixed(2)}`, own.means.mIoU]);
   const others = run.means ? Object.entries(run.means).filter(([name]) => !name.startsWith("mIoU")) : [];
   at("numbers").replaceChildren(
     ...boxes.map(([text, entry]) => element("div", { class: "number" }, element("b", { text: percent(entry.value) }), element("span", { text: `${text}; 95 % interval ${percent(entry.interval[0])} to ${percent(entry.interval[1])}` }))),
+    ...(run.published || []).slice(0, 6).map((row) => element("div", { class: "number" }, element("b", { text: percent(row.value) }), element("span", { text: `published: ${row.what}` }))),
     ...Object.entries(run.trivial || {}).map(([name, value]) => element("div", { class: "number" }, element("b", { text: percent(value) }), element("span", { text: `mIoU of a trivial prediction: ${name}` }))),
-    ...others.map(([name, entry]) => element("div", { class: "number" }, element("b", { text: percent(entry.value) }), element("span", { text: name.replaceAll("_", " ") }))),
-    ...(run.published || []).slice(0, 6).map((row) => element("div", { class: "number" }, element("b", { text: percent(row.value) }), element("span", { text: `published: ${row.what}` }))));
+    ...others.map(([name, entry]) => element("div", { class: "number" }, element("b", { text: percent(entry.value) }), element("span", { text: `${{ extra: "extra pixels", missed: "missed pixels" }[name] || name.replaceAll("_", " ")}${entry.interval && entry.interval[0] !== null ? `; 95 % interval ${percent(entry.interval[0])} to ${percent(entry.interval[1])}` : ""}` }))));
   at("strip").replaceChildren(...run.strip.map((strip) => element("div", { class: "strip" }, ...strip.stages.flatMap((stage, index) => [
     ...(index ? ["→"] : []), element("div", { text: `${stage.title} (${stage.list}): ${percent(stage.mIoU)}` })]))));
   const notes = (run.warnings || []).map((text) => element("p", { class: "warn", text: `⚠ ${text}` }));

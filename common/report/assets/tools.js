@@ -39,12 +39,18 @@ function tools() {
     root.dataset.theme = dark ? "light" : "dark";
   };
   at("print").onclick = print_;
+  addEventListener("beforeprint", () => {  // the tools are not on paper
+    const view = views.find(([name]) => name === state.view)[1];
+    at("shown").textContent = `Shown: ${view}${data.thresholds ? `; threshold ${at("threshold-value").textContent}` : ""}; ${orders[at("sort").value][0]}`;
+  });
 }
 function classLegend() {
   const boxes = labels.map((name, label) => element("input", { type: "checkbox", checked: true, onchange: (event) => { if (event.target.checked) state.off.delete(label); else state.off.add(label); redrawAll(); } }));
   const all = (on) => () => { boxes.forEach((box, label) => { box.checked = on; if (on) state.off.delete(label); else state.off.add(label); }); redrawAll(); };
   const buttons = labels.length > 8 ? [element("button", { type: "button", text: "all", onclick: all(true) }), element("button", { type: "button", text: "none", onclick: all(false) })] : [];
-  at("legend").replaceChildren(...buttons, ...labels.map((name, label) => element("label", { title: name }, boxes[label], element("span", { class: "swatch", style: `background:${pattern(label)}` }), name)));
+  const entries = [...buttons, ...labels.map((name, label) => element("label", { title: name }, boxes[label], element("span", { class: "swatch", style: `background:${pattern(label)}` }), name))];
+  if (labels.length <= 30) at("legend").replaceChildren(...entries);
+  else at("legend").replaceChildren(element("details", {}, element("summary", { text: `${labels.length} classes and their colours` }), ...entries));
 }
 function drawCurve() {
   const svg = at("curve"), values = runs[0].curve, top = Math.max(...values), low = Math.min(...values);
@@ -60,7 +66,6 @@ async function print_() {
   const shown = order.slice(0, PRINTED);
   at("print").disabled = true;
   for (const index of shown) { near.add(index); await show(index); }
-  await Promise.all([...document.querySelectorAll("#grid img")].map((picture) => picture.decode().catch(() => {})));
   window.print();
   printing = false;
   at("print").disabled = false;
