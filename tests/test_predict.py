@@ -207,6 +207,8 @@ def test_predictor_in_a_program(run: Path, shapes: Path) -> None:
         predictor(photo, [])
     with pytest.raises(UserError, match="no image or folder"):
         predictor("lost.jpg")
+    with pytest.raises(UserError, match="is a folder"):
+        predictor(photo.parent)
 
 
 def test_thresholds_of_a_validation_are_used(
@@ -352,6 +354,9 @@ def test_ids_of_photos(tmp_path: Path) -> None:
     assert name_in_folder("a__b", tmp_path / "a" / "a__b.png") == "a__b.png"
     with pytest.raises(UserError, match="have the same name"):
         find_photos([tmp_path / "a" / "x.jpg", tmp_path / "b"])
+    (tmp_path / "b" / "\udcff.jpg").touch()
+    with pytest.raises(UserError, match=r"names of 1 images are no text in UTF-8: .*\\udcff\.jpg"):
+        find_photos([tmp_path / "b"])
     with pytest.raises(UserError, match=r"nothing to predict: .* has no image"):
         find_photos([tmp_path / "empty"])
 
