@@ -237,4 +237,7 @@ def test_the_server_sends_pictures_when_they_are_asked_for() -> None:
             with pytest.raises(urllib.error.HTTPError) as error:
                 urllib.request.urlopen(address + wrong)
             assert error.value.code == 404
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "elsewhere.org:80"}))
+        assert error.value.code == 403
         server.shutdown()
