@@ -16,7 +16,7 @@ from PIL import Image
 
 from common.data.dataset import read_mask
 from common.data.seeds import read_seed
-from common.report.facts import histories, published_curves
+from common.report.facts import histories, published, published_curves
 from common.report.packed import Packed, unpacked
 from common.report.page import Images, chosen, content, page, with_pictures
 from common.report.pictures import plane, seed_planes, smooth_plane
@@ -142,6 +142,15 @@ def test_published_curves_stand_beside_a_run(monkeypatch: pytest.MonkeyPatch) ->
     assert call(monkeypatch, "report", "--name", "one", "--images", "0", "--reference", "curve.csv") == 0
     data = data_of(Path("experiment/one/report.html").read_bytes())
     assert data["references"] == [{"title": "curve", "curves": {"total": [[1, 0.6], [2, 0.3]]}}]
+
+
+def test_published_numbers_are_those_of_the_evaluation() -> None:
+    """Boxes stand beside boxes, seeds beside seeds, of the same method."""
+    boxes = published("CRT localisation", of_boxes=True)
+    assert [row["value"] for row in boxes] == [72.9, 90.1, 86.3]
+    seeds = published("CRT")
+    assert seeds and not {row["what"] for row in seeds} & {row["what"] for row in boxes}
+    assert published("ToCo") and published("") == []
 
 
 def test_names_are_shown_and_not_run() -> None:
