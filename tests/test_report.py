@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -63,6 +63,7 @@ def test_the_maps_give_the_labels_of_every_threshold() -> None:
     assert not plane_of(empty["number"]).any() and not plane_of(empty["label"]).any()
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.binary(max_size=40) | st.just(bytes(range(256)))))
 def test_bytes_come_back_from_the_page(contents: list[bytes]) -> None:
     """Nothing in them can end or change the element that holds them."""
