@@ -179,6 +179,12 @@ def save_overlay(
     contact_sheet([cam_panels(image, seed, classes)], path, panel)
 
 
+@functools.lru_cache(maxsize=256)
+def _blended(label: int, opacity: float) -> np.ndarray:
+    """The values 0 to 255 of each channel under the colour of a label, uint8 (1, 256, 3): a table for all images."""
+    return np.round((1 - opacity) * np.arange(256)[:, None] + opacity * PALETTE[label]).astype(np.uint8)[None]
+
+
 def overlay_mask(image: np.ndarray, mask: np.ndarray, opacity: float = 0.55) -> np.ndarray:
     """A label mask in colours over its image; the borders of its regions are in full colour.
 
@@ -193,8 +199,7 @@ def overlay_mask(image: np.ndarray, mask: np.ndarray, opacity: float = 0.55) -> 
     overlay = image.copy()
     for label in np.unique(mask[mask > 0]).tolist():
         own = mask == label
-        table = np.round((1 - opacity) * np.arange(256)[:, None] + opacity * PALETTE[label]).astype(np.uint8)
-        cv2.copyTo(cv2.LUT(image, table[None]), own.view(np.uint8), overlay)  # 256 values are blended, not all pixels
+        cv2.copyTo(cv2.LUT(image, _blended(label, opacity)), own.view(np.uint8), overlay)
         overlay[own & is_border] = PALETTE[label]
     return overlay
 

@@ -218,7 +218,7 @@ WRONG = {
         "--name used --exp cti_cvpr24 data.rot=y a.jpg": "unknown configuration key",
         "--name used --exp cti_cvpr24": "no image is named", "--name used --exp cti_cvpr24 a.jpg": "no checkpoint",
         "--name used --exp cti_cvpr24 --labels t.csv --classes cat a.jpg": "give one of them",
-        "--name used --exp cti_cvpr24 --threshold=-1 a.jpg": "at least 0",
+        "--name used --exp cti_cvpr24 --threshold=-1 a.jpg": "from 0 to below 1",
     },
     "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
     "scripts/report.py": {
