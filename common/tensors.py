@@ -1,6 +1,6 @@
 """Tensors, networks and autograd's contexts with the types that torch's annotations leave open."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -40,6 +40,13 @@ def size_of(maps: Tensor) -> tuple[int, int]:
 def sum_of(terms: Iterable[Tensor]) -> Tensor:
     """Sum of one or more tensors."""
     return sum(terms)  # type: ignore[return-value]  # an int only for no tensor at all
+
+
+def tensor_on(
+    values: Sequence[float] | Sequence[Sequence[float]], device: torch.device, dtype: torch.dtype | None = None
+) -> Tensor:
+    """A few numbers as a tensor on a device, in whose making the host does not wait for the device's earlier work."""
+    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
 
 
 def read_later(values: Tensor) -> Callable[[], Tensor]:

@@ -17,6 +17,7 @@ import resource
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -36,8 +37,12 @@ from common.train.schedule import OptimConfig
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
+    from common.data.loader import TrainViews
     from common.run.device import Runtime
+
+    Views = Callable[[Image.Image], list[torch.Tensor]]
 
 METHODS = ("cti", "pcss", "dig", "toco", "crt", "deeplab", "vitseg")
 WITH_ARCH = ("cti", "vitseg")
@@ -50,7 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     add_evaluation(commands.add_parser("evaluation", help="threshold sweep of seeds"))
-    add_loader(commands.add_parser("loader", help="CTI's two views of an image"))
+    add_loader(commands.add_parser("loader", help="views of an image: CTI, ToCo, CRT"))
     add_network(commands.add_parser("train", help="train step of a method"), run_train)
     add_network(commands.add_parser("infer", help="seed inference of a method"), run_infer)
     fim = commands.add_parser("fim", help="a round of PCSS's frequency importance")
@@ -145,10 +150,10 @@ def add_loader(parser: argparse.ArgumentParser) -> None:
 
 
 def run_loader(args: argparse.Namespace) -> int:
-    """Processor time of a loader worker for an image: decoding, both views, batches of 8.
+    """Processor time of a loader worker for an image: decoding, views, batches of 8.
 
     Returns:
-        1 if the views of the two ways differ.
+        1 if the views of two ways differ.
     """
     import torch
     from PIL import Image
@@ -173,31 +178,57 @@ def run_loader(args: argparse.Namespace) -> int:
         images = ImageSet(DataConfig(dataset="folder", root=folder), str(names))
         both = [train_transform(224, [0.3, 1.2], auto_augment=name) for name in ("", "rand-m9-mstd0.5-inc1")]
         as_timm = [Compose([*one.transforms[:-1], ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)]) for one in both]
-        ways = {
-            "normalised as timm and torchvision do": TrainViews(images, SeparateViews(*as_timm), seed=0),
-            "normalised by the worker (`runtime.byte_views=false`)": TrainViews(
-                images, SeparateViews(*both), seed=0, as_bytes=False
-            ),
-            "bytes": TrainViews(images, SeparateViews(*both), seed=0),
-        }
-        times: dict[str, list[float]] = {name: [] for name in ways}
+        ways = {("CTI", "normalised as timm and torchvision do"): TrainViews(images, SeparateViews(*as_timm), seed=0)}
+        own: dict[str, Views] = {"CTI": SeparateViews(*both), **other_views()}
+        for name, views in own.items():
+            for as_bytes in (False, True):
+                way = "bytes" if as_bytes else "normalised by the worker (`runtime.byte_views=false`)"
+                ways[name, way] = TrainViews(images, views, 0, as_bytes=as_bytes)
+        times: dict[tuple[str, str], list[float]] = defaultdict(list)
         for _ in range(args.turns):
-            for name, way in ways.items():
-                start = time.process_time()
-                for first in range(0, args.images, 8):
-                    parts = [way[0, index][0] for index in range(first, min(first + 8, args.images))]
-                    for column in zip(*parts, strict=True):
-                        torch.stack(column)
-                times[name].append(1000 * (time.process_time() - start) / args.images)
-        expected, *others = (normalised_views(way[0, 0][0], 3) for way in ways.values())
-    differs = any(not torch.equal(a, b) for other in others for a, b in zip(expected, other, strict=True))
-    base, *_ = times.values()
-    print(f"views of CTI, {args.images} images of {args.size[0]} x {args.size[1]}, {args.turns} turns\n")
-    print("| views | core-ms an image | times faster |\n|---|---|---|")
-    for name, values in times.items():
-        print(f"| {name} | {min(values):.2f} | {min(base) / min(values):.2f} |")
+            for key, loaded in ways.items():
+                times[key].append(core_ms(loaded, args.images))
+        first: dict[str, list[torch.Tensor]] = {}
+        differs = False
+        for (name, _), loaded in ways.items():
+            found = normalised_views(loaded[0, 0][0], 3)
+            expected = first.setdefault(name, found)
+            differs |= not all(map(torch.equal, expected, found))
+    print(f"{args.images} images of {args.size[0]} x {args.size[1]}, {args.turns} turns\n")
+    print("| views of | | core-ms an image | times faster |\n|---|---|---|---|")
+    slowest: dict[str, float] = {}
+    for (name, way), values in times.items():
+        base = slowest.setdefault(name, min(values))
+        print(f"| {name} | {way} | {min(values):.2f} | {base / min(values):.2f} |")
     print(f"\nthe views {'DIFFER' if differs else 'are equal'}")
     return int(differs)
+
+
+def other_views() -> "dict[str, Views]":
+    """The training views of ToCo, and of CRT for segmentation and for localisation, as published."""
+    from methods.crt.config import CRTViewConfig
+    from methods.crt.views import CRTViews
+    from methods.crt.wsol_config import WSOLViewConfig
+    from methods.crt.wsol_views import WSOLViews
+    from methods.toco.config import ToCoViewConfig
+    from methods.toco.views import ToCoViews
+
+    return {
+        "ToCo": ToCoViews(ToCoViewConfig()), "CRT": CRTViews(CRTViewConfig()),
+        "CRT on CUB": WSOLViews(WSOLViewConfig(), 224),
+    }  # fmt: skip
+
+
+def core_ms(loaded: "TrainViews", count: int) -> float:
+    """Processor time for an image, in batches of 8, in milliseconds."""
+    import torch
+
+    start = time.process_time()
+    for first in range(0, count, 8):
+        parts = [loaded[0, index][0] for index in range(first, min(first + 8, count))]
+        for column in zip(*parts, strict=True):
+            torch.stack(column)
+    return 1000 * (time.process_time() - start) / count
 
 
 def add_network(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # CRT's object localisation on generated images in CUB's layout, in minutes on one CPU core: demo data set -> training
-# -> boxes of the test images, their scores and pictures. Sets up what is missing first.
+# -> boxes of the test images, their scores, pictures and report. Sets up what is missing first.
 #
 #   bash scripts/demo_wsol.sh
 #
@@ -23,5 +23,9 @@ $python methods/crt/train_wsol.py --name $name --exp $name --overwrite
 $python scripts/plot_run.py $name
 
 step "Result on the test images"
-echo "true boxes (green), found ones (red), CAMs: experiment/$name/wsol_best.png, wsol_last.png"
-$python methods/crt/eval_wsol.py --name $name --vis --least 60
+status=0
+$python methods/crt/eval_wsol.py --name $name --vis --least 60 || status=$?
+$python scripts/report.py --name $name
+echo "report of the boxes, one page to look at:           experiment/$name/report.html"
+echo "true boxes (green), found ones (red), CAMs:         experiment/$name/wsol_best.png, wsol_last.png"
+exit $status

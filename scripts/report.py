@@ -2,6 +2,8 @@
 
     python scripts/report.py --name exp                                  seeds that evaluation.py has scored with --card
     python scripts/report.py --name exp_irn:eval_png                     masks: NAME:STEM of the evaluation's files
+    python scripts/report.py --name wsol                                 boxes that CRT's eval_wsol.py has scored
+    python scripts/report.py --name wsol --against wsol:eval_wsol:best   boxes of other weights: NAME:eval_wsol:WEIGHTS
     python scripts/report.py --name exp --against other third            two to five runs on the same images
     python scripts/report.py --name exp --dict_dir dict --list all       without true masks: images and seeds alone
     python scripts/report.py --name toco --reference docs/toco_reference_curve.csv      beside published curves
@@ -10,12 +12,16 @@
 The page is one file, experiment/NAME/report.html, which opens from the disk and asks for nothing outside itself.
 """
 
+import time
+
+from common.report.located import LocatedRun
 from common.report.page import Images, chosen, content, page, with_pictures
 from common.report.serve import ReportServer
 from common.report.source import ScoredRun, Source, UnscoredRun
 from common.run.command import script_parser
 from common.run.errors import UserError, run_script
 from common.run.files import atomic_write
+from common.run.folder import BOX_SCORES, CARD, RunFolder
 from common.run.provenance import provenance
 
 
@@ -41,11 +47,11 @@ def main() -> int:
     if args.dict_dir:
         sources = [UnscoredRun(name, args.dict_dir, args.list, args.task) for name in (args.name, *args.against)]
     else:
-        sources = [ScoredRun(name) for name in (args.name, *args.against)]
+        sources = [scored(text) for text in (args.name, *args.against)]
 
-    every = len(sources[0].images.ids)
-    ids = chosen(sources[0], every if args.serve else args.images)
-    data = content(sources, ids, provenance(), args.reference)
+    ids = chosen(sources[0], len(sources[0].ids) if args.serve else args.images)
+    made = time.strftime("%Y-%m-%d %H:%M")
+    data = content(sources, ids, {**provenance(), "made": made}, args.reference)
     images = Images(sources)
     if args.serve:
         server = ReportServer(data, images, args.port)
@@ -54,10 +60,20 @@ def main() -> int:
             server.serve_forever()
         return 0
     path = sources[0].run.path / "report.html"
-    with atomic_write(path, "w") as file:
-        file.write(page(with_pictures(data, images)))
+    html = page(with_pictures(data, images))
+    with atomic_write(path) as file:
+        file.write(html)
     print(f"report of {args.name}, {len(ids)} images, {path.stat().st_size / 1e6:.1f} MB: {path}")
     return 0
+
+
+def scored(text: str) -> Source:
+    """The evaluation that a text names; boxes if it names them, or if the run has no other scores."""
+    name, _, rest = text.partition(":")
+    run = RunFolder(name)
+    boxes_alone = run.scores(BOX_SCORES).is_file() and not any(run.path.glob(f"eval_*{CARD}"))
+    is_located = rest.partition(":")[0] == BOX_SCORES or (not rest and boxes_alone)
+    return LocatedRun(text) if is_located else ScoredRun(text)
 
 
 if __name__ == "__main__":

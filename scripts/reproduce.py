@@ -8,7 +8,8 @@
 
 The recipes are configs/reproduce/*.yaml. Whatever is missing is said at once, before the first stage. The same command
 goes on after an interruption. experiment/NAME_reproduction/reproduction.json holds results, commit, versions, device,
-hashes of lists and weights, and the seconds and peak memory of each stage; scripts/reproductions_page.py shows them.
+hashes of lists and weights, and of each stage the seconds and the peak memory of a process and on a GPU, in bytes;
+scripts/reproductions_page.py shows them.
 """
 
 import json
@@ -29,6 +30,7 @@ from common.run.config import config_path
 from common.run.errors import UserError, run_script
 from common.run.files import ROOT, write_json
 from common.run.folder import RunFolder
+from common.run.gpu_memory import gpu_memory_of_scripts
 from common.run.progress import progress
 from common.run.provenance import digest, provenance
 from common.run.text import read_json_object
@@ -109,9 +111,13 @@ class Reproduction:
                 print(f"{head}\n$ {shlex.join(['python', *self.launcher, *words])}", flush=True)
                 self._write(record)
                 started = time.monotonic()
-                code = runner.run([sys.executable, *self.launcher, *self._absolute(words), *self._resume(step)])
+                with gpu_memory_of_scripts() as gpu_memory:
+                    code = runner.run([sys.executable, *self.launcher, *self._absolute(words), *self._resume(step)])
+                    needed = gpu_memory()
                 entry["seconds"] = round(entry["seconds"] + time.monotonic() - started, 1)
                 entry["peak_memory"] = max(entry["peak_memory"], runner.peak_memory)
+                if needed:
+                    entry["peak_gpu_memory"] = max(entry.get("peak_gpu_memory", 0), needed)
                 entry["done"] = code == 0
                 self._write(record)
                 if code:

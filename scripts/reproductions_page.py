@@ -5,6 +5,9 @@
 From the recipes in configs/reproduce/ and the records of finished reproductions in docs/reproductions/.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from common.pipeline.recipe import RECIPES, Recipe, table
 from common.run.command import script_parser
 from common.run.errors import run_script
@@ -49,12 +52,18 @@ def section(recipe: Recipe) -> str:
         minutes = sum(stage["seconds"] for stage in record["stages"]) / 60
         lines.append(
             f"* evidence: [{finished.name}](reproductions/{finished.name}), commit {record['commit'][:12]}, "
-            f"{record['device']}, {minutes:.0f} minutes"
+            f"{record['device']}, {minutes:.0f} minutes, {memory(record['stages'])}"
         )
     if recipe.open:
         lines += ["", "| published, without a recipe | | why |", "|---|---|---|"]
         lines += [f"| {number.what} | {number.published} | {number.why} |" for number in recipe.open]
     return "\n".join(lines) + "\n"
+
+
+def memory(stages: Sequence[dict[str, Any]]) -> str:
+    """The largest peak memory of a process, and of a GPU where one was used."""
+    host, gpu = (max(stage.get(key, 0) for stage in stages) / 1e9 for key in ("peak_memory", "peak_gpu_memory"))
+    return f"{host:.1f} GB" + (f", {gpu:.1f} GB on the GPU" if gpu else "")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.crops import draw_offset, draw_place, normalised_crop, place_at
-from common.data.transforms import eval_transform
+from common.data.crops import draw_offset, draw_place, place_at, placed_pixels
+from common.data.transforms import eval_transform, normalised
 
 SIDES = [(10, 7), (7, 10), (8, 8), (1, 4)]  # of image and crop
 
@@ -41,7 +41,9 @@ def test_a_place_takes_one_draw(side: int, size: int) -> None:
 def test_a_crop_by_hand() -> None:
     """Cut in width, padded in height: what is seen is the image, normalised; zero elsewhere."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (3, 9, 3), dtype=np.uint8))
-    crop = normalised_crop(image, place_at(9, 6, 2), place_at(3, 6, 1), 6)
+    pixels = placed_pixels(image, place_at(9, 6, 2), place_at(3, 6, 1), 6)
+    assert pixels.shape == (4, 6, 6) and pixels.dtype == torch.uint8 and not pixels[:, 0].any()
+    crop = normalised(pixels)
     assert crop.shape == (3, 6, 6) and crop.dtype == torch.float32
     assert torch.equal(crop[:, 1:4], eval_transform(image)[:, :, 2:8])
     assert not crop[:, 0].any() and not crop[:, 4:].any()

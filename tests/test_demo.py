@@ -85,6 +85,7 @@ STEPS_OF = {
     ),
     "demo_wsol.sh": (
         "scripts/make_cub_shapes.py", "methods/crt/train_wsol.py", "scripts/plot_run.py", "methods/crt/eval_wsol.py",
+        "scripts/report.py",
     ),
 }  # fmt: skip
 FAILURES = (  # a demo, what fails in it, after how many calls
@@ -97,7 +98,7 @@ FAILURES = (  # a demo, what fails in it, after how many calls
     ("demo_best.sh", "'--require' in sys.argv", 30),
     ("demo_crt.sh", "'--margin' in sys.argv", 10),
     ("demo_crt.sh", "'--gain' in sys.argv", 11),
-    ("demo_wsol.sh", "'--least' in sys.argv", 4),
+    ("demo_wsol.sh", "'--least' in sys.argv", 5),  # the report shows which boxes are wrong
 )
 
 

@@ -150,3 +150,13 @@ def test_float32_under_autocast_and_without_a_graph() -> None:
 def test_features_that_have_no_lattice(features: Tensor, words: str) -> None:
     with pytest.raises(UserError, match=words):
         Lattice(features)
+    assert Lattice(features, waits=False).filter(torch.ones(len(features), 1)).isnan().all()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_number_of_vertices_need_not_be_known(transposed: bool) -> None:
+    """Empty vertices change nothing, to the last bit."""
+    features, values = points(90, 5), torch.rand(90, 3, generator=torch.Generator().manual_seed(9))
+    lattice, roomy = Lattice(features), Lattice(features, waits=False)
+    assert roomy.num_vertices == 6 * 90 > lattice.num_vertices
+    assert torch.equal(roomy.filter(values, transposed), lattice.filter(values, transposed))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.crt.boxes import stretched
+from common.score.boxes import stretched
 from methods.crt.max_box import THRESHOLDS, box_sweep, hit_intervals, max_box_scores, tuned_hits
 
 
@@ -47,7 +47,7 @@ def test_all_boxes_equal_a_flood_of_pixels(seed: int) -> None:
     rng = np.random.default_rng(seed)
     cam = rng.random((4, 5), dtype=np.float32)
     truth = np.sort(rng.integers(0, 12, (2, 2, 2)), axis=1).reshape(2, 4)
-    sweep = box_sweep(cam, 12, truth)
+    sweep = box_sweep(cam, 12, truth).ious
     grey = (stretched(cam, 12) * 255).astype(np.uint8)
     for index in range(0, 100, 7):
         inside = grey > int(THRESHOLDS[index] * int(grey.max()))
@@ -96,7 +96,7 @@ def test_scores_equal_loops_over_images_and_thresholds(seed: int, images: int) -
 
 
 def test_a_constant_map_has_no_box() -> None:
-    sweep = box_sweep(np.ones((3, 3), np.float32), 10, np.array([[0, 0, 9, 9]]))
+    sweep = box_sweep(np.ones((3, 3), np.float32), 10, np.array([[0, 0, 9, 9]])).ious
     np.testing.assert_allclose(sweep, 4 / 100)
 
 

@@ -1,7 +1,6 @@
 """The report of a run: exact labels at every threshold, one safe file, bad input, and the server."""
 
 import base64
-import io
 import json
 import re
 import threading
@@ -11,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from common.data.dataset import read_mask
 from common.data.seeds import read_seed
-from common.report.facts import histories, published_curves
+from common.report.facts import histories, published, published_curves
+from common.report.packed import Packed, unpacked
 from common.report.page import Images, chosen, content, page, with_pictures
-from common.report.pictures import label_map, seed_map
+from common.report.pictures import plane, seed_planes, smooth_plane
 from common.report.serve import ReportServer
 from common.report.source import ScoredRun, UnscoredRun
 from common.run.errors import UserError
@@ -26,7 +28,7 @@ from common.score.bins import ThresholdBins
 from common.visual import seed_labels
 from tests.datasets import call
 from tests.helpers import evaluation_script
-from tests.reports import scored_run
+from tests.reports import data_of, picture_at, pixels, plane_of, scored_run, smooth_plane_of
 
 
 @pytest.fixture(scope="module")
@@ -45,30 +47,31 @@ def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
 
 
-def pixels(uri: str) -> np.ndarray:
-    """The decoded picture of a data URI, uint8 (H, W, 3)."""
-    kind, _, text = uri.partition(",")
-    assert kind == "data:image/webp;base64"
-    return np.array(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
-
-
-def data_of(html: str) -> dict:
-    """The data inside a page."""
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
-
-
 def test_the_maps_give_the_labels_of_every_threshold() -> None:
     """Foreground where more thresholds lie below the value than come before the one in question; ties as scored."""
     rng = np.random.default_rng(0)
     thresholds = np.round(np.arange(100) / 100, 10).astype(np.float32)
     seed = {key: rng.choice(np.r_[thresholds, np.float32([0, 1])], (17, 23)) for key in (1, 4)}
-    found = pixels(seed_map(seed, ThresholdBins(thresholds), (17, 23)))
+    found = seed_planes(seed, ThresholdBins(thresholds), (17, 23))
+    number, label = smooth_plane_of(found["number"]), plane_of(found["label"])
     for index, threshold in enumerate(thresholds):
-        drawn = np.where(found[..., 0] > index, found[..., 1], 0)
+        drawn = np.where(number > index, label, 0)
         assert (drawn == seed_labels(seed, float(threshold), (17, 23))).all()
     labels = rng.integers(0, 256, (17, 23)).astype(np.uint8)
-    assert (pixels(label_map(labels))[..., 1] == labels).all()
-    assert not pixels(seed_map({}, ThresholdBins(thresholds), (3, 4))).any()
+    assert (plane_of(plane(labels)) == labels).all() and (smooth_plane_of(smooth_plane(labels)) == labels).all()
+    empty = seed_planes({}, ThresholdBins(thresholds), (3, 4))
+    assert not plane_of(empty["number"]).any() and not plane_of(empty["label"]).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.binary(max_size=40) | st.just(bytes(range(256)))))
+def test_bytes_come_back_from_the_page(contents: list[bytes]) -> None:
+    """Nothing in them can end or change the element that holds them."""
+    packed = Packed()
+    places = [packed.add(content) for content in contents]
+    whole = packed.content()
+    assert not set(b"\x00\r<") & set(whole)
+    assert [unpacked(whole, place) for place in places] == contents
 
 
 def test_a_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,8 +79,10 @@ def test_a_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     evaluation_script().main(["--name", "one", "--trivial", "background", "--list", "val", "--card"])
     assert call(monkeypatch, "report", "--name", "one", "--against", "two") == 0
     assert "6 images" in capsys.readouterr().out
-    html = Path("experiment/one/report.html").read_text(encoding="utf-8")
-    assert "default-src 'none'" in html and not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", html)
+    html = Path("experiment/one/report.html").read_bytes()
+    assert b"default-src 'none'" in html and not re.search(rb"""(?:src|href)=["']?(?:https?:)?//""", html)
+    own = html.partition(b'id="pictures">')[0]
+    assert own.isascii() and b'<meta charset="windows-1252">' in own[:1024]
     data = data_of(html)
     score, trivial = (
         json.loads(Path(f"experiment/one/{stem}.json").read_text()) for stem in ("eval_cam", "eval_trivial_background")
@@ -97,11 +102,14 @@ def test_a_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     source = ScoredRun("one")
     for entry in data["images"]:
         seed = read_seed(f"experiment/one/dict/{entry['id']}.npy")
-        drawn = pixels(entry["runs"][0]["map"])
+        number = smooth_plane_of(picture_at(html, entry["runs"][0]["number"]))
+        label = plane_of(picture_at(html, entry["runs"][0]["label"]))
+        assert number.shape == (entry["height"], entry["width"])
+        assert pixels(picture_at(html, entry["photo"])).shape == (*number.shape, 3)
         for index in (0, 20, 55):
-            labels = np.where(drawn[..., 0] > index, drawn[..., 1], 0)
+            labels = np.where(number > index, label, 0)
             assert (labels == seed_labels(seed, data["thresholds"][index], labels.shape)).all()
-        assert (pixels(entry["truth"])[..., 1] == read_mask(source.images.mask_path(entry["id"]))).all()
+        assert (plane_of(picture_at(html, entry["truth"])) == read_mask(source.images.mask_path(entry["id"]))).all()
         assert [cam["label"] - 1 for cam in entry["runs"][0]["cams"]] == sorted(seed)
 
 
@@ -116,7 +124,7 @@ def test_pictures_of_a_training_over_time(tmp_path: Path, monkeypatch: pytest.Mo
     (importance,) = histories(RunFolder("pcss"), {})
     names = [own["name"] for own in importance["pictures"]]
     assert len(names) == 10 and names[0] == "after epoch 0" and names[-1] == "after epoch 24"
-    last = pixels(importance["pictures"][-1]["uri"])
+    last = pixels(importance["pictures"][-1]["picture"])
     assert last.shape == (30, 900, 3) and abs(int(last[5, 5, 0]) - 240) < 8
     (previews,) = histories(RunFolder("dig"), {"diffusion": {"file": "experiment/ddpm/ckpt/model-2.pt"}})
     assert previews["pictures"][-1]["name"] == "after step 24000"
@@ -133,8 +141,17 @@ def test_published_curves_stand_beside_a_run(monkeypatch: pytest.MonkeyPatch) ->
     assert published_curves({**content, "data": {"dataset": "voc12", "classes": "own.txt"}}) == []
     Path("curve.csv").write_text("iteration,total\n1,0.6\n2,0.3\n", encoding="utf-8")
     assert call(monkeypatch, "report", "--name", "one", "--images", "0", "--reference", "curve.csv") == 0
-    data = data_of(Path("experiment/one/report.html").read_text(encoding="utf-8"))
+    data = data_of(Path("experiment/one/report.html").read_bytes())
     assert data["references"] == [{"title": "curve", "curves": {"total": [[1, 0.6], [2, 0.3]]}}]
+
+
+def test_published_numbers_are_those_of_the_evaluation() -> None:
+    """Boxes stand beside boxes, seeds beside seeds, of the same method."""
+    boxes = published("CRT localisation", of_boxes=True)
+    assert [row["value"] for row in boxes] == [72.9, 90.1, 86.3]
+    seeds = published("CRT")
+    assert seeds and not {row["what"] for row in seeds} & {row["what"] for row in boxes}
+    assert published("ToCo") and published("") == []
 
 
 def test_names_are_shown_and_not_run() -> None:
@@ -142,7 +159,7 @@ def test_names_are_shown_and_not_run() -> None:
     data = content([source], chosen(source, 2), {"device": "</script><script>alert(1)</script>"})
     data["labels"][1] = "<!-- <script>"
     html = page(with_pictures(data, Images([source])))
-    assert html.count("<script") == 2 and html.count("</script>") == 2 and "<!-- " not in html
+    assert html.count(b"<script") == 3 and html.count(b"</script>") == 3 and b"<!-- " not in html
     assert data_of(html)["labels"][1] == "<!-- <script>"
 
 
@@ -169,7 +186,7 @@ def test_without_masks(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     scored_run(shapes, "bare", card=False)
     arguments = "--name", "bare", "--dict_dir", "dict", "--list", "val", "--images", "2"
     assert call(monkeypatch, "report", *arguments) == 0
-    data = data_of(Path("experiment/bare/report.html").read_text(encoding="utf-8"))
+    data = data_of(Path("experiment/bare/report.html").read_bytes())
     assert len(data["images"]) == 2 and data["images"][0]["scores"] == [{}] and "means" not in data["runs"][0]
     with pytest.raises(
         UserError, match=r"no score experiment/bare/eval_cam\.json; make it with: python evaluation\.py"
@@ -202,6 +219,17 @@ def test_a_missing_prediction_is_named() -> None:
         Images([source]).picture(source.images.ids[0])
 
 
+def test_the_parts_of_a_page_are_measured(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their sum is nearly the page; base64 is larger by a third of the pictures."""
+    assert call(monkeypatch, "benchmark_report", "--root", shapes, "--images", 8, "--cells", 3) == 0
+    sizes = {line[:24].strip(): float(line[24:].split()[0]) for line in capsys.readouterr().out.splitlines()}
+    whole, base64_page = sizes.pop("page"), sizes.pop("page, in base64")
+    sizes.pop("and levels as they are")
+    assert sum(sizes.values()) < whole < base64_page
+
+
 def test_the_server_sends_pictures_when_they_are_asked_for() -> None:
     source = ScoredRun("one")
     images = Images([source])
@@ -210,11 +238,16 @@ def test_the_server_sends_pictures_when_they_are_asked_for() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = server.address
         assert address.startswith("http://127.0.0.1:")
-        html = urllib.request.urlopen(address).read().decode("utf-8")
+        html = urllib.request.urlopen(address).read()
         assert "photo" not in data_of(html)["images"][0]
-        assert json.loads(urllib.request.urlopen(f"{address}image/2").read()) == images.picture(source.images.ids[2])
+        sent, own = json.loads(urllib.request.urlopen(f"{address}image/2").read()), images.picture(source.ids[2])
+        assert base64.b64decode(sent["photo"]) == own["photo"] and base64.b64decode(sent["truth"]) == own["truth"]
+        assert base64.b64decode(sent["runs"][0]["number"]) == own["runs"][0]["number"]
         for wrong in ("image/6", "image/-1", "image/../config.yaml", "etc/passwd"):
             with pytest.raises(urllib.error.HTTPError) as error:
                 urllib.request.urlopen(address + wrong)
             assert error.value.code == 404
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "elsewhere.org:80"}))
+        assert error.value.code == 403
         server.shutdown()

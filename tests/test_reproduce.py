@@ -1,5 +1,6 @@
 """Recipes of reproductions, their commands, and a whole reproduction of a tiny experiment."""
 
+import contextlib
 import json
 import runpy
 import sys
@@ -100,7 +101,9 @@ def run_methods_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[StageRunner, 
     return run
 
 
-def test_a_reproduction(reproduce, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_reproduction(
+    reproduce, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Missing weights are named before any work; the stages run once; the table has the interval."""
     with pytest.raises(UserError, match=r"missing for this reproduction:\n  - no weights file at lost\.pth$"):
         reproduce("model.pretrained=lost.pth")
@@ -108,12 +111,17 @@ def test_a_reproduction(reproduce, tmp_path: Path, capfd: pytest.CaptureFixture[
     assert reproduce("--dry-run") == 0
     assert "[3/3] score\n    python evaluation.py --name run --task cam" in capfd.readouterr().out
 
-    assert reproduce() == 0
+    on_gpu = iter((7, 0, 0))
+    with monkeypatch.context() as patch:
+        given = contextlib.nullcontext(lambda: next(on_gpu))
+        patch.setattr(script("reproduce"), "gpu_memory_of_scripts", lambda: given)
+        assert reproduce() == 0
     record = json.loads((tmp_path / "experiment" / "run_reproduction" / "reproduction.json").read_text())
     assert [(stage["title"], stage["done"]) for stage in record["stages"]] == [
         ("training", True), ("seeds", True), ("score", True),
     ]  # fmt: skip
     assert all(stage["seconds"] > 0 for stage in record["stages"]) and record["stages"][-1]["peak_memory"] > 5e7
+    assert [stage.get("peak_gpu_memory") for stage in record["stages"]] == [7, None, None]
     (row,) = record["results"]
     score = json.loads((tmp_path / "experiment" / "run" / "eval_cam.json").read_text())
     assert row["here"] == score["best"]["mIoU"] and row["within"]

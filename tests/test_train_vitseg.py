@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import interpolate
 
 from common.data.dataset import DataConfig, ImageSet, read_mask
 from common.data.masks import write_mask
 from common.masks.training import TrainingMasks
 from common.run.errors import UserError
 from methods.vitseg.config import TeacherConfig, VitSegInferConfig, VitSegModelConfig, VitSegOptimConfig
-from methods.vitseg.losses import Teacher, VitSegStep
+from methods.vitseg.losses import Teacher, VitSegStep, upsampled
 from methods.vitseg.masks import DisputedMasks
 from methods.vitseg.model import VitSeg, logits_function, window_logits
 from methods.vitseg.optim import vitseg_optimizer
@@ -111,6 +112,18 @@ def test_every_parameter_has_a_group() -> None:
     assert found.keys() == set(names.values())
     assert found["decoder.embed.weight"] == (10.0, 0.01) and found["decoder.label_tokens"] == (10.0, 0.0)
     assert found["encoder.blocks.1.attn.qkv.weight"] == (0.5, 0.01) and found["encoder.pos_embed"] == (0.125, 0.0)
+
+
+@pytest.mark.parametrize("size", [(40, 56), (3, 4), (5, 7)])
+def test_logits_are_upsampled_as_pytorch_does(size: tuple[int, int]) -> None:
+    """Values and gradients, upwards, downwards and at the same size."""
+    logits = torch.randn(2, 3, 5, 7, requires_grad=True)
+    wanted = interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    weights = torch.randn(wanted.shape)
+    found = upsampled(logits, size)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+    gradients = (torch.autograd.grad((maps * weights).sum(), logits)[0] for maps in (found, wanted))
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
 def test_loss_is_the_mean_over_labelled_pixels() -> None:

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +16,9 @@ from PIL import Image
 from common.run.errors import UserError
 from common.run.weights import load_torch
 from methods.crt.localization import OUTCOMES, PERCENTAGES
+from tests.datasets import call
 from tests.helpers import Scripts, last, metrics
+from tests.reports import data_of, picture_at, smooth_plane_of
 
 FILES = ("002net_trm.pth", "best.pth", "best_loc.pth")
 
@@ -131,6 +136,69 @@ def test_scores_equal_a_recount(whole: SimpleNamespace, cub_shapes: Path) -> Non
     row = next(line for line in lines if line.startswith("best GT-known (chosen on test)"))
     assert float(row.split()[-1]) == pytest.approx(content["weights"]["best"]["gt_known"], abs=0.01)
     assert any(line.startswith("last: right ") for line in lines)
+
+
+def box_around(inside: np.ndarray) -> list[int]:
+    """The box around the outline that encloses the largest area."""
+    outlines = cv2.findContours(inside.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+    x, y, width, height = cv2.boundingRect(max(outlines, key=cv2.contourArea))
+    return [x, y, x + width, y + height]
+
+
+def test_the_report_has_the_boxes_of_every_threshold(whole: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its boxes are those around its regions, and at the evaluation's threshold those of the table."""
+    monkeypatch.chdir(whole.folder.parent.parent)
+    assert call(monkeypatch, "report", "--name", "whole", "--against", "whole:eval_wsol:best") == 0
+    html = (whole.folder / "report.html").read_bytes()
+    data = data_of(html)
+    scores = json.loads((whole.folder / "eval_wsol.json").read_text())["weights"]
+    last, best = data["runs"]
+    assert (last["shownWeights"], best["shownWeights"]) == ("last", "best")
+    assert [row["name"] for row in last["weights"]] == ["best", "best_loc", "last"]
+    for run, name in ((last, "last"), (best, "best")):
+        assert {key: entry["value"] for key, entry in run["means"].items()}.items() <= scores[name].items()
+        assert sum(row["images"] for row in run["classes"]) == 12
+    (compared,) = data["comparison"]
+    assert compared["means"]["gt_known"][0] == pytest.approx(scores["best"]["gt_known"] - scores["last"]["gt_known"])
+    assert last["curve"][40] == pytest.approx(scores["last"]["gt_known"]) and last["threshold"] == 0.4
+    with (whole.folder / "boxes_last.csv").open() as file:
+        table = {row["id"]: row for row in csv.DictReader(file) if row["is_true"] == "1"}
+    assert {entry["id"] for entry in data["images"]} == table.keys()
+    for entry in data["images"]:
+        row, own = table[entry["id"]], entry["runs"][0]
+        number = smooth_plane_of(picture_at(html, own["number"]))
+        assert number.shape == (entry["side"], entry["side"]) == (32, 32)
+        at_all = [next(box for box in reversed(own["boxes"]) if box[0] <= index) for index in range(100)]
+        for index in range(0, 100, 9):
+            assert at_all[index][1:5] == box_around(number > index)
+        assert at_all[40][1:5] == [int(row[key]) for key in ("x1", "y1", "x2", "y2")]
+        assert at_all[40][5] == pytest.approx(100 * float(row["iou"]), abs=0.051)
+        assert entry["scores"][0]["iou"] == pytest.approx(100 * float(row["iou"]), abs=0.006)
+        assert data["labels"][entry["scores"][0]["labels"][0]] == row["class"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("whole:eval_wsol:first", r"no weights 'first'; there are: best, best_loc, last"),
+        ("bare", r"no file of boxes experiment/bare/boxes_last\.npz; score the localisation again"),
+        ("torn", r"boxes_last\.npz is damaged or no file of boxes"),
+        ("odd", r"eval_wsol\.json holds no scores of a localisation"),
+    ],
+)
+def test_a_report_without_usable_boxes(
+    whole: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in ("whole", "bare", "torn", "odd"):
+        shutil.copytree(whole.folder, Path("experiment") / run, ignore=shutil.ignore_patterns("ckpt", "report.html"))
+    Path("experiment/bare/boxes_last.npz").unlink()
+    content = Path("experiment/torn/boxes_last.npz").read_bytes()
+    Path("experiment/torn/boxes_last.npz").write_bytes(content[: len(content) // 2])
+    Path("experiment/odd/eval_wsol.json").write_text('{"weights": {"last": {"gt_known": "high"}}}')
+    with pytest.raises(UserError, match=message):
+        call(monkeypatch, "report", "--name", name)
+    assert not list(Path("experiment").glob("*/report.html"))
 
 
 def test_two_processes_score_like_one(scripts: Scripts, whole: SimpleNamespace) -> None:

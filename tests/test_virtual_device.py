@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from common.crf.lattice import Lattice, bilateral_features
-from common.tensors import read_later
+from common.run.errors import UserError, run_script
+from common.run.gpu_memory import gpu_memory_of_scripts
+from common.tensors import read_later, tensor_on
 from common.train.checkpoint import Checkpoints
 from common.train.trainer import Trainer
 from methods.irn import make_ir_label
@@ -19,7 +21,7 @@ from methods.psa import make_crf
 from tests.golden import test_golden as golden
 from tests.golden.harness import Case, cases, compare
 from tests.helpers import SCRIPTS_OF, Scripts
-from tests.virtual_device import Waits, virtual_device
+from tests.virtual_device import MEMORY, Waits, virtual_device
 
 BEFORE = {"psa": make_crf, "irn": make_ir_label}
 SETTINGS = {  # three steps: nothing is logged, saved or validated in the first two
@@ -33,8 +35,6 @@ INFERENCE = {
 GOLDEN = ("cti_infer_voc", "pcss_infer", "dig_unet", "crt_cnn")  # a cheap case of each network
 SLOW_GOLDEN = ("cti_forward_voc", "cti_forward_coco", "pcss_forward", "dig_vit", "dig_lfca", "toco_forward", "crt_deit",
                "crt_wsol", "deeplab_test", "irn_edge", "psa_net")  # fmt: skip
-# ToCo's energy loss builds a lattice of data-dependent size for each image, and refines as many classes as there are.
-TOCO_WAITS = {"methods/toco/labels.py", "common/crf/lattice.py"}
 
 
 def test_devices_are_kept_apart() -> None:
@@ -59,16 +59,19 @@ def test_devices_are_kept_apart() -> None:
 
 
 def test_waits_are_counted() -> None:
-    """Where values, or shapes that values decide, reach the host; not for a copy that is read later."""
+    """Where values, or shapes that values decide, reach the host, and for copies that do not run beside it."""
     with virtual_device() as waits:
-        moved = torch.arange(6.0).to("cuda")
+        moved = torch.arange(6.0).to("cuda", non_blocking=True)
         moved.cumsum(0).to("cpu", non_blocking=True)
         read_later(moved)()
-        moved[torch.tensor([1])] = moved.where(moved > 2, 0.0)[0]
+        moved[tensor_on([1], moved.device)] = moved.where(moved > 2, 0.0)[0]
         assert not waits
         for number, action in enumerate(
-            (float, bool, torch.Tensor.cpu, lambda x: x.tolist(), torch.nonzero, lambda x: x[x > 2], torch.unique), 1
-        ):
+            (
+                float, bool, torch.Tensor.cpu, lambda x: x.tolist(), torch.nonzero, lambda x: x[x > 2], torch.unique,
+                lambda x: x[[1]], lambda x: torch.tensor([1], device=x.device),
+            ), 1,
+        ):  # fmt: skip
             action(moved[0] if action in (float, bool) else moved)
             assert waits.total() == number, action
 
@@ -89,7 +92,7 @@ def test_scripts(method: str, experiments: Path, seeds: Path, tmp_path: Path, mo
         settings = (on_device, "train.max_steps=3", "train.print_freq=100", "train.save_steps=0")
         assert scripts.train("x", *settings, *SETTINGS.get(method, ())) == 0
         in_steps = steps[-1] - steps[0]  # the last step, which is logged, begins where the last is counted
-        assert {place.partition(":")[0] for place in in_steps} == (TOCO_WAITS if method == "toco" else set())
+        assert not in_steps
         found = sum(count for place, count in waits.items() if place.startswith("common/train/checkpoint.py"))
         assert found == len(checks) > 0
         if SCRIPTS_OF[method][1]:
@@ -149,12 +152,31 @@ def forget_networks(run: Callable) -> None:
             value.cache_clear()
 
 
+def test_peak_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that ends, well or not, tells the process that started it; without a GPU it tells nothing."""
+
+    def fails() -> None:
+        raise UserError("the disk is full")
+
+    for main in (lambda: 0, fails):
+        with gpu_memory_of_scripts() as needed:
+            with pytest.raises(SystemExit):
+                run_script(main)
+            assert needed() == 0
+            with virtual_device(), pytest.raises(SystemExit):
+                run_script(main)
+            assert needed() == MEMORY
+
+
 def test_lattice() -> None:
     """The CRF's lattice filters on the device as on the CPU."""
     image = torch.rand(3, 6, 7, generator=torch.Generator().manual_seed(0)) * 255
     values = torch.rand(42, 3, generator=torch.Generator().manual_seed(1))
     expected = Lattice(bilateral_features(image, 5.0, 20.0)).filter(values)
-    with virtual_device():
-        found = Lattice(bilateral_features(image.to("cuda"), 5.0, 20.0)).filter(values.to("cuda"))
-        assert found.is_cuda
-        torch.testing.assert_close(found.cpu(), expected)
+    with virtual_device() as waits:
+        image, values = image.to("cuda"), values.to("cuda")
+        for host_waits in (True, False):
+            waits.clear()
+            found = Lattice(bilateral_features(image, 5.0, 20.0), waits=host_waits).filter(values)
+            assert found.is_cuda and bool(waits) == host_waits
+            assert torch.equal(found.cpu(), expected)

@@ -4,7 +4,8 @@ They wrap tensors of the CPU, which computes. What a GPU's owner would meet is m
 
 * an operator that takes tensors of two devices fails; of another device may be what CUDA allows: scalars, indices;
 * ``.numpy()`` and ``np.asarray`` of a tensor on the device fail;
-* where the host reads what the device computes, it waits for the device: such places are counted.
+* where the host reads what the device computes, or copies to it without ``non_blocking``, it waits for the device:
+  such places are counted.
 
 Not simulated: sparse tensors, memory, streams, kernels and their roundings, autocast, compilation, NCCL.
 """
@@ -29,6 +30,7 @@ from common.run.files import ROOT
 
 CPU = torch.device("cpu")
 PROJECT = tuple(f"{ROOT / name}/" for name in ("common", "methods", "scripts"))
+MEMORY = 5 << 30  # bytes that the device says were needed at most
 aten = torch.ops.aten
 BETWEEN_DEVICES = {aten._to_copy.default, aten.copy_.default}
 INDEXING = {  # with indices on the CPU, as CUDA takes them
@@ -143,7 +145,7 @@ class _Operators(TorchDispatchMode):
         where = located(wanted) if wanted is not None else virtual[0]._where if virtual else CPU
         if function is aten.copy_.default:
             where = located(arguments[0].device)
-        if virtual and self._waits(function, arguments, options, where):
+        if self._waits(function, arguments, options, where):
             self.waits.note()
         plain = {name: value for name, value in options.items() if name != "pin_memory"}
         if wanted is not None:
@@ -164,10 +166,11 @@ class _Operators(TorchDispatchMode):
         if function in BETWEEN_DEVICES:
             source = arguments[1] if function is aten.copy_.default else arguments[0]
             is_asynchronous = options.get("non_blocking", len(arguments) > 2 and arguments[2])
-            return where == CPU and isinstance(source, VirtualTensor) and not is_asynchronous
+            return (where == CPU) == isinstance(source, VirtualTensor) and not is_asynchronous
         if function in INDEXING:
             indices = [index for index in arguments[1] if isinstance(index, Tensor)]
-            return any(index.dtype in (torch.bool, torch.uint8) for index in indices)
+            is_copied = isinstance(arguments[0], VirtualTensor) and not all(index.is_cuda for index in indices)
+            return is_copied or any(index.dtype in (torch.bool, torch.uint8) for index in indices)
         return function in READS
 
 
@@ -268,7 +271,7 @@ def virtual_device(devices: int = 1) -> Iterator[Waits]:
     answers = {
         "_lazy_init": None, "is_available": True, "is_initialized": True, "device_count": devices, "current_device": 0,
         "set_device": None, "get_device_name": "virtual CUDA device", "get_device_capability": (9, 0),
-        "synchronize": None, "empty_cache": None, "is_bf16_supported": True, "max_memory_allocated": 0,
+        "synchronize": None, "empty_cache": None, "is_bf16_supported": True, "max_memory_allocated": MEMORY,
         "reset_peak_memory_stats": None, "get_rng_state": state, "set_rng_state": None, "manual_seed": None,
         "manual_seed_all": None, "mem_get_info": (80 << 30, 80 << 30),
     }  # fmt: skip

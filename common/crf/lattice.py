@@ -9,9 +9,7 @@ the lattice's d + 1 axes, and points are interpolated from their vertices. The r
 Gaussian sum_j exp(-|f_i - f_j|^2 / 2) x_j up to a factor: along images it is 0.55 to 0.6 of it.
 """
 
-import itertools
 import math
-import operator
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +19,12 @@ from common.run.errors import UserError
 from common.tensors import size_of
 
 FARTHEST = 2**18  # elevated coordinates; beyond, float32 leaves too few bits for a point's place in its simplex
+NO_VERTEX = torch.iinfo(torch.int64).max  # larger than the number of any vertex
 
 
 def spatial_features(height: int, width: int, sigma_xy: float, device: torch.device | None = None) -> Tensor:
     """Column and row of every pixel in units of ``sigma_xy``, float32 (H*W, 2), row by row."""
-    sigma = torch.tensor(sigma_xy, device=device)  # a tensor, as CUDA multiplies by the inverse of a number
+    sigma = torch.full((), sigma_xy, device=device)  # a tensor, as CUDA multiplies by the inverse of a number
     rows, columns = (torch.arange(size, dtype=torch.float32, device=device) / sigma for size in (height, width))
     return torch.stack([columns.repeat(height), rows.repeat_interleave(width)], dim=1)
 
@@ -39,7 +38,7 @@ def bilateral_features(image: Tensor, sigma_xy: float, sigma_rgb: float) -> Tens
         sigma_rgb: colour difference (of 255).
     """
     position = spatial_features(*size_of(image), sigma_xy, image.device)
-    colours = image.float().flatten(1).T / torch.tensor(sigma_rgb, device=image.device)
+    colours = image.float().flatten(1).T / torch.full((), sigma_rgb, device=image.device)
     return torch.cat([position, colours], dim=1)
 
 
@@ -53,33 +52,52 @@ class Lattice:
     """
 
     @torch.no_grad()
-    def __init__(self, features: Tensor) -> None:
+    def __init__(self, features: Tensor, waits: bool = True) -> None:
         """Finds the points' simplices and connects their vertices.
 
         Args:
             features: (n, d), in units of the Gaussian's standard deviations.
+            waits: the host reads the number of vertices, for which it waits on a GPU. Else there are as many as n
+                points could have, most of them empty, and features that have no lattice give NaN; results are equal.
 
         Raises:
             UserError: the features are not finite, or so far apart that the vertices cannot be numbered in 63 bits.
         """
         with torch.autocast(features.device.type, enabled=False):
-            rounded, place, weights = _simplices(features.float().T.contiguous())  # d+1 n
-            keys, worth = _vertex_keys(rounded, place)
+            elevated = _elevate(features.float().T.contiguous())  # d+1 n
+            has_place = elevated.abs().max() < FARTHEST
+            if waits and not bool(has_place):
+                raise UserError(
+                    "the features of a lattice are not finite, or too far apart for float32. Check the values, or use "
+                    "larger sigmas"
+                )
+            rounded, place, weights = _simplices(elevated if waits else elevated.where(has_place, 0.0))
+            keys, steps, colour, numbers = _vertex_keys(rounded, place)
+            is_numbered = numbers < 2.0**63
+            if waits and not bool(is_numbered):
+                raise UserError(
+                    f"the {features.shape[1]} features of a lattice are too far apart: its {float(numbers):.2g} "
+                    "vertices cannot be numbered in 63 bits. Use larger sigmas"
+                )
             # Each vertex's points in their order: a stable sort makes the sums those of a loop over points.
             keys, order = keys.flatten().sort(stable=True)
-            vertices, vertex, count = torch.unique_consecutive(keys, return_inverse=True, return_counts=True)
-            self.num_vertices = len(vertices)
-            self._blur = _neighbours(vertices, worth)
-            self._blur_weights = features.new_tensor([0.5, 0.5, 1.0], dtype=torch.float32).repeat(len(vertices) + 1, 1)
+            vertex = F.pad((keys[1:] != keys[:-1]).cumsum(0), (1, 0))  # of every key
+            self.num_vertices = int(vertex[-1]) + 1 if waits else len(keys)
+            vertices = keys.new_full((self.num_vertices,), NO_VERTEX).scatter_(0, vertex, keys)
+            self._blur = _neighbours(vertices, steps, colour)
+            self._blur_weights = weights.new_full((self.num_vertices + 1, 3), 0.5)
+            self._blur_weights[:, 2] = 1
             # The last bag of points has none: the vertex that does not exist.
             self._points = order % len(features)
             self._point_weights = weights.flatten()[order]
-            self._first_points = F.pad(count.cumsum(0), (1, 0))
+            self._first_points = torch.searchsorted(vertex, torch.arange(self.num_vertices + 1, device=vertex.device))
             corners = torch.empty_like(order)
             corners[order] = vertex
             alpha = 1 / (1 + 2.0 ** -features.shape[1])
             self._corners = corners.view_as(weights).T.contiguous()  # n d+1
             self._corner_weights = (weights * alpha).T.contiguous()
+            if not waits:
+                self._corner_weights.masked_fill_(~(has_place & is_numbered), math.nan)
 
     @torch.no_grad()
     def filter(self, values: Tensor, transposed: bool = False) -> Tensor:
@@ -104,24 +122,18 @@ class Lattice:
             return F.embedding_bag(self._corners, at_vertices, mode="sum", per_sample_weights=self._corner_weights)
 
 
-def _simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _simplices(elevated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The simplex of every point.
 
     Args:
-        features: float32 (d, n).
+        elevated: the points, see `_elevate`.
 
     Returns:
         Three tensors (d+1, n): the remainder-0 vertex in units of d+1, float32; for each coordinate, the number
         (from 0) of the vertex after which the simplex steps along it, int64; the point's weights of vertices 0 to d.
     """
-    d = len(features)
+    d = len(elevated) - 1
     down = _float32(1 / (d + 1))
-    elevated = _elevate(features)
-    if not bool(elevated.abs().max() < FARTHEST):
-        raise UserError(
-            "the features of a lattice are not finite, or too far apart for float32. Check the values, or use larger "
-            "sigmas"
-        )
     rounded = (elevated * down).round()
     difference = elevated - rounded * (d + 1)
     # Ranks of a stable descending sort; ties (a whole image column has them) decide which empty vertices there are.
@@ -158,7 +170,7 @@ def _float32(number: float) -> float:
     return torch.tensor(number, dtype=torch.float32).item()
 
 
-def _vertex_keys(rounded: Tensor, place: Tensor) -> tuple[Tensor, list[int]]:
+def _vertex_keys(rounded: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Numbers the vertices of every point's simplex.
 
     Vertex k of a simplex has coordinates (d+1) u_i + k with whole u_i; k and the first d u_i tell it from all others.
@@ -166,50 +178,42 @@ def _vertex_keys(rounded: Tensor, place: Tensor) -> tuple[Tensor, list[int]]:
     on either side has a 0 there, which no vertex has, and so is not mistaken for a vertex.
 
     Returns:
-        int64 (d+1, n), and the worth of 1 in u_0 to u_{d-1}, u_d (0: it is not packed) and k.
-
-    Raises:
-        UserError: 63 bits do not suffice.
+        int64 (d+1, n); the worth of 1 in u_0 to u_{d-1} and u_d (0: it is not packed), int64 (d+1,), and in k, int64;
+        how many numbers there are, float32.
     """
     d = len(rounded) - 1
-    low, high = (bound.tolist() for bound in rounded[:d].aminmax(dim=1))
-    # u_i is that of vertex 0, or 1 below it.
-    sizes = [top - bottom + 3 for bottom, top in zip(low, high, strict=True)]
-    capacity = math.prod(sizes) * (d + 1)
-    if capacity >= 2**63:
-        raise UserError(
-            f"the {d} features of a lattice are too far apart: its {capacity:.2g} vertices cannot be numbered in 63 "
-            "bits. Use larger sigmas"
-        )
-    worth = [1, *itertools.accumulate(map(int, sizes), operator.mul)]
-    worth.insert(d, 0)
-    steps = torch.tensor(worth[: d + 1], device=rounded.device)
-    shifted = (rounded[:d] - (rounded.new_tensor(low)[:, None] - 2)).long()
+    low, high = rounded[:d].aminmax(dim=1)
+    sizes = high - low + 3  # u_i is that of vertex 0, or 1 below it
+    worth = F.pad(sizes.long().cumprod(0), (1, 0), value=1)
+    colour = worth[-1]
+    steps = F.pad(worth[:-1], (0, 1))
+    shifted = (rounded[:d] - (low[:, None] - 2)).long()
     first = (shifted * steps[:d, None]).sum(0)
     # Coordinate i is stepped along after vertex place_i: it gains 1 - (d+1) there, so u_i falls by 1, and k grows by 1.
     stepped = torch.empty_like(place).scatter_(0, place, steps[:, None].expand_as(place))
-    keys = torch.cat([first[None], worth[-1] - stepped[:-1]]).cumsum(0)
-    return keys, worth
+    keys = torch.cat([first[None], colour - stepped[:-1]]).cumsum(0)
+    return keys, steps, colour, sizes.prod() * (d + 1)
 
 
-def _neighbours(vertices: Tensor, worth: list[int]) -> list[Tensor]:
+def _neighbours(vertices: Tensor, steps: Tensor, colour: Tensor) -> list[Tensor]:
     """For each axis and vertex the two neighbours and itself, (M+1, 3); vertex M stands for missing neighbours.
 
     Args:
-        vertices: the sorted numbers (M,) of the vertices.
-        worth: see `_vertex_keys`.
+        vertices: the sorted numbers (M,) of the vertices; `NO_VERTEX` has no neighbours.
+        steps: see `_vertex_keys`.
+        colour: the worth of 1 in k.
     """
-    *steps, colour = worth
     d = len(steps) - 1
     size = len(vertices)
     # One way along axis j all coordinates fall by 1 and j grows by d+1, so k falls by 1, from 0 to d with a carry.
-    fall = torch.where(vertices < colour, d * colour - sum(steps), -colour)
+    fall = torch.where(vertices < colour, d * colour - steps.sum(), -colour)
+    is_vertex = vertices != NO_VERTEX
     itself = torch.arange(size + 1, device=vertices.device)
     found = []
     for step in steps:
         wanted = vertices + (fall + step)
         index = torch.searchsorted(vertices, wanted).clamp_(max=size - 1)
-        one_way = torch.where(vertices[index] == wanted, index, size)
+        one_way = torch.where(is_vertex & (vertices[index] == wanted), index, size)
         other_way = torch.full_like(itself, size)
         other_way[one_way] = itself[:-1]
         other_way[size] = size

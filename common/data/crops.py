@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.data.transforms import eval_transform
+from common.data.transforms import to_bytes
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ def draw_place(side: int, size: int) -> Place:
     return place_at(side, size, draw_offset(side, size))
 
 
-def normalised_crop(image: Image.Image, columns: Place, rows: Place, size: int) -> Tensor:
-    """The ImageNet-normalised crop, float32 (3, S, S); 0 outside the image."""
+def placed_pixels(image: Image.Image, columns: Place, rows: Place, size: int) -> Tensor:
+    """The crop's pixels, and 255 where the image is: uint8 (4, S, S), 0 outside the image; see `normalised`."""
     part = image.crop((columns.source, rows.source, columns.source + columns.length, rows.source + rows.length))
-    crop = torch.zeros(3, size, size)
-    crop[:, rows.on_canvas, columns.on_canvas] = eval_transform(part)
+    crop = torch.zeros(4, size, size, dtype=torch.uint8)
+    crop[:3, rows.on_canvas, columns.on_canvas] = to_bytes(part)
+    crop[3, rows.on_canvas, columns.on_canvas] = 255
     return crop

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from common.data.dataset import TrainingImages
-from common.data.images import LEAST_SIDE, ImageFile
+from common.data.images import CHECK, LEAST_SIDE, ImageFile
 from common.run.errors import UserError
 from common.run.processes import Processes
 from common.run.progress import progress
@@ -22,7 +22,7 @@ def usable_size(file: ImageFile) -> tuple[int, int]:
     if min(size) < LEAST_SIDE:
         raise UserError(
             f"the image {file.path} is of {size[1]}x{size[0]} pixels, too small for a network: each side needs at "
-            f"least {LEAST_SIDE}. Remove it from the lists; python scripts/check_data.py finds all such files."
+            f"least {LEAST_SIDE}. Leave it out; {CHECK}"
         )
     return size
 

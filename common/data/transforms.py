@@ -16,19 +16,25 @@ def to_bytes(image: Image.Image) -> torch.Tensor:
 
 
 def normalised(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels (..., 3, H, W) from 0 to 255, ImageNet-normalised: float32, on their device."""
+    """ImageNet-normalised pixels, float32 (..., 3, H, W), on their device.
+
+    Args:
+        pixels: (..., 3, H, W), from 0 to 255; or (..., 4, H, W), where the result is 0 at a fourth value of 0.
+    """
     mean, std = MEAN.to(pixels.device, non_blocking=True), STD.to(pixels.device, non_blocking=True)
-    return pixels.float().div_(255).sub_(mean).div_(std)
+    most = torch.full((), 255.0, device=pixels.device)  # a tensor, as CUDA multiplies by the inverse of a number
+    result = pixels[..., :3, :, :].float().div_(most).sub_(mean).div_(std)
+    return result.masked_fill_(pixels[..., 3:, :, :] == 0, 0) if pixels.shape[-3] == 4 else result
 
 
 def normalised_views(views: list[torch.Tensor], dims: int) -> list[torch.Tensor]:
-    """Views with pixels of `to_bytes` normalised; other tensors, such as masks and boxes, as they are.
+    """Views with pixels of bytes normalised; other tensors, such as masks and boxes, as they are.
 
     Args:
         dims: dimensions of a view with pixels: 3, or 4 of a batch of them.
     """
     return [
-        normalised(view) if view.dtype == torch.uint8 and view.dim() == dims and view.shape[-3] == 3 else view
+        normalised(view) if view.dtype == torch.uint8 and view.dim() == dims and view.shape[-3] in (3, 4) else view
         for view in views
     ]
 

@@ -38,6 +38,7 @@ from common.run.files import load_npy
 from common.run.folder import LAST_FILE
 from common.run.log import drop_after, read_metrics
 from common.run.processes import Processes
+from common.score.boxes import BoxFile, thresholds_below
 from common.score.card import read_card
 from common.score.options import EvaluationConfig, shared_sections
 from common.score.per_image import COLUMNS, read_per_image
@@ -161,6 +162,11 @@ def read_numbers(path: Path) -> None:
     drop_after(path, 1, True)
 
 
+def read_boxes(path: Path) -> None:
+    """The boxes of a localisation, and the maps that they enclose."""
+    thresholds_below(BoxFile.read(path).grey(0))
+
+
 def read_record(path: Path) -> None:
     """The record of a pipeline, and its table as text."""
     table(read_state(path).get("table", []))
@@ -225,6 +231,7 @@ def readers() -> dict[str, Reader]:
         "segments_json": Reader(".json", read_all_segments, samples.region_lists),
         "regions": Reader(".json", read_regions, samples.region_lists),
         "agreement": Reader(".npz", lambda path: read_agreement(path.parent, path.stem, SHAPE), samples.agreements),
+        "boxes": Reader(".npz", read_boxes, samples.box_files),
         "stamp": Reader(".json", under(STAMP_FILE, read_both_stamps), samples.stamps),
         "classes": Reader(".txt", read_classes, texts("# mine\ncat\ndog\n\nsea cow\n", "cat\r\ndog")),
         "overrides": Reader(".txt", read_overrides, texts(OVERRIDES, OF_PIPELINE)),

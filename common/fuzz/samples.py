@@ -21,6 +21,7 @@ from common.data.masks import write_mask
 from common.data.seeds import write_seed
 from common.data.segments import write_entries, write_labels
 from common.data.stamp import SEEDS, Stamp
+from common.score.boxes import HITS, THRESHOLDS, BoxFile
 
 CLASSES = ("cat", "dog", "cow")
 SHAPE = (7, 9)
@@ -213,6 +214,21 @@ def agreements() -> list[bytes]:
     """An agreement of three runs."""
     counts = np.arange(63).reshape(SHAPE) % 4
     return [written(lambda folder: write_agreement(folder, "a", counts, 3), "a.npz")]
+
+
+def box_files() -> list[bytes]:
+    """The boxes of two images."""
+    count = 2
+    steps = len(THRESHOLDS)
+    corners = np.tile([1, 2, 5, 6], (count, 1)).astype(np.int16)
+    own = BoxFile(
+        ids=np.array(["a", "b"]), side=np.array(9), threshold=np.array(0.1), labels=np.array([0, 2]),
+        first=np.array([0, 1]), outcomes=np.array(["right", "class"]), hits=np.ones((count, len(HITS)), dtype=bool),
+        true_boxes=corners, first_boxes=corners, known_boxes=corners, known_ious=np.ones(count),
+        boxes=np.repeat(corners[:, None], steps, axis=1), ious=np.ones((count, steps)),
+        maps=np.stack([SEED[0]] * count),
+    )  # fmt: skip
+    return [written(lambda folder: own.write(folder / "a.npz"), "a.npz")]
 
 
 def stamps() -> list[bytes]:

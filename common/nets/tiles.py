@@ -77,7 +77,8 @@ def merge_tiles(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 def _coverage(count: int, half: int, like: Tensor) -> Tensor:
     """How many of ``count`` tiles in a row cover each cell: 1 at both ends, 2 between."""
     coverage = like.new_full((count + 1,), 2)
-    coverage[[0, -1]] = 1
+    coverage[0] = 1
+    coverage[-1] = 1
     return coverage.repeat_interleave(half)
 
 

@@ -2,8 +2,10 @@
 
 Here:
 
-    source      a scored run as the page needs it: predictions, truth, card, curve
-    pictures    images, labels and CAMs as small data URIs, exact where the page computes with them
+    source      a run as the page needs it: images, truth, predictions, card, curve
+    located     the same of a run of boxes, and all that the page says about them
+    pictures    images, labels and CAMs as small pictures, exact where the page computes with them
+    packed      bytes of pictures within a page
     reference   published curves of trainings
     facts       everything about a run besides its images: settings, scores, classes, training, comparison
     page        puts both into one file, with the markup, style and program in ``assets/``

@@ -10,13 +10,14 @@ import numpy as np
 from common.data.masks import voc_palette
 from common.pipeline.recipe import RECIPES, Recipe
 from common.pipeline.stages import read_state
+from common.report.located import LocatedRun, located_comparison, located_facts
 from common.report.pictures import small
 from common.report.reference import series_of
 from common.report.source import ScoredRun, Source
 from common.run.config import read_yaml
 from common.run.errors import UserError
 from common.run.files import ROOT
-from common.run.folder import CARD, RunFolder
+from common.run.folder import BOX_SCORES, CARD, RunFolder
 from common.run.log import read_metrics
 from common.score.compare import aligned, difference, group_of, read_run
 from common.score.read import read_score
@@ -46,6 +47,8 @@ def run_facts(source: Source) -> dict[str, Any]:
             "trivial": trivial(source.run), "published": published(str(facts["method"])),
             "warnings": source.score.get("warnings", []),
         }  # fmt: skip
+    elif isinstance(source, LocatedRun):
+        facts |= {**located_facts(source), "published": published(str(facts["method"]), of_boxes=True)}
     return facts
 
 
@@ -125,7 +128,7 @@ def histories(run: RunFolder, content: Mapping[str, Any]) -> list[dict[str, Any]
         files = sorted(file for file in folder.glob("*.png") if file.stem.isdecimal())
         if files:
             chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), PICTURES)).round().astype(int)).tolist()
-            shown = [{"name": f"{when} {int(files[index].stem)}", "uri": small(files[index])} for index in chosen]
+            shown = [{"name": f"{when} {int(files[index].stem)}", "picture": small(files[index])} for index in chosen]
             found.append({"title": title, "pictures": shown})
     return found
 
@@ -170,13 +173,13 @@ def trivial(run: RunFolder) -> dict[str, float]:
     return found
 
 
-def published(method: str) -> list[dict[str, Any]]:
-    """Published numbers of a method, from the recipes of its reproductions."""
+def published(method: str, of_boxes: bool = False) -> list[dict[str, Any]]:
+    """Published numbers of a method, of boxes or of seeds and masks, from the recipes of its reproductions."""
     return [
         {"what": f"{recipe.title}: {result.what}", "value": result.published}
         for recipe in _recipes(method)
         for result in recipe.results
-        if result.published is not None
+        if result.published is not None and (result.file == f"{BOX_SCORES}.json") == of_boxes
     ]
 
 
@@ -184,11 +187,14 @@ def _recipes(method: str) -> list[Recipe]:
     """The recipes of a method's published numbers."""
     paths = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.stem.endswith("_demo")]
     recipes = [Recipe.read(path) for path in paths] if method else []
-    return [recipe for recipe in recipes if recipe.title.split(" ")[0].rstrip(",") == method]
+    return [recipe for recipe in recipes if recipe.title.split(" ")[0].rstrip(",") == method.split(" ")[0]]
 
 
 def comparison(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """Differences of each further run from the first, with intervals; empty for a single run or without masks."""
+    located = [source for source in sources if isinstance(source, LocatedRun)]
+    if located:
+        return located_comparison(located)
     scored = [source for source in sources if isinstance(source, ScoredRun)]
     if len(scored) < 2 or len(scored) < len(sources):
         return []
@@ -202,29 +208,6 @@ def comparison(sources: Sequence[Source]) -> list[dict[str, Any]]:
         rows.append({
             "title": source.title,
             "means": {name: _finite(score) for name, score in found.items()},
-        })  # fmt: skip
-    return rows
-
-
-def image_scores(source: Source, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """For each image the mean IoU over labels in it, missed and extra pixels as shares of the union, and its labels."""
-    if not isinstance(source, ScoredRun):
-        return [{} for _ in ids]
-    counts = source.counts
-    place = {image_id: number for number, image_id in enumerate(counts.ids)}
-    rows = []
-    for image_id in ids:
-        number = place[image_id]
-        truth, predicted, correct = (values[0, number] for values in (counts.truth, counts.predicted, counts.correct))
-        union = truth + predicted - correct
-        present = union > 0
-        share = np.where(present, correct / np.maximum(union, 1), np.nan)
-        wrong = max(int(union[1:].sum()), 1)
-        rows.append({
-            "iou": round(100 * float(np.nanmean(share)), 2),
-            "missed": round(100 * float((truth - correct)[1:].sum()) / wrong, 2),
-            "extra": round(100 * float((predicted - correct)[1:].sum()) / wrong, 2),
-            "labels": np.flatnonzero(truth[1:]).__add__(1).tolist(),
         })  # fmt: skip
     return rows
 

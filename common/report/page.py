@@ -1,23 +1,24 @@
 """Puts the facts, pictures, style and program of a report into one HTML file."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from common.data.masks import read_mask
 from common.report import facts, pictures
+from common.report.packed import ENCODING, Packed
 from common.report.reference import read_reference
 from common.report.source import Source
 from common.run.errors import UserError
 from common.run.progress import progress
-from common.score.bins import ThresholdBins
 
 ASSETS = Path(__file__).parent / "assets"
-PROGRAMS = "pictures.js", "gallery.js", "sections.js", "start.js"  # parts of one program, in this order
+PROGRAMS = (  # parts of one program, in this order
+    "page.js", "pictures.js", "paint.js", "gallery.js", "viewer.js", "tools.js", "sections.js", "boxes.js", "start.js",
+)  # fmt: skip
 MOST_RUNS = 5
 
 
@@ -40,6 +41,8 @@ def content(
         raise UserError(f"--against: at most {MOST_RUNS - 1} further runs fit on one page")
     if any(source.labels != first.labels for source in sources):
         raise UserError("the runs have different classes; compare runs of one data set")
+    if len({source.task == "box" for source in sources}) > 1:
+        raise UserError("boxes and masks cannot be compared; name evaluations of one kind")
     grids = [source.thresholds for source in sources if source.thresholds is not None]
     if any(not np.array_equal(grid, grids[0]) for grid in grids):
         raise UserError("the runs were scored at different thresholds; score them alike")
@@ -53,10 +56,13 @@ def content(
         "thresholds": [round(float(value), 6) for value in grids[0]] if grids else None,
         "runs": runs, "comparison": facts.comparison(sources), "references": curves,
         "images": [
-            {"id": image_id, "scores": list(scores)}
-            for image_id, *scores in zip(ids, *(facts.image_scores(source, ids) for source in sources), strict=True)
+            {"id": image_id, "width": width, "height": height, "scores": list(scores)}
+            for image_id, (height, width), *scores in zip(
+                ids, (first.file(image_id).size() for image_id in ids),
+                *(source.image_scores(ids) for source in sources), strict=True,
+            )
         ],
-        "total": len(first.images.unique()),
+        "total": len(first.ids),
     }  # fmt: skip
 
 
@@ -65,16 +71,16 @@ def chosen(source: Source, count: int) -> list[str]:
 
     Without masks all are spread evenly.
     """
-    every = [source.images.ids[index] for index in source.images.unique()]
+    every = source.ids
     if count >= len(every):
         return every
     picked: dict[str, None] = {}
-    if source.counts is not None:
-        scored = source.counts.ids
-        order = np.argsort([row["iou"] for row in facts.image_scores(source, scored)], kind="stable")
+    scores = source.image_scores(every)
+    if "iou" in scores[0]:
+        order = np.argsort([row["iou"] for row in scores], kind="stable")
         low = 2 * count // 5
         high = count // 5
-        picked |= dict.fromkeys([scored[index] for index in [*order[:low], *order[len(order) - high :]]])
+        picked |= dict.fromkeys([every[index] for index in [*order[:low], *order[len(order) - high :]]])
     rest = [image_id for image_id in every if image_id not in picked]
     for index in np.linspace(0, len(rest) - 1, max(count - len(picked), 0)).round().astype(int).tolist():
         picked[rest[index]] = None
@@ -86,32 +92,19 @@ class Images:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = list(sources)
-        images = sources[0].images
-        self._place = {images.ids[index]: index for index in images.unique()}
-        self._bins = [
-            None if source.thresholds is None else ThresholdBins(source.thresholds) for source in self.sources
-        ]
 
     def picture(self, image_id: str) -> dict[str, Any]:
-        """Photo, truth if there is one, and the predictions of all runs.
+        """Photo, truth if there is one, and the predictions of all runs; pictures are bytes.
 
         Raises:
             UserError: a file is missing or damaged.
         """
-        images = self.sources[0].images
-        photo: Image.Image = images.load_image(self._place[image_id])
+        first = self.sources[0]
+        photo = first.file(image_id).read()
         shape = photo.height, photo.width
-        mask = images.mask_path(image_id)
-        truth = None
-        if mask.is_file():
-            labels = read_mask(mask)
-            truth = pictures.label_map(labels) if labels.shape == shape else None
         return {
-            "width": photo.width, "height": photo.height, "photo": pictures.photo(photo), "truth": truth,
-            "runs": [
-                pictures.prediction_entry(source.prediction(image_id, shape), bins, shape)
-                for source, bins in zip(self.sources, self._bins, strict=True)
-            ],
+            "photo": pictures.photo(photo), **first.truth(image_id, shape),
+            "runs": [source.entry(image_id, shape) for source in self.sources],
         }  # fmt: skip
 
 
@@ -125,15 +118,25 @@ def with_pictures(data: dict[str, Any], images: Images) -> dict[str, Any]:
     return {**data, "images": list(entries())}
 
 
-def page(data: dict[str, Any]) -> str:
-    """The HTML of the page; nothing in it asks for anything outside the file."""
+def page(data: dict[str, Any]) -> bytes:
+    """The HTML of the page; nothing in it asks for anything outside the file.
+
+    Args:
+        data: pictures in it are bytes.
+    """
+    packed = Packed()
+    # Beyond ASCII all is escaped. In a script element only "<" can end it or begin a comment.
+    text = json.dumps(data, default=packed.add, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     template, style, *programs = (
         (ASSETS / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", *PROGRAMS)
     )
-    # In a script element only "<" can end it or begin a comment.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    parts = {"STYLE": style, "PROGRAM": "\n".join(programs), "DATA": text}
+    program = re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], "\n".join(programs))
+    parts = {
+        "ENCODING": ENCODING.encode(), "STYLE": style.encode("ascii"), "PROGRAM": program.encode("ascii"),
+        "DATA": text.encode("ascii"), "PICTURES": packed.content(),
+    }  # fmt: skip
+    html = template.encode("ascii", "xmlcharrefreplace")
     for name, part in parts.items():
-        before, _, after = template.partition(f"/*{name}*/")
-        template = before + part + after
-    return template
+        before, _, after = html.partition(f"/*{name}*/".encode())
+        html = before + part + after
+    return html

@@ -1,15 +1,18 @@
 """The page for large sets: Python's own server on the loopback address; pictures are made when they are looked at."""
 
+import base64
 import json
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from typing import Any
 
+from common.report.packed import ENCODING
 from common.report.page import Images, page
 from common.run.errors import UserError
 
 HOST = "127.0.0.1"
+NAMES = (HOST, "localhost")
 
 
 class ReportServer(ThreadingHTTPServer):
@@ -23,7 +26,7 @@ class ReportServer(ThreadingHTTPServer):
         Raises:
             UserError: the port is in use or not permitted.
         """
-        self.html = page(data).encode("utf-8")
+        self.html = page(data)
         self.ids = [entry["id"] for entry in data["images"]]
         self.images = images
         self.lock = Lock()  # decoding of one image at a time bounds the memory
@@ -43,8 +46,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """``/``: the page; ``/image/NUMBER``: an image's pictures as JSON."""
+        if self.headers.get("Host", "").rpartition(":")[0] not in NAMES:  # a page elsewhere that has taken this address
+            self.send_error(HTTPStatus.FORBIDDEN)
+            return
         if self.path in ("/", "/index.html"):
-            self._send(self.server.html, "text/html; charset=utf-8")
+            self._send(self.server.html, f"text/html; charset={ENCODING}")
             return
         number = self.path.removeprefix("/image/")
         if not (number.isdecimal() and len(number) < 10 and int(number) < len(self.server.ids)):
@@ -55,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
                 content = self.server.images.picture(self.server.ids[int(number)])
         except UserError as error:
             content = {"error": str(error)}
-        self._send(json.dumps(content).encode("utf-8"), "application/json")
+        self._send(json.dumps(content, default=_base64).encode("utf-8"), "application/json")
 
     def _send(self, body: bytes, kind: str) -> None:
         self.send_response(HTTPStatus.OK)
@@ -67,3 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Says nothing for every request."""
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

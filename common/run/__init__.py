@@ -6,6 +6,7 @@ Here:
     command      command lines: flags, key=value, --help
     config       typed, strict configuration of YAML, flags and key=value
     memory       freed memory stays with the process
+    gpu_memory   the GPU memory that scripts needed, for the process that started them
     method       the entry that tells of which method a YAML is
     similar      "Did you mean ...?"
     needs        input of a script, checked before any work

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from common.run.gpu_memory import note_gpu_memory
+
 
 class UserError(Exception):
     """Bad input. The message says what is wrong, where, and what to do; no traceback is shown.
@@ -114,6 +116,7 @@ def run_script(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr, flush=True)
         code = 130
     sys.stdout.flush()
+    note_gpu_memory()
     if code and _process_group():
         os._exit(code)  # threads of the process group may wait for processes that have ended
     sys.exit(code)

@@ -25,6 +25,7 @@ LABELS_DIR = "ir_label"
 SEED_SCORES = "eval_cam"  # stems of an evaluation's files
 MASK_SCORES = "eval_png"
 REFINED_MASK_SCORES = "eval_png_crf"
+BOX_SCORES = "eval_wsol"
 CARD = "_card.json"  # ends of the files of a card, and of all files of an evaluation, after the stem
 CARD_FILES = (CARD, "_per_image.csv", "_confusion.png", "_classes.png")
 SCORE_FILES = (".json", ".csv", ".png", "_thresholds.json", *CARD_FILES)

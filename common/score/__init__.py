@@ -23,6 +23,7 @@ Here:
     boundary    boundary pixels of regions, for boundary IoU
     average_precision    pixel average precision of CAMs
     sizes       recall by the size of objects
+    boxes       boxes of a localisation as a file, and the maps that they enclose
     bootstrap   draws of images, and intervals
     means       scores and means from the counts of images
     per_image   the table of a card

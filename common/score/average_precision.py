@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from common.score.boundary import joint_histogram
+from common.score.bins import level_histogram
 
 LEVELS = 256
 
@@ -25,11 +25,11 @@ def level_counts(cam: np.ndarray, positive: np.ndarray, valid: np.ndarray) -> np
     Returns:
         int64 (2, LEVELS): all pixels with a true label, and the ones of the class.
     """
-    if not (cam.min(initial=0) >= 0 and cam.max(initial=0) <= 1):
+    lowest, highest, _, _ = cv2.minMaxLoc(cam)
+    if not (lowest >= 0 and highest <= 1):
         cam = np.clip(cam, 0, 1)
     levels = cv2.convertScaleAbs(cam, alpha=LEVELS - 1)  # scaled and rounded to the nearest (half to even) in one pass
-    groups = np.uint8(2) - valid.view(np.uint8) - positive.view(np.uint8)  # of the class, other, without a label
-    right, wrong = joint_histogram(levels, groups, 2, LEVELS)
+    right, wrong = (level_histogram(levels * where, LEVELS) for where in (positive, valid ^ positive))
     counts = np.stack([right + wrong, right])
     counts[:, 0] = np.array([np.count_nonzero(valid), np.count_nonzero(positive)]) - counts.sum(axis=1)
     return counts

@@ -1,5 +1,6 @@
-"""Numbers of thresholds below values: all that a sweep over thresholds needs of a map."""
+"""Numbers of thresholds below values, and their counts: all that a sweep over thresholds needs of a map."""
 
+import cv2
 import numpy as np
 
 from common.run.errors import UserError
@@ -49,3 +50,15 @@ class ThresholdBins:
 def above(histogram: np.ndarray) -> np.ndarray:
     """From (K, n + 1) counts by number of thresholds below the value: counts above each threshold, (n, K)."""
     return np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1][:, 1:].T.copy()
+
+
+def level_histogram(levels: np.ndarray, num_levels: int) -> np.ndarray:
+    """Pixels of each level but 0, which is not counted: int64 (``num_levels``,).
+
+    Args:
+        levels: 0 to ``num_levels`` - 1, uint8 or uint16 (H, W).
+    """
+    if levels.dtype != np.uint8 or levels.size >= 1 << 24:  # up to there the counts of float32 are exact
+        return np.bincount(levels[levels > 0], minlength=num_levels)
+    counts = cv2.calcHist([levels], [0], levels, [256], [0, 256])  # a level is its own mask: zeros are passed over
+    return counts.ravel()[:num_levels].astype(np.int64)

@@ -13,8 +13,8 @@ import numpy as np
 from common.data.classes import IGNORE_LABEL
 from common.run.errors import UserError
 from common.score.average_precision import level_counts
-from common.score.bins import above
-from common.score.boundary import boundary_distance, boundary_mask, equal_mask, eroded, joint_histogram
+from common.score.bins import above, level_histogram
+from common.score.boundary import boundary_distance, eroded
 from common.score.counts import ImageSweep
 
 REGION, BOUNDARY = range(2)  # the first axis of all counts
@@ -120,21 +120,18 @@ class CardCounts:
 
         dtype = np.uint8 if count <= np.iinfo(np.uint8).max else np.uint16
         valid = gt != IGNORE_LABEL
-        inside = _mask(valid, dtype)
-        bins = (np.zeros(gt.shape, dtype) if sweep.bins is None else sweep.bins.astype(dtype)) & inside
-        background = (dtype(count) - bins) & inside  # background at threshold i: at most i below the value
-        foreground = {
-            key + 1: bins if sweep.winner is None else bins & _mask(sweep.winner == number, dtype)
-            for number, key in enumerate(keys)
-        }
-        of_boundary = _boundaries(gt, labels, [{0: background}, foreground], predicted[REGION], reverse=True)
+        bins = np.zeros(gt.shape, dtype) if sweep.bins is None else sweep.bins.astype(dtype) * valid
+        regions = {0: (dtype(count) - bins) * valid}  # background at threshold i: at most i below the value
+        for number, key in enumerate(keys):
+            regions[key + 1] = bins if sweep.winner is None else bins * (sweep.winner == number)
+        of_boundary = _boundaries(gt, labels, regions, predicted[REGION], reverse=True)
         truth = np.stack([sweep.truth[labels], of_boundary[0]])
         predicted[BOUNDARY], correct[BOUNDARY] = of_boundary[1:]
-        own = {
+        levels = {
             key: level_counts(np.asarray(seed[key], dtype=np.float32), gt == key + 1, valid).astype(np.int32)
             for key in keys
         }
-        self.images.append(ImageCounts(image_id, labels, truth, predicted, correct, own))
+        self.images.append(ImageCounts(image_id, labels, truth, predicted, correct, levels))
 
     def add_labels(self, image_id: str, prediction: np.ndarray, gt: np.ndarray, matrix: np.ndarray) -> None:
         """Counts an image that `ConfusionCounts.add` has counted.
@@ -151,8 +148,8 @@ class CardCounts:
         predicted[REGION, 0] = all_predicted[labels]
         correct[REGION, 0] = matrix.diagonal()[labels]
         valid = gt != IGNORE_LABEL
-        levels = {label: ((prediction == label) & valid).view(np.uint8) for label in labels.tolist()}
-        of_boundary = _boundaries(gt, labels, [levels], predicted[REGION])
+        regions = {label: ((prediction == label) & valid).view(np.uint8) for label in labels.tolist()}
+        of_boundary = _boundaries(gt, labels, regions, predicted[REGION])
         predicted[BOUNDARY], correct[BOUNDARY] = of_boundary[1:]
         truth = np.stack([all_truth[labels], of_boundary[0]])
         self.images.append(ImageCounts(image_id, labels, truth, predicted, correct))
@@ -208,56 +205,32 @@ class CardCounts:
 
 
 def _boundaries(
-    gt: np.ndarray, labels: np.ndarray, layers: Sequence[Mapping[int, np.ndarray]], regions: np.ndarray,
-    reverse: bool = False,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    gt: np.ndarray, labels: np.ndarray, regions: Mapping[int, np.ndarray], areas: np.ndarray, reverse: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boundary pixels of the truth, of the prediction, and of both: (m,), (n, m), (n, m).
 
     Args:
         labels: ascending, background first, (m,).
-        layers: levels by label, unsigned (H, W): a label's region at threshold i has the pixels of levels above i. The
-            regions of one layer are disjoint.
-        regions: predicted pixels of each label, (n, m).
+        regions: of the prediction, disjoint, by label: at threshold i the pixels of levels above i, unsigned (H, W).
+        areas: predicted pixels of each label, (n, m).
         reverse: whether the thresholds of background come in descending order.
     """
     distance = boundary_distance((gt.shape[0], gt.shape[1]))
-    count, number = regions.shape
-    dtype = next(iter(layers[0].values())).dtype
-    own, inner_own = np.zeros((2, *gt.shape), dtype=dtype)  # levels of each pixel's true label, and eroded ones
-    inside = np.zeros((number, count + 1), dtype=np.int64)  # pixels of each label by eroded level
-    place = {label: column for column, label in enumerate(labels.tolist())}
-    true_regions = {label: equal_mask(gt, label) for label in place}
-    for layer in layers:
-        inner_of_layer = np.zeros(gt.shape, dtype=dtype)
-        groups = np.zeros(gt.shape, dtype=np.uint8)
-        for label, levels in layer.items():
-            inner = eroded(levels, distance)
-            region = true_regions[label] if dtype == np.uint8 else _mask(gt == label, dtype)
-            x, y, width, height = cv2.boundingRect(true_regions[label])
-            part = slice(y, y + height), slice(x, x + width)
-            own[part] |= levels[part] & region[part]
-            inner_own[part] |= inner[part] & region[part]
-            inner_of_layer |= inner
-            groups |= (levels > 0).view(np.uint8) * np.uint8(place[label])
-        inside += joint_histogram(inner_of_layer, groups, number, count + 1)
-
-    band = np.zeros(gt.shape, dtype=np.uint8)  # the true boundaries of all labels, which are disjoint
-    truth = np.zeros(number, dtype=np.int64)
-    for label, region in true_regions.items():
-        boundary = boundary_mask(region, distance)
-        truth[place[label]] = cv2.countNonZero(boundary)
-        band |= boundary
-    table = np.zeros(256, dtype=np.uint8)
-    table[labels] = np.arange(number)
-    columns = np.asarray(cv2.LUT(gt, table), dtype=np.uint8) | ~band
-    right = above(joint_histogram(own, columns, number, count + 1))
-    right -= above(joint_histogram(inner_own, columns, number, count + 1))
-    predicted = above(inside)
+    num_levels = len(areas) + 1
+    truth = np.zeros(len(labels), dtype=np.int64)
+    inside, correct = np.zeros((2, len(labels), num_levels), dtype=np.int64)  # by label and level
+    for column, label in enumerate(labels.tolist()):
+        region = (gt == label).view(np.uint8)
+        x, y, width, height = cv2.boundingRect(region)
+        part = slice(y, y + height), slice(x, x + width)
+        edge = region[part] ^ eroded(np.ascontiguousarray(region[part]), distance) if width else region[part]
+        truth[column] = np.count_nonzero(edge)
+        if label in regions:
+            inner = eroded(regions[label], distance)
+            inside[column] = level_histogram(inner, num_levels)
+            correct[column] = level_histogram(regions[label][part] * edge, num_levels)
+            correct[column] -= level_histogram(inner[part] * edge, num_levels)
+    of_both, of_inside = above(correct), above(inside)
     if reverse:
-        right[:, 0], predicted[:, 0] = right[::-1, 0].copy(), predicted[::-1, 0].copy()
-    return truth, regions - predicted, right
-
-
-def _mask(where: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """The type's highest value where a condition holds, else 0."""
-    return where.astype(dtype) * np.array(np.iinfo(dtype).max, dtype)
+        of_both[:, 0], of_inside[:, 0] = of_both[::-1, 0].copy(), of_inside[::-1, 0].copy()
+    return truth, areas - of_inside, of_both

@@ -9,19 +9,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from common.score.boxes import background, grey_map
+
 NO_BOX = (0, 0, 1, 1)  # of a map without a contour
-
-
-def stretched(cam: np.ndarray, side: int) -> np.ndarray:
-    """A map (h, w) brought to a square (bilinear, half-pixel centres) and to [0, 1]; a constant map becomes 0.
-
-    Returns:
-        float32 (side, side).
-    """
-    large = cv2.resize(np.ascontiguousarray(cam, dtype=np.float32), (side, side))
-    low = large.min()
-    high = large.max()
-    return (large - low) / (high - low) if high > low else np.zeros_like(large)
 
 
 def cam_box(cam: np.ndarray, side: int, threshold: float) -> np.ndarray:
@@ -36,8 +26,8 @@ def cam_box(cam: np.ndarray, side: int, threshold: float) -> np.ndarray:
     Returns:
         int64 (4,); `NO_BOX` if no value stands out, as in a constant map.
     """
-    grey = (stretched(cam, side) * 255).astype(np.uint8)
-    inside = cv2.threshold(grey, int(threshold * int(grey.max())), 255, cv2.THRESH_TOZERO)[1]
+    grey = grey_map(cam, side)
+    inside = cv2.threshold(grey, background(grey, threshold), 255, cv2.THRESH_TOZERO)[1]
     contours = cv2.findContours(inside, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
     if not contours:
         return np.array(NO_BOX)

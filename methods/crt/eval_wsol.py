@@ -6,7 +6,8 @@ python methods/crt/eval_wsol.py --name wsol eval.tune_list=train               w
 python methods/crt/eval_wsol.py --name new --load_pretrained model_best.pth    of a released checkpoint
 torchrun --nproc_per_node 2 methods/crt/eval_wsol.py --name wsol               shared by two processes
 
-Writes experiment/NAME/eval_wsol.json, boxes_<weights>.csv and, with --vis, wsol_<weights>.png.
+Writes experiment/NAME/eval_wsol.json, boxes_<weights>.csv, boxes_<weights>.npz (boxes at every threshold, and CAMs, for
+scripts/report.py) and, with --vis, wsol_<weights>.png.
 """
 
 from pathlib import Path
@@ -42,10 +43,11 @@ def main() -> int:
     from common.data.cub import CUBImages
     from common.nets.load import load_checked, state_dict_in
     from common.run.processes import stop_processes
+    from common.score.boxes import boxes_path
     from methods.crt.max_box import max_box_scores
     from methods.crt.model import released_deit
     from methods.crt.wsol_model import wsol_deit
-    from methods.crt.wsol_scoring import locate, sweeps, with_intervals, write_boxes
+    from methods.crt.wsol_scoring import box_file, locate, sweeps, with_intervals, write_boxes
     from methods.crt.wsol_sheet import draw_sheet
 
     # Data
@@ -74,6 +76,7 @@ def main() -> int:
         results[name] = {"checkpoint": str(path), "chosen_on": chosen_on, **with_intervals(findings, tuned)}
         if processes.is_main:
             write_boxes(run.path / f"boxes_{name}.csv", findings, images)
+            box_file(findings, images, side, config.eval.cam_threshold).write(boxes_path(run.path, name))
         if processes.is_main and setup.args.vis:
             score = f"GT-known {results[name]['gt_known']:.2f} % of {len(images)} images of {images.list_name}"
             title = f"run {run.name}, {path.name}: {score}"

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.score.boxes import HITS
 from methods.crt.boxes import overlap
 
 TOP = 5
 # Outcomes of the first class and its box, one for each image (reference: get_badcase_detail).
 OUTCOMES = ("right", "class", "multi", "part", "more", "wrong")
-PERCENTAGES = ("cls_top1", "cls_top5", "loc_top1", "loc_top5", "gt_known")
+PERCENTAGES = HITS
 
 
 class Located(NamedTuple):

@@ -7,35 +7,45 @@ with a threshold of another split the same shares are ``box_acc`` and ``box_acc_
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from common.score.bootstrap import draws, interval
-from methods.crt.boxes import NO_BOX, overlap, stretched
+from common.score.boxes import THRESHOLDS, background, grey_map
+from methods.crt.boxes import NO_BOX, overlap
 
-THRESHOLDS = np.arange(100) / 100  # of the map's largest value
 OVERLAPS = (0.3, 0.5, 0.7)
 LARGEST, ANY = range(2)  # the boxes of which a threshold's IoU is taken
 
 
-def box_sweep(cam: np.ndarray, side: int, true_boxes: np.ndarray) -> np.ndarray:
-    """Largest IoU with a true box at every threshold: of the box around the largest region, and of all boxes.
+class Sweep(NamedTuple):
+    """The boxes of an image at every threshold.
+
+    Attributes:
+        ious: largest IoU with a true box, of the box around the largest region and of all boxes, float64 (2, T).
+        boxes: the boxes around the largest regions, int64 (T, 4).
+    """
+
+    ious: np.ndarray
+    boxes: np.ndarray
+
+
+def box_sweep(cam: np.ndarray, side: int, true_boxes: np.ndarray) -> Sweep:
+    """The boxes of a map at every threshold.
 
     Args:
         cam: float32 (h, w), of the true class.
         side: of the square that boxes are in.
         true_boxes: (n, 4).
-
-    Returns:
-        float64 (2, thresholds).
     """
-    grey = (stretched(cam, side) * 255).astype(np.uint8)
-    highest = int(grey.max())
+    grey = grey_map(cam, side)
     found = np.zeros((2, len(THRESHOLDS)))
+    chosen = np.tile(NO_BOX, (len(THRESHOLDS), 1))
     for index, threshold in enumerate(THRESHOLDS):
         # The kind of threshold of `methods.crt.boxes.cam_box`; a constant map has no contour.
-        inside = cv2.threshold(grey, int(threshold * highest), 255, cv2.THRESH_BINARY)[1]
+        inside = cv2.threshold(grey, background(grey, threshold), 255, cv2.THRESH_BINARY)[1]
         contours = cv2.findContours(inside, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
         if not contours:
             found[:, index] = overlap(np.array(NO_BOX), true_boxes).iou.max()
@@ -44,7 +54,8 @@ def box_sweep(cam: np.ndarray, side: int, true_boxes: np.ndarray) -> np.ndarray:
         ious = [overlap(box, true_boxes).iou.max() for box in boxes]
         largest = max(range(len(contours)), key=lambda number: cv2.contourArea(contours[number]))
         found[:, index] = ious[largest], max(ious)
-    return found
+        chosen[index] = boxes[largest]
+    return Sweep(found, chosen)
 
 
 def _box(contour: np.ndarray) -> np.ndarray:
@@ -56,7 +67,7 @@ def max_box_scores(sweeps: np.ndarray) -> dict[str, float]:
     """MaxBoxAcc and MaxBoxAccV2 in percent, the parts of the second, and the thresholds that give them.
 
     Args:
-        sweeps: `box_sweep` of every image, (images, 2, thresholds).
+        sweeps: IoUs of every image, (images, 2, thresholds); see `Sweep`.
     """
     single = 100 * (sweeps[:, LARGEST] >= 0.5).mean(axis=0)
     parts = {level: 100 * (sweeps[:, ANY] >= level).mean(axis=0) for level in OVERLAPS}

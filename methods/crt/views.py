@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from common.data.crops import Place, draw_place, normalised_crop
+from common.data.crops import Place, draw_place, placed_pixels
 from methods.crt.config import CRTViewConfig
 
 
@@ -42,7 +42,7 @@ def draw_view(height: int, width: int, config: CRTViewConfig) -> View:
 class CRTViews:
     """Maps a PIL image to its one view: randomly scaled, flipped and placed.
 
-    The view is float32 (3, S, S), ImageNet-normalised, 0 outside the image.
+    The view has the pixels, and 255 where the image is: uint8 (4, S, S). Normalised it is 0 outside the image.
     """
 
     def __init__(self, config: CRTViewConfig) -> None:
@@ -54,4 +54,4 @@ class CRTViews:
         image = image.resize(view.size[::-1], Image.Resampling.BICUBIC)
         if view.flip:
             image = ImageOps.mirror(image)
-        return [normalised_crop(image, view.columns, view.rows, self.config.crop_size)]
+        return [placed_pixels(image, view.columns, view.rows, self.config.crop_size)]

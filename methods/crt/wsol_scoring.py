@@ -17,9 +17,10 @@ from common.run.device import Runtime
 from common.run.files import atomic_write
 from common.run.pool import usable_workers
 from common.run.progress import progress
+from common.score.boxes import BoxFile
 from methods.crt.boxes import cam_box, overlap, true_box
 from methods.crt.localization import PERCENTAGES, TOP, Located, Verdict, judge, scores
-from methods.crt.max_box import box_sweep, hit_intervals, max_box_scores, tuned_hits
+from methods.crt.max_box import LARGEST, Sweep, box_sweep, hit_intervals, max_box_scores, tuned_hits
 from methods.crt.model import DeiTBranch
 from methods.crt.wsol_config import WSOLEvalConfig
 from methods.crt.wsol_model import class_cams
@@ -35,14 +36,16 @@ class Finding:
     Attributes:
         index: of the image in its set.
         size: (width, height) of the image in pixels; boxes are in pixels of the square.
-        sweep: IoU at every threshold, as `methods.crt.max_box.box_sweep` gives it; None if it was not asked for.
+        cam: of the true class, float32 (g, g).
+        sweep: boxes at every threshold; None if they were not asked for.
     """
 
     index: int
     size: tuple[int, int]
     located: Located
     verdict: Verdict
-    sweep: np.ndarray | None = None
+    cam: np.ndarray
+    sweep: Sweep | None = None
 
 
 @torch.inference_mode()
@@ -86,7 +89,7 @@ def locate(
             truth = true_box(images.boxes[index], size, side)[None]
             located = Located(classes, boxes[:-1], int(images.targets[index]), boxes[-1], truth)
             at_all = box_sweep(own[-1], side, truth) if sweep else None
-            found.append(Finding(index, tuple(size), located, judge(located), at_all))
+            found.append(Finding(index, tuple(size), located, judge(located), own[-1].copy(), at_all))
     everyone = [finding for part in processes.gather_objects(found) for finding in part]
     return sorted(everyone, key=lambda finding: finding.index)
 
@@ -97,8 +100,8 @@ def summary(findings: Sequence[Finding]) -> dict[str, float]:
 
 
 def sweeps(findings: Sequence[Finding]) -> np.ndarray:
-    """The sweeps of findings, (images, 2, thresholds)."""
-    return np.stack([finding.sweep for finding in findings if finding.sweep is not None])
+    """The IoUs of findings at every threshold, (images, 2, thresholds)."""
+    return np.stack([finding.sweep.ious for finding in findings if finding.sweep is not None])
 
 
 def with_intervals(findings: Sequence[Finding], tuned: Mapping[str, float] | None) -> dict[str, Any]:
@@ -160,3 +163,31 @@ def write_boxes(path: Path, findings: Sequence[Finding], images: CUBImages) -> N
                 iou = overlap(box, located.true_boxes).iou.max()
                 is_true = int(label == located.label)
                 table.writerow([name, *finding.size, rank, images.classes[label], is_true, *box.tolist(), f"{iou:.6f}"])
+
+
+def box_file(findings: Sequence[Finding], images: CUBImages, side: int, threshold: float) -> BoxFile:
+    """The boxes of a split with their maps at every threshold, as the report shows them.
+
+    Args:
+        findings: with sweeps.
+        side: of the square.
+        threshold: of the findings' boxes.
+    """
+    located = [finding.located for finding in findings]
+    swept = [finding.sweep for finding in findings if finding.sweep is not None]
+    return BoxFile(
+        ids=np.array([images.ids[finding.index] for finding in findings]),
+        side=np.array(side),
+        threshold=np.array(float(threshold)),
+        labels=np.array([own.label for own in located]),
+        first=np.array([own.top[0] for own in located]),
+        outcomes=np.array([finding.verdict.outcome for finding in findings]),
+        hits=np.array([[getattr(finding.verdict, name) for name in PERCENTAGES] for finding in findings]),
+        true_boxes=np.stack([own.true_boxes[0] for own in located]).astype(np.int16),
+        first_boxes=np.stack([own.top_boxes[0] for own in located]).astype(np.int16),
+        known_boxes=np.stack([own.known_box for own in located]).astype(np.int16),
+        known_ious=np.array([finding.verdict.iou for finding in findings]),
+        boxes=np.stack([own.boxes for own in swept]).astype(np.int16),
+        ious=np.stack([own.ious[LARGEST] for own in swept]).astype(np.float32),
+        maps=np.stack([finding.cam for finding in findings]).astype(np.float32),
+    )

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from common.data.cub import CUBImages
 from common.data.transforms import eval_transform
 from common.run.device import Runtime
+from common.score.boxes import stretched
 from common.visual import contact_sheet, overlay_cam
-from methods.crt.boxes import stretched
 from methods.crt.model import DeiTBranch
 from methods.crt.wsol_model import class_cams
 from methods.crt.wsol_scoring import Finding

@@ -7,14 +7,14 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from common.data.cub import CUBImages
-from common.data.transforms import eval_transform, square_transform
+from common.data.transforms import square_transform, to_bytes
 from methods.crt.wsol_config import WSOLViewConfig
 
 
 class WSOLViews:
     """Maps a PIL image to its one view: resized to a square, randomly cropped and flipped.
 
-    The view is float32 (3, S, S), ImageNet-normalised.
+    The view has the pixels, uint8 (3, S, S).
     """
 
     def __init__(self, config: WSOLViewConfig, side: int) -> None:
@@ -24,7 +24,7 @@ class WSOLViews:
                 transforms.Resize((config.resize, config.resize), transforms.InterpolationMode.BILINEAR),
                 transforms.RandomCrop(side),
                 transforms.RandomHorizontalFlip(),
-                eval_transform,
+                to_bytes,
             ]
         )
 

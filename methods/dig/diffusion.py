@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from common.data.transforms import MEAN, STD
 from common.run.errors import UserError
 from common.run.progress import progress
+from common.tensors import tensor_on
 from methods.dig.config import DENOISE_TIMESTEP, FEATURE_TIMESTEPS
 from methods.dig.unet import UNet
 
@@ -209,10 +210,10 @@ class GaussianDiffusion(nn.Module):
         timesteps = [*feature_timesteps, *([] if denoise_timestep is None else [denoise_timestep])]
         if not timesteps:
             return Guidance(None, None)
-        mean = MEAN.to(images.device)
-        std = STD.to(images.device)
+        mean = MEAN.to(images.device, non_blocking=True)
+        std = STD.to(images.device, non_blocking=True)
         x0 = ((images * std + mean) * 2 - 1).repeat(len(timesteps), 1, 1, 1)  # K*B 3 H W, timestep-major
-        t = torch.tensor(timesteps, device=images.device).repeat_interleave(len(images))
+        t = tensor_on(timesteps, images.device).repeat_interleave(len(images))
         noisy = self.q_sample(x0, t, None if noise is None else torch.cat(tuple(noise)))
         count = len(feature_timesteps) * len(images)  # the first rows are for features, all others for v
         features, v = self._chunked(noisy, t, grid, count, max_rows or len(noisy))

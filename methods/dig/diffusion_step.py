@@ -45,7 +45,7 @@ def draw_noise(batch: Batch, processes: Processes) -> tuple[Tensor, Tensor]:
     seed = int(torch.randint(2**62, (), generator=batch.draws))  # noise is large: it is drawn on the device
     generator = torch.Generator(device).manual_seed(seed)
     noise = torch.randn((count, *images.shape[1:]), generator=generator, device=device)
-    return t[own].to(device), noise[own]
+    return t[own].to(device, non_blocking=True), noise[own]
 
 
 def diffusion_optimizer(model: GaussianDiffusion, config: DiffusionOptimConfig) -> torch.optim.Adam:

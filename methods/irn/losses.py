@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from common.masks.pairs import Direction, PairLabels, pair_labels
+from common.tensors import tensor_on
 from common.train.step import TrainingStep
 from methods.irn.config import LossConfig
 from methods.irn.model import IRN
@@ -79,7 +80,7 @@ def irn_losses(
     attraction = -(affinity + EPSILON).log()
     repulsion = -(1 + EPSILON - affinity).log()
     moved = pair_displacements(displacement, directions, radius)  # B 2 D h' w'
-    target = moved.new_tensor(tuple(directions)).T.view(1, 2, -1, 1, 1)
+    target = tensor_on(directions, moved.device, moved.dtype).T.view(1, 2, -1, 1, 1)
     terms = {
         "aff_bg": ratio(attraction, pairs.background, 0),
         "aff_fg": ratio(attraction, pairs.foreground, 1),

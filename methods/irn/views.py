@@ -12,15 +12,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from common.data.classes import IGNORE_LABEL
-from common.data.crops import draw_place, normalised_crop
+from common.data.crops import draw_place, placed_pixels
 from methods.irn.config import STRIDE, IRNViewConfig
 
 
 class IRNViews:
     """Maps a PIL image and its label map, uint8 (H, W), to [image, targets]: randomly scaled, flipped and placed.
 
-    The image is float32 (3, S, S), ImageNet-normalised, 0 outside the original; the targets are uint8 (S/4, S/4), 255
-    outside it.
+    The image has the pixels, and 255 where the original is: uint8 (4, S, S); normalised it is 0 elsewhere. The targets
+    are uint8 (S/4, S/4), 255 outside the original.
     """
 
     def __init__(self, config: IRNViewConfig) -> None:
@@ -37,7 +37,7 @@ class IRNViews:
         rows = draw_place(image.height, size)
         target = np.full((size, size), IGNORE_LABEL, dtype=np.uint8)
         target[rows.on_canvas, columns.on_canvas] = label_map[rows.on_source, columns.on_source]
-        return [normalised_crop(image, columns, rows, size), torch.from_numpy(reduced(target))]
+        return [placed_pixels(image, columns, rows, size), torch.from_numpy(reduced(target))]
 
 
 def rescaled(image: Image.Image, label_map: np.ndarray, factor: float) -> tuple[Image.Image, np.ndarray]:

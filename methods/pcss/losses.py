@@ -128,7 +128,7 @@ class PCSSStep(TrainingStep):
         own = spectrum(maps).abs()  # a: B D h w//2+1
         ratio = self.config.mpc_org_ratio
         first = self._rank * len(own)
-        partner = self._gather(own.detach())[partners[first : first + len(own)].to(own.device)]
+        partner = self._gather(own.detach())[partners[first : first + len(own)].to(own.device, non_blocking=True)]
         return ratio * own + (1 - ratio) * partner
 
 

@@ -15,7 +15,6 @@ from torchvision.transforms import ColorJitter
 
 from common.data.classes import IGNORE_LABEL
 from common.data.crops import draw_offset, place_at
-from common.data.transforms import eval_transform
 from methods.psa.config import PSAViewConfig
 from methods.psa.marginals import Marginals
 
@@ -48,13 +47,13 @@ class PSAViews:
         self.jitter = ColorJitter(*config.jitter)
 
     def __call__(self, loaded: tuple[Image.Image, Marginals]) -> list[Tensor]:
-        """The normalised image, float32 (3, S, S), and the targets of its cells, uint8 (S / stride, S / stride)."""
+        """The pixels, uint8 (3, S, S), and the targets of their cells, uint8 (S / stride, S / stride)."""
         image, marginals = loaded
         pixels = np.array(self.jitter(image))
         place = draw_placement(image.height, image.width, self.crop_size)
-        view = placed(pixels.transpose(2, 0, 1), place, self.crop_size).transpose(1, 2, 0)
+        view = placed(pixels.transpose(2, 0, 1), place, self.crop_size)
         low, high = (mean_pooled(placed(maps, place, self.crop_size), self.stride) for maps in marginals)
-        return [eval_transform(Image.fromarray(view)), torch.from_numpy(cell_targets(low, high))]
+        return [torch.from_numpy(view), torch.from_numpy(cell_targets(low, high))]
 
 
 def draw_placement(height: int, width: int, crop_size: int) -> Placement:

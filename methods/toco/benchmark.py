@@ -14,6 +14,7 @@ from common.run.device import Runtime
 from common.tensors import compiled
 from methods.toco.cams import multi_scale_cams
 from methods.toco.config import EnergyConfig, LabelConfig, LossConfig, ToCoModelConfig
+from methods.toco.labels import most_labels
 from methods.toco.model import ToCo
 from methods.toco.step import ToCoStep
 
@@ -33,12 +34,13 @@ def train_steps(batch: int, runtime: Runtime) -> dict[str, tuple[nn.Module, Call
     views = [_images(batch, SIZE, seed, runtime) for seed in range(3)]
     labels = _labels(batch, runtime)
     boxes = torch.tensor([[0, SIZE, 0, SIZE]] * batch, device=runtime.device)
+    most = most_labels(labels)
     picks = torch.rand(batch, CROPS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     step = ToCoStep(network(runtime).train(), LossConfig(), LabelConfig(), EnergyConfig(), CROP)
     step = compiled(step, runtime.config.compile)
 
     def total(number: int) -> Tensor:
-        return step(*views, boxes, labels, number, picks.to(runtime.device))["total"]
+        return step(*views, boxes, labels, number, *runtime.to_device(picks), most)["total"]
 
     numbers = {"all losses": STEP, "before the segmentation": 0}
     return {name: (step, functools.partial(total, number)) for name, number in numbers.items()}

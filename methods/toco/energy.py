@@ -9,7 +9,7 @@ from torch import Tensor
 
 from common.crf.lattice import Lattice, bilateral_features
 from common.data.classes import IGNORE_LABEL
-from common.tensors import Context, size_of
+from common.tensors import Context, size_of, tensor_on
 from methods.toco.config import EnergyConfig
 
 # ImageNet's statistics in units of 255 as the reference rounds them: the lattice's simplices depend on the last bit.
@@ -64,14 +64,15 @@ class Energy(torch.autograd.Function):
 
 def _gated_filter(probs: Tensor, images: Tensor, targets: Tensor, boxes: Tensor, config: EnergyConfig) -> Tensor:
     """G (W P), zero outside the box: (B, C + 1, h, w)."""
-    mean, std = (images.new_tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (tensor_on(values, images.device, torch.float32).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     pixels = _shrink(images.float() * std + mean, config.scale)
     inside = _shrink(box_mask(boxes, *size_of(images))[:, None].to(probs), config.scale)  # B 1 h w
     ignored = _shrink(targets[:, None].to(probs), config.scale) == IGNORE_LABEL
     gate = (inside - probs.amax(1, keepdim=True)).clamp(min=0).masked_fill(ignored, 1)
     filtered = torch.empty_like(probs)
     for index, image in enumerate(pixels):
-        lattice = Lattice(bilateral_features(image, config.sigma_xy * config.scale, config.sigma_rgb))
+        features = bilateral_features(image, config.sigma_xy * config.scale, config.sigma_rgb)
+        lattice = Lattice(features, waits=images.device.type == "cpu")
         values = (probs[index] * inside[index]).flatten(1).T.contiguous()  # h*w C+1
         filtered[index] = lattice.filter(values).T.view_as(filtered[index])
     return filtered * gate * inside

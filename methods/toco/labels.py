@@ -101,7 +101,8 @@ def affinity_mask(label_map: Tensor) -> Tensor:
 
 def denormalise(images: Tensor) -> Tensor:
     """ImageNet-normalised images (B, 3, H, W) as numbers from 0 to 255, not rounded."""
-    return images.float() * STD_255.to(images.device) + MEAN_255.to(images.device)
+    std, mean = (values.to(images.device, non_blocking=True) for values in (STD_255, MEAN_255))
+    return images.float() * std + mean
 
 
 def truncated(images: Tensor) -> Tensor:
@@ -113,7 +114,9 @@ def truncated(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def refined_label(images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor, config: LabelConfig) -> Tensor:
+def refined_label(
+    images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor, config: LabelConfig, most: int | None = None
+) -> Tensor:
     """The decoder's target: CAMs refined by PAR at half size, with two values for the background.
 
     A pixel is background if background wins with the low threshold as its value, foreground if a class wins against
@@ -124,12 +127,15 @@ def refined_label(images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor, c
         cams: normalised CAMs (B, C, H, W).
         labels: multi-hot (B, C).
         boxes: (B, 4) in pixels.
+        most: `most_labels`; None: the host reads the labels, and waits for them on a GPU.
 
     Returns:
         int64 (B, H, W): 0..C and 255 (reference: refine_cams_with_bkg_v2).
     """
-    parts = zip(*(rows.split(images_at_once(images)) for rows in (images, cams, labels)), strict=True)
-    label = torch.cat([_refined(pixels, maps, own, config) for pixels, maps, own in parts])
+    together = images_at_once(images)
+    parts = zip(*(rows.split(together) for rows in (images, cams, labels)), strict=True)
+    of_each = most if together == len(images) else None
+    label = torch.cat([_refined(pixels, maps, own, config, of_each) for pixels, maps, own in parts])
     full = size_of(images)
     return label.masked_fill_(~inside_boxes(boxes, full, full), IGNORE_LABEL)
 
@@ -142,13 +148,13 @@ def images_at_once(images: Tensor) -> int:
     return 1 if images.device.type == "cpu" else len(images)
 
 
-def _refined(images: Tensor, cams: Tensor, labels: Tensor, config: LabelConfig) -> Tensor:
+def _refined(images: Tensor, cams: Tensor, labels: Tensor, config: LabelConfig, most: int | None) -> Tensor:
     """`refined_label` before the box is applied."""
     full = size_of(images)
     half = full[0] // 2, full[1] // 2
     par = PAR(_resized(truncated(images) / 255, half), config.par_dilations, config.par_iterations)
 
-    classes, present = present_classes(labels)  # B n each
+    classes, present = present_classes(labels, most)  # B n each
     kept = cams[torch.arange(len(cams), device=cams.device)[:, None], classes].float()
     kept = _resized(kept, half).masked_fill(~present[:, :, None, None], -torch.inf)
     maps = []
@@ -164,17 +170,23 @@ def _refined(images: Tensor, cams: Tensor, labels: Tensor, config: LabelConfig) 
     return label.masked_fill_(high == 0, IGNORE_LABEL).masked_fill_((high == 0) & (low == 0), 0)
 
 
-def present_classes(labels: Tensor) -> tuple[Tensor, Tensor]:
+def most_labels(labels: Tensor) -> int:
+    """The largest number of labels of an image, at least 1; of multi-hot labels (B, C)."""
+    return max(int((labels > 0).sum(1).max()), 1)
+
+
+def present_classes(labels: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
     """The labelled classes of each image in ascending order, padded to the largest number of any image (at least 1).
 
     Args:
         labels: multi-hot (B, C).
+        most: see `refined_label`.
 
     Returns:
         Class indices (B, n), and whether they are labelled or padding.
     """
     labelled = labels > 0
-    most = max(int(labelled.sum(1).max()), 1)
+    most = most or most_labels(labels)
     classes = labelled.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
     return classes, labelled.gather(1, classes)
 

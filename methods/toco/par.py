@@ -46,7 +46,8 @@ class PAR:
             if row or column
         ]
         with torch.autocast(images.device.type, enabled=False):
-            self.affinities = self._colour(images.float()).add_(self._position().to(images.device))  # N B 1 h w
+            position = self._position().to(images.device, non_blocking=True)
+            self.affinities = self._colour(images.float()).add_(position)  # N B 1 h w
 
     @torch.no_grad()
     def __call__(self, masks: Tensor) -> Tensor:

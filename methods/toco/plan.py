@@ -16,7 +16,7 @@ class PlannedStep(ToCoStep):
     The work left out (PAR, the lattice's filter) has no gradient and no matrix products.
     """
 
-    def _targets(self, images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor) -> Tensor:
+    def _targets(self, images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor, most: int | None) -> Tensor:
         return torch.zeros(len(images), *images.shape[-2:], dtype=torch.int64, device=images.device)
 
     def _energy(self, logits: Tensor, images: Tensor, targets: Tensor, boxes: Tensor) -> Tensor:

@@ -50,8 +50,9 @@ class ToCoStep(TrainingStep):
         self.groups = LossGroups(config.group, gather, rank)
 
     def forward(
-        self, main: Tensor, second: Tensor, source: Tensor, boxes: Tensor, labels: Tensor, step: int, picks: Tensor
-    ) -> dict[str, Tensor]:
+        self, main: Tensor, second: Tensor, source: Tensor, boxes: Tensor, labels: Tensor, step: int, picks: Tensor,
+        most: int | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """One training step's losses; the teacher must have been updated before.
 
         Args:
@@ -62,6 +63,7 @@ class ToCoStep(TrainingStep):
             labels: multi-hot (B, C).
             step: from 0.
             picks: draws that choose the crops, see `local_crops`.
+            most: `most_labels`, counted where the labels are on the CPU, too; None: see `refined_label`.
 
         Returns:
             ``total`` to minimise, the terms `LOSS_TERMS` before their weights (a term that is not computed is 0), and
@@ -85,7 +87,7 @@ class ToCoStep(TrainingStep):
             terms["ptc"] = self._patch_contrast(own.patches, cams_aux, boxes, labels)
             terms["ctc"] = self._class_contrast(features.cls_token, cams_aux, source, labels, picks)
         if computes_seg:
-            target = self._targets(main, cams_aux if step <= config.aux_cam_until else cams, labels, boxes)
+            target = self._targets(main, cams_aux if step <= config.aux_cam_until else cams, labels, boxes, most)
             logits = model.decoder(own.patches).float()  # B C+1 h w
             logits = F.interpolate(logits, main.shape[-2:], mode="bilinear", align_corners=False)
             terms["seg"] = segmentation_loss(logits, target, self.groups)
@@ -117,11 +119,11 @@ class ToCoStep(TrainingStep):
         teacher = model.proj_head_t(cls_tokens.detach())
         return class_contrast(student, teacher, flags, self.config.temperature)
 
-    # The host has a say in the following three, so the GPU waits for them; a plan of the step replaces them.
+    # A plan of the step, whose tensors have no values, replaces the following three.
 
-    def _targets(self, images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor) -> Tensor:
+    def _targets(self, images: Tensor, cams: Tensor, labels: Tensor, boxes: Tensor, most: int | None) -> Tensor:
         """The decoder's targets (B, S, S) from CAMs (B, C, S, S)."""
-        return refined_label(images, cams, labels, boxes, self.labels)
+        return refined_label(images, cams, labels, boxes, self.labels, most)
 
     def _energy(self, logits: Tensor, images: Tensor, targets: Tensor, boxes: Tensor) -> Tensor:
         """The energy loss of logits (B, C + 1, S, S), a scalar."""

@@ -16,12 +16,13 @@ from methods.toco.config import WEIGHTS_FILE, ToCoConfig
 def main() -> int:
     """Sets up in the order config, data, model, losses; then trains. Returns the exit code."""
     setup = start(__doc__, ToCoConfig, "toco_cvpr23")
-    config, device, processes = setup.config, setup.runtime.device, setup.processes
+    config, runtime, processes = setup.config, setup.runtime, setup.processes
 
     from common.data.dataset import LabelledImages
     from common.nets.pretrained import start_weights
     from common.train.trainer import Trainer
     from methods.toco.crops import draw_picks
+    from methods.toco.labels import most_labels
     from methods.toco.model import ToCo
     from methods.toco.optim import toco_optimizer
     from methods.toco.step import ToCoStep
@@ -34,7 +35,7 @@ def main() -> int:
     transform = ToCoViews(views)
 
     # Model, losses, optimiser
-    model = ToCo(config.model, len(images.classes)).to(device)
+    model = ToCo(config.model, len(images.classes)).to(runtime.device)
     origin = start_weights(model, config.model.arch, config.model.pretrained, setup.args.resume, config.model)
     step = ToCoStep(
         model, config.loss, config.labels, config.energy, views.local_size, processes.gather_rows, processes.rank
@@ -45,7 +46,7 @@ def main() -> int:
     trainer = Trainer(setup, images, transform, model, step, origin, optimizer=optimizer, rate=config.optim.rate)
 
     def score() -> float:
-        values = validate(model, trainer.val_images.labelled(config.train.val_limit), config, setup.runtime)
+        values = validate(model, trainer.val_images.labelled(config.train.val_limit), config, runtime)
         trainer.log.numbers(trainer.position.total_steps, values, kind="validation")
         text = ", ".join(f"{name.removeprefix('val_')} {value:.2f}" for name, value in values.items())
         trainer.log.say(f"step {trainer.position.total_steps}: {text}")
@@ -55,8 +56,8 @@ def main() -> int:
         for batch in trainer.batches():
             if batch.is_first:
                 model.update_teacher(config.loss.momentum)
-            picks = draw_picks(batch.draws, len(batch.labels), views.local_crops, processes).to(device)
-            losses = trainer.forward(*batch.views, batch.labels, batch.step, picks)
+            (picks,) = runtime.to_device(draw_picks(batch.draws, len(batch.labels), views.local_crops, processes))
+            losses = trainer.forward(*batch.views, batch.labels, batch.step, picks, most_labels(batch.host_labels))
             is_step_done = trainer.learn(losses, batch)
             if is_step_done and config.train.keeps_weights(trainer.position, trainer.is_last_step()):
                 trainer.save_weights(WEIGHTS_FILE.format(trainer.position.total_steps))

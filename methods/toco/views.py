@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 from torchvision import transforms
 
-from common.data.transforms import eval_transform
+from common.data.transforms import to_bytes
 from methods.toco.config import ToCoViewConfig
 
 BLUR_RADIUS = 0.1, 2.0  # pixels
@@ -33,8 +33,8 @@ class Position(NamedTuple):
 class ToCoViews:
     """Maps a PIL image to [main, view 2, local source, box].
 
-    The views are float32 (3, S, S), ImageNet-normalised; the box is int64 (4,): top, bottom, left and right of the part
-    of the main image's crop that is not padding.
+    The views have the pixels, uint8 (3, S, S); the box is int64 (4,): top, bottom, left and right of the part of the
+    main image's crop that is not padding.
     """
 
     def __init__(self, config: ToCoViewConfig) -> None:
@@ -46,15 +46,15 @@ class ToCoViews:
         config.check()
         self.config = config
         flip = [] if config.paired else [transforms.RandomHorizontalFlip()]
-        self._local = transforms.Compose([*flip, *_recoloured(), RandomBlur(0.5), eval_transform])
-        self._main = transforms.Compose([*flip, *_recoloured(), RandomBlur(1.0), eval_transform])
+        self._local = transforms.Compose([*flip, *_recoloured(), RandomBlur(0.5), to_bytes])
+        self._main = transforms.Compose([*flip, *_recoloured(), RandomBlur(1.0), to_bytes])
         resized_crop = transforms.RandomResizedCrop(
             config.crop_size, AREA, interpolation=transforms.InterpolationMode.BICUBIC
         )
         self._second = transforms.Compose(
             [
                 resized_crop, transforms.RandomHorizontalFlip(), *_recoloured(), RandomBlur(0.1), RandomSolarise(0.2),
-                eval_transform,
+                to_bytes,
             ]
         )  # fmt: skip
 

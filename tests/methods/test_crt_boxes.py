@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from methods.crt.boxes import NO_BOX, cam_box, overlap, stretched, true_box
+from common.score.boxes import stretched
+from methods.crt.boxes import NO_BOX, cam_box, overlap, true_box
 
 
 def blocks(side: int, *regions: tuple[int, int, int, int, float]) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from common.data.transforms import eval_transform
+from common.data.transforms import eval_transform, normalised
 from common.run.config import load_config
 from common.run.errors import UserError
 from common.run.random import draws_from
@@ -39,7 +39,7 @@ def test_a_view_is_a_window_on_the_scaled_image(size: tuple[int, int], seed: int
     )  # of the window
     with draws_from(seed):
         (view,) = CRTViews(config)(image)
-    assert view.dtype == torch.float32 and torch.equal(view, canvas[:, top : top + 32, left : left + 32])
+    assert view.dtype == torch.uint8 and torch.equal(normalised(view), canvas[:, top : top + 32, left : left + 32])
 
 
 def test_the_long_side_is_anything_in_its_range() -> None:
@@ -62,7 +62,7 @@ def test_narrow_images_keep_a_pixel() -> None:
     """However long they are."""
     view = draw_view(1, 1000, CRTViewConfig([20, 20], 32))
     assert view.size == (1, 20)
-    assert CRTViews(CRTViewConfig([20, 20], 32))(picture(1, 1000))[0].shape == (3, 32, 32)
+    assert CRTViews(CRTViewConfig([20, 20], 32))(picture(1, 1000))[0].shape == (4, 32, 32)
 
 
 @pytest.mark.parametrize("wrong", ["long_side=[5]", "long_side=[9, 5]", "long_side=[0, 5]", "crop_size=0"])

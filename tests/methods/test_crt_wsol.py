@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.data.transforms import eval_transform
+from common.data.transforms import eval_transform, normalised
 from common.nets.options import ResNetConfig, ViTConfig
 from common.run.config import config_path, load_config
 from common.run.errors import UserError
@@ -171,7 +171,7 @@ def test_training_views() -> None:
     seen = set()
     for seed in range(20):
         with draws_from(seed):
-            (view,) = views(image)
+            (view,) = map(normalised, views(image))
         matches = [
             (number, mirrored)
             for number, crop in enumerate(crops)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.data.transforms import MEAN, STD
+from common.data.transforms import MEAN, STD, normalised
 from common.run.config import load_config
 from common.run.errors import UserError
 from common.run.random import draws_from
@@ -30,7 +30,7 @@ def views_of(loaded: tuple[Image.Image, np.ndarray], seed: int = 0, **config: ob
     """The views under seeded draws."""
     with draws_from(seed):
         image, labels = IRNViews(IRNViewConfig(**config))(loaded)
-    return image, labels
+    return normalised(image), labels
 
 
 def red(image: Tensor) -> Tensor:

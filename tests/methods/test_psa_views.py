@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.transforms import MEAN, STD
+from common.data.transforms import MEAN, STD, normalised
 from methods.psa.config import PSAViewConfig
 from methods.psa.marginals import Marginals
 from methods.psa.views import Placement, PSAViews, cell_targets, draw_placement, mean_pooled, placed
@@ -78,7 +78,8 @@ def test_image_and_targets_move_together(mirrored: bool, monkeypatch: pytest.Mon
     image, targets = PSAViews(PSAViewConfig(crop_size=48, jitter=STILL), 4)(
         (Image.fromarray(pixels), Marginals(maps, maps))
     )
-    assert image.shape == (3, 48, 48) and targets.shape == (12, 12) and targets.dtype == torch.uint8
+    assert image.shape == (3, 48, 48) and targets.shape == (12, 12) and image.dtype == targets.dtype == torch.uint8
+    image = normalised(image)
     cells = (image * STD + MEAN).mean(0).view(12, 4, 12, 4).mean((1, 3))
     assert (targets == 1).sum() == 2 * 3 and torch.equal(targets == 1, cells > 0.9)
     assert torch.equal(targets == 255, cells < 0.01) and (targets == 255).sum() == 144 - 8 * 6

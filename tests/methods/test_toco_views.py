@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
-from common.data.transforms import MEAN, STD, eval_transform
+from common.data.transforms import to_bytes
 from common.run.config import load_config
 from common.run.errors import UserError
 from common.run.random import draws_from
@@ -34,8 +34,8 @@ def views_of(image: Image.Image, seed: int = 0, **config: object) -> list[Tensor
 
 
 def brightness(view: Tensor) -> Tensor:
-    """Grey values (S, S) of a normalised view, from 0 to 1."""
-    return (view * STD + MEAN).mean(0)
+    """Grey values (S, S) of a view, from 0 to 1."""
+    return (view / 255).mean(0)
 
 
 def likeness(first: Tensor, second: Tensor) -> float:
@@ -56,7 +56,7 @@ def test_views() -> None:
         found = views_of(picture(width, height), crop_size=size)
         *views, box = found
         assert [view.shape for view in views] == [(3, size, size)] * 3 and box.dtype == torch.int64
-        assert all(view.dtype == torch.float32 and view.isfinite().all() for view in views)
+        assert all(view.dtype == torch.uint8 for view in views)
         top, bottom, left, right = box.tolist()
         assert 0 <= top < bottom <= size and 0 <= left < right <= size
         again = views_of(picture(width, height), crop_size=size)
@@ -143,8 +143,8 @@ def test_without_random_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 0.99)
     monkeypatch.setattr(random, "uniform", lambda low, high: 1.0)  # scale and radius
     main, second, local, box = ToCoViews(ToCoViewConfig(**SMALL))(image)
-    assert torch.equal(local, eval_transform(image)) and box.tolist() == [0, 48, 0, 48]
-    assert torch.equal(main, eval_transform(image.filter(ImageFilter.GaussianBlur(1.0))))
+    assert torch.equal(local, to_bytes(image)) and box.tolist() == [0, 48, 0, 48]
+    assert torch.equal(main, to_bytes(image.filter(ImageFilter.GaussianBlur(1.0))))
     assert second.shape == (3, 48, 48)
 
 
@@ -158,8 +158,8 @@ def test_all_random_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.transforms.RandomResizedCrop.forward", lambda self, img: img)
     main, second, local, _ = ToCoViews(ToCoViewConfig(**SMALL))(image)
     changed = image.convert("L").convert("RGB").filter(ImageFilter.GaussianBlur(1.0))
-    assert torch.equal(main, eval_transform(changed)) and torch.equal(local, main)
-    assert torch.equal(second, eval_transform(ImageOps.solarize(ImageOps.mirror(changed), 128)))
+    assert torch.equal(main, to_bytes(changed)) and torch.equal(local, main)
+    assert torch.equal(second, to_bytes(ImageOps.solarize(ImageOps.mirror(changed), 128)))
 
 
 def test_the_second_view_has_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,37 @@
 // Summary, classes, training, comparison, about
 
+// A click on a heading sorts the rows by their numbers or texts, the largest numbers first; a second click turns them round
 function table(head, rows) {
-  return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { text })))),
-    element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell) => (cell instanceof Node ? element("td", {}, cell) : element("td", { class: /^[-+–]?\d*\.?\d*( \[.*\])?$/.test(String(cell)) ? "n" : "", text: cell }))))))));
+  const body = element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell) => (cell instanceof Node ? element("td", {}, cell) : element("td", { class: /^[-+–]?\d*\.?\d*( \[.*\])?$/.test(String(cell)) ? "n" : "", text: cell }))))));
+  const valueOf = (row, column) => { const cell = row.children[column], text = cell.textContent || (cell.firstChild && cell.firstChild.title) || "", number = parseFloat(text); return Number.isNaN(number) ? text : number; };
+  const heading = (text, column) => {
+    const own = element("th", {}, rows.length > 2 && text ? element("button", { type: "button", class: "sort", title: "sort", text, onclick: () => sort(own, column) }) : text);
+    return own;
+  };
+  const sort = (own, column) => {
+    const sign = own.getAttribute("aria-sort") === "descending" ? 1 : -1;
+    for (const other of own.parentElement.children) other.removeAttribute("aria-sort");
+    own.setAttribute("aria-sort", sign < 0 ? "descending" : "ascending");
+    const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? sign * (a - b) : typeof a !== typeof b ? (typeof a === "number" ? -1 : 1) : -sign * String(a).localeCompare(String(b)));
+    body.append(...[...body.children].sort((a, b) => compare(valueOf(a, column), valueOf(b, column))));
+  };
+  return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...head.map(heading))), body));
 }
 function summary() {
   const run = runs[0];
   document.title = `${run.title}: report`;
+  const { data: set, model } = run.settings, arch = model && (model.arch || (model.deit && model.deit.arch)), origin = data.origin;
+  const what = [run.method, arch, set && (set.dataset || set.root), `list ${run.list}`, origin.device, origin.commit && `page of commit ${origin.commit.slice(0, 10)}${origin.commit.endsWith("+") ? " with changes" : ""}`, origin.versions && `torch ${origin.versions.torch}`, origin.made];
+  at("what").textContent = what.filter(Boolean).join(" · ");
+  if (isBox) { boxSummary(); return; }
   at("title").textContent = `${run.title}${run.method ? ": " + run.method : ""}, ${isSeed[0] ? "seeds" : "masks"} of ${run.list}`;
   const boxes = runs.filter((own) => own.means).map((own) => [`mIoU${runs.length > 1 ? " of " + own.title : ""}, ${own.images} images${own.threshold === null || own.threshold === undefined ? "" : ", threshold " + own.threshold.toFixed(2)}`, own.means.mIoU]);
   const others = run.means ? Object.entries(run.means).filter(([name]) => !name.startsWith("mIoU")) : [];
   at("numbers").replaceChildren(
     ...boxes.map(([text, entry]) => element("div", { class: "number" }, element("b", { text: percent(entry.value) }), element("span", { text: `${text}; 95 % interval ${percent(entry.interval[0])} to ${percent(entry.interval[1])}` }))),
+    ...(run.published || []).slice(0, 6).map((row) => element("div", { class: "number" }, element("b", { text: percent(row.value) }), element("span", { text: `published: ${row.what}` }))),
     ...Object.entries(run.trivial || {}).map(([name, value]) => element("div", { class: "number" }, element("b", { text: percent(value) }), element("span", { text: `mIoU of a trivial prediction: ${name}` }))),
-    ...others.map(([name, entry]) => element("div", { class: "number" }, element("b", { text: percent(entry.value) }), element("span", { text: name.replaceAll("_", " ") }))),
-    ...(run.published || []).slice(0, 6).map((row) => element("div", { class: "number" }, element("b", { text: percent(row.value) }), element("span", { text: `published: ${row.what}` }))));
+    ...others.map(([name, entry]) => element("div", { class: "number" }, element("b", { text: percent(entry.value) }), element("span", { text: `${{ extra: "extra pixels", missed: "missed pixels" }[name] || name.replaceAll("_", " ")}${entry.interval && entry.interval[0] !== null ? `; 95 % interval ${percent(entry.interval[0])} to ${percent(entry.interval[1])}` : ""}` }))));
   at("strip").replaceChildren(...run.strip.map((strip) => element("div", { class: "strip" }, ...strip.stages.flatMap((stage, index) => [
     ...(index ? ["→"] : []), element("div", { text: `${stage.title} (${stage.list}): ${percent(stage.mIoU)}` })]))));
   const notes = (run.warnings || []).map((text) => element("p", { class: "warn", text: `⚠ ${text}` }));
@@ -30,6 +47,7 @@ function bar(entry, label) {
 function classes() {
   const run = runs[0];
   if (!run.classes) { at("classes").hidden = true; return; }
+  if (isBox) { boxClasses(); return; }
   const rows = run.classes.map((row, label) => [row.name, bar(row.IoU, label), entryText(row.IoU), entryText(row.precision), entryText(row.recall), row.oracle === null || row.oracle === undefined ? "–" : row.oracle.toFixed(2)]);
   at("class-table").replaceChildren(table(["class", "IoU with its 95 % interval", "IoU", "precision", "recall", "best threshold by the masks"], rows));
   const pairs = (run.pairs || []).slice(0, 20).map((row) => [labels[row.truth], labels[row.predicted], percent(row.share, 2), percent(row.together)]);
@@ -93,7 +111,8 @@ function training() {
 }
 function pastOf({ title, pictures }, before) {
   const picture = element("img", { alt: title, onload: () => { picture.style.width = `${Math.max(picture.naturalWidth, 420)}px`; } }), caption = element("output"), last = pictures.length - 1;
-  const choose = (index) => { picture.src = pictures[index].uri; caption.textContent = `${pictures[index].name} (${index + 1} of ${last + 1})`; };
+  const uris = pictures.map((own) => URL.createObjectURL(blobOf(own.picture)));
+  const choose = (index) => { picture.src = uris[index]; caption.textContent = `${pictures[index].name} (${index + 1} of ${last + 1})`; };
   const slider = element("input", { type: "range", min: 0, max: last, value: last, "aria-label": title, oninput: () => choose(Number(slider.value)) });
   choose(last);
   return element("figure", { class: "history" }, element("figcaption", {}, element("b", { text: before + title }), " ", caption, " ", slider), picture);
@@ -103,7 +122,7 @@ function comparison() {
   const names = data.comparison.length ? Object.keys(data.comparison[0].means) : [];
   const signed = (value) => (value === null ? "–" : (value > 0 ? "+" : "") + value.toFixed(2));
   const rows = data.comparison.map((row) => [`${row.title} − ${runs[0].title}`, ...names.map((name) => { const [value, low, high] = row.means[name]; return `${signed(value)} [${signed(low)}, ${signed(high)}]`; })]);
-  at("comparison").replaceChildren(...(rows.length ? [element("p", { text: "Differences in percent points with 95 % intervals over the same images. An interval that holds 0 is no difference." }), table(["", ...names.map((name) => name.replaceAll("_", " "))], rows)] : [element("p", { text: "Without scores of all runs there is nothing to subtract." })]),
+  at("comparison").replaceChildren(...(rows.length ? [element("p", { text: "Differences in percent points with 95 % intervals over the same images. An interval that holds 0 is no difference." }), table(["", ...names.map((name) => (isBox ? SCORES[name] : name.replaceAll("_", " ")))], rows)] : [element("p", { text: "Without scores of all runs there is nothing to subtract." })]),
     element("p", { text: "In the gallery, “Show” and “Blink with” switch between the runs, “most changed first” sorts by the change of an image's IoU, and an enlarged image has all of them side by side." }));
 }
 function about() {
