@@ -23,6 +23,7 @@ from common.data.seeds import read_seed
 from common.pipeline.builders import PREDICTING, named
 from common.predict.photos import Photos, find_photos, name_in_folder
 from common.predict.predictor import Prediction, Predictor
+from common.predict.presence import labels_in
 from common.predict.results import class_rows
 from common.run.config import load_config, save_config
 from common.run.errors import UserError
@@ -207,6 +208,8 @@ def test_predictor_in_a_program(run: Path, shapes: Path) -> None:
         predictor(photo, [])
     with pytest.raises(UserError, match="no image or folder"):
         predictor("lost.jpg")
+    with pytest.raises(UserError, match="is a folder"):
+        predictor(photo.parent)
 
 
 def test_thresholds_of_a_validation_are_used(
@@ -350,8 +353,16 @@ def test_ids_of_photos(tmp_path: Path) -> None:
     names = {image_id: name_in_folder(image_id, path) for image_id, path in found.items()}
     assert names == {"in__y": "in/y.JPG", "x.jpg": "x.jpg", "x.png": "x.png"}
     assert name_in_folder("a__b", tmp_path / "a" / "a__b.png") == "a__b.png"
+    (tmp_path / "labels.csv").write_text("id,label\nx,cat\ny,\nin__x,dog")
+    files = {"x": tmp_path / "a" / "x.jpg", "in__x": tmp_path / "a" / "in" / "x.jpg", "in__y": found["in__y"]}
+    assert labels_in(tmp_path / "labels.csv", files, ["cat", "dog"]).tolist() == [[1, 0], [0, 1], [0, 0]]
+    with pytest.raises(UserError, match=r"the row 'x' may mean .*x\.jpg, .*out/x\.jpg\. .* 'out__x'"):
+        labels_in(tmp_path / "labels.csv", {**files, "out__x": tmp_path / "out" / "x.jpg"}, ["cat", "dog"])
     with pytest.raises(UserError, match="have the same name"):
         find_photos([tmp_path / "a" / "x.jpg", tmp_path / "b"])
+    (tmp_path / "b" / "\udcff.jpg").touch()
+    with pytest.raises(UserError, match=r"names of 1 images are no text in UTF-8: .*\\udcff\.jpg"):
+        find_photos([tmp_path / "b"])
     with pytest.raises(UserError, match=r"nothing to predict: .* has no image"):
         find_photos([tmp_path / "empty"])
 

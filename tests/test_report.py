@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from common.data.dataset import read_mask
 from common.data.seeds import read_seed
-from common.report.facts import histories, published_curves
+from common.report.facts import histories, published, published_curves
 from common.report.packed import Packed, unpacked
 from common.report.page import Images, chosen, content, page, with_pictures
 from common.report.pictures import plane, seed_planes, smooth_plane
@@ -63,6 +63,7 @@ def test_the_maps_give_the_labels_of_every_threshold() -> None:
     assert not plane_of(empty["number"]).any() and not plane_of(empty["label"]).any()
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.binary(max_size=40) | st.just(bytes(range(256)))))
 def test_bytes_come_back_from_the_page(contents: list[bytes]) -> None:
     """Nothing in them can end or change the element that holds them."""
@@ -142,6 +143,15 @@ def test_published_curves_stand_beside_a_run(monkeypatch: pytest.MonkeyPatch) ->
     assert call(monkeypatch, "report", "--name", "one", "--images", "0", "--reference", "curve.csv") == 0
     data = data_of(Path("experiment/one/report.html").read_bytes())
     assert data["references"] == [{"title": "curve", "curves": {"total": [[1, 0.6], [2, 0.3]]}}]
+
+
+def test_published_numbers_are_those_of_the_evaluation() -> None:
+    """Boxes stand beside boxes, seeds beside seeds, of the same method."""
+    boxes = published("CRT localisation", of_boxes=True)
+    assert [row["value"] for row in boxes] == [72.9, 90.1, 86.3]
+    seeds = published("CRT")
+    assert seeds and not {row["what"] for row in seeds} & {row["what"] for row in boxes}
+    assert published("ToCo") and published("") == []
 
 
 def test_names_are_shown_and_not_run() -> None:
@@ -237,4 +247,7 @@ def test_the_server_sends_pictures_when_they_are_asked_for() -> None:
             with pytest.raises(urllib.error.HTTPError) as error:
                 urllib.request.urlopen(address + wrong)
             assert error.value.code == 404
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "elsewhere.org:80"}))
+        assert error.value.code == 403
         server.shutdown()

@@ -89,7 +89,8 @@ def find_photos(places: Sequence[str | Path]) -> tuple[dict[str, Path], list[str
     differ in their suffix alone have it in their ids.
 
     Raises:
-        UserError: a place does not exist, no image is found, or two folders have images of the same id.
+        UserError: a place does not exist, no image is found, a name is no text, or two folders have images of the same
+            id.
     """
     found: list[tuple[str, Path]] = []
     notes = []
@@ -98,12 +99,12 @@ def find_photos(places: Sequence[str | Path]) -> tuple[dict[str, Path], list[str
             paths = [path for path in sorted(place.rglob("*")) if not _is_hidden(path, place)]
             results = [path.parent for path in paths if path.name == RECORDS and is_results(path.parent)]
             notes += [f"{folder} holds predictions and is left out" for folder in results]
-            linked = [str(path) for path in paths if path.is_symlink() and path.is_dir()]
+            linked = [_shown(path) for path in paths if path.is_symlink() and path.is_dir()]
             if linked:
                 notes.append(f"linked folders are left out, name them: {preview(linked, 3)}")
             inside = [path for path in paths if path.is_file() and not set(results) & set(path.parents)]
             images = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
-            others = [str(path) for path in inside if path.suffix.lower() not in IMAGE_SUFFIXES]
+            others = [_shown(path) for path in inside if path.suffix.lower() not in IMAGE_SUFFIXES]
             found += [(BETWEEN.join(path.relative_to(place).parts), path) for path in images]
             notes += [f"{place} has no image ({', '.join(IMAGE_SUFFIXES)})"] if not images else []
             if others:
@@ -114,6 +115,9 @@ def find_photos(places: Sequence[str | Path]) -> tuple[dict[str, Path], list[str
             raise UserError(f"no image or folder {place} (from {Path.cwd()}). Correct the path")
     if not found:
         raise UserError(f"nothing to predict: {'; '.join(notes)}. Name images, or folders of images")
+    odd = [_shown(path) for _, path in found if _shown(path) != str(path)]
+    if odd:
+        raise UserError(f"names of {len(odd)} images are no text in UTF-8: {preview(odd, 3)}. Rename them")
     return _with_ids(list(dict.fromkeys(found))), notes
 
 
@@ -134,6 +138,11 @@ def without_check(message: str) -> str:
 def is_results(folder: Path) -> bool:
     """Whether a folder holds predictions, whose masks and overlays are no photos."""
     return (folder / RECORDS).is_dir() and (folder / "masks" / STAMP_FILE).is_file()
+
+
+def _shown(path: Path) -> str:
+    """A path as text; bytes of its name that are none are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

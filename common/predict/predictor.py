@@ -174,8 +174,10 @@ class Predictor:
             classes: names of the classes that it shows; None: those that the network tells.
 
         Raises:
-            UserError: the image cannot be read, or a name is no class.
+            UserError: the image cannot be read, is a folder, or a name is no class.
         """
+        if Path(image).is_dir():
+            raise UserError(f"{image} is a folder; Predictor.predict takes many images, this call takes one")
         ids, _ = find_photos([image])
         photos = self.photos(ids)
         if classes is not None:

@@ -71,7 +71,7 @@ class ResultFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--out {self.path} cannot be made: {error.strerror or error}") from error
-        lock(self.path)
+        lock(self.path, elsewhere="another --out")
         sweep(self.path)
 
     def _forget_deleted(self) -> None:

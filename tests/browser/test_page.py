@@ -30,7 +30,9 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no browser; run scripts/test_browser.sh")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER and os.environ.get("WSSS_BROWSER")), reason="run by scripts/test_browser.sh"
+)
 IMAGES, THRESHOLDS = 20, 20
 
 
@@ -135,6 +137,24 @@ def test_sort_filter_and_find(page: Any) -> None:
     wanted = next(iter(scores))
     page.find_element(By.ID, "find").send_keys(wanted)
     assert ids(page) == [wanted]
+
+
+def test_tables_are_sorted_and_colours_are_explained(page: Any) -> None:
+    def column(number: int) -> list[str]:
+        cells = page.find_elements(By.CSS_SELECTOR, f"#class-table td:nth-child({number})")
+        return [own.text for own in cells]
+
+    heading = next(own for own in page.find_elements(By.CSS_SELECTOR, "#class-table .sort") if own.text == "precision")
+    for direction in (-1, 1):
+        page.execute_script("arguments[0].click()", heading)
+        values = [float(text.split()[0]) for text in column(4) if text[0].isdigit()]
+        assert values == sorted(values, key=lambda value: direction * value) and len(values) > 3
+    page.execute_script("arguments[0].click()", page.find_element(By.CSS_SELECTOR, "#class-table .sort"))
+    assert column(1) == sorted(column(1))
+    for view, words in (("errors:0", "missed"), ("cam:0", "CAM: 0"), ("image", "")):
+        choose(page, "view", view)
+        assert words in page.find_element(By.ID, "key").text
+    assert not page.find_element(By.ID, "key").text
 
 
 def test_keyboard_viewer_and_deep_link(page: Any, folder: Path) -> None:

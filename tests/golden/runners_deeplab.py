@@ -21,17 +21,16 @@ from methods.deeplab.config import DeepLabModelConfig, DeepLabOptimConfig
 from methods.deeplab.crf_image import clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.model import DeepLab
-from tests.golden.harness import Case, Results, runner
+from tests.golden.harness import Case, Results, built, runner
 from tests.golden.runners_dig import change_filled
-from tests.golden.weights import fill
 
 
 @functools.lru_cache(maxsize=1)
 def _filled(recipe: str, seed: int) -> DeepLab:
     description = json.loads(recipe)
     assert description["arch"] == "deeplabv2_resnet101_msc"
-    model = DeepLab(DeepLabModelConfig(scales=description["scales"]), description["num_classes"])
-    fill(model, seed)
+    config = DeepLabModelConfig(scales=description["scales"])
+    model = built(lambda: DeepLab(config, description["num_classes"]), seed)
     change_filled(model, description["after_fill"])
     return model
 

@@ -20,14 +20,14 @@ from methods.toco.losses import LossGroups, class_contrast, patch_contrast, segm
 from methods.toco.model import ToCo
 from methods.toco.optim import toco_optimizer
 from methods.toco.step import LOSS_TERMS, ToCoStep
-from tests.golden.harness import Case, Results, cases, runner
-from tests.golden.weights import fill
+from tests.golden.harness import Case, Results, built, cases, runner
 
 
 @functools.lru_cache(maxsize=4)
 def filled(arch: str, num_labels: int, aux_layer: int, seed: int) -> ToCo:
     """The network with the recipe's weights; not to be changed."""
-    return fill(ToCo(ToCoModelConfig(arch=arch, aux_layer=aux_layer, drop_path=0.0), num_labels - 1), seed)
+    config = ToCoModelConfig(arch=arch, aux_layer=aux_layer, drop_path=0.0)
+    return built(lambda: ToCo(config, num_labels - 1), seed)
 
 
 def network(case: Case, which: str = "main") -> ToCo:

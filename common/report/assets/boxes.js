@@ -16,9 +16,10 @@ function drawBoxes(stack, image, view) {
   const [kind, own] = view.split(":"), shown = kind === "image" ? image.runs.map((_, run) => run) : [Number(own)];
   let svg = stack.querySelector("svg");
   if (!svg) { svg = drawing("svg", { class: "boxes", preserveAspectRatio: "none", viewBox: `0 0 ${image.side} ${image.side}` }); stack.append(svg); }
-  const rect = (name, [x1, y1, x2, y2]) => ["halo", name].map((part) => drawing("rect", { class: part, x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0) }));
+  const rect = (name, [x1, y1, x2, y2]) => drawing("rect", { class: name, x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0) });
   const found = (run) => (kind === "first" ? image.runs[run].firstBox : boxAt(image.runs[run]).slice(1, 5));
-  svg.replaceChildren(...rect("true", image.trueBox), ...shown.flatMap((run) => rect(`found found-${run}`, found(run))));
+  const boxes = [["true", image.trueBox], ...shown.map((run) => [`found found-${run}`, found(run)])];
+  svg.replaceChildren(...boxes.map(([, box]) => rect("halo", box)), ...boxes.map(([name, box]) => rect(name, box)));
 }
 function boxLegend() {
   const sample = (name) => { const svg = drawing("svg", { class: "boxes sample", viewBox: "0 0 28 14" }); svg.append(...["halo", name].map((part) => drawing("rect", { class: part, x: 2, y: 2, width: 24, height: 10 }))); return svg; };

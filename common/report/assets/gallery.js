@@ -32,7 +32,7 @@ function maskCaption(image) {
 function card(index) {
   if (cards.has(index)) return cards.get(index);
   const image = images[index];
-  const stack = element("div", { class: "stack", style: `aspect-ratio:${image.width}/${image.height}` });
+  const stack = element("div", { class: "stack", style: `aspect-ratio:${image.width}/${image.height};width:min(100%, ${(16 * image.width / image.height).toFixed(2)}rem)` });
   const made = element("article", { class: "card", tabindex: "0", "data-index": index, onclick: () => openViewer(index),
     onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); openViewer(index); } } },
     stack, element("p", {}, element("b", { text: image.id }), element("span", { text: captionOf(index) })));
@@ -57,7 +57,7 @@ function redraw(index) {
   if (!image.ready || !canvas) return;
   const view = state.swapped && state.blink ? state.blink : state.view;
   canvas.style.opacity = isBox && view.startsWith("region") ? 1 : state.opacity;
-  paint(canvas, image, view, Math.max(1, Math.floor(image.width / Math.max(own.clientWidth * devicePixelRatio, 1))));
+  paint(canvas, image, view, Math.max(1, Math.floor(image.width / Math.max(canvas.clientWidth * devicePixelRatio, 1))));
   if (isBox) { drawBoxes(canvas.parentElement, image, view); own.querySelector("span").textContent = boxCaption(image); }
 }
 let waiting = false;

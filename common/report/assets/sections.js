@@ -1,8 +1,21 @@
 // Summary, classes, training, comparison, about
 
+// A click on a heading sorts the rows by their numbers or texts, the largest numbers first; a second click turns them round
 function table(head, rows) {
-  return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { text })))),
-    element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell) => (cell instanceof Node ? element("td", {}, cell) : element("td", { class: /^[-+–]?\d*\.?\d*( \[.*\])?$/.test(String(cell)) ? "n" : "", text: cell }))))))));
+  const body = element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell) => (cell instanceof Node ? element("td", {}, cell) : element("td", { class: /^[-+–]?\d*\.?\d*( \[.*\])?$/.test(String(cell)) ? "n" : "", text: cell }))))));
+  const valueOf = (row, column) => { const cell = row.children[column], text = cell.textContent || (cell.firstChild && cell.firstChild.title) || "", number = parseFloat(text); return Number.isNaN(number) ? text : number; };
+  const heading = (text, column) => {
+    const own = element("th", {}, rows.length > 2 && text ? element("button", { type: "button", class: "sort", title: "sort", text, onclick: () => sort(own, column) }) : text);
+    return own;
+  };
+  const sort = (own, column) => {
+    const sign = own.getAttribute("aria-sort") === "descending" ? 1 : -1;
+    for (const other of own.parentElement.children) other.removeAttribute("aria-sort");
+    own.setAttribute("aria-sort", sign < 0 ? "descending" : "ascending");
+    const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? sign * (a - b) : typeof a !== typeof b ? (typeof a === "number" ? -1 : 1) : -sign * String(a).localeCompare(String(b)));
+    body.append(...[...body.children].sort((a, b) => compare(valueOf(a, column), valueOf(b, column))));
+  };
+  return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...head.map(heading))), body));
 }
 function summary() {
   const run = runs[0];

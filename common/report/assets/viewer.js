@@ -71,4 +71,5 @@ function followHash() {
   try { wanted = match && decodeURIComponent(match[1]); } catch { return; }
   const index = match ? images.findIndex((image) => image.id === wanted) : -1;
   if (index >= 0) openViewer(index);
+  else if (match) at("hover").textContent = `There is no image ${wanted} on this page.`;
 }
