@@ -296,13 +296,11 @@ def test_boxes_follow_the_slider(browser: Any, folder: Path, monkeypatch: pytest
     own = BoxFile.read(boxes_path(RunFolder("boxes").path, "last"))
     browser.get((folder / "experiment/boxes/report.html").as_uri())
     _wait(lambda: browser.find_elements(By.CSS_SELECTOR, ".card rect.found"))
+    browser.execute_script("document.getElementById('grid').scrollIntoView()")  # cards out of sight are drawn later
     row = own.ids.tolist().index(ids(browser)[0])
     for index in (0, 10, 37, 80, 99):
         browser.execute_script("report.setThreshold(arguments[0])", index)
-        time.sleep(0.2)
-        rect = browser.find_element(By.CSS_SELECTOR, ".card rect.found-0")
-        x, y, width, height = (int(rect.get_attribute(name)) for name in ("x", "y", "width", "height"))
-        assert [x, y, x + width, y + height] == own.boxes[row, index].tolist()
+        _wait(lambda index=index: _corners(browser) == own.boxes[row, index].tolist())
         assert f"IoU {100 * own.ious[row, index]:.1f}" in browser.find_element(By.CSS_SELECTOR, ".card p").text
         inside = browser.execute_script(
             "return Array.from(report.images[0].runs[0].numbers, (number) => number > arguments[0])", index
@@ -319,6 +317,15 @@ def test_boxes_follow_the_slider(browser: Any, folder: Path, monkeypatch: pytest
     assert any("first class" in own.text for own in browser.find_elements(By.TAG_NAME, "figcaption"))
     screenshot(browser, "boxes")
     assert browser.get_log("browser") == []
+
+
+def _corners(browser: Any) -> list[int]:
+    """The found box of the first card."""
+    x, y, width, height = browser.execute_script(
+        """const rect = document.querySelector('.card rect.found-0');
+        return ['x', 'y', 'width', 'height'].map((name) => Number(rect.getAttribute(name)));"""
+    )
+    return [x, y, x + width, y + height]
 
 
 def _photographs(folder: Path, count: int) -> None:
