@@ -22,7 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Brings the fixtures, with all that they import, but not into a process that only hands tests to others."""
+    """Brings the fixtures, with all that they import, but not into a process that only hands tests to others.
+
+    The garbage collector need not look through what is imported, nor through each test's few objects.
+    """
+    gc.set_threshold(10_000, 20, 20)
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         config.pluginmanager.import_plugin("tests.fixtures")
 
@@ -67,9 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """The garbage collector need not look through all that is imported by now, nor through each test's few objects."""
+    """All that is imported by now stays."""
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 def pytest_unconfigure() -> None:
