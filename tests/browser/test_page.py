@@ -7,6 +7,7 @@ Screenshots go to the folder that ``WSSS_SCREENSHOTS`` names.
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ import pytest
 from PIL import Image
 
 from common.data.seeds import read_seed
+from common.report import page as report_page
+from common.report.serve import ReportServer
+from common.report.source import ScoredRun
 from common.run.folder import RunFolder
 from common.score.boxes import BoxFile, boxes_path
 from common.visual import seed_labels
@@ -237,18 +241,16 @@ def test_markup_in_names_is_text(browser: Any, folder: Path, monkeypatch: pytest
 @pytest.mark.parametrize(("images", "classes"), [(0, 6), (1, 80)])
 def test_few_images_and_many_classes(browser: Any, folder: Path, images: int, classes: int) -> None:
     """A page without images, or with one, and with COCO's number of classes, opens without an error."""
-    from common.report.page import Images, chosen, content, page, with_pictures
-    from common.report.source import ScoredRun
-
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         source = ScoredRun("one")
-        data = with_pictures(content([source], chosen(source, images), {}), Images([source]))
+        shown = report_page.chosen(source, images)
+        data = report_page.with_pictures(report_page.content([source], shown, {}), report_page.Images([source]))
     run = data["runs"][0]
     data["labels"] += [f"class {number}" for number in range(7, classes + 1)]
     run["classes"] += [{**run["classes"][-1], "name": name} for name in data["labels"][7:]]
     path = folder / f"page_{images}.html"
-    path.write_bytes(page(data))
+    path.write_bytes(report_page.page(data))
     browser.get(path.as_uri())
     assert len(ids(browser)) == images
     assert len(browser.find_elements(By.CSS_SELECTOR, "#legend label")) == len(data["labels"])
@@ -294,13 +296,11 @@ def test_boxes_follow_the_slider(browser: Any, folder: Path, monkeypatch: pytest
     own = BoxFile.read(boxes_path(RunFolder("boxes").path, "last"))
     browser.get((folder / "experiment/boxes/report.html").as_uri())
     _wait(lambda: browser.find_elements(By.CSS_SELECTOR, ".card rect.found"))
+    browser.execute_script("document.getElementById('grid').scrollIntoView()")  # cards out of sight are drawn later
     row = own.ids.tolist().index(ids(browser)[0])
     for index in (0, 10, 37, 80, 99):
         browser.execute_script("report.setThreshold(arguments[0])", index)
-        time.sleep(0.2)
-        rect = browser.find_element(By.CSS_SELECTOR, ".card rect.found-0")
-        x, y, width, height = (int(rect.get_attribute(name)) for name in ("x", "y", "width", "height"))
-        assert [x, y, x + width, y + height] == own.boxes[row, index].tolist()
+        _wait(lambda index=index: _corners(browser) == own.boxes[row, index].tolist())
         assert f"IoU {100 * own.ious[row, index]:.1f}" in browser.find_element(By.CSS_SELECTOR, ".card p").text
         inside = browser.execute_script(
             "return Array.from(report.images[0].runs[0].numbers, (number) => number > arguments[0])", index
@@ -317,6 +317,47 @@ def test_boxes_follow_the_slider(browser: Any, folder: Path, monkeypatch: pytest
     assert any("first class" in own.text for own in browser.find_elements(By.TAG_NAME, "figcaption"))
     screenshot(browser, "boxes")
     assert browser.get_log("browser") == []
+
+
+def test_served_pictures_are_the_same(browser: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of images that the server sends; nothing is asked of any other address; a lost image is named."""
+    monkeypatch.chdir(folder)
+    source = ScoredRun("one")
+    images = report_page.Images([source])
+    with ReportServer(report_page.content([source], source.ids, {}), images, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser.get_log("performance")
+        browser.get(server.address)
+        for image in (0, 23):
+            seed = read_seed(folder / f"experiment/one/dict/{source.ids[image]}.npy")
+            for index in (10, 40, 80):
+                labels = labels_at(browser, image, 0, index)
+                threshold = browser.execute_script("return report.data.thresholds[arguments[0]]", index)
+                assert (labels == seed_labels(seed, threshold, labels.shape)).all()
+        messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        requests = [own["params"]["request"]["url"] for own in messages if own["method"] == "Network.requestWillBeSent"]
+        assert f"{server.address}image/23" in requests
+        assert all(url.startswith((server.address, "data:", "blob:", "about:")) for url in requests)
+        assert browser.get_log("browser") == []
+        lost = folder / f"experiment/one/dict/{source.ids[2]}.npy"
+        lost.rename(lost.with_suffix(".away"))
+        browser.get(server.address)
+        browser.execute_script("document.getElementById('grid').scrollIntoView()")
+        warning = "document.querySelectorAll('.card')[2].querySelector('.warn')?.textContent || ''"
+        _wait(lambda: "missing" in browser.execute_script(f"return {warning}"))
+        lost.with_suffix(".away").rename(lost)
+        browser.get("about:blank")  # asks for nothing more when the server has gone
+        browser.get_log("browser")
+        server.shutdown()
+
+
+def _corners(browser: Any) -> list[int]:
+    """The found box of the first card."""
+    x, y, width, height = browser.execute_script(
+        """const rect = document.querySelector('.card rect.found-0');
+        return ['x', 'y', 'width', 'height'].map((name) => Number(rect.getAttribute(name)));"""
+    )
+    return [x, y, x + width, y + height]
 
 
 def _photographs(folder: Path, count: int) -> None:
