@@ -21,5 +21,5 @@ if ! .venv/bin/python -c "import selenium" 2>/dev/null; then
     exit 0
   }
 fi
-export WSSS_BROWSER=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec .venv/bin/python -m pytest tests/browser "$@"

@@ -7,6 +7,7 @@ Screenshots go to the folder that ``WSSS_SCREENSHOTS`` names.
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ import pytest
 from PIL import Image
 
 from common.data.seeds import read_seed
+from common.report import page as report_page
+from common.report.serve import ReportServer
+from common.report.source import ScoredRun
 from common.run.folder import RunFolder
 from common.score.boxes import BoxFile, boxes_path
 from common.visual import seed_labels
@@ -30,9 +34,7 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER and os.environ.get("WSSS_BROWSER")), reason="run by scripts/test_browser.sh"
-)
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no browser; run scripts/test_browser.sh")
 IMAGES, THRESHOLDS = 20, 20
 
 
@@ -239,18 +241,16 @@ def test_markup_in_names_is_text(browser: Any, folder: Path, monkeypatch: pytest
 @pytest.mark.parametrize(("images", "classes"), [(0, 6), (1, 80)])
 def test_few_images_and_many_classes(browser: Any, folder: Path, images: int, classes: int) -> None:
     """A page without images, or with one, and with COCO's number of classes, opens without an error."""
-    from common.report.page import Images, chosen, content, page, with_pictures
-    from common.report.source import ScoredRun
-
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         source = ScoredRun("one")
-        data = with_pictures(content([source], chosen(source, images), {}), Images([source]))
+        shown = report_page.chosen(source, images)
+        data = report_page.with_pictures(report_page.content([source], shown, {}), report_page.Images([source]))
     run = data["runs"][0]
     data["labels"] += [f"class {number}" for number in range(7, classes + 1)]
     run["classes"] += [{**run["classes"][-1], "name": name} for name in data["labels"][7:]]
     path = folder / f"page_{images}.html"
-    path.write_bytes(page(data))
+    path.write_bytes(report_page.page(data))
     browser.get(path.as_uri())
     assert len(ids(browser)) == images
     assert len(browser.find_elements(By.CSS_SELECTOR, "#legend label")) == len(data["labels"])
@@ -317,6 +317,38 @@ def test_boxes_follow_the_slider(browser: Any, folder: Path, monkeypatch: pytest
     assert any("first class" in own.text for own in browser.find_elements(By.TAG_NAME, "figcaption"))
     screenshot(browser, "boxes")
     assert browser.get_log("browser") == []
+
+
+def test_served_pictures_are_the_same(browser: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of images that the server sends; nothing is asked of any other address; a lost image is named."""
+    monkeypatch.chdir(folder)
+    source = ScoredRun("one")
+    images = report_page.Images([source])
+    with ReportServer(report_page.content([source], source.ids, {}), images, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser.get_log("performance")
+        browser.get(server.address)
+        for image in (0, 23):
+            seed = read_seed(folder / f"experiment/one/dict/{source.ids[image]}.npy")
+            for index in (10, 40, 80):
+                labels = labels_at(browser, image, 0, index)
+                threshold = browser.execute_script("return report.data.thresholds[arguments[0]]", index)
+                assert (labels == seed_labels(seed, threshold, labels.shape)).all()
+        messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        requests = [own["params"]["request"]["url"] for own in messages if own["method"] == "Network.requestWillBeSent"]
+        assert f"{server.address}image/23" in requests
+        assert all(url.startswith((server.address, "data:", "blob:", "about:")) for url in requests)
+        assert browser.get_log("browser") == []
+        lost = folder / f"experiment/one/dict/{source.ids[2]}.npy"
+        lost.rename(lost.with_suffix(".away"))
+        browser.get(server.address)
+        browser.execute_script("document.getElementById('grid').scrollIntoView()")
+        warning = "document.querySelectorAll('.card')[2].querySelector('.warn')?.textContent || ''"
+        _wait(lambda: "missing" in browser.execute_script(f"return {warning}"))
+        lost.with_suffix(".away").rename(lost)
+        browser.get("about:blank")  # asks for nothing more when the server has gone
+        browser.get_log("browser")
+        server.shutdown()
 
 
 def _corners(browser: Any) -> list[int]:

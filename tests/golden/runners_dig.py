@@ -309,8 +309,8 @@ def step(case: Case) -> Results:
     grid = tuple(side // PATCH for side in images.shape[-2:])
     guidance = diffusion.guide(images, grid, timesteps, denoised, noise, max_rows=1)
     module, seen, results = DiGStep(model, loss_config(params)), {}, {}
-    _record(model, "training_pass", seen)
-    _record(model, "fuse", seen)
+    record(model, "training_pass", seen)
+    record(model, "fuse", seen)
     try:
         for epoch in params["epochs"]:
             seen.clear()
@@ -335,7 +335,7 @@ def step(case: Case) -> Results:
     return results | {(role, None): value for role, value in found.items()}
 
 
-def _record(model: nn.Module, name: str, seen: dict[str, list]) -> None:
+def record(model: nn.Module, name: str, seen: dict[str, list]) -> None:
     """Keeps what a method returns from now on, until the attribute is deleted."""
     method = getattr(model, name)
 
