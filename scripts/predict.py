@@ -155,7 +155,7 @@ def main() -> int:
 
     # Images that cannot be read are told apart before the work
     photos = labelled_photos(args, predictor, files)
-    damaged = photos.unreadable(processes.is_main)
+    damaged = photos.unreadable(processes.is_main, predictor.least_side())
     failed = {photos.ids[index]: message for index, message in damaged.items()}
     photos = photos.without(damaged)
     for line in [*notes, *predictor.notes(photos.labels is not None), *failed.values()]:

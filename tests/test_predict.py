@@ -140,6 +140,12 @@ def test_a_folder_of_all_kinds_of_files(run: Path, monkeypatch: pytest.MonkeyPat
     before = contents("predictions/run/masks")
     assert call(monkeypatch, "predict", "--name", "run", folder, "--classes", "all") == 1
     assert "0 predictions written, 7 were there" in capsys.readouterr().out
+    small = ("--out", "small", "--classes", "all", "infer.scales=[1.0,0.25]")
+    assert call(monkeypatch, "predict", "--name", "run", folder / "grey.png", folder / "sub", *small) == 1
+    said = capsys.readouterr().out
+    assert (
+        "28x40 pixels, too small for a network: each side needs at least 32. Leave" in said and "1 predictions" in said
+    )
     deep = folder / "deep.png"
     assert call(monkeypatch, "predict", "--name", "run", deep, "--out", "deep", "data.range=[0,65535]") == 0
     assert contents("predictions/run/masks") == before

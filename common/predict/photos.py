@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data.images import CHECK, ImageFile, ImageRules
+from common.data.images import CHECK, LEAST_SIDE, ImageFile, ImageRules
 from common.data.lists import IMAGE_SUFFIXES
 from common.data.sizes import THREADS, size_problem
 from common.data.stamp import STAMP_FILE
@@ -69,14 +69,15 @@ class Photos:
         images = [self.images[index] for index in kept]
         return Photos(ids, images, self.classes, self.rules, labels, self.list_name)
 
-    def unreadable(self, is_shown: bool = False) -> Failures:
+    def unreadable(self, is_shown: bool = False, least: int = LEAST_SIDE) -> Failures:
         """Messages about images whose header cannot be read, or that are too small for a network.
 
         Args:
+            least: pixels that each side needs.
             is_shown: whether this process shows the progress.
         """
         with ThreadPoolExecutor(THREADS) as pool:
-            messages = pool.map(size_problem, map(self.file, self.unique()))
+            messages = pool.map(lambda index: size_problem(self.file(index), least), self.unique())
             counted = progress(messages, "image headers", is_shown, len(self))
             return {index: without_check(message) for index, message in enumerate(counted) if message}
 

@@ -346,6 +346,8 @@ def test_served_pictures_are_the_same(browser: Any, folder: Path, monkeypatch: p
         warning = "document.querySelectorAll('.card')[2].querySelector('.warn')?.textContent || ''"
         _wait(lambda: "missing" in browser.execute_script(f"return {warning}"))
         lost.with_suffix(".away").rename(lost)
+        browser.get("about:blank")  # asks for nothing more when the server has gone
+        browser.get_log("browser")
         server.shutdown()
 
 
