@@ -1,5 +1,7 @@
 """Pictures: CAM overlays, contact sheets, and the curve of an evaluation. Masks are written by `common.data.masks`."""
 
+import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,12 @@ ERRORS: dict[str, Colour] = {  # pixels of an error panel
     "right class": (150, 200, 150), "missed": (40, 90, 220), "too much": (225, 50, 40), "wrong class": (245, 165, 30),
     "ignored": (0, 0, 0), "right background": (235, 235, 235),
 }  # fmt: skip
+
+
+@functools.cache
+def caption_font() -> Any:
+    """The type of captions and legends."""
+    return ImageFont.load_default(CAPTION_SIZE)
 
 
 def save_image(path: str | Path, image: Image.Image) -> None:
@@ -106,7 +114,7 @@ def contact_sheet(
         header: lines of text above them.
         legend: colours and their meanings, in a line of its own below the header.
     """
-    font = ImageFont.load_default(CAPTION_SIZE)
+    font = caption_font()
     line = CAPTION_SIZE + MARGIN
     above = line * (len(header) + bool(legend))
     fitted = [[(caption, _fit(picture, panel)) for caption, picture in row] for row in rows]
@@ -118,7 +126,7 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for number, text in enumerate(header):
         draw.text((MARGIN, MARGIN + number * line), text, fill="black", font=font)
-    _draw_legend(draw, legend or {}, MARGIN + len(header) * line, font)
+    _paste_legend(sheet, _legend_rows(legend or {}, math.inf), MARGIN + len(header) * line)
     top = MARGIN + above
     for row, height in zip(fitted, heights, strict=True):
         for column, (caption, picture) in enumerate(row):
@@ -129,15 +137,39 @@ def contact_sheet(
     save_image(path, sheet)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, legend: Mapping[str, Colour], top: int, font: Any) -> None:
-    """Draws squares of colour and their meanings side by side."""
-    left = float(MARGIN)
-    for text, colour in legend.items():
-        draw.rectangle(
-            (left, top + 2, left + CAPTION_SIZE - 2, top + CAPTION_SIZE), fill=tuple(colour), outline="black"
-        )
-        draw.text((left + CAPTION_SIZE + 2, top), text, fill="black", font=font)
-        left += CAPTION_SIZE + font.getlength(text) + 4 * MARGIN
+@functools.lru_cache(maxsize=2048)
+def _legend_entry(text: str, colour: Colour) -> Image.Image:
+    """A square of colour and its meaning, with room to the next one; many images have the same entries."""
+    font = caption_font()
+    width = CAPTION_SIZE + math.ceil(font.getlength(text)) + 4 * MARGIN
+    entry = Image.new("RGB", (width, CAPTION_SIZE + MARGIN), "white")
+    draw = ImageDraw.Draw(entry)
+    draw.rectangle((0, 2, CAPTION_SIZE - 2, CAPTION_SIZE), fill=colour, outline="black")
+    draw.text((CAPTION_SIZE + 2, 0), text, fill="black", font=font)
+    return entry
+
+
+def _legend_rows(legend: Mapping[str, Colour], width: float) -> list[list[Image.Image]]:
+    """The entries of a legend in rows that are no wider than a picture, of one entry at least."""
+    rows: list[list[Image.Image]] = [[]]
+    left = MARGIN
+    for entry in itertools.starmap(_legend_entry, legend.items()):
+        if rows[-1] and left + entry.width > width:
+            rows.append([])
+            left = MARGIN
+        rows[-1].append(entry)
+        left += entry.width
+    return rows
+
+
+def _paste_legend(sheet: Image.Image, rows: Sequence[Sequence[Image.Image]], top: int) -> None:
+    """Puts the rows of a legend on a sheet."""
+    for row in rows:
+        left = MARGIN
+        for entry in row:
+            sheet.paste(entry, (left, top))
+            left += entry.width
+        top += CAPTION_SIZE + MARGIN
 
 
 def save_overlay(
@@ -145,6 +177,12 @@ def save_overlay(
 ) -> None:
     """Writes one image and its CAMs, captioned with the class names, side by side (``--vis``)."""
     contact_sheet([cam_panels(image, seed, classes)], path, panel)
+
+
+@functools.lru_cache(maxsize=256)
+def _blended(label: int, opacity: float) -> np.ndarray:
+    """The values 0 to 255 of each channel under the colour of a label, uint8 (1, 256, 3): a table for all images."""
+    return np.round((1 - opacity) * np.arange(256)[:, None] + opacity * PALETTE[label]).astype(np.uint8)[None]
 
 
 def overlay_mask(image: np.ndarray, mask: np.ndarray, opacity: float = 0.55) -> np.ndarray:
@@ -157,10 +195,13 @@ def overlay_mask(image: np.ndarray, mask: np.ndarray, opacity: float = 0.55) -> 
     Returns:
         uint8 RGB (H, W, 3).
     """
-    colours = colour_mask(mask)
     is_border = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
-    share = np.where(is_border, 1.0, opacity)[..., None] * (mask > 0)[..., None]
-    return np.round((1 - share) * image + share * colours).astype(np.uint8)
+    overlay = image.copy()
+    for label in np.unique(mask[mask > 0]).tolist():
+        own = mask == label
+        cv2.copyTo(cv2.LUT(image, _blended(label, opacity)), own.view(np.uint8), overlay)
+        overlay[own & is_border] = PALETTE[label]
+    return overlay
 
 
 def save_prediction(
@@ -182,35 +223,18 @@ def save_prediction(
     picture = Image.fromarray(overlay_mask(image, mask))
     found = set(np.unique(mask).tolist())
     legend = {
-        f"{name} {scores[name]:.2f}" + ("" if label in found else " (no pixel)"): PALETTE[label].tolist()
+        f"{name} {scores[name]:.2f}" + ("" if label in found else " (no pixel)"): tuple(PALETTE[label].tolist())
         for label, name in enumerate(classes, start=1)
         if name in scores
     }
-    font = ImageFont.load_default(CAPTION_SIZE)
-    rows = _legend_rows(legend or {"no class found": (255, 255, 255)}, max(picture.width, 2 * MARGIN), font)
+    rows = _legend_rows(legend or {"no class found": (255, 255, 255)}, max(picture.width, 2 * MARGIN))
     line = CAPTION_SIZE + MARGIN
     size = max(picture.width, 10 * CAPTION_SIZE), picture.height + line * len(rows) + MARGIN
     sheet = Image.new("RGB", size, "white")
     sheet.paste(picture, (0, 0))
-    draw = ImageDraw.Draw(sheet)
-    for number, row in enumerate(rows):
-        _draw_legend(draw, row, picture.height + MARGIN // 2 + number * line, font)
+    _paste_legend(sheet, rows, picture.height + MARGIN // 2)
     with atomic_write(path, durable=False) as file:
         sheet.save(file, format="JPEG", quality=90)
-
-
-def _legend_rows(legend: Mapping[str, Colour], width: int, font: Any) -> list[dict[str, Colour]]:
-    """The entries of a legend in rows that are no wider than a picture, of one entry at least."""
-    rows: list[dict[str, Colour]] = [{}]
-    left = float(MARGIN)
-    for text, colour in legend.items():
-        room = CAPTION_SIZE + font.getlength(text) + 4 * MARGIN
-        if rows[-1] and left + room > width:
-            rows.append({})
-            left = MARGIN
-        rows[-1][text] = colour
-        left += room
-    return rows
 
 
 def plot_curve(

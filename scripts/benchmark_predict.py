@@ -6,7 +6,8 @@
 
 Both scripts get the same images, random weights and labels, each call in a process of its own, alternating, into a new
 folder; scripts/predict.py writes masks, overlays and a table, the inference scripts seeds or masks. Counted are CPU
-seconds (user and system), the least of all turns: of one image, which is nearly all start-up, and of N further ones.
+seconds (user and system) and seconds of the clock, the least of all turns: of one image, which is nearly all start-up,
+and of N further ones. Files are written by a second thread, so the clock needs a second core that is free.
 """
 
 import argparse
@@ -15,6 +16,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from common.data.lists import read_list
 from common.pipeline.builders import PREDICTING, named
@@ -30,13 +34,22 @@ OWN = {  # scripts of inference, and their arguments
     "DiG": ("methods.dig.infer_trm", SEEDS), "CRT": ("methods.crt.make_cam", SEEDS),
     "ToCo": ("methods.toco.infer_seg", ()), "DeepLab": ("methods.deeplab.test_deeplab", ()),
 }  # fmt: skip
-# Runs a command and prints the CPU seconds that the kernel counted for it and its children.
+# Runs a command; prints the CPU seconds that the kernel counted for it and its children, and the seconds of the clock.
 METER = """
-import resource, subprocess, sys
+import resource, subprocess, sys, time
+start = time.monotonic()
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(used.ru_utime + used.ru_stime)
+print(used.ru_utime + used.ru_stime, time.monotonic() - start)
 """
+
+
+class Speed(NamedTuple):
+    """A script's start and speed: seconds of one image, and images per second; of the CPU, and of the clock."""
+
+    start: float
+    rate: float
+    clock_rate: float
 
 
 def main() -> None:
@@ -50,15 +63,19 @@ def main() -> None:
     add("--turns", type=number(int, at_least(1)), default=3, help="timed turns (default: %(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        (own_start, own), (start, predict) = measured(args, Path(place))
+        own, predict = measured(args, Path(place))
     title = args.exp or PREDICTING[args.method].exp
+    rows = {
+        "images per CPU second": (own.rate, predict.rate), "images per second": (own.clock_rate, predict.clock_rate),
+        "one image, CPU seconds": (own.start, predict.start),
+    }  # fmt: skip
     print("| | inference script | scripts/predict.py | ratio |\n|---|---|---|---|")
-    print(f"| {title}: images per CPU second | {own:.2f} | {predict:.2f} | {predict / own:.2f} |")
-    print(f"| {title}: one image, CPU seconds | {own_start:.2f} | {start:.2f} | {start / own_start:.2f} |")
+    for name, (first, second) in rows.items():
+        print(f"| {title}: {name} | {first:.2f} | {second:.2f} | {second / first:.2f} |")
 
 
-def measured(args: argparse.Namespace, place: Path) -> list[tuple[float, float]]:
-    """CPU seconds of one image, and images per CPU second: of the inference script, of scripts/predict.py."""
+def measured(args: argparse.Namespace, place: Path) -> list[Speed]:
+    """The speed of the inference script, and of scripts/predict.py."""
     data = make_data(place, args.images + 1, args.size)
     weights, exp = make_run(args.method, args.exp or PREDICTING[args.method].exp, place, data)
     ids = read_list(data / "ImageSets" / "Segmentation" / "val.txt", "voc12")
@@ -66,7 +83,7 @@ def measured(args: argparse.Namespace, place: Path) -> list[tuple[float, float]]
     files = [str(data / "JPEGImages" / f"{image_id}.jpg") for image_id in ids]
     module, flags = OWN[args.method]
     section = PREDICTING[args.method].section
-    least: dict[tuple[str, int], float] = {}
+    least: dict[tuple[str, int], np.ndarray] = {}  # seconds of the CPU, and of the clock
     for turn in range(args.turns):
         for count, list_name in ((1, str(place / "one.txt")), (len(ids), "val")):
             out = f"{turn}_{count}"
@@ -77,9 +94,11 @@ def measured(args: argparse.Namespace, place: Path) -> list[tuple[float, float]]
                             str(place / "labels.csv"), *files[:count]],
             }  # fmt: skip
             for side, line in lines.items():
-                least[side, count] = min(least.get((side, count), float("inf")), seconds_of(line, place))
-    rate = {side: args.images / max(least[side, len(ids)] - least[side, 1], 1e-9) for side in ("own", "predict")}
-    return [(least[side, 1], rate[side]) for side in ("own", "predict")]
+                seconds = seconds_of(line, place)
+                least[side, count] = np.minimum(least.get((side, count), seconds), seconds)
+    sides = ("own", "predict")
+    rates = {side: args.images / np.maximum(least[side, len(ids)] - least[side, 1], 1e-9) for side in sides}
+    return [Speed(float(least[side, 1][0]), *rates[side].tolist()) for side in sides]
 
 
 def make_data(place: Path, images: int, size: int) -> Path:
@@ -121,11 +140,12 @@ def make_run(method: str, exp: str, place: Path, data: Path) -> tuple[str, str]:
     return str(weights), str(place / run.config)
 
 
-def seconds_of(line: list[str], place: Path) -> float:
-    """CPU seconds of a command of Python in a folder."""
+def seconds_of(line: list[str], place: Path) -> np.ndarray:
+    """Seconds of a command of Python in a folder: of the CPU, and of the clock."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     meter = [sys.executable, "-c", METER, sys.executable, *line]
-    return float(subprocess.run(meter, cwd=place, env=environment, check=True, capture_output=True, text=True).stdout)
+    said = subprocess.run(meter, cwd=place, env=environment, check=True, capture_output=True, text=True).stdout
+    return np.array(said.split(), dtype=float)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
     python scripts/predict.py --load_pretrained 69.5_pascal.pth --exp cti_cvpr24 photo.jpg
     python scripts/predict.py --name exp folder/ --format coco cvat                    files of annotation tools, too
     python scripts/predict.py --name exp --tune_on val                                 thresholds of class scores
+    python scripts/predict.py --name exp --score_on test                               F1 of the classes, and mIoU
     torchrun --nproc_per_node 2 scripts/predict.py --name exp folder/                  shared by two processes
 
 Without --labels and --classes the network tells the classes: those whose score is above the threshold that validation
@@ -26,10 +27,11 @@ from common.data.masks import read_mask
 from common.data.prepare.annotations import FORMATS, Annotated, open_writers
 from common.pipeline.builders import PREDICTING, Predicting, named, predicting
 from common.run.command import ScriptParser, number, parse_config, script_parser
-from common.run.config import at_least, config_path, load_config
+from common.run.config import BELOW_ONE, at_least, config_path, load_config
 from common.run.errors import UserError, preview, run_script
 from common.run.files import require_weights
 from common.run.folder import RunFolder, epoch_checkpoint
+from common.run.papers import Instead
 from common.run.processes import start_processes, stop_processes
 
 if TYPE_CHECKING:
@@ -83,15 +85,17 @@ def parser_of(kind: Predicting | None) -> ScriptParser:
     add("--out", type=Path, help="folder of the predictions (default: predictions/NAME)")
     add("--labels", type=Path, help="table of image labels, as labels.csv of a data set: the classes of each image")
     add("--classes", help="names of the classes of all images, separated by commas; or all")
-    add("--threshold", type=number(float, at_least(0)), help="background threshold of seeds (default: the stored one)")
+    add("--threshold", type=number(float, BELOW_ONE), help="background threshold of seeds (default: the stored one)")
     add(
         "--tune_on", metavar="LIST", help="first find the thresholds on a labelled list of the data set, and store them"
     )
+    add("--score_on", metavar="LIST", help="score the predictions of a labelled list of the data set; none is written")
     add(
         "--format", nargs="+", default=[], choices=FORMATS, help="also write files of annotation tools, of all in --out"
     )
     add("--seeds", action="store_true", help="also write the seeds")
     add("--overwrite", action="store_true", help="delete predictions of other settings in --out")
+    parser.paper = {**parser.paper, "--resume": Instead(takes=0, reason="a call goes on where it stopped by itself")}
     return parser
 
 
@@ -112,7 +116,7 @@ def setup(argv: Sequence[str]) -> tuple[argparse.Namespace, Any, Path, list[str]
     config = load_config(named(kind.config), path, [text for text in texts if text not in places])
     if args.labels and args.classes:
         raise UserError("--labels and --classes both tell the classes; give one of them")
-    if not places and not args.tune_on:
+    if not places and not (args.tune_on or args.score_on):
         raise UserError("no image is named: give image files, or folders of images")
     if args.load_pretrained:
         require_weights(args.load_pretrained)
@@ -141,17 +145,23 @@ def main() -> int:
     predictor = Predictor(config, weights, Runtime(config.runtime, processes), args.key, args.threshold)
     if args.tune_on:
         processes.say(f"thresholds of list {args.tune_on!r}: {predictor.tune(args.tune_on)}")
-        if not files:
-            stop_processes()
-            return 0
+    if args.score_on:
+        from common.predict.score import score_list
+
+        processes.say(f"list {args.score_on!r}: {score_list(predictor, args.score_on)}")
+    if not files:
+        stop_processes()
+        return 0
 
     # Images that cannot be read are told apart before the work
     photos = labelled_photos(args, predictor, files)
-    damaged = photos.unreadable(processes.is_main)
+    damaged = photos.unreadable(processes.is_main, predictor.least_side())
     failed = {photos.ids[index]: message for index, message in damaged.items()}
     photos = photos.without(damaged)
     for line in [*notes, *predictor.notes(photos.labels is not None), *failed.values()]:
         processes.say(line)
+    if not len(photos):
+        raise UserError(f"none of the {len(failed)} images can be read: {preview(failed)}. Nothing is written")
 
     # Predictions
     out = args.out or Path("predictions") / (args.name or weights.stem)

@@ -12,6 +12,8 @@
 The page is one file, experiment/NAME/report.html, which opens from the disk and asks for nothing outside itself.
 """
 
+import time
+
 from common.report.located import LocatedRun
 from common.report.page import Images, chosen, content, page, with_pictures
 from common.report.serve import ReportServer
@@ -48,7 +50,8 @@ def main() -> int:
         sources = [scored(text) for text in (args.name, *args.against)]
 
     ids = chosen(sources[0], len(sources[0].ids) if args.serve else args.images)
-    data = content(sources, ids, provenance(), args.reference)
+    made = time.strftime("%Y-%m-%d %H:%M")
+    data = content(sources, ids, {**provenance(), "made": made}, args.reference)
     images = Images(sources)
     if args.serve:
         server = ReportServer(data, images, args.port)

@@ -1,217 +1,80 @@
-"""Options and fixtures of the whole suite."""
+"""Options of the whole suite, and its distribution over processes; its fixtures: tests/fixtures.py."""
 
+import gc
 import os
-import shutil
-import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # Scripts that tests start share the cores, and sums of one thread are the same on every machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import torch
-from xdist.scheduler import LoadFileScheduling
-
-from common.data.lists import read_list
-from common.data.masks import read_mask
-from common.data.seeds import write_seed
-from common.train.watch import ProgressLine
-from methods.dig.config import UNetConfig
-from methods.dig.diffusion import GaussianDiffusion
-from methods.dig.diffusion_files import save_diffusion
-from methods.dig.unet import UNet
-from tests.datasets import call
-from tests.experiments import TINY_OF, write_experiment
-from tests.helpers import Scripts
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Reference numbers (``--golden DIR``, ``--complete``) and recorded runs (``--traces DIR --data DIR``)."""
     golden = Path(__file__).parent / "golden"
     parser.addoption("--golden", type=Path, default=golden, help="folder of reference numbers (manifest.json, *.npz)")
-    parser.addoption("--complete", action="store_true", help="also tests and golden values that take minutes")
+    parser.addoption("--complete", action="store_true", help="also tests that take minutes")
     parser.addoption("--write-curves", action="store_true", help="write tests/curves/*.csv in place of comparing")
     parser.addoption("--traces", type=Path, help="folder of recorded training runs (*.npz), see tests/traces")
     parser.addoption("--data", type=Path, help="folder below which the images of the recorded runs lie")
 
 
-class _FilesAndGoldenCases(LoadFileScheduling):
-    """A file's tests stay in one process, for they share fixtures; golden cases share nothing and fill the gaps."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Brings the fixtures, with all that they import, but not into a process that only hands tests to others.
+
+    The garbage collector need not look through what is imported, nor through each test's few objects.
+    """
+    gc.set_threshold(10_000, 20, 20)
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        config.pluginmanager.import_plugin("tests.fixtures")
+
+
+# What takes longest, first: two processes end together when the last pieces of work are small.
+LONGEST = (
+    "test_training.py", "test_golden.py dig", "test_golden.py pcss", "test_golden.py crt", "test_golden.py cti",
+    "test_golden.py toco", "test_virtual_device.py", "test_train_pcss.py", "test_readme.py", "test_curves.py",
+    "test_startup.py", "test_backbones.py", "test_plan.py", "test_reproduce.py", "test_distributed.py",
+    "test_train_irn.py", "test_train_cti.py", "test_check_data.py", "test_legacy.py", "test_train_dig.py",
+    "test_pipeline.py", "test_prepare_data.py", "test_golden.py deeplab", "test_golden.py irn",
+    "test_backbone_pairs.py",
+)  # fmt: skip
+
+
+def piece_of(nodeid: str) -> str:
+    """What stays in one process: a file, whose tests share fixtures; of the golden cases a method's: networks."""
+    path, _, name = nodeid.partition("::")
+    return f"{path} {name[12:].partition('_')[0]}" if name.startswith("test_golden[") else path
+
+
+class _LongestFirst(LoadFileScheduling):
+    """``--dist loadfile``, but by `piece_of`."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if "::test_golden[" in nodeid else super()._split_scope(nodeid)
+        return piece_of(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
-    """``--dist loadfile``, with each golden case on its own."""
-    return _FilesAndGoldenCases(config, log) if config.getoption("dist") == "loadfile" else None
+    """Files by the time that they take instead of by their number of tests."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return _LongestFirst(config, log)
 
 
-@pytest.fixture(scope="session")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of 24 training and 6 validation images of about 48 pixels; not to be changed."""
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    with pytest.MonkeyPatch.context() as patch:
-        arguments = ("--train", 24, "--val", 6, "--size", 48, "--workers", 2)
-        assert call(patch, "make_shapes", "--root", root, *arguments) == 0
-    return root
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts by `LONGEST`; all other files come after these."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(piece_of(item.nodeid).rpartition("/")[2], len(ranks)))
 
 
-@pytest.fixture(scope="session")
-def cub_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set in CUB's layout of 24 training and 12 test images of at most 48 pixels; not to be changed."""
-    root = tmp_path_factory.mktemp("data") / "cub_shapes"
-    with pytest.MonkeyPatch.context() as patch:
-        arguments = ("--train", 24, "--test", 12, "--size", 48, "--workers", 2)
-        assert call(patch, "make_cub_shapes", "--root", root, *arguments) == 0
-    return root
+def pytest_collection_finish() -> None:
+    """All that is imported by now stays."""
+    gc.freeze()
 
 
-@pytest.fixture
-def own_data(shapes: Path, tmp_path: Path) -> Path:
-    """A copy of the data set that a test may damage."""
-    shutil.copytree(shapes, tmp_path / "own")
-    return tmp_path / "own"
-
-
-@pytest.fixture(scope="session")
-def seeds(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seeds like the CAMs of a fair classifier: the true masks, blurred; train's in one format, val's in the other.
-
-    Not to be changed.
-    """
-    folder = tmp_path_factory.mktemp("seeds") / "dict"
-    for split, fmt in (("train", "npy"), ("val", "npz")):
-        for image_id in read_list(shapes / "ImageSets" / "Segmentation" / f"{split}.txt", "voc12"):
-            mask = read_mask(shapes / "SegmentationClass" / f"{image_id}.png")
-            cams = {
-                int(label) - 1: cv2.GaussianBlur((mask == label).astype(np.float32), (0, 0), 3)
-                for label in np.unique(mask) if label not in (0, 255)
-            }  # fmt: skip
-            write_seed(folder, image_id, {key: cam / cam.max() for key, cam in cams.items()}, fmt, stride=1)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def diffusion_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A diffusion model of DiG's tiny experiment after step 7, with random weights; not to be changed."""
-    path = tmp_path_factory.mktemp("diffusion") / "tiny.pt"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_diffusion(path, GaussianDiffusion(UNet(UNetConfig(**TINY_OF["dig"]["unet"]))), 7)
-    return path
-
-
-@pytest.fixture(scope="session")
-def experiments(shapes: Path, cub_shapes: Path, diffusion_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the YAMLs of all tiny experiments, by method."""
-    folder = tmp_path_factory.mktemp("experiments")
-    diffusion = {"diffusion": {**TINY_OF["dig"]["diffusion"], "file": str(diffusion_file)}}
-    for method in TINY_OF:
-        data, sections = cub_shapes if method == "wsol" else shapes, diffusion if method == "dig" else {}
-        write_experiment(folder / f"{method}.yaml", data, method, **sections)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def experiment(experiments: Path) -> Path:
-    """The YAML of CTI's tiny experiment."""
-    return experiments / "cti.yaml"
-
-
-@pytest.fixture(scope="session")
-def pcss_experiment(experiments: Path) -> Path:
-    """The YAML of PCSS's."""
-    return experiments / "pcss.yaml"
-
-
-@pytest.fixture(scope="session")
-def dig_experiment(experiments: Path) -> Path:
-    """The YAML of DiG's classifier."""
-    return experiments / "dig.yaml"
-
-
-@pytest.fixture(scope="session")
-def toco_experiment(experiments: Path) -> Path:
-    """The YAML of ToCo's."""
-    return experiments / "toco.yaml"
-
-
-@pytest.fixture(scope="session")
-def crt_experiment(experiments: Path) -> Path:
-    """The YAML of CRT's."""
-    return experiments / "crt.yaml"
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Tiny networks are many times faster without a team of threads, the more so on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path) -> Scripts:
-    """CTI's scripts, called in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return Scripts(monkeypatch, experiment)
-
-
-@pytest.fixture
-def pcss_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pcss_experiment: Path) -> Scripts:
-    """PCSS's scripts, called in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return Scripts(monkeypatch, pcss_experiment, "pcss")
-
-
-@pytest.fixture
-def dig_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dig_experiment: Path) -> Scripts:
-    """The scripts of DiG's classifier, called in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return Scripts(monkeypatch, dig_experiment, "dig")
-
-
-@pytest.fixture
-def toco_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toco_experiment: Path) -> Scripts:
-    """ToCo's training and its inference of seeds, called in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return Scripts(monkeypatch, toco_experiment, "toco")
-
-
-@pytest.fixture
-def crt_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crt_experiment: Path) -> Scripts:
-    """The scripts of CRT's classifier, called in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return Scripts(monkeypatch, crt_experiment, "crt")
-
-
-@pytest.fixture(scope="session")
-def checkpoint(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An epoch file of CTI's tiny network."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert Scripts(patch, experiment).train("run", "train.epochs=1") == 0
-    return folder / "experiment" / "run" / "ckpt" / "000net_trm.pth"
-
-
-@pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Has this process get SIGTERM during the n-th step of the next training; 0: not at all."""
-    advance, left = ProgressLine.advance, [0]
-
-    def count(line: ProgressLine) -> None:
-        advance(line)
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(ProgressLine, "advance", count)
-    return lambda step: left.__setitem__(0, step)
+def pytest_unconfigure() -> None:
+    """At the end of the process it does, as libraries in C++ expect."""
+    gc.unfreeze()

@@ -29,7 +29,7 @@ TINY_OF = {
         "fim": {"start_epoch": 0, "interval": 1, "images_per_class": 3, "block": 8},
         "train": {**TINY["train"], "epochs": 3},
     },
-    "dig": {  # the CAM losses in epoch 1; conftest.py makes the diffusion model's file
+    "dig": {  # the CAM losses in epoch 1; fixtures.py makes the diffusion model's file
         **TINY,
         "loss": {"cam_start_epoch": 1},
         "diffusion": {"feature_timesteps": [0, 3]},

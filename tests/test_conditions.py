@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import re
 import resource
@@ -22,10 +23,11 @@ from common.run import launch
 from common.run import lock as locks
 from common.run.errors import UserError, explained
 from common.run.files import ROOT, atomic_write, sweep
+from common.run.folder import LAST_FILE, PREVIOUS_FILE
 from common.run.lock import LOCK_FILE, hand_on, lock, unlock_all
 from common.run.memory import keep_freed_memory
 from common.run.processes import launched, process_count, start_processes
-from common.train.checkpoint import Checkpoints
+from common.train.checkpoint import Checkpoints, keep_as
 from common.train.watch import LossWatch
 from tests.helpers import Scripts, evaluation_script, last, metrics
 
@@ -207,6 +209,25 @@ def test_two_processes_give_one_line(scripts: Scripts, own_data: Path) -> None:
     told = [line for line in lines if "error: " in line]
     assert len(told) == 1 and told[0].startswith("error: ") and image.name in told[0]
     assert "Traceback" not in str(failed.value)
+
+
+def test_a_kill_between_two_names_of_a_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    """The name that was to take the place of the checkpoint before the last is swept by the next start."""
+    for name in (LAST_FILE, PREVIOUS_FILE):
+        (tmp_path / name).write_text(name)
+
+    def killed() -> None:
+        Path.replace = lambda path, other: os._exit(9)
+        keep_as(tmp_path / LAST_FILE, tmp_path / PREVIOUS_FILE)
+
+    process = multiprocessing.get_context("fork").Process(target=killed)
+    process.start()
+    process.join()
+    assert process.exitcode == 9 and len(list(tmp_path.iterdir())) == 3
+    sweep(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        name: name for name in (LAST_FILE, PREVIOUS_FILE)
+    }
 
 
 def test_a_diverged_run_keeps_the_checkpoint_before_the_last(scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Two processes do what one does: one real start under torchrun for a training, seeds and masks.
+"""Two processes do what one does; of a training, after a real start under torchrun.
 
 (Every training: tests/test_training.py; evaluation: tests/test_evaluation.py.)
 """
@@ -46,10 +46,9 @@ def test_two_processes_go_on_exactly(scripts: Scripts, interrupt: Callable[[int]
 
 
 def test_seeds_are_the_same_files(scripts: Scripts, checkpoint: Path) -> None:
-    """Bitwise, under torchrun; the scores, too."""
+    """Bitwise; the scores, too."""
     arguments = ("--load_pretrained", checkpoint, "--dict", "--vis", "infer.batch_size=2")
-    code, output, errors = scripts.run("methods/cti/infer_trm.py", "two", *arguments, launcher=TORCHRUN)
-    assert code == 0, errors
+    output = scripts.together(scripts.infer, "two", *arguments)
     assert output.count("6 seeds written, 0 were there") == 1
     assert scripts.infer("one", *arguments) == 0
     assert contents("experiment/two/vis").keys() == contents("experiment/one/vis").keys()
@@ -67,13 +66,12 @@ def test_seeds_of_pcss_are_the_same_files(pcss_scripts: Scripts) -> None:
 
 
 def test_masks_are_the_same_files(experiments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bitwise, under torchrun; the scores, too."""
+    """Bitwise; the scores, too."""
     monkeypatch.chdir(tmp_path)
     scripts = Scripts(monkeypatch, experiments / "deeplab.yaml", "deeplab")
     assert scripts.train("run", "train.max_steps=1", "optim.lr=0") == 0
     arguments = ("--load_pretrained", Path("experiment/run/ckpt/checkpoint_final.pth").absolute())
-    code, output, errors = scripts.run("methods/deeplab/test_deeplab.py", "two", *arguments, launcher=TORCHRUN)
-    assert code == 0, errors
+    output = scripts.together(scripts.infer, "two", *arguments)
     assert output.count("6 masks written, 0 were there") == 1
     assert scripts.infer("one", *arguments) == 0
     assert_same_files("segs/val", "eval_png.csv")

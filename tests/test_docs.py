@@ -44,9 +44,7 @@ def words_of(path: Path) -> str:
     if path.suffix == ".yaml":
         return "\n".join(re.findall(r"#.*", text))
     if path.suffix == ".py":
-        kinds = ast.Module, ast.ClassDef, ast.FunctionDef
-        nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, kinds)]
-        return "\n".join(ast.get_docstring(node) or "" for node in nodes)
+        return "\n".join(modules()[path].docstrings)
     if path.name == "papers_commands.md":  # its first column names files of other repositories
         return re.sub(r"^\| `[^`]*` \|", "|", text, flags=re.MULTILINE)
     return text
@@ -89,16 +87,38 @@ def exists(name: str) -> bool:
     return True
 
 
+class Module:
+    """What a module says, found in one walk: its docstrings, its classes, and its other texts."""
+
+    def __init__(self, path: Path) -> None:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        self.names = set(defined(tree))
+        self.docstrings: list[str] = []
+        self.classes: list[ast.ClassDef] = []
+        self.texts: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                self.texts.add(node.value)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                self.docstrings.append(ast.get_docstring(node) or "")
+            if isinstance(node, ast.ClassDef):
+                self.classes.append(node)
+
+
+@functools.cache
+def modules() -> dict[Path, Module]:
+    """All modules of the project, each read once."""
+    return {path: Module(path) for path in MODULES}
+
+
 @functools.cache
 def members() -> dict[str, set[str]]:
     """The names in each class and each module of the project; those of a class are its own alone."""
     found: dict[str, set[str]] = {}
-    for path in MODULES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found.setdefault(path.stem, set()).update(defined(tree))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                found.setdefault(node.name, set()).update(defined(node))
+    for path, module in modules().items():
+        found.setdefault(path.stem, set()).update(module.names)
+        for node in module.classes:
+            found.setdefault(node.name, set()).update(defined(node))
     return found
 
 
@@ -106,10 +126,8 @@ def members() -> dict[str, set[str]]:
 def bases() -> dict[str, set[str]]:
     """Names of the classes that the project's classes derive from."""
     found: dict[str, set[str]] = {}
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef):
-                found.setdefault(node.name, set()).update(getattr(base, "id", "") for base in node.bases)
+    for node in (node for module in modules().values() for node in module.classes):
+        found.setdefault(node.name, set()).update(getattr(base, "id", "") for base in node.bases)
     return found
 
 
@@ -171,9 +189,7 @@ def test_names_on_a_page_exist(page: Path) -> None:
 @functools.cache
 def texts() -> set[str]:
     """All texts in the project's code: the names of loss terms are among them."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in MODULES if "tests" not in path.parts]
-    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    return {node.value for node in nodes if isinstance(node.value, str)}
+    return {text for path, module in modules().items() if "tests" not in path.parts for text in module.texts}
 
 
 def names_here(text: str) -> set[str]:

@@ -106,6 +106,8 @@ def damaged() -> dict[str, tuple[bytes, str]]:
         "gif": (gif.getvalue(), "a GIF"),
         "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "a PostScript file"),
         "heic": (b"\0\0\0\x18ftypheic" + bytes(50), "a HEIC"),
+        "avi": (b"RIFF\x10\0\0\0AVI LIST" + bytes(50), "an AVI video"),
+        "mkv": (b"\x1aE\xdf\xa3" + bytes(50), "a Matroska or WebM video"),
         "noise": (b"\x07" * 500, "a damaged file or one of another format"),
         "bomb": (png(20_000, 20_000, 8, 0, zlib.compress(b"")), "more than"),
         "large": (png(MOST_PIXELS // 100, 101, 1, 0, b""), rf"{MOST_PIXELS // 100}x101 pixels, more than"),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from common.data.lists import read_list
 from common.data.masks import read_mask
 from common.data.seeds import read_seed
 from common.pipeline.builders import PREDICTING, named
-from common.predict.photos import Photos, find_photos
+from common.predict.photos import Photos, find_photos, name_in_folder
 from common.predict.predictor import Prediction, Predictor
+from common.predict.presence import labels_in
 from common.predict.results import class_rows
 from common.run.config import load_config, save_config
 from common.run.errors import UserError
@@ -127,6 +129,10 @@ def test_a_folder_of_all_kinds_of_files(run: Path, monkeypatch: pytest.MonkeyPat
         "7 predictions written, 0 were there", "error: 4 images could not be read: broken, dot, empty, deep",
     ):  # fmt: skip
         assert words in said
+    assert "check_data" not in said
+    with pytest.raises(UserError, match=r"none of the 1 images can be read: moving\. Nothing is written"):
+        call(monkeypatch, "predict", "--name", "run", folder / "moving.gif", "--out", "none")
+    assert not Path("none").exists()
     masks = {path.stem: read_mask(path) for path in Path("predictions/run/masks").glob("*.png")}
     assert masks["plain"].shape == (33, 50) and masks["sub__plain"].shape == (40, 28)
     assert sorted(masks) == ["alpha", "bits", "grey", "palette", "plain", "print", "sub__plain"]
@@ -134,6 +140,12 @@ def test_a_folder_of_all_kinds_of_files(run: Path, monkeypatch: pytest.MonkeyPat
     before = contents("predictions/run/masks")
     assert call(monkeypatch, "predict", "--name", "run", folder, "--classes", "all") == 1
     assert "0 predictions written, 7 were there" in capsys.readouterr().out
+    small = ("--out", "small", "--classes", "all", "infer.scales=[1.0,0.25]")
+    assert call(monkeypatch, "predict", "--name", "run", folder / "grey.png", folder / "sub", *small) == 1
+    said = capsys.readouterr().out
+    assert (
+        "28x40 pixels, too small for a network: each side needs at least 32. Leave" in said and "1 predictions" in said
+    )
     deep = folder / "deep.png"
     assert call(monkeypatch, "predict", "--name", "run", deep, "--out", "deep", "data.range=[0,65535]") == 0
     assert contents("predictions/run/masks") == before
@@ -144,7 +156,9 @@ def test_a_call_goes_on_and_changed_settings_are_refused(
 ) -> None:
     photos = photos_of(shapes, 3)
     assert call(monkeypatch, "predict", "--name", "run", photos[0], "--threshold", 0.3) == 0
-    assert call(monkeypatch, "predict", "--name", "run", *photos, "--threshold", 0.3) == 0
+    with pytest.raises(UserError, match="--threshold: it is 30; it must be finite and from 0 to below 1"):
+        call(monkeypatch, "predict", "--name", "run", *photos, "--threshold", 30)
+    assert call(monkeypatch, "predict", "--name", "run", *photos, "--threshold", 0.3, "--resume") == 0
     assert "2 predictions written, 1 were there" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"background was 0\.3, is 0\.5.*--overwrite.*another --out"):
         call(monkeypatch, "predict", "--name", "run", *photos, "--threshold", 0.5)
@@ -194,10 +208,14 @@ def test_predictor_in_a_program(run: Path, shapes: Path) -> None:
     assert set(predictor(photo).scores) == {
         name for name, score in predictor(photo, ["all"]).scores.items() if score >= 0.5
     }
-    with pytest.raises(UserError, match="is no class of this network"):
-        predictor(photo, ["unicorn"])
+    with pytest.raises(UserError, match=r"'stars' is no class of this network\. Did you mean star"):
+        predictor(photo, ["stars"])
+    with pytest.raises(UserError, match="names no class"):
+        predictor(photo, [])
     with pytest.raises(UserError, match="no image or folder"):
         predictor("lost.jpg")
+    with pytest.raises(UserError, match="is a folder"):
+        predictor(photo.parent)
 
 
 def test_thresholds_of_a_validation_are_used(
@@ -226,7 +244,12 @@ def test_thresholds_of_a_validation_are_used(
     ]
     path.unlink()
     assert "has no classes.json of these weights" in " ".join(Predictor.of_run("run").notes(False))
-    assert call(monkeypatch, "predict", "--name", "run", "--tune_on", "val") == 0
+    assert call(monkeypatch, "predict", "--name", "run", "--tune_on", "val", "--score_on", "val") == 0
+    said = re.search(
+        r"list 'val': class F1 (\S+); (\S+) mIoU, (\S+) with the labelled classes", capsys.readouterr().out
+    )
+    assert said and 0 < float(said[1]) <= 1 and float(said[2]) > 0
+    assert said[3] == f"{entry['background']['mIoU']:.1f}"  # as the seeds at that threshold
     assert json.loads(path.read_text()) == {"best.pth": entry}
     scripts = Scripts(monkeypatch, experiments / "cti.yaml")
     assert scripts.infer("run", "--dict", "infer.eval_list=") == 0
@@ -325,10 +348,27 @@ def test_ids_of_photos(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    for name in ("a/out/records/x.json", "a/out/masks/stamp.json", "a/out/masks/x.png", "a/out/overlays/x.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "b", target_is_directory=True)
     found, notes = find_photos([tmp_path / "a", tmp_path / "a" / "x.jpg", tmp_path / "empty"])
-    assert list(found) == ["in__y", "x.jpg", "x.png"] and len(notes) == 2
+    assert list(found) == ["in__y", "x.jpg", "x.png"] and len(notes) == 4
+    assert notes[0] == f"{tmp_path / 'a' / 'out'} holds predictions and is left out" and "a/link" in notes[1]
+    names = {image_id: name_in_folder(image_id, path) for image_id, path in found.items()}
+    assert names == {"in__y": "in/y.JPG", "x.jpg": "x.jpg", "x.png": "x.png"}
+    assert name_in_folder("a__b", tmp_path / "a" / "a__b.png") == "a__b.png"
+    (tmp_path / "labels.csv").write_text("id,label\nx,cat\ny,\nin__x,dog")
+    files = {"x": tmp_path / "a" / "x.jpg", "in__x": tmp_path / "a" / "in" / "x.jpg", "in__y": found["in__y"]}
+    assert labels_in(tmp_path / "labels.csv", files, ["cat", "dog"]).tolist() == [[1, 0], [0, 1], [0, 0]]
+    with pytest.raises(UserError, match=r"the row 'x' may mean .*x\.jpg, .*out/x\.jpg\. .* 'out__x'"):
+        labels_in(tmp_path / "labels.csv", {**files, "out__x": tmp_path / "out" / "x.jpg"}, ["cat", "dog"])
     with pytest.raises(UserError, match="have the same name"):
         find_photos([tmp_path / "a" / "x.jpg", tmp_path / "b"])
+    (tmp_path / "b" / "\udcff.jpg").touch()
+    with pytest.raises(UserError, match=r"names of 1 images are no text in UTF-8: .*\\udcff\.jpg"):
+        find_photos([tmp_path / "b"])
     with pytest.raises(UserError, match=r"nothing to predict: .* has no image"):
         find_photos([tmp_path / "empty"])
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from common.data.dataset import read_mask
 from common.data.seeds import read_seed
-from common.report.facts import histories, published_curves
+from common.report.facts import histories, published, published_curves
 from common.report.packed import Packed, unpacked
 from common.report.page import Images, chosen, content, page, with_pictures
 from common.report.pictures import plane, seed_planes, smooth_plane
@@ -63,6 +63,7 @@ def test_the_maps_give_the_labels_of_every_threshold() -> None:
     assert not plane_of(empty["number"]).any() and not plane_of(empty["label"]).any()
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.binary(max_size=40) | st.just(bytes(range(256)))))
 def test_bytes_come_back_from_the_page(contents: list[bytes]) -> None:
     """Nothing in them can end or change the element that holds them."""
@@ -144,6 +145,15 @@ def test_published_curves_stand_beside_a_run(monkeypatch: pytest.MonkeyPatch) ->
     assert data["references"] == [{"title": "curve", "curves": {"total": [[1, 0.6], [2, 0.3]]}}]
 
 
+def test_published_numbers_are_those_of_the_evaluation() -> None:
+    """Boxes stand beside boxes, seeds beside seeds, of the same method."""
+    boxes = published("CRT localisation", of_boxes=True)
+    assert [row["value"] for row in boxes] == [72.9, 90.1, 86.3]
+    seeds = published("CRT")
+    assert seeds and not {row["what"] for row in seeds} & {row["what"] for row in boxes}
+    assert published("ToCo") and published("") == []
+
+
 def test_names_are_shown_and_not_run() -> None:
     source = ScoredRun("one")
     data = content([source], chosen(source, 2), {"device": "</script><script>alert(1)</script>"})
@@ -209,6 +219,17 @@ def test_a_missing_prediction_is_named() -> None:
         Images([source]).picture(source.images.ids[0])
 
 
+def test_the_parts_of_a_page_are_measured(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their sum is nearly the page; base64 is larger by a third of the pictures."""
+    assert call(monkeypatch, "benchmark_report", "--root", shapes, "--images", 8, "--cells", 3) == 0
+    sizes = {line[:24].strip(): float(line[24:].split()[0]) for line in capsys.readouterr().out.splitlines()}
+    whole, base64_page = sizes.pop("page"), sizes.pop("page, in base64")
+    sizes.pop("and levels as they are")
+    assert sum(sizes.values()) < whole < base64_page
+
+
 def test_the_server_sends_pictures_when_they_are_asked_for() -> None:
     source = ScoredRun("one")
     images = Images([source])
@@ -226,4 +247,7 @@ def test_the_server_sends_pictures_when_they_are_asked_for() -> None:
             with pytest.raises(urllib.error.HTTPError) as error:
                 urllib.request.urlopen(address + wrong)
             assert error.value.code == 404
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "elsewhere.org:80"}))
+        assert error.value.code == 403
         server.shutdown()

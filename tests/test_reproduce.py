@@ -4,6 +4,7 @@ import contextlib
 import json
 import runpy
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,16 @@ from common.data.lists import LIST_DIR
 from common.pipeline import recipe as recipes
 from common.pipeline.builders import PLANNED
 from common.pipeline.recipe import RECIPES, Recipe, Result, recipe_path
+from common.pipeline.stages import StageRunner
 from common.run.config import config_path
 from common.run.errors import UserError
 from common.run.files import ROOT
 from common.run.folder import RunFolder
+from common.run.lock import unlock_all
 from common.run.method import method_of
 from tests.datasets import call, script
 from tests.experiments import write_experiment
+from tests.test_readme import run_here
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
@@ -76,8 +80,25 @@ def reproduce(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "cti_tiny.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.setattr(recipes, "RECIPES", tmp_path / "recipes")
+    monkeypatch.setattr(StageRunner, "run", run_methods_here(monkeypatch))
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: call(monkeypatch, "reproduce", "cti", "--dataset", "tiny", "--name", "run", *arguments)
+
+
+def run_methods_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[StageRunner, Sequence[str]], int]:
+    """In place of `StageRunner.run`: methods' scripts run in this process, which spares their imports."""
+    start = StageRunner.run
+
+    def run(runner: StageRunner, command: Sequence[str]) -> int:
+        path = Path(command[1]).relative_to(ROOT)
+        if path.parts[0] != "methods":
+            return start(runner, command)
+        try:
+            return run_here(str(path), list(command[2:]), monkeypatch)
+        finally:
+            unlock_all()  # as the end of its process does
+
+    return run
 
 
 def test_a_reproduction(
@@ -99,7 +120,7 @@ def test_a_reproduction(
     assert [(stage["title"], stage["done"]) for stage in record["stages"]] == [
         ("training", True), ("seeds", True), ("score", True),
     ]  # fmt: skip
-    assert all(stage["seconds"] > 0 and stage["peak_memory"] > 1e8 for stage in record["stages"])
+    assert all(stage["seconds"] > 0 for stage in record["stages"]) and record["stages"][-1]["peak_memory"] > 5e7
     assert [stage.get("peak_gpu_memory") for stage in record["stages"]] == [7, None, None]
     (row,) = record["results"]
     score = json.loads((tmp_path / "experiment" / "run" / "eval_cam.json").read_text())

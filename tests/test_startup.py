@@ -179,6 +179,7 @@ WRONG = {
     "scripts/benchmark_card.py": {"--turns many": "--turns", "--images 0": "start at 1"},
     "scripts/benchmark_crf.py": {"": "command", "crf --device tpu": "--device"},
     "scripts/benchmark_predict.py": {"--turns many": "--turns", "--method irn": "--method"},
+    "scripts/benchmark_report.py": {"--images 0": "at least 1", "--root lost": "no PASCAL VOC 2012"},
     "scripts/benchmark_startup.py": {"--turns many": "--turns"},
     "scripts/check_data.py": {
         "data.rot=y": "unknown configuration key", "--show many": "wrong value", "data.root=lost": "no PASCAL VOC 2012",
@@ -217,7 +218,7 @@ WRONG = {
         "--name used --exp cti_cvpr24 data.rot=y a.jpg": "unknown configuration key",
         "--name used --exp cti_cvpr24": "no image is named", "--name used --exp cti_cvpr24 a.jpg": "no checkpoint",
         "--name used --exp cti_cvpr24 --labels t.csv --classes cat a.jpg": "give one of them",
-        "--name used --exp cti_cvpr24 --threshold=-1 a.jpg": "at least 0",
+        "--name used --exp cti_cvpr24 --threshold=-1 a.jpg": "from 0 to below 1",
     },
     "scripts/prepare_data.py": {"": "required", "voc --root lost --no-download": "no folder lost"},
     "scripts/report.py": {

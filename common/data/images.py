@@ -35,6 +35,8 @@ STARTS = (  # how files begin that are no images read here, their kind, and what
     (b"%PDF", "a PDF", "Save it as PNG."),
     (b"8BPS", "a Photoshop file", "Save it as PNG."),
     (b"\0\0\0\x0cjP", "a JPEG 2000 file", "Save it as PNG."),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM video", "Save its frames as PNG."),
+    (b"\0\0\1\xba", "an MPEG video", "Save its frames as PNG."),
     (b"<", "a text such as a web page or an SVG", "Download the image itself."),
     (b"version https://git-lfs", "a git-lfs pointer, not the image itself", "Fetch it with git lfs pull."),
 )
@@ -159,7 +161,7 @@ def opened(path: Path, noun: str, formats: tuple[str, ...]) -> Iterator[Image.Im
 def _too_large(path: Path, noun: str, size: str) -> str:
     return (
         f"the {noun} {path} has {size} pixels, more than the {MOST_PIXELS} that are read. Make it smaller, or "
-        f"remove it from the lists; {CHECK}"
+        f"leave it out; {CHECK}"
     )
 
 
@@ -173,6 +175,9 @@ def _unknown(path: Path, noun: str, formats: tuple[str, ...]) -> str:
         kind = "empty"
     elif not head.strip(b"\0"):
         kind = "filled with zeros, as a broken copy leaves it"
+    elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        kind = "an AVI video"
+        advice = "Save its frames as PNG."
     elif head[4:8] == b"ftyp":
         kind = "a HEIC, AVIF or video file"
         advice = "Save it as PNG."

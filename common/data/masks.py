@@ -22,10 +22,13 @@ def voc_palette() -> np.ndarray:
     return colours
 
 
+PALETTE_BYTES = voc_palette().tobytes()
+
+
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
     """Writes label indices, uint8 (H, W), as a palette PNG, atomically."""
-    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).convert("L")
-    image.putpalette(voc_palette().tobytes())
+    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8))
+    image.putpalette(PALETTE_BYTES)
     with atomic_write(path, durable=False) as file:
         image.save(file, format="PNG")
 

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from common.data.dataset import TrainingImages
-from common.data.images import LEAST_SIDE, ImageFile
+from common.data.images import CHECK, LEAST_SIDE, ImageFile
 from common.run.errors import UserError
 from common.run.processes import Processes
 from common.run.progress import progress
@@ -12,17 +12,20 @@ THREADS = 8
 SHOWN = 3  # images that the message names
 
 
-def usable_size(file: ImageFile) -> tuple[int, int]:
+def usable_size(file: ImageFile, least: int = LEAST_SIDE) -> tuple[int, int]:
     """(H, W) of an image.
+
+    Args:
+        least: pixels that each side needs.
 
     Raises:
         UserError: it is damaged, of another format, or too small for a network.
     """
     size = file.size()
-    if min(size) < LEAST_SIDE:
+    if min(size) < least:
         raise UserError(
             f"the image {file.path} is of {size[1]}x{size[0]} pixels, too small for a network: each side needs at "
-            f"least {LEAST_SIDE}. Remove it from the lists; python scripts/check_data.py finds all such files."
+            f"least {least}. Leave it out; {CHECK}"
         )
     return size
 
@@ -44,10 +47,10 @@ def require_sizes(images: TrainingImages, processes: Processes) -> None:
         raise UserError(" ".join(problems[:SHOWN]) + more)
 
 
-def size_problem(file: ImageFile) -> str:
+def size_problem(file: ImageFile, least: int = LEAST_SIDE) -> str:
     """The message about an image that `usable_size` refuses; empty for any other."""
     try:
-        usable_size(file)
+        usable_size(file, least)
     except UserError as error:
         return str(error)
     return ""

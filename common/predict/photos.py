@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data.images import ImageFile, ImageRules
+from common.data.images import CHECK, LEAST_SIDE, ImageFile, ImageRules
 from common.data.lists import IMAGE_SUFFIXES
 from common.data.sizes import THREADS, size_problem
+from common.data.stamp import STAMP_FILE
 from common.data.whole import Failures
 from common.run.errors import UserError, preview
 from common.run.progress import progress
 
 BETWEEN = "__"  # stands for the / of sub-folders in ids
+RECORDS = "records"  # folder of the records of predictions
 
 
 @dataclass
@@ -54,7 +56,10 @@ class Photos:
         Raises:
             UserError: the file is damaged; it is named.
         """
-        return self.file(index).read()
+        try:
+            return self.file(index).read()
+        except UserError as error:
+            raise UserError(without_check(str(error))) from error
 
     def without(self, left_out: Failures) -> "Photos":
         """The other images."""
@@ -64,34 +69,43 @@ class Photos:
         images = [self.images[index] for index in kept]
         return Photos(ids, images, self.classes, self.rules, labels, self.list_name)
 
-    def unreadable(self, is_shown: bool = False) -> Failures:
+    def unreadable(self, is_shown: bool = False, least: int = LEAST_SIDE) -> Failures:
         """Messages about images whose header cannot be read, or that are too small for a network.
 
         Args:
+            least: pixels that each side needs.
             is_shown: whether this process shows the progress.
         """
         with ThreadPoolExecutor(THREADS) as pool:
-            messages = pool.map(size_problem, map(self.file, self.unique()))
+            messages = pool.map(lambda index: size_problem(self.file(index), least), self.unique())
             counted = progress(messages, "image headers", is_shown, len(self))
-            return {index: message for index, message in enumerate(counted) if message}
+            return {index: without_check(message) for index, message in enumerate(counted) if message}
 
 
 def find_photos(places: Sequence[str | Path]) -> tuple[dict[str, Path], list[str]]:
     """Image files by id, of files and of folders with all that is in them, and notes about what is left out.
 
-    A named file is taken whatever its suffix; in folders the suffixes of images count. Two files of one folder that
+    A named file is taken whatever its suffix; in folders the suffixes of images count, and folders of predictions are
+    left out. Two files of one folder that
     differ in their suffix alone have it in their ids.
 
     Raises:
-        UserError: a place does not exist, no image is found, or two folders have images of the same id.
+        UserError: a place does not exist, no image is found, a name is no text, or two folders have images of the same
+            id.
     """
     found: list[tuple[str, Path]] = []
     notes = []
     for place in map(Path, places):
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.is_file() and not _is_hidden(path, place))
+            paths = [path for path in sorted(place.rglob("*")) if not _is_hidden(path, place)]
+            results = [path.parent for path in paths if path.name == RECORDS and is_results(path.parent)]
+            notes += [f"{folder} holds predictions and is left out" for folder in results]
+            linked = [_shown(path) for path in paths if path.is_symlink() and path.is_dir()]
+            if linked:
+                notes.append(f"linked folders are left out, name them: {preview(linked, 3)}")
+            inside = [path for path in paths if path.is_file() and not set(results) & set(path.parents)]
             images = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
-            others = [str(path) for path in inside if path.suffix.lower() not in IMAGE_SUFFIXES]
+            others = [_shown(path) for path in inside if path.suffix.lower() not in IMAGE_SUFFIXES]
             found += [(BETWEEN.join(path.relative_to(place).parts), path) for path in images]
             notes += [f"{place} has no image ({', '.join(IMAGE_SUFFIXES)})"] if not images else []
             if others:
@@ -102,7 +116,34 @@ def find_photos(places: Sequence[str | Path]) -> tuple[dict[str, Path], list[str
             raise UserError(f"no image or folder {place} (from {Path.cwd()}). Correct the path")
     if not found:
         raise UserError(f"nothing to predict: {'; '.join(notes)}. Name images, or folders of images")
+    odd = [_shown(path) for _, path in found if _shown(path) != str(path)]
+    if odd:
+        raise UserError(f"names of {len(odd)} images are no text in UTF-8: {preview(odd, 3)}. Rename them")
     return _with_ids(list(dict.fromkeys(found))), notes
+
+
+def name_in_folder(image_id: str, path: Path) -> str:
+    """An image's file name with the sub-folders that its id tells, such as ``sub/photo.jpg``; for annotation tools."""
+    ends = (path.parts[-count:] for count in range(1, len(path.parts) + 1))
+    names = (
+        "/".join(end) for end in ends if image_id in (BETWEEN.join(end), BETWEEN.join(end).removesuffix(path.suffix))
+    )
+    return next(names, path.name)
+
+
+def without_check(message: str) -> str:
+    """A message about an image without its last clause, which concerns data sets."""
+    return message.replace(f"; {CHECK}", ".").replace(f" {CHECK}", "")
+
+
+def is_results(folder: Path) -> bool:
+    """Whether a folder holds predictions, whose masks and overlays are no photos."""
+    return (folder / RECORDS).is_dir() and (folder / "masks" / STAMP_FILE).is_file()
+
+
+def _shown(path: Path) -> str:
+    """A path as text; bytes of its name that are none are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

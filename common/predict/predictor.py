@@ -10,6 +10,7 @@
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,14 @@ import torch
 from torch import nn
 
 from common.data.dataset import LabelledImages, class_names
-from common.data.images import ImageRules
+from common.data.images import LEAST_SIDE, ImageRules
 from common.data.seed_labels import seed_labels
 from common.data.seeds import Seed
+from common.data.transforms import eval_transform
 from common.data.whole import Failures
 from common.masks.face import MaskFace
 from common.masks.network import infer_logits, joined, mask_of
+from common.masks.options import SegmentConfig
 from common.nets.load import load_weights, weights_identity
 from common.nets.vit import ViTBackbone
 from common.pipeline.builders import PREDICTING, named, predicting
@@ -174,10 +177,14 @@ class Predictor:
             classes: names of the classes that it shows; None: those that the network tells.
 
         Raises:
-            UserError: the image cannot be read, or a name is no class.
+            UserError: the image cannot be read, is a folder, or a name is no class.
         """
+        if Path(image).is_dir():
+            raise UserError(f"{image} is a folder; Predictor.predict takes many images, this call takes one")
         ids, _ = find_photos([image])
         photos = self.photos(ids)
+        for problem in photos.unreadable(least=self.least_side()).values():
+            raise UserError(problem)
         if classes is not None:
             photos.labels = named_classes(",".join(classes), self.classes)[None]
         return next(self.predict(photos))
@@ -202,6 +209,14 @@ class Predictor:
         if isinstance(self.face, MaskFace):
             return self._masks(self.face, photos, is_done, failures)
         return self._seeds(self.face, photos, is_done, failures)
+
+    def least_side(self) -> int:
+        """The pixels that each side of an image needs to have a patch at every scale; CRT and ToCo enlarge images."""
+        section = self._section()
+        is_scaled = not section.resize if isinstance(section, SegmentConfig) else section.transform() is eval_transform
+        patches = [part.patch_size for part in self.model.modules() if isinstance(part, ViTBackbone)]
+        least = math.ceil(max(patches, default=1) / min(section.scales)) if is_scaled else 0
+        return max(LEAST_SIDE, least)
 
     def sha256(self) -> str:
         """The hash of the file of the weights."""

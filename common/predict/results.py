@@ -22,7 +22,7 @@ from common.data.images import ImageFile
 from common.data.outputs import MaskFolder
 from common.data.seeds import write_seed
 from common.data.stamp import MASKS, Stamp, stamp_of
-from common.predict.photos import Photos
+from common.predict.photos import RECORDS, Photos, name_in_folder
 from common.predict.predictor import Prediction, Predictor
 from common.run.errors import UserError
 from common.run.files import atomic_write, has_content, sweep, write_json
@@ -71,19 +71,19 @@ class ResultFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--out {self.path} cannot be made: {error.strerror or error}") from error
-        lock(self.path)
+        lock(self.path, elsewhere="another --out")
         sweep(self.path)
 
     def _forget_deleted(self) -> None:
         """Deletes what is left of predictions whose mask has been deleted: of other settings, or of a changed image."""
-        for record in (self.path / "records").glob("*.json"):
+        for record in (self.path / RECORDS).glob("*.json"):
             if not self.masks.is_done(record.stem):
                 for path in (record, self.overlay(record.stem), self.path / "seeds" / f"{record.stem}.npy"):
                     path.unlink(missing_ok=True)
 
     def record(self, image_id: str) -> Path:
         """Path of an image's rows."""
-        return self.path / "records" / f"{image_id}.json"
+        return self.path / RECORDS / f"{image_id}.json"
 
     def overlay(self, image_id: str) -> Path:
         """Path of an image's overlay."""
@@ -104,21 +104,21 @@ class ResultFolder:
         rows = list(class_rows(prediction, self.classes))
         image = np.asarray(ImageFile(prediction.path, self.rules).read())
         save_prediction(self.overlay(image_id), image, prediction.mask, self.classes, prediction.scores)
-        self.record(image_id).parent.mkdir(exist_ok=True)
         with atomic_write(self.record(image_id), "w", durable=False) as stream:
             json.dump({"image": str(prediction.path), "size": prediction.mask.shape, "classes": rows}, stream)
 
     def images(self) -> Iterator[tuple[str, str]]:
-        """Yields id and file name of all images in the folder."""
-        for path in sorted((self.path / "records").glob("*.json")):
-            yield path.stem, Path(json.loads(path.read_text(encoding="utf-8"))["image"]).name
+        """Yields id and file name, with sub-folders, of all images in the folder."""
+        for path in sorted((self.path / RECORDS).glob("*.json")):
+            image = Path(json.loads(path.read_text(encoding="utf-8"))["image"])
+            yield path.stem, name_in_folder(path.stem, image)
 
     def close(self) -> None:
         """Writes table and manifest of all images in the folder; the main process, when all are done."""
         with atomic_write(self.path / TABLE, "w") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(COLUMNS)
-            for path in sorted((self.path / "records").glob("*.json")):
+            for path in sorted((self.path / RECORDS).glob("*.json")):
                 record = json.loads(path.read_text(encoding="utf-8"))
                 for row in record["classes"] or [EMPTY]:
                     table.writerow([record["image"], *(row[name] for name in COLUMNS[1:])])

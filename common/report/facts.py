@@ -17,7 +17,7 @@ from common.report.source import ScoredRun, Source
 from common.run.config import read_yaml
 from common.run.errors import UserError
 from common.run.files import ROOT
-from common.run.folder import CARD, RunFolder
+from common.run.folder import BOX_SCORES, CARD, RunFolder
 from common.run.log import read_metrics
 from common.score.compare import aligned, difference, group_of, read_run
 from common.score.read import read_score
@@ -48,7 +48,7 @@ def run_facts(source: Source) -> dict[str, Any]:
             "warnings": source.score.get("warnings", []),
         }  # fmt: skip
     elif isinstance(source, LocatedRun):
-        facts |= {**located_facts(source), "published": published(str(facts["method"]))}
+        facts |= {**located_facts(source), "published": published(str(facts["method"]), of_boxes=True)}
     return facts
 
 
@@ -173,13 +173,13 @@ def trivial(run: RunFolder) -> dict[str, float]:
     return found
 
 
-def published(method: str) -> list[dict[str, Any]]:
-    """Published numbers of a method, from the recipes of its reproductions."""
+def published(method: str, of_boxes: bool = False) -> list[dict[str, Any]]:
+    """Published numbers of a method, of boxes or of seeds and masks, from the recipes of its reproductions."""
     return [
         {"what": f"{recipe.title}: {result.what}", "value": result.published}
         for recipe in _recipes(method)
         for result in recipe.results
-        if result.published is not None
+        if result.published is not None and (result.file == f"{BOX_SCORES}.json") == of_boxes
     ]
 
 
@@ -187,7 +187,7 @@ def _recipes(method: str) -> list[Recipe]:
     """The recipes of a method's published numbers."""
     paths = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.stem.endswith("_demo")]
     recipes = [Recipe.read(path) for path in paths] if method else []
-    return [recipe for recipe in recipes if recipe.title.split(" ")[0].rstrip(",") == method]
+    return [recipe for recipe in recipes if recipe.title.split(" ")[0].rstrip(",") == method.split(" ")[0]]
 
 
 def comparison(sources: Sequence[Source]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from common.report.page import Images, page
 from common.run.errors import UserError
 
 HOST = "127.0.0.1"
+NAMES = (HOST, "localhost")
 
 
 class ReportServer(ThreadingHTTPServer):
@@ -45,6 +46,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """``/``: the page; ``/image/NUMBER``: an image's pictures as JSON."""
+        if self.headers.get("Host", "").rpartition(":")[0] not in NAMES:  # a page elsewhere that has taken this address
+            self.send_error(HTTPStatus.FORBIDDEN)
+            return
         if self.path in ("/", "/index.html"):
             self._send(self.server.html, f"text/html; charset={ENCODING}")
             return

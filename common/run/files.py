@@ -57,6 +57,11 @@ def atomic_write(path: str | Path, mode: str = "wb", durable: bool = True) -> It
             Path(temporary).unlink(missing_ok=True)
 
 
+def temporary_name(path: Path) -> Path:
+    """A name beside a path for a link that is to take its place; `sweep` knows it after a kill."""
+    return path.with_name(f".{path.name[:80]}.{_owner()}.link.tmp")
+
+
 def _owner() -> str:
     """This process on this machine, as temporary files name it."""
     return f"{os.getpid()}-{socket.gethostname().partition('.')[0][:40]}"

@@ -25,11 +25,12 @@ HANDED_ON = "RUN_LOCKS"  # environment variable: folders whose locks the parent 
 _held: dict[Path, tuple[Path, IO[str]]] = {}  # by real folder and name: the lock's place and open file
 
 
-def lock(folder: Path, name: str = LOCK_FILE) -> None:
+def lock(folder: Path, name: str = LOCK_FILE, elsewhere: str = "another --name") -> None:
     """Locks an existing folder for this process, until `unlock_all` or the process's end.
 
     Args:
         name: of the lock's file, for writers of files that no other writes.
+        elsewhere: argument that names another folder, for the message.
 
     Raises:
         UserError: another process holds it; it is named.
@@ -45,12 +46,12 @@ def lock(folder: Path, name: str = LOCK_FILE) -> None:
         except BlockingIOError:
             holder = _holder(file)
             file.close()
-            raise UserError(_in_use(folder, holder)) from None
+            raise UserError(_in_use(folder, holder, elsewhere)) from None
         except OSError:  # a file system without locks: the record alone tells
             holder = _holder(file)
             if _lives(holder):
                 file.close()
-                raise UserError(_in_use(folder, holder)) from None
+                raise UserError(_in_use(folder, holder, elsewhere)) from None
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
@@ -95,10 +96,10 @@ def _lives(holder: dict[str, Any]) -> bool:
     return is_alive(holder["pid"])
 
 
-def _in_use(folder: Path, holder: dict[str, Any]) -> str:
+def _in_use(folder: Path, holder: dict[str, Any], elsewhere: str) -> str:
     who = (
         f"process {holder.get('pid')} on {holder.get('host')} ({holder.get('command')}) since {holder.get('since')}"
         if holder
         else "another process"
     )
-    return f"the run folder {folder} is in use by {who}. Wait for its end, or stop it, or choose another --name"
+    return f"the run folder {folder} is in use by {who}. Wait for its end, or stop it, or choose {elsewhere}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.run.errors import UserError, preview
+from common.run.files import temporary_name
 from common.run.folder import BEST_FILE, LAST_FILE, PREVIOUS_FILE
 from common.run.processes import Processes
 from common.run.random import RandomStates
@@ -78,7 +79,7 @@ class Checkpoints:
             content: dict[str, Any] = {name: dict(part.state_dict()) for name, part in self.parts.items()}
             content |= {"model": self._weights(), "position": asdict(position), "own": own, "identity": self.identity}
             if self._saved not in (None, position.total_steps):
-                _link(self.last, self.previous)
+                keep_as(self.last, self.previous)
             content["format"] = FORMAT
             save_torch(self.last, content)
             self._saved = position.total_steps
@@ -178,9 +179,9 @@ class Checkpoints:
             raise UserError(f"{self.last} does not fit this run ({type(error).__name__}: {error})") from error
 
 
-def _link(path: Path, other: Path) -> None:
+def keep_as(path: Path, other: Path) -> None:
     """Gives a file a second name, in place of what had it; a copy where the disk has no such links."""
-    new = other.with_name(f".{other.name}.tmp")
+    new = temporary_name(other)
     new.unlink(missing_ok=True)
     if not path.is_file():
         return

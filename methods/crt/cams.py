@@ -154,11 +154,12 @@ def view_cams(model: DeiTBranch, views: Sequence[Tensor], tiles: int, flip: bool
 def presence_logits(maps: Tensor) -> Tensor:
     """Class logits (b, C) of class maps (b, C, h, w), for the choice of an image's classes.
 
-    Classes compete for each cell: its probability of a class is sigmoid times softmax over the classes, a mean over 3 x
-    3 cells, and the largest cell counts. The mean of a map, which is trained, tells small objects badly.
+    Classes compete for each cell: its evidence for a class is the rectified map times its softmax over the classes. The
+    largest cell counts, and its logarithm is the logit, so that evidence e gives the probability e / (1 + e). The mean
+    of a map, which is trained, tells small objects badly.
     """
-    cells = F.avg_pool2d(maps.softmax(1) * maps.sigmoid(), 3, 1, 1, count_include_pad=False)
-    return cells.amax((-2, -1)).clamp(1e-6, 1 - 1e-6).logit()
+    evidence = maps.softmax(1) * maps.relu()
+    return evidence.amax((-2, -1)).clamp(min=1e-6).log()
 
 
 def padded_views(views: Sequence[Tensor], tile: int, flip: bool = True) -> list[Tensor]:

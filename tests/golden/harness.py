@@ -9,15 +9,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
-from tests.golden.weights import image_batch
+from tests.golden.weights import fill, image_batch
 
 Results = dict[tuple[str, Any], Any]  # (role, case) -> array or tensor
+Network = TypeVar("Network", bound=nn.Module)
 RUNNERS: dict[tuple[str, str], Callable[["Case"], Results]] = {}
 
 
@@ -29,6 +33,26 @@ def runner(method: str, kind: str) -> Callable:
         return function
 
     return register
+
+
+class NoDraws(TorchFunctionMode):
+    """Parameters are zero, which takes no time: they get their values later."""
+
+    drawing = frozenset(
+        {Tensor.uniform_, Tensor.normal_, init.uniform_, init.normal_, init.kaiming_uniform_, init.kaiming_normal_}
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.drawing:
+            return (args[0] if args else kwargs["tensor"]).detach().zero_()
+        return func(*args, **(kwargs or {}))
+
+
+def built(build: Callable[[], Network], seed: int, reference_name: Callable[[str], str] = str) -> Network:
+    """A network with the weights of a seed, which belong to the reference's names of its parameters."""
+    with NoDraws():
+        network = build()
+    return fill(network, seed, reference_name)
 
 
 @dataclass

@@ -17,9 +17,8 @@ from common.score.counts import ConfusionCounts, first_argmax
 from methods.crt.cams import crt_cams, scaled_size, view_cams
 from methods.crt.config import CRTInferConfig, CRTModelConfig
 from methods.crt.model import STRIDES, CNNBranch, DeiTBranch, tiled_deit
-from tests.golden.harness import Case, Results, runner
+from tests.golden.harness import Case, Results, built, runner
 from tests.golden.runners_eval import swept_voc
-from tests.golden.weights import fill, tensor_for
 
 
 def deit(case: Case) -> DeiTBranch:
@@ -27,8 +26,8 @@ def deit(case: Case) -> DeiTBranch:
     given = case.model["deit"]
     assert given["stride"] * 2 == given["tile"] and given["head"] == "conv3x3"
     of_deit = ViTConfig(given["arch"], img_size=given["tile"], drop_path=0.0)
-    model = tiled_deit(CRTModelConfig(deit=of_deit, passes=given["passes"]), given["num_classes"])
-    return fill(model, case.entry["weights_seed"]).eval()
+    config = CRTModelConfig(deit=of_deit, passes=given["passes"])
+    return built(lambda: tiled_deit(config, given["num_classes"]), case.entry["weights_seed"]).eval()
 
 
 @runner("crt", "deit")
@@ -81,11 +80,10 @@ def cnn_forward(case: Case) -> Results:
     """Stages and maps, and the CAM that the branch would give by itself."""
     given = case.model["cnn"]
     assert tuple(given["strides"]) == STRIDES
-    model = CNNBranch(ResNetConfig(given["arch"]), given["num_classes"])
-    names = {name: name.replace("backbone.", "resnet50.") for name in model.state_dict()}
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    seed = case.entry["weights_seed"]
-    model.load_state_dict({name: tensor_for(names[name], shape, seed) for name, shape in shapes.items()})
+    model = built(
+        lambda: CNNBranch(ResNetConfig(given["arch"]), given["num_classes"]), case.entry["weights_seed"],
+        lambda name: name.replace("backbone.", "resnet50."),
+    )  # fmt: skip
     stages = model.backbone(case.input("x"))[1:]
     cam, pair = model.classifier(stages[-1]), model(case.input("pair")).relu()
     found = {

@@ -17,8 +17,7 @@ from methods.crt.losses import LOSS_TERMS, CRTStep
 from methods.crt.model import CRT, STRIDES
 from methods.crt.optim import grouped_sgd
 from methods.crt.views import CRTViews, draw_view
-from tests.golden.harness import Case, Results, runner
-from tests.golden.weights import tensor_for
+from tests.golden.harness import Case, Results, built, runner
 
 
 def reference_name(name: str) -> str:
@@ -34,12 +33,7 @@ def network(case: Case) -> CRT:
     config = CRTModelConfig(
         ResNetConfig(cnn["arch"]), ViTConfig(deit["arch"], img_size=deit["tile"], drop_path=0.0), deit["passes"]
     )
-    model, seed = CRT(config, cnn["num_classes"]), case.entry["weights_seed"]
-    filled = {
-        name: tensor_for(reference_name(name), tuple(value.shape), seed) for name, value in model.state_dict().items()
-    }
-    model.load_state_dict(filled)
-    return model.train()
+    return built(lambda: CRT(config, cnn["num_classes"]), case.entry["weights_seed"], reference_name).train()
 
 
 class Given(nn.Module):

@@ -11,22 +11,19 @@ from methods.crt.model import STRIDES
 from methods.crt.wsol_config import WSOLModelConfig
 from methods.crt.wsol_losses import WSOLStep
 from methods.crt.wsol_model import WSOL, class_cams
-from tests.golden.harness import Case, Results, runner
+from tests.golden.harness import Case, Results, built, runner
 from tests.golden.runners_crt_train import reference_name
-from tests.golden.weights import tensor_for
 
 
 @runner("crt", "wsol")
 def wsol(case: Case) -> Results:
     """Maps, losses and gradients of both networks, and what the DeiT says in evaluation."""
-    cnn, deit, seed = case.model["cnn"], case.model["deit"], case.entry["weights_seed"]
+    cnn, deit = case.model["cnn"], case.model["deit"]
     weights = case.params["loss_weights"]
     assert tuple(cnn["strides"]) == STRIDES and deit["head"] == "conv3x3" and weights[:2] == [1, 1]
     config = WSOLModelConfig(ResNetConfig(cnn["arch"]), ViTConfig(deit["arch"], drop_path=deit["drop_path"]))
-    model, x = WSOL(config, deit["num_classes"]), case.input("x")
-    model.load_state_dict(
-        {name: tensor_for(reference_name(name), tuple(value.shape), seed) for name, value in model.state_dict().items()}
-    )
+    model = built(lambda: WSOL(config, deit["num_classes"]), case.entry["weights_seed"], reference_name)
+    x = case.input("x")
     labels = F.one_hot(torch.as_tensor(case.input("target")), deit["num_classes"])
     terms = WSOLStep(model.train())(x, labels, weights[2], len(x))
     terms["total"].backward()

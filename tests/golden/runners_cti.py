@@ -18,14 +18,14 @@ from methods.cti.config import LossConfig
 from methods.cti.losses import CTIStep, background_maps
 from methods.cti.memory import TokenMemory
 from methods.cti.model import CTI
-from tests.golden.harness import Case, Results, runner
-from tests.golden.weights import fill, tensor_for
+from tests.golden.harness import Case, Results, built, runner
+from tests.golden.weights import tensor_for
 
 
 @functools.lru_cache(maxsize=2)
 def filled(arch: str, num_classes: int, drop_path: float, seed: int) -> CTI:
     """The network with the recipe's weights; COCO's has 82 M parameters, so it is made once."""
-    return fill(CTI(ViTConfig(arch=arch, drop_path=drop_path), num_classes), seed)
+    return built(lambda: CTI(ViTConfig(arch=arch, drop_path=drop_path), num_classes), seed)
 
 
 def network(case: Case) -> CTI:
@@ -40,10 +40,9 @@ def init(case: Case) -> Results:
     """Names, shapes and values after loading an ImageNet checkpoint."""
     torch.manual_seed(0)
     arch, recipe = case.model["arch"], case.entry["inputs"]["checkpoint"]
-    source = timm.create_model(
-        recipe["tensor_for"].removeprefix("timm:"), num_classes=recipe["num_classes"]
-    ).state_dict()
-    checkpoint = {name: tensor_for(name, tuple(value.shape), recipe["seed"]) for name, value in source.items()}
+    with torch.device("meta"):  # names and shapes are all that counts
+        source = timm.create_model(recipe["tensor_for"].removeprefix("timm:"), num_classes=recipe["num_classes"])
+    checkpoint = {name: tensor_for(name, tuple(v.shape), recipe["seed"]) for name, v in source.state_dict().items()}
     model = CTI(ViTConfig(arch=arch), case.model["num_classes"])
     model.load_imagenet(checkpoint)
     state = model.state_dict()

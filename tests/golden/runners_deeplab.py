@@ -21,17 +21,16 @@ from methods.deeplab.config import DeepLabModelConfig, DeepLabOptimConfig
 from methods.deeplab.crf_image import clean_image, wrapped_image
 from methods.deeplab.losses import DeepLabStep
 from methods.deeplab.model import DeepLab
-from tests.golden.harness import Case, Results, runner
-from tests.golden.runners_dig import change_filled
-from tests.golden.weights import fill
+from tests.golden.harness import Case, Results, built, runner
+from tests.golden.runners_dig import change_filled, record
 
 
 @functools.lru_cache(maxsize=1)
 def _filled(recipe: str, seed: int) -> DeepLab:
     description = json.loads(recipe)
     assert description["arch"] == "deeplabv2_resnet101_msc"
-    model = DeepLab(DeepLabModelConfig(scales=description["scales"]), description["num_classes"])
-    fill(model, seed)
+    config = DeepLabModelConfig(scales=description["scales"])
+    model = built(lambda: DeepLab(config, description["num_classes"]), seed)
     change_filled(model, description["after_fill"])
     return model
 
@@ -49,11 +48,15 @@ def train(case: Case) -> Results:
     params, model = case.params, network(case)
     assert params["freeze_bn"] and params["ignore"] == 255
     x, labels = case.input("x"), torch.as_tensor(case.input("label"))
-    with torch.no_grad():
-        outputs = model.outputs(x)
     step, parameters = DeepLabStep(model), dict(model.named_parameters())
     frozen = [parameter.requires_grad_() for parameter in parameters.values() if not parameter.requires_grad]
-    losses = step(x, labels)
+    seen: dict[str, list] = {}
+    record(model, "outputs", seen)
+    try:
+        losses = step(x, labels)
+    finally:
+        del model.outputs
+    (outputs,) = seen["outputs"]
     total = losses["total"] / params["iter_size"]
     total.backward()
     for parameter in frozen:

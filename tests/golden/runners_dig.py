@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from common.data.augment import train_transform
 from common.nets.attention import MapRequest
@@ -27,9 +26,8 @@ from methods.dig.lfca import RELEASED_FEATURES
 from methods.dig.losses import LOSS_TERMS, DiGStep, classification_loss, distillation, loss_terms, prediction_loss
 from methods.dig.model import TOP, DiG, Fused
 from methods.dig.unet import UNet
-from tests.golden.harness import Case, Results, runner
+from tests.golden.harness import Case, Results, built, runner
 from tests.golden.runners_eval import swept_voc
-from tests.golden.weights import fill
 
 PATCH = 16  # side of a patch of the classifier, whose grid the feature taps are resized to
 
@@ -44,19 +42,11 @@ def change_filled(model: nn.Module, rules: list[dict[str, str]]) -> None:
                 p.copy_(eval(rule["set_to"], {"np": np, "torch": torch, "F": F, "p": p}))  # this repository's test data
 
 
-class _NoDraws(TorchFunctionMode):
-    """Parameters keep what is in memory: they get their values later."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in (Tensor.uniform_, Tensor.normal_) else func(*args, **(kwargs or {}))
-
-
 @functools.lru_cache(maxsize=1)
 def _filled_unet(recipe: str, seed: int) -> UNet:
     description = json.loads(recipe)
-    with _NoDraws():
-        unet = UNet(UNetConfig(description["dim"], description["dim_mults"]), description["channels"])
-    fill(unet, seed)
+    config = UNetConfig(description["dim"], description["dim_mults"])
+    unet = built(lambda: UNet(config, description["channels"]), seed)
     change_filled(unet, description.get("after_fill", []))
     return unet
 
@@ -154,10 +144,10 @@ def training_step(
 def _filled(recipe: str, has_lfca: bool, seed: int) -> DiG:
     description = json.loads(recipe)
     config = ViTConfig(arch=description["arch"], drop_path=description["drop_path"])
-    model = DiG(config, description["num_classes"], RELEASED_FEATURES if has_lfca else None)
+    model = built(lambda: DiG(config, description["num_classes"], RELEASED_FEATURES if has_lfca else None), seed)
     if has_lfca:
         model.LFCA0.drop_path.drop_prob = model.LFCA1.drop_path.drop_prob = description["lfca_drop_path"]
-    return fill(model, seed)
+    return model
 
 
 def filled(description: dict[str, Any], seed: int, mode: str, has_lfca: bool = True) -> DiG:
@@ -319,8 +309,8 @@ def step(case: Case) -> Results:
     grid = tuple(side // PATCH for side in images.shape[-2:])
     guidance = diffusion.guide(images, grid, timesteps, denoised, noise, max_rows=1)
     module, seen, results = DiGStep(model, loss_config(params)), {}, {}
-    _record(model, "training_pass", seen)
-    _record(model, "fuse", seen)
+    record(model, "training_pass", seen)
+    record(model, "fuse", seen)
     try:
         for epoch in params["epochs"]:
             seen.clear()
@@ -345,7 +335,7 @@ def step(case: Case) -> Results:
     return results | {(role, None): value for role, value in found.items()}
 
 
-def _record(model: nn.Module, name: str, seen: dict[str, list]) -> None:
+def record(model: nn.Module, name: str, seen: dict[str, list]) -> None:
     """Keeps what a method returns from now on, until the attribute is deleted."""
     method = getattr(model, name)
 

@@ -20,14 +20,13 @@ from methods.irn.model import IRN, STRIDES
 from methods.irn.paths import pair_displacements, path_cells, path_directions, path_maximum
 from methods.irn.views import reduced
 from methods.irn.walk import boundaries, enlarged, label_map, walked
-from tests.golden.harness import Case, Results, runner
-from tests.golden.weights import fill
+from tests.golden.harness import Case, Results, built, runner
 
 
 @functools.lru_cache(maxsize=1)
 def filled(seed: int) -> IRN:
     """The network with the recipe's weights; not to be changed."""
-    return fill(IRN(IRNModelConfig("resnet50")), seed).eval()
+    return built(lambda: IRN(IRNModelConfig("resnet50")), seed).eval()
 
 
 def network(case: Case) -> IRN:

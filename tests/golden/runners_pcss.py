@@ -19,15 +19,15 @@ from methods.pcss.frequency import block_filters, filtered, half_plane, removed_
 from methods.pcss.importance import FrequencyImportance
 from methods.pcss.losses import PCSSStep
 from methods.pcss.model import PCSS
-from tests.golden.harness import Case, Results, runner
+from tests.golden.harness import Case, Results, built, runner
 from tests.golden.runners_eval import swept_voc
-from tests.golden.weights import fill, tensor_for
+from tests.golden.weights import tensor_for
 
 
 @functools.lru_cache(maxsize=2)
 def filled(arch: str, num_classes: int, drop_path: float, seed: int) -> PCSS:
     """The network with the recipe's weights."""
-    return fill(PCSS(ViTConfig(arch=arch, drop_path=drop_path), num_classes), seed)
+    return built(lambda: PCSS(ViTConfig(arch=arch, drop_path=drop_path), num_classes), seed)
 
 
 def network(case: Case) -> PCSS:
@@ -226,7 +226,8 @@ def infer(case: Case) -> Results:
 def pretrain(case: Case) -> Results:
     """Tokens and positions after loading an ImageNet checkpoint."""
     recipe = case.entry["inputs"]["checkpoint"]
-    source = timm.create_model(recipe["tensor_for"].removeprefix("timm:"), num_classes=recipe["num_classes"])
+    with torch.device("meta"):  # names and shapes are all that counts
+        source = timm.create_model(recipe["tensor_for"].removeprefix("timm:"), num_classes=recipe["num_classes"])
     checkpoint = {name: tensor_for(name, tuple(v.shape), recipe["seed"]) for name, v in source.state_dict().items()}
     model = PCSS(ViTConfig(arch=case.model["arch"]), case.model["num_classes"])
     model.load_imagenet(checkpoint)

@@ -20,8 +20,7 @@ from methods.psa.optim import parameter_groups, psa_optimizer
 from methods.psa.resnet38 import ResNet38
 from methods.psa.views import PSAViews, draw_placement
 from methods.psa.walk import padded, pseudo_mask, with_background
-from tests.golden.harness import Case, Results, runner
-from tests.golden.weights import fill
+from tests.golden.harness import Case, Results, built, runner
 
 
 def ends(height: int, width: int, radius: int) -> tuple[Tensor, Tensor]:
@@ -125,7 +124,7 @@ def network(case: Case) -> Results:
     """AffinityNet on ResNet-38: its trunk's maps, affinities, their matrix, and what is trained."""
     assert case.model["arch"] == "resnet38_aff"
     radius, x = case.model["radius"], case.input("x")
-    model = fill(ResNet38(), case.entry["weights_seed"]).train(case.params["mode"] == "train")
+    model = built(ResNet38, case.entry["weights_seed"]).train(case.params["mode"] == "train")
     conv4, conv5, conv6 = model.stages(x)
     features = model(x)
     affinity = pair_affinity(features, pair_directions(radius), radius)

@@ -1,9 +1,12 @@
 """Computes ToCo's golden cases of network, losses and training with the project's code."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +14,7 @@ from torch import Tensor
 from common.crf.lattice import Lattice, bilateral_features
 from common.train.course import Position
 from common.train.optim import set_lr
+from methods.toco import step as toco_step
 from methods.toco.cams import multi_scale_cams
 from methods.toco.config import EnergyConfig, LabelConfig, LossConfig, ToCoModelConfig, ToCoOptimConfig
 from methods.toco.crops import local_crops
@@ -20,14 +24,14 @@ from methods.toco.losses import LossGroups, class_contrast, patch_contrast, segm
 from methods.toco.model import ToCo
 from methods.toco.optim import toco_optimizer
 from methods.toco.step import LOSS_TERMS, ToCoStep
-from tests.golden.harness import Case, Results, cases, runner
-from tests.golden.weights import fill
+from tests.golden.harness import Case, Results, built, cases, runner
 
 
 @functools.lru_cache(maxsize=4)
 def filled(arch: str, num_labels: int, aux_layer: int, seed: int) -> ToCo:
     """The network with the recipe's weights; not to be changed."""
-    return fill(ToCo(ToCoModelConfig(arch=arch, aux_layer=aux_layer, drop_path=0.0), num_labels - 1), seed)
+    config = ToCoModelConfig(arch=arch, aux_layer=aux_layer, drop_path=0.0)
+    return built(lambda: ToCo(config, num_labels - 1), seed)
 
 
 def network(case: Case, which: str = "main") -> ToCo:
@@ -162,16 +166,17 @@ def step(case: Case) -> Results:
     second, source = case.input("view2"), case.input("local_source")
     results: Results = {}
     for number, of_step in enumerate(params["steps"]):
-        torch.manual_seed(of_step["torch_manual_seed"])
         drawn = lambda counts: torch.stack([torch.randperm(int(n))[: params["crop_num"]] for n in counts])  # noqa: E731
-        watch = Watch(model, x, source, labels, boxes, labels_config, params, drawn)
         model.update_teacher(config.momentum)
         weights = dict(zip(params["loss_order"], of_step["loss_weights"], strict=True))
         assert [config.segments(of_step["n_iter"]), config.contrasts(of_step["n_iter"])] == [
             weights["seg"] > 0, weights["ptc"] > 0,
         ]  # fmt: skip
         torch.manual_seed(of_step["torch_manual_seed"])
-        losses = training(x, second, source, boxes, labels, of_step["n_iter"], drawn)
+        with noted_cams() as cams:
+            losses = training(x, second, source, boxes, labels, of_step["n_iter"], drawn)
+        torch.manual_seed(of_step["torch_manual_seed"])
+        watch = Watch(model, x, *cams, source, labels, boxes, labels_config, params, drawn)
         optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         set_lr(optimizer, optim.rate(Position(total_steps=of_step["optimizer_step"]), given["max_iter"]))
@@ -190,15 +195,29 @@ def step(case: Case) -> Results:
     return results
 
 
+@contextlib.contextmanager
+def noted_cams() -> Iterator[list[Tensor]]:
+    """A list that a step's CAMs come into, the network's and the auxiliary ones."""
+    cams: list[Tensor] = []
+
+    def noted(*arguments: Any) -> tuple[Tensor, Tensor]:
+        cams[:] = multi_scale_cams(*arguments)
+        return tuple(cams)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toco_step, "multi_scale_cams", noted)
+        yield cams
+
+
 class Watch:
-    """What a step computes on its way, computed beside it with the same weights."""
+    """What a step makes of its CAMs, computed beside it."""
 
     def __init__(
-        self, model: ToCo, x: Tensor, source: Tensor, labels: Tensor, boxes: Tensor, config: LabelConfig,
-        params: dict[str, Any], drawn: Any,
+        self, model: ToCo, x: Tensor, cams: Tensor, cams_aux: Tensor, source: Tensor, labels: Tensor, boxes: Tensor,
+        config: LabelConfig, params: dict[str, Any], drawn: Any,
     ) -> None:  # fmt: skip
+        self.cams, self.cams_aux = cams, cams_aux
         with torch.no_grad():
-            self.cams, self.cams_aux = multi_scale_cams(model.cams, x, params["cam_scales"])
             roi = roi_mask(self.cams_aux, labels, config)
             self.crops = local_crops(source, roi, drawn, params["crop_size"])
             grid = tuple(size // model.encoder.patch_size for size in x.shape[-2:])

@@ -1,7 +1,5 @@
 """Equality with the reference implementations, case by case of a golden folder (``--golden DIR``)."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.golden import (  # noqa: F401 - they register themselves
@@ -22,14 +20,6 @@ from tests.golden import (  # noqa: F401 - they register themselves
 )
 from tests.golden.harness import RUNNERS, Case, cases, compare
 
-# Whole steps and rounds at full size, whose parts other cases have.
-SLOW = {
-    f"{name}.npz" for name in (
-        "cti_loss_voc", "crt_losses", "crt_make_cam", "dig_coco", "dig_step", "pcss_fim", "toco_infer", "toco_step"
-    )
-}  # fmt: skip
-FOLDER = Path(__file__).parent
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each file that the folder's manifest names."""
@@ -38,10 +28,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("golden_case", found, ids=[case.file.removesuffix(".npz") for case in found])
 
 
-def test_golden(golden_case: Case, pytestconfig: pytest.Config) -> None:
+def test_golden(golden_case: Case) -> None:
     """Everything computed from the case's recipe equals the reference within the case's tolerance."""
-    if golden_case.file in SLOW and golden_case.folder == FOLDER and not pytestconfig.getoption("--complete"):
-        pytest.skip("takes 10 seconds or more: --complete, as continuous integration does")
     place = golden_case.entry["method"], golden_case.entry["kind"]
     assert place in RUNNERS, f"{golden_case.file}: no runner for method {place[0]!r}, kind {place[1]!r}"
     compare(golden_case, RUNNERS[place](golden_case))

@@ -34,6 +34,7 @@ from common.train.step import Batch
 from common.train.trainer import Trainer
 from methods.crt import train_cam
 from methods.cti import train_trm as train_cti
+from methods.dig import diffusion as dig_diffusion
 from methods.dig import train_trm as train_dig
 from methods.dig.config import TIMESTEPS, UNetConfig
 from methods.dig.diffusion import GaussianDiffusion
@@ -139,6 +140,7 @@ def replay(record: Record, data: Path, folder: Path) -> Replay:
             for name, values in (("MEAN", IMAGENET_MEAN), ("STD", IMAGENET_STD)):  # made in float32
                 precise = torch.tensor(values, dtype=torch.float64).view(3, 1, 1)
                 patch.setattr(transforms, name, precise)
+                patch.setattr(dig_diffusion, name, precise)
                 patch.setattr(toco_labels, f"{name}_255", 255 * precise)
             for name in ("__init__", "filter"):  # the reference's lattice takes and gives float32
                 patch.setattr(Lattice, name, in_float32(getattr(Lattice, name), single))
@@ -179,10 +181,11 @@ def prepare(record: Record, data: Path, folder: Path) -> list[str]:
     images = folder / "images"
     images.mkdir()
     for image_id in record.ids:
-        place = next(iter(sorted(data.rglob(f"*{image_id}.jpg"))), None)
-        if place is None:
-            pytest.skip(f"no image {image_id}.jpg below {data}")
-        (images / f"{image_id}.jpg").symlink_to(place.resolve())
+        name = image_id.rpartition("_")[2] if image_id.startswith("COCO_") else image_id
+        places = sorted(data.rglob(f"*{name}.jpg"), key=lambda place: (len(place.name), place))
+        if not places:
+            pytest.skip(f"no image {name}.jpg below {data}")
+        (images / f"{image_id}.jpg").symlink_to(places[0].resolve())
     labels = record.stored["labels"]
     rows = [["id", *(f"c{number}" for number in range(labels.shape[1]))]]
     rows += [[image_id, *map(str, row)] for image_id, row in zip(record.ids, labels.tolist(), strict=True)]
@@ -190,16 +193,24 @@ def prepare(record: Record, data: Path, folder: Path) -> list[str]:
     arguments = []
     for argument in map(str, record.meta["argv"]):
         key, _, value = argument.partition("=")
+        name = Path(value).name  # all files are of this folder
         if key == "train.image_list":
-            (folder / value).write_text("".join(f"{image_id}\n" for image_id in record.ids))
-        elif key.endswith("pretrained") and value.startswith("fake_") and not Path(value).exists():
-            torch.save(imagenet_like(value), value)
+            (folder / name).write_text("".join(f"{image_id}\n" for image_id in record.ids))
+        elif key.endswith("pretrained") and name.startswith("fake_"):
+            torch.save(imagenet_like(name), folder / name)
         elif key == "diffusion.file":
-            write_diffusion(Path(value))
+            write_diffusion(folder / name)
+        else:
+            name = value
         if not key.startswith("data."):
-            arguments.append(argument)
-    data_arguments = ("data.dataset=folder", f"data.root={folder}", "data.labels=auto", "data.absent_classes=allow")
-    return [*arguments, *data_arguments, "runtime.device=cpu"]
+            arguments.append(f"{key}={name}" if value else argument)
+    by_steps = record.script is train_toco
+    own = [  # a validation changes no number, and needs masks
+        *(["train.eval_steps=0"] if by_steps else ["train.validate_from=-1", "train.validate_also=[]"]),
+        "data.dataset=folder", f"data.root={folder}", "data.labels=auto", "data.absent_classes=allow",
+        "runtime.device=cpu", "runtime.num_workers=0",
+    ]  # fmt: skip
+    return [*arguments, *own]
 
 
 def imagenet_like(name: str) -> dict[str, Tensor]:
@@ -228,12 +239,17 @@ def imagenet_like(name: str) -> dict[str, Tensor]:
 
 
 def write_diffusion(path: Path) -> None:
-    """The diffusion model: a network of 16 channels as it is drawn from seed 5."""
-    if path.exists():
-        return
+    """The diffusion model: a network of 16 channels as the reference draws it from seed 5, part after part."""
+    network = UNet(UNetConfig(dim=16))
     torch.manual_seed(5)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_diffusion(path, GaussianDiffusion(UNet(UNetConfig(dim=16)), TIMESTEPS), 0)
+    for part in (
+        network.init_conv, network.time_mlp, network.downs, network.mid_block1, network.mid_attn, network.mid_block2,
+        network.ups, network.final_res_block, network.final_conv,
+    ):  # fmt: skip
+        for layer in part.modules():
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                layer.reset_parameters()
+    save_diffusion(path, GaussianDiffusion(network, TIMESTEPS), 0)
 
 
 class DeterministicViews:

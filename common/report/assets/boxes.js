@@ -6,7 +6,7 @@ const SCORES = { gt_known: "GT-known", loc_top1: "Top-1 localisation", loc_top5:
 
 // The evaluation's box at the present threshold: first index of a threshold, corners, IoU
 const boxAt = (own) => own.boxes.findLast(([start]) => start <= state.threshold);
-const iouText = (image) => `IoU ${(image.ready ? image.runs.map((own) => boxAt(own)[5]) : image.scores.map((own) => own.iou)).map((value) => percent(value)).join(" | ")}`;
+const iouText = (image) => `IoU\u00a0${(image.ready ? image.runs.map((own) => boxAt(own)[5]) : image.scores.map((own) => own.iou)).map((value) => percent(value)).join("\u00a0/\u00a0")}`;
 function boxCaption(image) {
   const score = image.scores[0] || {}, name = (score.labels || []).map((label) => labels[label]).join(", ");
   const missed = score.first !== score.labels[0] ? `, taken for ${labels[score.first]}` : "";
@@ -16,9 +16,10 @@ function drawBoxes(stack, image, view) {
   const [kind, own] = view.split(":"), shown = kind === "image" ? image.runs.map((_, run) => run) : [Number(own)];
   let svg = stack.querySelector("svg");
   if (!svg) { svg = drawing("svg", { class: "boxes", preserveAspectRatio: "none", viewBox: `0 0 ${image.side} ${image.side}` }); stack.append(svg); }
-  const rect = (name, [x1, y1, x2, y2]) => ["halo", name].map((part) => drawing("rect", { class: part, x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0) }));
+  const rect = (name, [x1, y1, x2, y2]) => drawing("rect", { class: name, x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0) });
   const found = (run) => (kind === "first" ? image.runs[run].firstBox : boxAt(image.runs[run]).slice(1, 5));
-  svg.replaceChildren(...rect("true", image.trueBox), ...shown.flatMap((run) => rect(`found found-${run}`, found(run))));
+  const boxes = [["true", image.trueBox], ...shown.map((run) => [`found found-${run}`, found(run)])];
+  svg.replaceChildren(...boxes.map(([, box]) => rect("halo", box)), ...boxes.map(([name, box]) => rect(name, box)));
 }
 function boxLegend() {
   const sample = (name) => { const svg = drawing("svg", { class: "boxes sample", viewBox: "0 0 28 14" }); svg.append(...["halo", name].map((part) => drawing("rect", { class: part, x: 2, y: 2, width: 24, height: 10 }))); return svg; };
@@ -32,7 +33,7 @@ function boxSummary() {
     const ends = entry.interval[0] === null ? "" : `; 95 % interval ${percent(entry.interval[0])} to ${percent(entry.interval[1])}`;
     return [percent(entry.value), `${SCORES[name]}${runs.length > 1 ? ` of ${other.title}` : ""}${name === "gt_known" ? `, ${other.images} images, threshold ${other.threshold.toFixed(2)}, weights ${other.shownWeights}` : ""}${ends}`];
   }));
-  at("numbers").replaceChildren(...[...own, ...run.published.slice(0, 6).map((row) => [percent(row.value), `published: ${row.what}`])].map(number));
+  at("numbers").replaceChildren(...[...own.slice(0, runs.length > 1 ? own.length : 1), ...run.published.slice(0, 6).map((row) => [percent(row.value), `published: ${row.what}`]), ...(runs.length > 1 ? [] : own.slice(1))].map(number));
   const names = Object.keys(run.means), rows = run.weights.map((row) => [row.name + (row.chosen ? ` (chosen on ${row.chosen})` : ""), ...names.map((name) => entryText(row.means[name]))]);
   at("strip").replaceChildren(element("h3", { text: `All weights of ${run.title}, percent with 95 % intervals` }), table(["weights", ...names.map((name) => SCORES[name])], rows));
   const chosen = run.weights.filter((row) => row.chosen === run.list).map((row) => row.name);

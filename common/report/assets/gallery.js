@@ -11,7 +11,7 @@ runs.forEach((run, index) => {
 if (runs[0].means && !isBox) views.push(["truth", "true mask"]);
 views.sort((a, b) => (a[0] === "prediction:0" ? -1 : b[0] === "prediction:0" ? 1 : 0));
 state.view = isBox ? "cam:0" : "prediction:0";
-if (isBox) state.opacity = 0.5;
+if (isBox) { state.opacity = 0.5; if (runs.length > 1) state.view = "image"; }
 
 const cards = new Map();
 const near = new Set(), visible = new Set();  // with a picture, before they come into sight; in sight: drawn at every change
@@ -32,7 +32,7 @@ function maskCaption(image) {
 function card(index) {
   if (cards.has(index)) return cards.get(index);
   const image = images[index];
-  const stack = element("div", { class: "stack", style: `aspect-ratio:${image.width}/${image.height}` });
+  const stack = element("div", { class: "stack", style: `aspect-ratio:${image.width}/${image.height};width:min(100%, ${(16 * image.width / image.height).toFixed(2)}rem)` });
   const made = element("article", { class: "card", tabindex: "0", "data-index": index, onclick: () => openViewer(index),
     onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); openViewer(index); } } },
     stack, element("p", {}, element("b", { text: image.id }), element("span", { text: captionOf(index) })));
@@ -45,19 +45,19 @@ function card(index) {
 async function show(index) {
   const stack = cards.get(index).querySelector(".stack");
   try {
-    const image = await load(index);
+    const image = await load(index), photo = stack.childElementCount ? null : await photoOf(image, image.id, stack.clientWidth * devicePixelRatio);
     if (!near.has(index) && !printing) return;
-    if (!stack.childElementCount) stack.append(photoOf(image, image.id), element("canvas"));
+    if (!stack.childElementCount) stack.append(photo, element("canvas", { class: "over" }));
     redraw(index);
   } catch (error) { stack.replaceChildren(element("p", { class: "warn", text: `⚠ ${error.message}` })); }
 }
 function hide(index) { dispose(cards.get(index).querySelector(".stack")); }
 function redraw(index) {
-  const image = images[index], own = cards.get(index), canvas = own && own.querySelector("canvas");
+  const image = images[index], own = cards.get(index), canvas = own && own.querySelector(".over");
   if (!image.ready || !canvas) return;
   const view = state.swapped && state.blink ? state.blink : state.view;
   canvas.style.opacity = isBox && view.startsWith("region") ? 1 : state.opacity;
-  paint(canvas, image, view, Math.max(1, Math.floor(image.width / Math.max(own.clientWidth * devicePixelRatio, 1))));
+  paint(canvas, image, view, Math.max(1, Math.floor(image.width / Math.max(canvas.clientWidth * devicePixelRatio, 1))));
   if (isBox) { drawBoxes(canvas.parentElement, image, view); own.querySelector("span").textContent = boxCaption(image); }
 }
 let waiting = false;
@@ -86,6 +86,8 @@ if (runs[0].means) {
   if (!isBox) Object.assign(orders, {
     extra: ["most extra pixels first", (a, b) => b.scores[0].extra - a.scores[0].extra], missed: ["most missed pixels first", (a, b) => b.scores[0].missed - a.scores[0].missed],
   });
+  const firstLabel = (image) => (image.scores[0].labels || [])[0] ?? labels.length;
+  orders.class = ["by class", (a, b) => firstLabel(a) - firstLabel(b)];
   const change = (image) => Math.abs(image.scores[1].iou - image.scores[0].iou);
   if (runs.length > 1 && runs[1].means) orders.changed = ["most changed first", (a, b) => change(b) - change(a)];
 }

@@ -9,7 +9,8 @@ const HEAT = Uint32Array.from({ length: 256 }, (_, value) => {
   return pixel(...STOPS[low].map((channel, index) => Math.round(channel + part * (STOPS[low + 1][index] - channel))), 255);
 });
 const palette = Uint32Array.from(data.colours, ([r, g, b], label) => (label === 0 ? pixel(0, 0, 0, 90) : pixel(r, g, b, 255)));
-const MISSED = pixel(60, 120, 255, 235), EXTRA = pixel(255, 90, 40, 235), MIXED = pixel(255, 220, 0, 235), RIGHT = pixel(0, 0, 0, 60), OUTSIDE = pixel(0, 0, 0, 150);
+const ERRORS = { missed: [60, 120, 255], extra: [255, 90, 40], "another class": [255, 220, 0] };
+const [MISSED, EXTRA, MIXED] = Object.values(ERRORS).map((colour) => pixel(...colour, 235)), RIGHT = pixel(0, 0, 0, 60), OUTSIDE = pixel(0, 0, 0, 150);
 
 // Labels of a run at the present threshold: foreground where more thresholds lie below the value than come before it
 function labelsOf(image, run, threshold = state.threshold) {

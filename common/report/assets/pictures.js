@@ -17,10 +17,11 @@ function bytesOf(place) {
 const blobOf = (place) => new Blob([bytesOf(place)], { type: "image/webp" });
 
 const scratch = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
+async function bitmapOf(place) {
+  try { return await createImageBitmap(blobOf(place), { colorSpaceConversion: "none" }); } catch { throw new Error("a picture of the page is damaged"); }
+}
 async function decode(place) {  // one channel of a picture
-  let picture;
-  try { picture = await createImageBitmap(blobOf(place), { colorSpaceConversion: "none" }); } catch { throw new Error("a picture of the page is damaged"); }
-  const { width, height } = picture;
+  const picture = await bitmapOf(place), { width, height } = picture;
   if (scratch.canvas.width < width || scratch.canvas.height < height) { scratch.canvas.width = Math.max(width, scratch.canvas.width); scratch.canvas.height = Math.max(height, scratch.canvas.height); }
   scratch.clearRect(0, 0, width, height);
   scratch.drawImage(picture, 0, 0);
@@ -75,14 +76,17 @@ function release(index) {
   if (image.isFetched) image.photo = image.truth = image.runs = null;
 }
 
-// A photograph's element, whose memory is let go with it
-function photoOf(image, alt) {
-  const picture = element("img", { alt, width: image.width, height: image.height, decoding: "async" });
-  picture.src = URL.createObjectURL(blobOf(image.photo));
-  return picture;
+// A photograph as a canvas, whose memory, unlike that of an image element, can be let go at once
+async function photoOf(image, alt, width) {
+  const picture = await bitmapOf(image.photo), scale = Math.min(1, width / picture.width);
+  const canvas = element("canvas", { class: "photo", role: "img", "aria-label": alt, width: Math.round(picture.width * scale), height: Math.round(picture.height * scale) });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  picture.close();
+  return canvas;
 }
 function dispose(root) {
-  for (const picture of root.querySelectorAll("img")) { URL.revokeObjectURL(picture.src); picture.removeAttribute("src"); }
   for (const canvas of root.querySelectorAll("canvas")) { canvas.width = canvas.height = 0; canvas.made = null; }
   root.replaceChildren();
 }

@@ -1,21 +1,37 @@
 // Summary, classes, training, comparison, about
 
+// A click on a heading sorts the rows by their numbers or texts, the largest numbers first; a second click turns them round
 function table(head, rows) {
-  return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { text })))),
-    element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell) => (cell instanceof Node ? element("td", {}, cell) : element("td", { class: /^[-+–]?\d*\.?\d*( \[.*\])?$/.test(String(cell)) ? "n" : "", text: cell }))))))));
+  const body = element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell) => (cell instanceof Node ? element("td", {}, cell) : element("td", { class: /^[-+–]?\d*\.?\d*( \[.*\])?$/.test(String(cell)) ? "n" : "", text: cell }))))));
+  const valueOf = (row, column) => { const cell = row.children[column], text = cell.textContent || (cell.firstChild && cell.firstChild.title) || "", number = parseFloat(text); return Number.isNaN(number) ? text : number; };
+  const heading = (text, column) => {
+    const own = element("th", {}, rows.length > 2 && text ? element("button", { type: "button", class: "sort", title: "sort", text, onclick: () => sort(own, column) }) : text);
+    return own;
+  };
+  const sort = (own, column) => {
+    const sign = own.getAttribute("aria-sort") === "descending" ? 1 : -1;
+    for (const other of own.parentElement.children) other.removeAttribute("aria-sort");
+    own.setAttribute("aria-sort", sign < 0 ? "descending" : "ascending");
+    const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? sign * (a - b) : typeof a !== typeof b ? (typeof a === "number" ? -1 : 1) : -sign * String(a).localeCompare(String(b)));
+    body.append(...[...body.children].sort((a, b) => compare(valueOf(a, column), valueOf(b, column))));
+  };
+  return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...head.map(heading))), body));
 }
 function summary() {
   const run = runs[0];
   document.title = `${run.title}: report`;
+  const { data: set, model } = run.settings, arch = model && (model.arch || (model.deit && model.deit.arch)), origin = data.origin;
+  const what = [run.method, arch, set && (set.dataset || set.root), `list ${run.list}`, origin.device, origin.commit && `page of commit ${origin.commit.slice(0, 10)}${origin.commit.endsWith("+") ? " with changes" : ""}`, origin.versions && `torch ${origin.versions.torch}`, origin.made];
+  at("what").textContent = what.filter(Boolean).join(" · ");
   if (isBox) { boxSummary(); return; }
   at("title").textContent = `${run.title}${run.method ? ": " + run.method : ""}, ${isSeed[0] ? "seeds" : "masks"} of ${run.list}`;
   const boxes = runs.filter((own) => own.means).map((own) => [`mIoU${runs.length > 1 ? " of " + own.title : ""}, ${own.images} images${own.threshold === null || own.threshold === undefined ? "" : ", threshold " + own.threshold.toFixed(2)}`, own.means.mIoU]);
   const others = run.means ? Object.entries(run.means).filter(([name]) => !name.startsWith("mIoU")) : [];
   at("numbers").replaceChildren(
     ...boxes.map(([text, entry]) => element("div", { class: "number" }, element("b", { text: percent(entry.value) }), element("span", { text: `${text}; 95 % interval ${percent(entry.interval[0])} to ${percent(entry.interval[1])}` }))),
+    ...(run.published || []).slice(0, 6).map((row) => element("div", { class: "number" }, element("b", { text: percent(row.value) }), element("span", { text: `published: ${row.what}` }))),
     ...Object.entries(run.trivial || {}).map(([name, value]) => element("div", { class: "number" }, element("b", { text: percent(value) }), element("span", { text: `mIoU of a trivial prediction: ${name}` }))),
-    ...others.map(([name, entry]) => element("div", { class: "number" }, element("b", { text: percent(entry.value) }), element("span", { text: name.replaceAll("_", " ") }))),
-    ...(run.published || []).slice(0, 6).map((row) => element("div", { class: "number" }, element("b", { text: percent(row.value) }), element("span", { text: `published: ${row.what}` }))));
+    ...others.map(([name, entry]) => element("div", { class: "number" }, element("b", { text: percent(entry.value) }), element("span", { text: `${{ extra: "extra pixels", missed: "missed pixels" }[name] || name.replaceAll("_", " ")}${entry.interval && entry.interval[0] !== null ? `; 95 % interval ${percent(entry.interval[0])} to ${percent(entry.interval[1])}` : ""}` }))));
   at("strip").replaceChildren(...run.strip.map((strip) => element("div", { class: "strip" }, ...strip.stages.flatMap((stage, index) => [
     ...(index ? ["→"] : []), element("div", { text: `${stage.title} (${stage.list}): ${percent(stage.mIoU)}` })]))));
   const notes = (run.warnings || []).map((text) => element("p", { class: "warn", text: `⚠ ${text}` }));

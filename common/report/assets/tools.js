@@ -17,8 +17,9 @@ function tools() {
   fill("sort", Object.entries(orders).map(([value, [text]]) => [value, text]));
   fill("filter", [["", "all"], ...(isBox ? runs[0].outcomes.map(({ name }) => [name, OUTCOMES[name] || name]) : []), ...labels.map((name, label) => [label, name]).slice(1)]);
   at("view").value = state.view;
-  at("view").onchange = () => { state.view = at("view").value; redrawAll(); };
-  at("blink").onchange = () => { state.blink = at("blink").value; state.swapped = false; redrawAll(); };
+  at("view").onchange = () => { state.view = at("view").value; showKey(); redrawAll(); };
+  at("blink").onchange = () => { state.blink = at("blink").value; state.swapped = false; showKey(); redrawAll(); };
+  showKey();
   setInterval(() => { if (state.blink) { state.swapped = !state.swapped; redrawAll(); } }, 700);
   at("opacity").value = 100 * state.opacity;
   at("opacity").oninput = () => { state.opacity = at("opacity").value / 100; redrawAll(); };
@@ -39,12 +40,25 @@ function tools() {
     root.dataset.theme = dark ? "light" : "dark";
   };
   at("print").onclick = print_;
+  addEventListener("beforeprint", () => {  // the tools are not on paper
+    const view = views.find(([name]) => name === state.view)[1];
+    at("shown").textContent = `Shown: ${view}${data.thresholds ? `; threshold ${at("threshold-value").textContent}` : ""}; ${orders[at("sort").value][0]}`;
+  });
+}
+// Colours of the errors, or values of the CAMs, while they are shown
+function showKey() {
+  const shown = [state.view, state.blink].map((view) => view.split(":")[0]), parts = [];
+  if (shown.includes("errors")) parts.push(...Object.entries(ERRORS).map(([name, colour]) => element("span", {}, element("i", { class: "swatch", style: `background:rgb(${colour})` }), ` ${name}`)));
+  if (shown.includes("cam")) parts.push(element("span", {}, "CAM: 0 ", element("i", { class: "ramp", style: `background:linear-gradient(to right, ${STOPS.map((colour) => `rgb(${colour})`)})` }), isBox ? " largest value" : " 1"));
+  at("key").replaceChildren(...parts);
 }
 function classLegend() {
   const boxes = labels.map((name, label) => element("input", { type: "checkbox", checked: true, onchange: (event) => { if (event.target.checked) state.off.delete(label); else state.off.add(label); redrawAll(); } }));
   const all = (on) => () => { boxes.forEach((box, label) => { box.checked = on; if (on) state.off.delete(label); else state.off.add(label); }); redrawAll(); };
   const buttons = labels.length > 8 ? [element("button", { type: "button", text: "all", onclick: all(true) }), element("button", { type: "button", text: "none", onclick: all(false) })] : [];
-  at("legend").replaceChildren(...buttons, ...labels.map((name, label) => element("label", { title: name }, boxes[label], element("span", { class: "swatch", style: `background:${pattern(label)}` }), name)));
+  const entries = [...buttons, ...labels.map((name, label) => element("label", { title: name }, boxes[label], element("span", { class: "swatch", style: `background:${pattern(label)}` }), name))];
+  if (labels.length <= 30) at("legend").replaceChildren(...entries);
+  else at("legend").replaceChildren(element("details", {}, element("summary", { text: `${labels.length} classes and their colours` }), ...entries));
 }
 function drawCurve() {
   const svg = at("curve"), values = runs[0].curve, top = Math.max(...values), low = Math.min(...values);
@@ -60,7 +74,6 @@ async function print_() {
   const shown = order.slice(0, PRINTED);
   at("print").disabled = true;
   for (const index of shown) { near.add(index); await show(index); }
-  await Promise.all([...document.querySelectorAll("#grid img")].map((picture) => picture.decode().catch(() => {})));
   window.print();
   printing = false;
   at("print").disabled = false;

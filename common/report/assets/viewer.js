@@ -31,13 +31,14 @@ async function fillViewer() {
         ...(data.thresholds ? [element("label", {}, "Threshold ", element("input", { id: "viewer-threshold", type: "range", min: 0, max: data.thresholds.length - 1, oninput: (event) => setThreshold(Number(event.target.value)) }), " ", element("output", { id: "viewer-note" })), " "] : []),
         element("button", { type: "button", text: "‹ previous", onclick: () => step(-1) }), " ", element("button", { type: "button", text: "next ›", onclick: () => step(1) }), " ", closeButton(), " ", element("output", { class: "under" })),
       element("div", { class: "panels" }, ...panelsOf(image).map(([view, title]) => {
-        const stack = element("div", { class: "stack", style: `aspect-ratio:${image.width}/${image.height}` }, photoOf(image, ""), element("canvas"));
+        const stack = element("div", { class: "stack", style: `aspect-ratio:${image.width}/${image.height}` }, element("canvas", { class: "over" }));
+        photoOf(image, image.id, image.width).then((photo) => { if (stack.isConnected) stack.prepend(photo); });
         stack.addEventListener("mousemove", (event) => hover(event, index));
         return element("figure", { "data-view": view }, stack, element("figcaption", { text: title }));
       })));
   }
   for (const figure of viewer.querySelectorAll("figure")) {
-    const canvas = figure.querySelector("canvas"), view = figure.dataset.view;
+    const canvas = figure.querySelector(".over"), view = figure.dataset.view;
     canvas.style.opacity = isBox && view.startsWith("region") ? 1 : state.opacity;
     paint(canvas, image, view.startsWith("first") ? "image" : view);
     if (isBox) drawBoxes(canvas.parentElement, image, view);
@@ -70,4 +71,5 @@ function followHash() {
   try { wanted = match && decodeURIComponent(match[1]); } catch { return; }
   const index = match ? images.findIndex((image) => image.id === wanted) : -1;
   if (index >= 0) openViewer(index);
+  else if (match) at("hover").textContent = `There is no image ${wanted} on this page.`;
 }
