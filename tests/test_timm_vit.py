@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from common.nets.attention import MapRequest
 from common.nets.options import ViTConfig
 from common.nets.timm_models import as_deit, build, changed_sizes, facts, timm_weights
-from common.nets.vit import ViTBackbone
+from common.nets.vit import ViTBackbone, unpadded
 from common.run.errors import UserError
 from common.run.weights import save_torch
 
@@ -326,5 +326,5 @@ def test_maps_of_padded_images_are_cut() -> None:
     model = Plain(tiny_config("dinov2"))
     maps = torch.arange(4.0).view(1, 1, 2, 2)
     full = F.interpolate(maps, size=(28, 28), mode="bilinear", align_corners=False)
-    assert torch.equal(model.fitted(maps, (28, 20)), full[..., :20])
-    assert model.fitted(maps, (28, 28)) is maps
+    assert torch.equal(unpadded(maps, model.padded_size(maps, (28, 20)), (28, 20)), full[..., :20])
+    assert unpadded(maps, model.padded_size(maps, (28, 28)), (28, 28)) is maps

@@ -175,8 +175,8 @@ class MCTformer(ViTBackbone):
         """The function of seed inference, of images (B, 3, H, W); see `ViTBackbone.seed_maps`."""
 
         def maps(images: Tensor) -> ClassMaps:
-            cams, logits = self.seed_maps(*self.embed(images), kind)
-            return ClassMaps(self.fitted(cams, size_of(images)), logits)
+            found = self.seed_maps(*self.embed(images), kind)
+            return found._replace(padded=self.padded_size(found.cams, size_of(images)))
 
         return maps
 

@@ -104,10 +104,9 @@ class TimmAttention(nn.Module):
     def project(self, x: Tensor, rotary: Tensor | None, first_patch: int) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v (B, heads, T, d) of tokens (B, T, D), normalised and rotated as the model does."""
         if self.is_joined:
-            joined = self.qkv(x)
-            if self.has_bias_parameters:
-                joined = joined + torch.cat([self.q_bias, self.k_bias, self.v_bias])
-            parts = joined.chunk(3, dim=-1)
+            own = self.qkv.bias
+            bias = torch.cat([self.q_bias, self.k_bias, self.v_bias]) if self.has_bias_parameters else own
+            parts = F.linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
         else:
             parts = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)

@@ -29,10 +29,12 @@ class ClassMaps(NamedTuple):
     Attributes:
         cams: (B, K, h, w), before normalisation; of C classes where a background map is left out.
         logits: class logits (B, C).
+        padded: the size of the padded image that the maps belong to, see `unpadded`; None where nothing was padded.
     """
 
     cams: Tensor
     logits: Tensor
+    padded: tuple[int, int] | None = None
 
 
 class ViTBackbone(nn.Module):
@@ -176,17 +178,10 @@ class ViTBackbone(nn.Module):
         rotary = self._rotary.at(grid, next(self.blocks.parameters()).device)
         return functools.partial(function, rotary=rotary, first_patch=self.first_patch)
 
-    def fitted(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Maps (B, k, h, w) of an image of ``size`` (H, W) without what shows the padding of timm's models.
-
-        Returns:
-            The maps themselves where nothing was padded; else (B, k, H, W), bilinear, cut at the right and bottom.
-        """
+    def padded_size(self, maps: Tensor, size: tuple[int, int]) -> tuple[int, int] | None:
+        """The size to which an image of ``size`` (H, W) with maps (..., h, w) was padded; None: it was not."""
         height, width = (side * self.patch_size for side in maps.shape[-2:])
-        if height <= size[0] and width <= size[1]:
-            return maps
-        full = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
-        return full[..., : size[0], : size[1]]
+        return None if height <= size[0] and width <= size[1] else (height, width)
 
     def read_heads(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits (B, C), patch logits (B, C) and CAMs (B, K, h, w) of the last block's tokens (B, K+N, D)."""
@@ -218,6 +213,21 @@ class ViTBackbone(nn.Module):
         fused = self.class_attention_weight * total[:, :count, first:] * cams.flatten(2)  # B K N
         maps = refine(total[:, first:, first:], fused) if kind == "rcams" else fused
         return ClassMaps(maps.unflatten(2, grid), logits)
+
+
+def unpadded(maps: Tensor, padded: tuple[int, int] | None, size: tuple[int, int]) -> Tensor:
+    """Maps (B, k, h, w) of an image of ``size`` (H, W) without the part that shows the padding of timm's models.
+
+    Args:
+        padded: the size of the padded image; None: the maps stay as they are.
+
+    Returns:
+        The maps; of a padded image (B, k, H, W), bilinear, cut at the right and bottom.
+    """
+    if padded is None:
+        return maps
+    full = F.interpolate(maps, size=padded, mode="bilinear", align_corners=False)
+    return full[..., : size[0], : size[1]]
 
 
 def refine(attention: Tensor, maps: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.nets.tiles import blended, tile_rows
-from common.nets.vit import ClassMaps
+from common.nets.vit import ClassMaps, unpadded
 from common.tensors import size_of, sum_of
 
 EPSILON = 1e-5
@@ -124,25 +124,29 @@ def view_evidence(
     size = size_of(images)
     none = images.new_zeros(0)  # `enlarged` does not keep the images
     views: list[ClassMaps] = []  # with mirror images, every second one is that of the view before
+    sizes: list[tuple[int, int]] = []
     for scale in scales:
         view = (
             images if scale == 1.0 else F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
         )
         pair = [view, view.flip(-1)] if flip else [view]
+        sizes += [size_of(view)] * len(pair)
         if images.device.type == "cpu":
             views += [network(part) for part in pair]
         else:
-            cams, logits = network(torch.cat(pair))
-            views += map(ClassMaps, cams.split(len(images)), logits.split(len(images)))
+            cams, logits, padded = network(torch.cat(pair))
+            parts = zip(cams.split(len(images)), logits.split(len(images)), strict=True)
+            views += [ClassMaps(*part, padded) for part in parts]
 
     def enlarged(index: int, classes: Tensor) -> Tensor:
         total = none.new_zeros((len(classes), *size))
-        for number, (cams, _) in enumerate(views if len(classes) else ()):
-            maps = _upsample(cams[index, classes].float(), size)
+        for number, (cams, _, padded) in enumerate(views if len(classes) else ()):
+            maps = unpadded(cams[index, classes].float()[None], padded, sizes[number])
+            maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[0]
             total += maps.flip(-1) if flip and number % 2 else maps
         return total
 
-    return Evidence(sum_of(logits.float() for _, logits in views) / len(views), enlarged)
+    return Evidence(sum_of(view.logits.float() for view in views) / len(views), enlarged)
 
 
 @torch.inference_mode()
@@ -167,7 +171,3 @@ def tiled_evidence(
     return Evidence(
         logits, lambda index, classes: blended(tiles, lambda number: found[number].enlarged(0, classes), size)
     )
-
-
-def _upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]

@@ -204,8 +204,8 @@ class CTI(ViTBackbone):
         class_tokens = self.class_tokens()
 
         def maps(images: Tensor) -> ClassMaps:
-            cams, logits = self.seed_maps(*self.embed(images, class_tokens), kind)
-            return ClassMaps(self.fitted(cams[:, 1:], size_of(images)), logits)
+            found = self.seed_maps(*self.embed(images, class_tokens), kind)
+            return found._replace(cams=found.cams[:, 1:], padded=self.padded_size(found.cams, size_of(images)))
 
         return maps
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from common.nets.layers import Block
 from common.nets.load import Coverage
 from common.nets.plain_vit import PlainViT
+from common.nets.vit import unpadded
 from common.tensors import size_of
 from methods.vitseg.config import VitSegInferConfig, VitSegModelConfig
 
@@ -96,7 +97,8 @@ class VitSeg(nn.Module):
         """Logits (B, L, h, w) of images (B, 3, H, W); (B, L, H, W) where the image was padded to whole patches."""
         tokens, grid = self.encoder(images)
         logits = self.decoder(tokens[:, self.encoder.first_patch :])
-        return self.encoder.fitted(logits.transpose(1, 2).unflatten(2, grid), size_of(images))
+        maps = logits.transpose(1, 2).unflatten(2, grid)
+        return unpadded(maps, self.encoder.padded_size(maps, size_of(images)), size_of(images))
 
 
 def logits_function(model: VitSeg, config: VitSegInferConfig) -> Callable[[Tensor], Tensor]:

@@ -65,10 +65,10 @@ def cam_pair(case: Case) -> Results:
     pairs, sizes = case.input("images"), case.params["sizes"]
     assert all(torch.equal(pair[0], pair[1].flip(-1)) for pair in pairs)
     results: Results = {}
-    for size, (cams, _) in zip(sizes, view_cams(deit(case), [pair[:1] for pair in pairs], tiles=5), strict=True):
+    for size, view in zip(sizes, view_cams(deit(case), [pair[:1] for pair in pairs], tiles=5), strict=True):
         name = "{}x{}".format(*size)
         results |= {
-            ("cam", name): cams[0],
+            ("cam", name): view.cams[0],
             ("padded", name): [padded_side(n, case.model["deit"]["tile"]) for n in size],
         }
     return results

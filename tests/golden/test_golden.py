@@ -1,5 +1,10 @@
 """Equality with the reference implementations, case by case of a golden folder (``--golden DIR``)."""
 
+import ctypes
+import gc
+import sys
+from collections.abc import Iterator
+
 import pytest
 
 from tests.golden import (  # noqa: F401 - they register themselves
@@ -26,6 +31,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "golden_case" in metafunc.fixturenames:
         found = list(cases(metafunc.config.getoption("--golden")))
         metafunc.parametrize("golden_case", found, ids=[case.file.removesuffix(".npz") for case in found])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _returned_memory() -> Iterator[None]:
+    """Gives the networks' gigabytes back to the system: every later fork would copy their page tables."""
+    yield
+    for name, module in sys.modules.items():
+        if name.startswith("tests.golden.runners"):
+            for value in vars(module).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+    gc.collect()
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda spare: None)  # glibc's
+        trim(0)
 
 
 def test_golden(golden_case: Case) -> None:

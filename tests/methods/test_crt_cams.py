@@ -60,9 +60,9 @@ def slow_cams(model: DeiTBranch, image: Tensor, flip: bool) -> Tensor:
 def test_views_of_any_size_share_passes(model: DeiTBranch, flip: bool, tiles: int) -> None:
     """Two images at a time; each as if it were alone, however many tiles make a pass."""
     views = [torch.stack([eval_transform(random_photo(size, seed)) for seed in (1, 2)]) for size in SIZES]
-    for view, (cams, _) in zip(views, view_cams(model, views, tiles, flip), strict=True):
+    for view, found in zip(views, view_cams(model, views, tiles, flip), strict=True):
         expected = torch.stack([slow_cams(model, image, flip) for image in view])
-        torch.testing.assert_close(cams, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.cams, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scales", [[1.0, 0.5, 1.5], [0.75]])
