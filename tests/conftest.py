@@ -33,8 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # What takes longest, first: two processes end together when the last pieces of work are small.
 LONGEST = (
-    "test_training.py", "test_golden.py dig", "test_golden.py pcss", "test_golden.py crt", "test_golden.py cti",
-    "test_golden.py toco", "test_virtual_device.py", "test_train_pcss.py", "test_readme.py", "test_curves.py",
+    "test_training.py", "test_golden.py dig", "test_golden.py crt", "test_virtual_device.py", "test_golden.py cti",
+    "test_golden.py pcss", "test_golden.py toco", "test_train_pcss.py", "test_readme.py", "test_curves.py",
     "test_startup.py", "test_backbones.py", "test_plan.py", "test_reproduce.py", "test_distributed.py",
     "test_train_irn.py", "test_train_cti.py", "test_check_data.py", "test_legacy.py", "test_train_dig.py",
     "test_pipeline.py", "test_prepare_data.py", "test_golden.py deeplab", "test_golden.py irn",

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,12 @@ from tests.golden import (  # noqa: F401 - they register themselves
     runners_toco_labels,
 )
 from tests.golden.harness import RUNNERS, Case, cases, compare
+
+# Whole steps and rounds at full size, 10 to 36 seconds each; other cases have their parts.
+SLOW = {
+    f"{name}.npz" for name in ("cti_loss_voc", "crt_losses", "dig_step", "pcss_fim", "toco_infer", "toco_step")
+}  # fmt: skip
+FOLDER = Path(__file__).parent
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -48,8 +55,10 @@ def _returned_memory() -> Iterator[None]:
         trim(0)
 
 
-def test_golden(golden_case: Case) -> None:
+def test_golden(golden_case: Case, pytestconfig: pytest.Config) -> None:
     """Everything computed from the case's recipe equals the reference within the case's tolerance."""
+    if golden_case.file in SLOW and golden_case.folder == FOLDER and not pytestconfig.getoption("--complete"):
+        pytest.skip("takes 10 seconds or more: --complete, as continuous integration does")
     place = golden_case.entry["method"], golden_case.entry["kind"]
     assert place in RUNNERS, f"{golden_case.file}: no runner for method {place[0]!r}, kind {place[1]!r}"
     compare(golden_case, RUNNERS[place](golden_case))
