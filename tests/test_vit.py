@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.nets import attention as attention_module
 from common.nets.attention import MapRequest
 from common.nets.layers import Attention, DropPath
 from common.nets.options import ViTConfig
@@ -45,6 +46,24 @@ def test_maps_are_the_heads_mean_softmax(attention: Attention, rows: int | None,
         expected_tokens, expected = explicit(attention, x)
     torch.testing.assert_close(tokens, expected_tokens, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(weights, expected[:, :rows], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("strip", [attention_module.STRIP, 2 * 4 * 21 * 8])
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_maps_are_added_up_over_layers(
+    attention: Attention, monkeypatch: pytest.MonkeyPatch, strip: int, precision: torch.dtype, tolerance: float
+) -> None:
+    """Two images, all rows at once or in strips of 8, 8 and 5 rows, heads that are less precise than their sum."""
+    monkeypatch.setattr(attention_module, "STRIP", strip)
+    x = torch.randn(2, 21, 32)
+    total = torch.ones(2, 21, 21)
+    with torch.inference_mode():
+        expected_tokens, expected = explicit(attention, x)
+        for count in (1, 2):
+            tokens, weights = attention.to(precision)(x.to(precision), MapRequest(into=total))
+            assert weights is None
+            torch.testing.assert_close(total, 1 + count * expected, rtol=0, atol=count * tolerance)
+            torch.testing.assert_close(tokens.float(), expected_tokens, rtol=0, atol=tolerance)
 
 
 def test_what_is_requested_does_not_change_the_tokens(attention: Attention) -> None:
