@@ -15,6 +15,7 @@ from common.run.errors import UserError
 from common.score import boundary, means
 from common.score import card as card_module
 from common.score.average_precision import LEVELS, average_precision, level_counts
+from common.score.bins import JointHistogram
 from common.score.bootstrap import draws, interval
 from common.score.boundary import boundary_distance
 from common.score.card import card_lines, precision_card, read_card, read_counts
@@ -96,7 +97,28 @@ def check_counts_of_a_seed(rng: np.random.Generator, height: int, width: int, bl
         pairs = [[((gt == true) & (labels == label)).sum() for label in range(4)] for true in range(4)]
         np.testing.assert_array_equal(matrix, pairs)
     slow = counts_by_argmax(maps, gt, len(NAMES), THRESHOLDS)
-    np.testing.assert_array_equal([card.at(index, NAMES).correct[REGION, 0] for index in range(5)], slow[0])
+    found = [card.at(index, NAMES).correct[REGION, 0] for index in range(len(THRESHOLDS))]
+    np.testing.assert_array_equal(found, slow[0])
+
+
+@pytest.mark.parametrize("count", [255, 256, 700])
+def test_counts_of_seeds_at_many_thresholds(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of thresholds that need more than a byte, and more pairs of label and threshold than 16 bits."""
+    monkeypatch.setitem(globals(), "THRESHOLDS", np.arange(count) / count)
+    for seed in range(2):
+        check_counts_of_a_seed(np.random.default_rng(seed), 9, 13, True)
+
+
+@pytest.mark.parametrize(("groups", "levels"), [(1, 2), (5, 256), (9, 101), (40, 700)])
+def test_histograms_of_groups_equal_a_loop(groups: int, levels: int) -> None:
+    """With lanes, and without for more groups and levels than 16 bits hold."""
+    rng = np.random.default_rng(groups)
+    group = rng.integers(0, groups, (23, 31)).astype(np.uint8)
+    level = rng.integers(0, levels, (23, 31)).astype(np.min_scalar_type(levels - 1))
+    expected = np.zeros((groups, levels), dtype=np.int64)
+    for pair in zip(group.ravel(), level.ravel(), strict=True):
+        expected[pair] += 1
+    np.testing.assert_array_equal(JointHistogram(group, groups, levels)(level), expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -197,7 +219,7 @@ def check_average_precision(rng: np.random.Generator) -> None:
 def test_average_precision_by_hand() -> None:
     """Two of three pixels right, the wrong one in between: 1/2 * 1 + 1/2 * 2/3."""
     cam = np.array([[0.9, 0.5, 0.1]], np.float32)
-    counts = level_counts(cam, np.array([[True, False, True]]), np.ones((1, 3), bool))
+    counts = level_counts(cam, JointHistogram(np.array([[1, 0, 1]], np.uint8), 3, LEVELS), 1)
     assert average_precision(counts) == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
 
 

@@ -9,30 +9,28 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from common.score.bins import level_histogram
+from common.score.bins import JointHistogram
 
 LEVELS = 256
+ONE = np.float32(1).view(np.uint32)
 
 
-def level_counts(cam: np.ndarray, positive: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def level_counts(cam: np.ndarray, histogram: JointHistogram, label: int) -> np.ndarray:
     """Pixels of each level of a class's map.
 
     Args:
         cam: float32 (H, W).
-        positive: whether a pixel is truly of the class, bool (H, W).
-        valid: whether it has a true label, bool (H, W).
+        histogram: by the number of the true label, ignored pixels last.
+        label: the number of the class's.
 
     Returns:
-        int64 (2, LEVELS): all pixels with a true label, and the ones of the class.
+        int32 (2, LEVELS): all pixels with a true label, and the ones of the class.
     """
-    lowest, highest, _, _ = cv2.minMaxLoc(cam)
-    if not (lowest >= 0 and highest <= 1):
+    if cam.view(np.uint32).max() > ONE:  # as integers, floats from 0 to 1 are in order, and negative ones above
         cam = np.clip(cam, 0, 1)
     levels = cv2.convertScaleAbs(cam, alpha=LEVELS - 1)  # scaled and rounded to the nearest (half to even) in one pass
-    right, wrong = (level_histogram(levels * where, LEVELS) for where in (positive, valid ^ positive))
-    counts = np.stack([right + wrong, right])
-    counts[:, 0] = np.array([np.count_nonzero(valid), np.count_nonzero(positive)]) - counts.sum(axis=1)
-    return counts
+    counts = histogram(levels)
+    return np.array([counts[:-1].sum(axis=0), counts[label]], dtype=np.int32)
 
 
 def average_precision(counts: np.ndarray) -> np.ndarray:

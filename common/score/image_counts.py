@@ -7,14 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
-from common.data.classes import IGNORE_LABEL
 from common.run.errors import UserError
-from common.score.average_precision import level_counts
-from common.score.bins import above, level_histogram
-from common.score.boundary import boundary_distance, eroded
+from common.score.average_precision import LEVELS, level_counts
+from common.score.bins import JointHistogram, above, looked_up
+from common.score.boundary import boundaries_of_labels, boundaries_of_seed
 from common.score.counts import ImageSweep
 
 REGION, BOUNDARY = range(2)  # the first axis of all counts
@@ -25,7 +23,7 @@ class ImageCounts:
     """Counts of an image for the m labels in its truth or prediction, background always among them.
 
     Attributes:
-        labels: ascending, int64 (m,).
+        labels: in any order, int64 (m,).
         truth: pixels of each label, and of its boundary: int64 (2, m).
         predicted: the same of the prediction, at each of n thresholds (1 for tasks without): int32 (2, n, m).
         correct: of these the ones that are right: int32 (2, n, m).
@@ -103,33 +101,28 @@ class CardCounts:
             gt: true labels, uint8 (H, W).
             sweep: the result of `SweepCounts.add`.
         """
-        count = self.thresholds
-        keys = sweep.keys
-        labels = np.union1d(np.flatnonzero(sweep.truth), [0, *(key + 1 for key in keys)])
-        of_keys = {key + 1: above(rows) for key, rows in zip(keys, sweep.histogram, strict=True)}  # (n, K) each
+        keys, count = sweep.keys, self.thresholds
+        present = np.flatnonzero(sweep.truth).tolist()
+        labels = np.array(list(dict.fromkeys([*(key + 1 for key in keys), 0, *present])))  # the keys', background, rest
+        background = len(keys)
+        shape = count, len(keys), len(labels)  # by threshold, predicted class, true label
+        pairs = above(sweep.histogram[:, labels].reshape(-1, count + 1)).reshape(shape)
+        for number, column in np.argwhere(pairs[0]).tolist():
+            self._add_pair((int(labels[column]), keys[number] + 1), pairs[:, number, column])
         predicted, correct = np.zeros((2, 2, count, len(labels)), dtype=np.int32)
-        for column, label in enumerate(labels.tolist()):
-            if label in of_keys:
-                predicted[REGION, :, column] = of_keys[label].sum(axis=1)
-                correct[REGION, :, column] = of_keys[label][:, label]
-        predicted[REGION, :, 0] = sweep.truth.sum() - predicted[REGION, :, 1:].sum(axis=1)
-        correct[REGION, :, 0] = sweep.truth[0] - sum(rows[:, 0] for rows in of_keys.values())
-        for label, rows in of_keys.items():
-            for true in np.flatnonzero(rows[0]).tolist():
-                self._add_pair((true, label), rows[:, true])
+        predicted[REGION, :, :background] = pairs.sum(axis=2)
+        predicted[REGION, :, background] = sweep.truth.sum() - pairs.sum(axis=(1, 2))
+        correct[REGION, :, :background] = pairs.diagonal(axis1=1, axis2=2)
+        correct[REGION, :, background] = sweep.truth[0] - pairs[:, :, background].sum(axis=1)
 
-        dtype = np.uint8 if count <= np.iinfo(np.uint8).max else np.uint16
-        valid = gt != IGNORE_LABEL
-        bins = np.zeros(gt.shape, dtype) if sweep.bins is None else sweep.bins.astype(dtype) * valid
-        regions = {0: (dtype(count) - bins) * valid}  # background at threshold i: at most i below the value
-        for number, key in enumerate(keys):
-            regions[key + 1] = bins if sweep.winner is None else bins * (sweep.winner == number)
-        of_boundary = _boundaries(gt, labels, regions, predicted[REGION], reverse=True)
-        truth = np.stack([sweep.truth[labels], of_boundary[0]])
+        columns = looked_up(gt, labels, np.arange(len(labels)), len(labels))
+        of_boundary = boundaries_of_seed(gt, columns, sweep, predicted[REGION])
+        truth = np.array([sweep.truth[labels], of_boundary[0]])
         predicted[BOUNDARY], correct[BOUNDARY] = of_boundary[1:]
+        histogram = JointHistogram(columns, len(labels) + 1, LEVELS)
         levels = {
-            key: level_counts(np.asarray(seed[key], dtype=np.float32), gt == key + 1, valid).astype(np.int32)
-            for key in keys
+            key: level_counts(np.asarray(seed[key], dtype=np.float32), histogram, column)
+            for column, key in enumerate(keys)
         }
         self.images.append(ImageCounts(image_id, labels, truth, predicted, correct, levels))
 
@@ -147,11 +140,8 @@ class CardCounts:
         predicted, correct = np.zeros((2, 2, 1, len(labels)), dtype=np.int32)
         predicted[REGION, 0] = all_predicted[labels]
         correct[REGION, 0] = matrix.diagonal()[labels]
-        valid = gt != IGNORE_LABEL
-        regions = {label: ((prediction == label) & valid).view(np.uint8) for label in labels.tolist()}
-        of_boundary = _boundaries(gt, labels, regions, predicted[REGION])
-        predicted[BOUNDARY], correct[BOUNDARY] = of_boundary[1:]
-        truth = np.stack([all_truth[labels], of_boundary[0]])
+        of_boundary, predicted[BOUNDARY, 0], correct[BOUNDARY, 0] = boundaries_of_labels(gt, labels, prediction)
+        truth = np.stack([all_truth[labels], of_boundary])
         self.images.append(ImageCounts(image_id, labels, truth, predicted, correct))
 
     def __iadd__(self, other: "CardCounts") -> "CardCounts":
@@ -202,35 +192,3 @@ class CardCounts:
                 rows[key].append(row)
         counts = {key: np.stack([self.images[row].levels[key] for row in own]) for key, own in rows.items()}
         return counts, {key: np.array(own) for key, own in rows.items()}
-
-
-def _boundaries(
-    gt: np.ndarray, labels: np.ndarray, regions: Mapping[int, np.ndarray], areas: np.ndarray, reverse: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boundary pixels of the truth, of the prediction, and of both: (m,), (n, m), (n, m).
-
-    Args:
-        labels: ascending, background first, (m,).
-        regions: of the prediction, disjoint, by label: at threshold i the pixels of levels above i, unsigned (H, W).
-        areas: predicted pixels of each label, (n, m).
-        reverse: whether the thresholds of background come in descending order.
-    """
-    distance = boundary_distance((gt.shape[0], gt.shape[1]))
-    num_levels = len(areas) + 1
-    truth = np.zeros(len(labels), dtype=np.int64)
-    inside, correct = np.zeros((2, len(labels), num_levels), dtype=np.int64)  # by label and level
-    for column, label in enumerate(labels.tolist()):
-        region = (gt == label).view(np.uint8)
-        x, y, width, height = cv2.boundingRect(region)
-        part = slice(y, y + height), slice(x, x + width)
-        edge = region[part] ^ eroded(np.ascontiguousarray(region[part]), distance) if width else region[part]
-        truth[column] = np.count_nonzero(edge)
-        if label in regions:
-            inner = eroded(regions[label], distance)
-            inside[column] = level_histogram(inner, num_levels)
-            correct[column] = level_histogram(regions[label][part] * edge, num_levels)
-            correct[column] -= level_histogram(inner[part] * edge, num_levels)
-    of_both, of_inside = above(correct), above(inside)
-    if reverse:
-        of_both[:, 0], of_inside[:, 0] = of_both[::-1, 0].copy(), of_inside[::-1, 0].copy()
-    return truth, areas - of_inside, of_both
