@@ -453,6 +453,6 @@ def test_two_processes_see_the_crops_of_one(views: TrainViews) -> None:
 def test_truncated_image_in_a_worker_is_one_clear_error(views: TrainViews) -> None:
     truncate(views.images.images[3])
     batches = EpochBatches(len(views.images), 4, seed=5)
-    with pytest.raises(UserError, match=r"^the image .*2007_000004\.jpg cannot be decoded") as caught:
+    one_line = r"^the image (?!.*Traceback)[^\n]*2007_000004\.jpg cannot be decoded[^\n]*$"
+    with pytest.raises(UserError, match=one_line):  # kept, the error would hold the loader, whose workers end in 10 s
         list(train_loader(views, batches, 2, False))
-    assert "Traceback" not in str(caught.value) and "\n" not in str(caught.value)

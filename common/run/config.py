@@ -5,6 +5,7 @@ whose fields are made by `option`, with a sentence each and, where a paper's own
 Unknown keys and wrong types are errors that name the key.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -198,6 +199,7 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
         content.pop(EXPERIMENT, None)
         check_method(yaml_path, content.pop(ENTRY, None), getattr(cls, ENTRY, ""), kind)
         config = _merge(config, _under_new_names(content, renamed), str(yaml_path))
+    values = []
     for text in overrides:
         key, separator, value = text.partition("=")
         shown = text[:200]
@@ -205,12 +207,10 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
             raise UserError(f"{shown!r} is not of the form key=value (see --help for flags and keys)")
         key = renamed.get(key, key)
         try:
-            nested = _value(value, kinds.get(key))
+            values.append((key, _value(value, kinds.get(key)), f"the command line ({shown})"))
         except ValueError as error:
             raise UserError(f"the value of {shown} is not valid YAML: {error}") from error
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        config = _merge(config, nested, f"the command line ({shown})", is_typed=True)
+    config = _merge_values(config, values)
     try:
         result: Any = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:  # a ${reference} to nothing
@@ -307,9 +307,32 @@ def _merge(config: DictConfig, update: dict, source: str, is_typed: bool = False
         raise UserError(f"wrong value for {where} in {source}: {detail}") from error
 
 
+def _merge_values(config: DictConfig, values: Sequence[tuple[str, Any, str]]) -> DictConfig:
+    """The configuration with keys, values and their sources: together, or one by one for the error of one of them."""
+    together: dict[str, Any] = {}
+    if all(_put(together, key, value) for key, value, _ in values):
+        with contextlib.suppress(UserError):
+            return _merge(config, together, "", is_typed=True)
+    for key, value, source in values:
+        nested: dict[str, Any] = {}
+        _put(nested, key, value)
+        config = _merge(config, nested, source, is_typed=True)
+    return config
+
+
+def _put(nested: dict[str, Any], key: str, value: Any) -> bool:
+    """Puts a value under a key of parts with dots; False: another value is in its place."""
+    *path, last = key.split(".")
+    for name in path:
+        nested = nested.setdefault(name, {})
+        if not isinstance(nested, dict):
+            return False
+    return nested.setdefault(last, value) is value
+
+
 def save_config(config: Any, path: Path, experiment: str = "") -> None:
     """Writes the resolved configuration, its method and the experiment's name, if given, as YAML, atomically."""
     with atomic_write(path, "w") as file:
         file.write(f"{ENTRY}: {config.method}\n" if hasattr(config, ENTRY) else "")
         file.write(f"{EXPERIMENT}: {experiment}\n" if experiment else "")
-        file.write(OmegaConf.to_yaml(OmegaConf.structured(config)))
+        file.write(OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
