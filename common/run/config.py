@@ -134,7 +134,8 @@ class Leaf:
 def leaves(config: Any, prefix: str = "") -> list[Leaf]:
     """All keys of a configuration dataclass instance, sections flattened with dots."""
     found = []
-    hints = typing.get_type_hints(type(config))
+    plain: type = type(config)
+    hints = _hints(plain)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         key = prefix + field.name
@@ -143,6 +144,12 @@ def leaves(config: Any, prefix: str = "") -> list[Leaf]:
         else:
             found.append(Leaf(key, hints[field.name], value, **field.metadata))
     return found
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    return typing.get_type_hints(cls)
 
 
 def read_keys(config: Any, reads: Sequence[str] | None = None, ignores: Sequence[str] = ()) -> list[Leaf]:
