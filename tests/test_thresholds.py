@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -27,6 +27,7 @@ UNIT = st.floats(0, 1, width=32)
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(UNIT, min_size=1, max_size=20), UNIT, UNIT)
+@example([0.0], 1e-45, 1.0)
 def test_each_class_gets_the_common_threshold(values: list[float], own: float, other: float) -> None:
     """0 and 1 stay, the order stays, and a value is above the mean threshold where it was above its own."""
     seed = np.sort(np.array([[0, *values, 1]], dtype=np.float32))

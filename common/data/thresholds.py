@@ -66,9 +66,10 @@ def _stretched(values: np.ndarray, threshold: float, level: float) -> np.ndarray
     if threshold == level:
         return values
     limit = np.float32(threshold)
-    below = values * np.float32(level / threshold) if threshold > 0 else np.zeros_like(values)
+    # The ratio of two thresholds may be beyond float32; that of a value to its threshold is at most 1.
+    below = np.minimum(values, limit) / limit * np.float32(level) if limit > 0 else np.zeros_like(values)
     above = np.float32(level) + (values - limit) * np.float32((1 - level) / (1 - threshold) if threshold < 1 else 1)
-    return np.where(values > limit, above, np.minimum(below, np.float32(level)))
+    return np.where(values > limit, above, below)
 
 
 def _is_threshold(value: object) -> bool:
