@@ -4,7 +4,7 @@ that fails. (What is one method's alone: tests/test_train_*.py.)
 
 import itertools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,6 +18,7 @@ from common.train.trainer import Trainer
 from common.train.watch import ProgressLine
 from methods.irn import make_ir_label
 from methods.psa import make_crf
+from tests.forks import return_memory
 from tests.helpers import SCRIPTS_OF, Scripts, assert_close, assert_same, every_file, last, metrics, run_content
 
 
@@ -135,7 +136,7 @@ def named(rows: tuple[Training, ...]) -> dict[str, Any]:
 @pytest.fixture(scope="module", params=ROWS, **named(ROWS))
 def whole(
     request: pytest.FixtureRequest, experiments: Path, seeds: Path, tmp_path_factory: pytest.TempPathFactory
-) -> SimpleNamespace:
+) -> Iterator[SimpleNamespace]:
     """An uninterrupted run of a row: its folder before and after, and its steps."""
     row = request.param
     with pytest.MonkeyPatch.context() as patch:
@@ -150,7 +151,8 @@ def whole(
         scores = [line["step"] for line in lines if line["kind"] == "validation"]
         assert bool(scores) == row.validates and any(line["kind"] == "train" for line in lines)
         content, steps = run_content("x"), last("x")["position"]["total_steps"]
-        return SimpleNamespace(row=row, given=given, content=content, steps=steps, scores=scores)
+    yield SimpleNamespace(row=row, given=given, content=content, steps=steps, scores=scores)
+    return_memory()
 
 
 @pytest.fixture

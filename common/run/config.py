@@ -205,7 +205,8 @@ def load_config(cls: type[C], yaml_path: Path | None = None, overrides: Sequence
         content = read_yaml(yaml_path, texts)
         content.pop(EXPERIMENT, None)
         check_method(yaml_path, content.pop(ENTRY, None), getattr(cls, ENTRY, ""), kind)
-        config = _merge(config, _under_new_names(content, renamed), str(yaml_path))
+        content = _without_defaults(_under_new_names(content, renamed), {leaf.key: leaf.default for leaf in keys})
+        config = _merge(config, content, str(yaml_path))
     values = []
     for text in overrides:
         key, separator, value = text.partition("=")
@@ -289,6 +290,18 @@ def _under_new_names(content: dict, renamed: dict[str, str]) -> dict:
         if isinstance(place, dict) and old in place:
             place.setdefault(key.rpartition(".")[2], place.pop(old))
     return content
+
+
+def _without_defaults(content: dict, defaults: dict[str, Any], prefix: str = "") -> dict:
+    """The content of a YAML without values that are the defaults by key: merging takes time for each."""
+    found = {}
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            found[name] = _without_defaults(value, defaults, f"{key}.")
+        elif key not in defaults or repr(value) != repr(defaults[key]):
+            found[name] = value
+    return found
 
 
 def _merge(config: DictConfig, update: dict, source: str, is_typed: bool = False) -> DictConfig:

@@ -1,13 +1,11 @@
 """Equality with the reference implementations, case by case of a golden folder (``--golden DIR``)."""
 
-import ctypes
-import gc
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.forks import return_memory
 from tests.golden import (  # noqa: F401 - they register themselves
     runners_crt,
     runners_crt_train,
@@ -26,12 +24,6 @@ from tests.golden import (  # noqa: F401 - they register themselves
 )
 from tests.golden.harness import RUNNERS, Case, cases, compare
 
-# Whole steps and rounds at full size, 10 to 36 seconds each; other cases have their parts.
-SLOW = {
-    f"{name}.npz" for name in ("cti_loss_voc", "crt_losses", "dig_step", "pcss_fim", "toco_infer", "toco_step")
-}  # fmt: skip
-FOLDER = Path(__file__).parent
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each file that the folder's manifest names."""
@@ -42,23 +34,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _returned_memory() -> Iterator[None]:
-    """Gives the networks' gigabytes back to the system: every later fork would copy their page tables."""
+    """Gives the networks' gigabytes back."""
     yield
     for name, module in sys.modules.items():
-        if name.startswith("tests.golden.runners"):
+        if name.startswith("tests.golden."):
             for value in vars(module).values():
                 if hasattr(value, "cache_clear"):
                     value.cache_clear()
-    gc.collect()
-    if sys.platform.startswith("linux"):
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda spare: None)  # glibc's
-        trim(0)
+    return_memory()
 
 
-def test_golden(golden_case: Case, pytestconfig: pytest.Config) -> None:
+def test_golden(golden_case: Case) -> None:
     """Everything computed from the case's recipe equals the reference within the case's tolerance."""
-    if golden_case.file in SLOW and golden_case.folder == FOLDER and not pytestconfig.getoption("--complete"):
-        pytest.skip("takes 10 seconds or more: --complete, as continuous integration does")
     place = golden_case.entry["method"], golden_case.entry["kind"]
     assert place in RUNNERS, f"{golden_case.file}: no runner for method {place[0]!r}, kind {place[1]!r}"
     compare(golden_case, RUNNERS[place](golden_case))
