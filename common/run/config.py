@@ -341,13 +341,13 @@ def _merge_values(config: DictConfig, values: Sequence[tuple[str, Any, str]]) ->
 
 
 def _put(nested: dict[str, Any], key: str, value: Any) -> bool:
-    """Puts a value under a key of parts with dots; False: another value is in its place."""
+    """Puts a value under a key of parts with dots; False: another one is in its place, or it is a whole section."""
     *path, last = key.split(".")
     for name in path:
         nested = nested.setdefault(name, {})
         if not isinstance(nested, dict):
             return False
-    return nested.setdefault(last, value) is value
+    return nested.setdefault(last, value) is value and not isinstance(value, dict)
 
 
 def save_config(config: Any, path: Path, experiment: str = "") -> None:
